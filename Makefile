@@ -1,0 +1,58 @@
+# make repro    set up everything and run the whole pipeline on the default text
+# make test     the same set-up, then the test suite
+# make help     the rest
+
+PYTHON ?= python3
+VENV ?= .venv
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+export PYTHONUTF8 := 1
+
+.PHONY: help setup repro test recipe sweep lint wiring report clean
+
+help:
+	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
+	@echo "make test                  set up, run the test suite"
+	@echo "make recipe NAME=tiny      run a recipe of stages/recipes as an experiment"
+	@echo "make report                print the summary of the last run"
+	@echo "make lint                  ruff, and the wiring of dvc.yaml"
+	@echo "make wiring                bring the code dependencies in dvc.yaml up to date"
+	@echo "make clean                 remove checkpoints and temporary experiment folders (cached results stay)"
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; Caddie needs Python 3.11 or newer: make PYTHON=/path/to/python3 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Caddie needs Python 3.11 or newer, $(PYTHON) is older: make PYTHON=/path/to/python3 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@sh stages/lib/install_programs.sh
+	@git rev-parse --git-dir >/dev/null 2>&1 || $(VENV)/bin/dvc config --local core.no_scm true
+	@touch $@
+
+repro: setup
+	@python -m stages.compress.stale | xargs -r dvc repro --quiet --force --single-item
+	dvc repro
+	@cat artifacts/report/summary.md
+	@echo "The same with plots: artifacts/report/index.html"
+
+report:
+	@cat artifacts/report/summary.md
+
+test: setup
+	python -m pytest
+
+recipe: setup
+	@test -n "$(NAME)" || { echo "which one? make recipe NAME=tiny; there are: $$(python -m stages.recipes | tr '\n' ' ')"; exit 1; }
+	flags=$$(python -m stages.recipes $(NAME)) && eval "dvc exp run --name $(NAME)-$$(date +%Y%m%d-%H%M%S) $$flags"
+	@cat artifacts/report/summary.md
+
+lint: setup
+	ruff check .
+	python -m stages.lib.wiring
+
+wiring: setup
+	python -m stages.lib.wiring --write
+
+clean:
+	rm -rf scratch .dvc/tmp/exps dvc_plots

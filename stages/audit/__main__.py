@@ -1,0 +1,73 @@
+"""Certify one evaluated score: each property is checked by a file under checks/, mechanically, and the evidence is kept.
+
+A score is legal if no check fails. `not_applicable` means that a check had nothing to look at; it is printed, not hidden.
+"""
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from stages.audit.evidence import Evidence
+from stages.lib import stage
+from stages.lib.data import tokens
+from stages.lib.stage import Input, Metrics, Untracked, Variant
+
+
+@dataclass(frozen=True)
+class Settings:
+    SECTION: ClassVar[str] = "audit"
+    probe_tokens: int
+    flips: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Run:
+    SECTION: ClassVar[str] = "evaluate.runs.{variant}"
+    evaluator: str
+    options: dict
+
+
+def main(
+    run: Variant,
+    settings: Settings,
+    evaluated: Run,
+    *,
+    submission: Input = "artifacts/package/submission.pyz",
+    ledger: Input = "artifacts/evaluate/{variant}/ledger.npy",
+    metrics: Input = "artifacts/evaluate/{variant}/metrics.json",
+    documents: Input = "artifacts/prepare/val.jsonl",
+    text: Input = "artifacts/tokenize/val",
+    certificate: Metrics = "artifacts/audit/{variant}/certificate.json",
+    lock: Untracked = "dvc.lock",
+) -> None:
+    if settings.probe_tokens < 2 or settings.flips < 1:
+        raise ValueError("audit.probe_tokens takes 2 or more and audit.flips 1 or more")
+    reported = stage.read_json(metrics)
+    for path, key in ((submission, "artifact_sha256"), (ledger, "ledger_sha256")):
+        if stage.sha256(path) != reported[key]:
+            raise ValueError(f"{path} is not the file that {metrics} was computed from (sha256 differs); run: dvc repro evaluate@{run}")
+    evidence = Evidence(
+        submission=submission, documents=documents, text=tokens.read(text, "val", sidecar=True), nats=np.load(ledger, allow_pickle=False),
+        metrics=reported, evaluator=evaluated.evaluator, options=evaluated.options, lock=lock,
+        probe_tokens=settings.probe_tokens, num_flips=settings.flips, seed=settings.seed)
+    verdicts = {name: importlib.import_module(f"stages.audit.checks.{name}").check(evidence) for name in checks()}
+    legal = all(verdict.verdict != "fail" for verdict in verdicts.values())
+    stage.write_json(certificate, {
+        "run": run, "evaluator": evaluated.evaluator, "legal": legal, "claims": reported["claims"],
+        "bits_per_byte": reported["bits_per_byte"], "artifact_sha256": reported["artifact_sha256"], "text_sha256": reported["text_sha256"],
+        "checks": {name: {"verdict": verdict.verdict, "evidence": verdict.evidence} for name, verdict in verdicts.items()}})
+    print(f"{run}: {'LEGAL' if legal else 'NOT LEGAL'}; " + ", ".join(f"{name} {v.verdict}" for name, v in verdicts.items()))
+
+
+def checks() -> list[str]:
+    """The names of all checks: the files of checks/."""
+    return sorted(entry.name for entry in pkgutil.iter_modules([str(Path(__file__).parent / "checks")]))
+
+
+if __name__ == "__main__":
+    stage.run(main)

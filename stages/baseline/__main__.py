@@ -1,0 +1,64 @@
+"""Bits per byte of general-purpose compressors on the validation text, the peers that a language model has to beat.
+
+Each is measured on val alone, and on val after train: what it adds to the compressed train text. The text is the
+documents' own bytes in order, with nothing in between: exactly the bytes that every score is divided by.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tqdm import tqdm
+
+from stages.lib import stage, text_baselines
+from stages.lib.data import corpus
+from stages.lib.params import require
+from stages.lib.stage import Input, Metrics
+
+NUM_THREADS = 2  # each holds a compressor's tables: up to 1 GB at the strongest levels
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which compressors, and how many bytes at the end of the train text they are given first (0: none)."""
+
+    SECTION: ClassVar[str] = "baseline"
+    compressors: tuple[str, ...]
+    train_bytes: int
+
+
+def main(
+    settings: Settings,
+    *,
+    train: Input = "artifacts/prepare/train.jsonl",
+    val: Input = "artifacts/prepare/val.jsonl",
+    metrics: Metrics = "artifacts/baseline/metrics.json",
+) -> None:
+    text_baselines.check(settings.compressors)
+    require(settings.train_bytes >= 0, f"baseline.train_bytes is {settings.train_bytes}; it must be 0 or more")
+    val_text = "".join(corpus.read(val)).encode()
+    require(bool(val_text), f"{val} holds no text; run: dvc repro prepare")
+    train_text = b""
+    if settings.train_bytes:
+        train_text = text_baselines.last_documents(corpus.read(train), settings.train_bytes)
+        require(bool(train_text), f"baseline.train_bytes is {settings.train_bytes}, less than the last document of "
+                                  f"{train}; raise it, or set it to 0 to leave out the rows after train")
+    num_jobs = len(settings.compressors) * (3 if train_text else 1)
+    measured = text_baselines.measure(settings.compressors, val_text, train_text, workers=NUM_THREADS)
+    table = text_baselines.summarize(
+        tqdm(measured, "compressing", total=num_jobs, unit=" jobs", disable=None), len(val_text)
+    )
+    for name in settings.compressors:
+        row = table[name]
+        after = row["bits_per_byte_after_train"]
+        shown = "" if after is None else f", {after:.4f} after {len(train_text):,} bytes of train text"
+        print(f"{name:10} {row['bits_per_byte']:.4f} bits per byte{shown}, {row['seconds']:.1f} s")
+    stage.write_json(metrics, {
+        "val_bytes": len(val_text),
+        "train_bytes": len(train_text),
+        "text_sha256": stage.sha256(val),
+        "compressors": {name: table[name] for name in settings.compressors},
+    })
+
+
+if __name__ == "__main__":
+    stage.run(main)

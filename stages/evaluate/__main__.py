@@ -1,0 +1,51 @@
+"""Score the val split with the packed artifact and one evaluator: a ledger of nats per token, and bits per byte.
+
+    bits_per_byte = Σ nats / ln 2 / bytes, both sums over the same targets; the bytes are those of the sidecar
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from stages.lib import artifact, stage
+from stages.lib.data import tokens
+from stages.lib.stage import Input, Metrics, Output, Variant
+
+
+@dataclass(frozen=True)
+class Run:
+    SECTION: ClassVar[str] = "evaluate.runs.{variant}"
+    evaluator: str
+    options: dict
+
+
+def main(
+    run: Variant,
+    settings: Run,
+    *,
+    submission: Input = "artifacts/package/submission.pyz",
+    text: Input = "artifacts/tokenize/val",
+    ledger: Output = "artifacts/evaluate/{variant}/ledger.npy",
+    metrics: Metrics = "artifacts/evaluate/{variant}/metrics.json",
+) -> None:
+    split = tokens.read(text, "val", sidecar=True)
+    (result,) = artifact.score(submission, [split.tokens], evaluator=settings.evaluator, options=settings.options, quiet=False)
+    num_bytes = int(split.byte_counts[1:].sum())
+    if result.line["bytes"] != num_bytes or len(result.nats) != len(split.tokens) - 1:
+        raise ValueError(f"the artifact counts {result.line['bytes']} bytes and {len(result.nats)} targets, the sidecar {num_bytes} "
+                         f"and {len(split.tokens) - 1}; the tokenizer packed is not the one of the shards: dvc repro package")
+    with stage.atomic(ledger) as partial, open(partial, "wb") as handle:
+        np.save(handle, result.nats, allow_pickle=False)
+    bits_per_byte = float(result.nats.sum()) / math.log(2) / num_bytes
+    stage.write_json(metrics, {
+        "run": run, "evaluator": settings.evaluator, "options": settings.options, "bits_per_byte": bits_per_byte,
+        "loss_nats": float(result.nats.mean()), "tokens": len(result.nats), "bytes": num_bytes, "seconds": result.line["seconds"],
+        "claims": result.line["claims"], "artifact_sha256": stage.sha256(submission), "ledger_sha256": stage.sha256(ledger),
+        "text_sha256": split.text_sha256})
+    print(f"{run}: {bits_per_byte:.4f} bits per byte in {result.line['seconds']:.1f} s")
+
+
+if __name__ == "__main__":
+    stage.run(main)

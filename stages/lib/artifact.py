@@ -1,0 +1,63 @@
+"""Run a packed submission the way a stranger would: isolated interpreter, empty folder, nothing of this repository.
+
+The only way in which `evaluate` and `audit` touch a model. No torch is imported here.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stages.runtime import shards
+
+
+@dataclass(frozen=True)
+class Result:
+    """One scored stream: the line that the artifact printed, nats per target, and the rows of log p that were asked for."""
+
+    line: dict
+    nats: np.ndarray
+    rows: dict[int, np.ndarray]
+
+
+def score(pyz: Path, streams: list[np.ndarray], *, evaluator: str, options: dict, rows: list[int] = (), quiet: bool = True) -> list[Result]:
+    """Score token streams with one evaluator of the artifact, in one process. ValueError with the artifact's own sentence."""
+    pyz = Path(pyz).resolve()
+    packed(pyz, evaluator)
+    with tempfile.TemporaryDirectory(prefix="caddie-") as folder:
+        names = []
+        for i, stream in enumerate(streams):
+            names.append(f"stream_{i:04d}.bin")
+            shards.write(Path(folder, names[-1]), stream)
+        command = [sys.executable, "-I", str(pyz), "score", *names, "--evaluator", evaluator, "--options", json.dumps(options),
+                   "--ledger", "ledger", "--rows", json.dumps([int(row) for row in rows])]
+        done = subprocess.run(command + ["--quiet"] * quiet, cwd=folder, text=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE if quiet else None)
+        if done.returncode != 0:
+            said = (done.stderr or "see above").strip().splitlines()[-1]
+            raise ValueError(f"{pyz} failed to score with {evaluator}: {said}")
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        return [_result(line, Path(folder, "ledger", Path(name).stem + ".npz")) for line, name in zip(lines, names, strict=True)]
+
+
+def packed(pyz: Path, evaluator: str) -> None:
+    """ValueError unless `pyz` is a readable submission that packs the evaluator."""
+    try:
+        with zipfile.ZipFile(pyz) as archive:
+            manifest = json.loads(archive.read("caddie/data/manifest.json"))
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise ValueError(f"{pyz} is not a readable submission ({error}); run: dvc repro package") from None
+    if evaluator not in manifest["evaluators"]:
+        raise ValueError(f"the artifact packs the evaluators {', '.join(manifest['evaluators'])}, not {evaluator!r}; "
+                         "add it to package.evaluators")
+
+
+def _result(line: dict, path: Path) -> Result:
+    with np.load(path, allow_pickle=False) as ledger:
+        rows = {int(name.removeprefix("row_")): ledger[name] for name in ledger.files if name.startswith("row_")}
+        return Result(line, ledger["nats"], rows)

@@ -1,0 +1,70 @@
+"""One process or several: torchrun starts them, gloo (CPU) or NCCL (GPU) connects them."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+THREADS = 2  # results of CPU matrix products depend on the number of threads in the last bits; fixed, so bytes repeat
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: rank 0 writes and prints."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def relaunch(processes: int, module: str) -> None:
+    """Replace this process by torchrun with `processes` workers of `python -m module`, unless it is one, or one is enough."""
+    if processes < 1:
+        raise ValueError(f"train.processes is {processes}; it takes 1 or more")
+    if processes > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+        arguments = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", module]
+        sys.stdout.flush()
+        os.execv(sys.executable, [*arguments, *sys.argv[1:]])
+
+
+@contextlib.contextmanager
+def world(device: str, *, threads: int = THREADS) -> Iterator[World]:
+    """Join the process group, if torchrun started one; `device` is auto, cpu or cuda."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("train.device is cuda, but torch sees no GPU; set it to auto or cpu, or install a CUDA build of torch")
+    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(not cuda)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs 3 % of a step
+    size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    local = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(local)
+    if size > 1:
+        dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield World(rank, size, local)
+    finally:
+        if size > 1:
+            dist.destroy_process_group()
+
+
+@torch.no_grad()
+def average_gradients(model: torch.nn.Module, world: World) -> None:
+    """Replace every gradient by its mean over the processes: one all-reduce over one flat buffer."""
+    if world.size == 1:
+        return
+    gradients = [parameter.grad for parameter in model.parameters()]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= world.size
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))

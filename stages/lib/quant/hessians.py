@@ -1,0 +1,38 @@
+"""Gram matrices of the inputs of every matrix: H = X'X over calibration tokens, float32."""
+
+# N tokens, K inputs of a matrix
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from stages.runtime.model import gpt
+
+EMBEDDING = "embedding"
+
+
+@torch.inference_mode()
+def collect(model: gpt.GPT, batches: Iterable[Tensor], *, total: int) -> dict[str, Tensor]:
+    """Hessians by module name for all linear layers, and for the tied embedding in its role as the head.
+
+    The head's inputs are the final hidden states; the embedding's role as input table has no layer error to weight.
+    """
+    found: dict[str, Tensor] = {}
+
+    def add(name: str, x: Tensor) -> None:
+        x_NK = x.flatten(0, -2).float()
+        if name not in found:
+            found[name] = torch.zeros(x_NK.size(1), x_NK.size(1))
+        found[name].addmm_(x_NK.mT, x_NK)
+
+    hooks = [layer.register_forward_pre_hook(lambda _, args, name=name: add(name, args[0]))
+             for name, layer in gpt.matrices(model).items()]
+    try:
+        for tokens_BT in tqdm(batches, total=total, desc="calibrate", unit=" sequences", mininterval=1.0):
+            add(EMBEDDING, model.hidden(tokens_BT))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found

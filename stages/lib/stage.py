@@ -1,0 +1,191 @@
+"""What every `python -m stages.<name>` shares: the signature is the contract, errors are one sentence, writes are atomic.
+
+A stage's `main()` declares what it reads and writes by annotation, and dvc.yaml wires the same paths (a test compares):
+
+    def main(
+        run: Variant,                                                       # the name after `@`, if the node has variants
+        settings: Settings,                                                 # dataclass with SECTION = "compress.runs.{variant}"
+        *,
+        codes: Input = "artifacts/quantize/codes.safetensors",
+        blob: Output = "artifacts/compress/{variant}/model.blob",
+        metrics: Metrics = "artifacts/compress/{variant}/metrics.json",
+    ) -> None: ...
+
+`run(main)` turns that into a command: one positional argument for the variant, one option per path, params.yaml read and
+validated, `--help` from the module's docstring. Tests call `main` as a plain function with paths of their own.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+from stages.lib import params
+
+Variant = Annotated[str, "variant"]
+Input = Annotated[Path, "input"]
+Output = Annotated[Path, "output"]
+Metrics = Annotated[Path, "metrics"]
+Plot = Annotated[Path, "plot"]
+Untracked = Annotated[Path, "untracked"]  # not in dvc.yaml: checkpoints that a killed run continues from, dvc.lock itself
+
+
+@dataclasses.dataclass(frozen=True)
+class Contract:
+    """What one `main()` declares, with `{variant}` filled in: paths by kind, and the sections of params.yaml it reads."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    metrics: tuple[str, ...]
+    plots: tuple[str, ...]
+    sections: tuple[str, ...]
+
+
+def contract(main: Callable, *, variant: str | None = None, tree: dict | None = None, resolve: bool = True) -> Contract:
+    """Read the contract off the signature of `main`. `tree` (parsed params.yaml) fills the `${section.key}` in paths;
+    with `resolve=False` they stay as dvc.yaml spells them."""
+    found: dict[object, list[str]] = {Input: [], Output: [], Metrics: [], Plot: []}
+    read = []
+    for parameter in inspect.signature(main).parameters.values():
+        if parameter.annotation in found:
+            path = parameter.default
+            found[parameter.annotation].append(fill(path, variant, tree) if resolve else path.replace("{variant}", str(variant)))
+        elif dataclasses.is_dataclass(parameter.annotation):
+            read.append(parameter.annotation.SECTION.format(variant=variant))
+    return Contract(*(tuple(found[kind]) for kind in (Input, Output, Metrics, Plot)), tuple(read))
+
+
+def fill(path: str, variant: str | None, tree: dict | None) -> str:
+    """`{variant}` and dvc-like `${section.key}` in a declared path, resolved."""
+    while "${" in path:
+        before, rest = path.split("${", 1)
+        key, after = rest.split("}", 1)
+        path = f"{before}{params.lookup(tree or {}, key)}{after}"
+    return path.format(variant=variant)
+
+
+def run(main: Callable, argv: list[str] | None = None) -> None:
+    """Parse the command line, read params.yaml, call `main`; a user's mistake ends as one sentence and exit code 1."""
+    name = inspect.getmodule(main).__spec__.parent.removeprefix("stages.")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m stages.{name}",
+        description=inspect.getmodule(main).__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--params", default="params.yaml", metavar="FILE", help="parameters (default: params.yaml)")
+    signature = inspect.signature(main)
+    for parameter in signature.parameters.values():
+        if parameter.annotation is Variant:
+            parser.add_argument(parameter.name, help=f"which {parameter.name}; see params.yaml and dvc.yaml")
+        elif parameter.annotation in (Input, Output, Metrics, Plot, Untracked):
+            kind = parameter.annotation.__metadata__[0]
+            option = "--" + parameter.name.replace("_", "-")
+            parser.add_argument(option, default=parameter.default, metavar="PATH", help=f"{kind} (default: %(default)s)")
+    chosen = vars(parser.parse_args(argv))
+    with sentences(name):
+        tree = params.read(Path(chosen.pop("params")))
+        variant = next((chosen[p.name] for p in signature.parameters.values() if p.annotation is Variant), None)
+        arguments = {}
+        for parameter in signature.parameters.values():
+            if parameter.annotation is Variant:
+                arguments[parameter.name] = variant
+            elif dataclasses.is_dataclass(parameter.annotation):
+                arguments[parameter.name] = params.section(tree, parameter.annotation, variant=variant)
+            else:
+                arguments[parameter.name] = Path(fill(chosen[parameter.name], variant, tree))
+        for parameter in signature.parameters.values():
+            path = arguments[parameter.name]
+            if parameter.annotation is Input and not path.exists():
+                raise ValueError(f"{path} is missing; run the stage that makes it: dvc repro {_maker(path)}")
+        main(**arguments)
+
+
+def _maker(path: Path) -> str:
+    parts = path.parts
+    return parts[parts.index("artifacts") + 1] if "artifacts" in parts[:-1] else ""
+
+
+@contextlib.contextmanager
+def sentences(name: str) -> Iterator[None]:
+    """Turn what a user can cause into `caddie <name>: <one sentence>` and exit code 1; our own bugs keep their traceback."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
+        _fail(name, str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE):
+            raise
+        _fail(name, f"{error.strerror} while writing {error.filename or 'an output'}; free some space and run it again, "
+                    "finished stages are kept")
+    except KeyboardInterrupt:
+        print(f"caddie {name}: interrupted; nothing half-written was left, run it again to continue", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _fail(name: str, sentence: str) -> None:
+    print(f"caddie {name}: {' '.join(sentence.split())}", file=sys.stderr)
+    raise SystemExit(1) from None
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path` for a file or folder; it becomes `path` only if the block ends without error.
+
+    A kill leaves at most a `.partial` entry, never a half-written `path`. Files are fsynced before the rename.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    _remove(partial)
+    try:
+        yield partial
+        if partial.is_file():
+            with open(partial, "rb") as handle:
+                os.fsync(handle.fileno())
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(partial, path)
+    finally:
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write `content` as indented JSON, atomically. NaN and infinity are refused: no reader agrees on them."""
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict:
+    """Parse a JSON file; a ValueError names the file if it is not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); delete it and rerun the stage that makes it") from None
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def md5(path: Path) -> str:
+    """Hex digest of a file as DVC records it."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "md5").hexdigest()

@@ -1,0 +1,69 @@
+"""Keep the `deps` of dvc.yaml true to the code: what main() declares, plus every file that the stage imports.
+
+    python -m stages.lib.wiring            say which nodes differ; exit code 1 if any does
+    python -m stages.lib.wiring --write    bring their deps up to date, and nothing else
+
+Plug-ins are loaded by name: their deps are written by hand as templates (`codecs/${item.codec}.py`) or folders, and stay.
+"""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from stages.lib import closure, stage
+
+DVC_YAML = closure.ROOT / "dvc.yaml"
+PLUGIN_FOLDERS = ("stages/runtime/codecs", "stages/runtime/filters", "stages/runtime/evaluators", "stages/audit/checks",
+                  "stages/runtime")
+
+
+def expected(node: str, body: dict) -> list[str]:
+    """The deps of one node of dvc.yaml, in order: what main() reads, plug-ins named by hand, imported files."""
+    body_of = body.get("do", body)
+    main = importlib.import_module(f"stages.{node}.__main__").main
+    variant = "item" if isinstance(body.get("foreach"), list) else "key"
+    paths = stage.contract(main, variant=f"${{{variant}}}", resolve=False)
+    imported = closure.files(f"stages.{node}.__main__")
+    by_hand = [dep for dep in body_of.get("deps", []) if _is_plugin(dep) and dep not in imported]
+    return [*paths.inputs, *by_hand, *imported]
+
+
+def _is_plugin(dep: str) -> bool:
+    return any(dep == folder or ("${" in dep and dep.startswith(folder)) for folder in PLUGIN_FOLDERS)
+
+
+def differences(tree: dict) -> dict[str, tuple[list[str], list[str]]]:
+    """By node: deps that are missing from dvc.yaml, and deps that should not be there."""
+    out = {}
+    for node, body in tree["stages"].items():
+        want, have = expected(node, body), body.get("do", body).get("deps", [])
+        if list(have) != want:
+            out[node] = [d for d in want if d not in have], [d for d in have if d not in want]
+    return out
+
+
+def main(argv: list[str] | None = None) -> int:
+    from ruamel.yaml import YAML  # comes with dvc; keeps the comments
+
+    parser = argparse.ArgumentParser(prog="python -m stages.lib.wiring", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="update dvc.yaml")
+    write = parser.parse_args(argv).write
+    yaml = YAML()
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    tree = yaml.load(DVC_YAML.read_text(encoding="utf-8"))
+    found = differences(tree)
+    for node, (missing, extra) in found.items():
+        print(f"{node}: missing {missing or 'nothing'}, not needed {extra or 'nothing'}", file=sys.stderr)
+    if write and found:
+        for node, body in tree["stages"].items():
+            body.get("do", body)["deps"] = expected(node, body)
+        with stage.atomic(Path(DVC_YAML)) as partial, open(partial, "w", encoding="utf-8") as handle:
+            yaml.dump(tree, handle)
+    return 0 if write else int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

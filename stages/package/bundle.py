@@ -1,0 +1,52 @@
+"""Build `submission.pyz`: a zip that python runs, with the model, the tokenizer and only the code that scoring needs.
+
+Same inputs, same bytes: entries are sorted and carry a fixed date.
+"""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+from stages.lib import closure
+
+PACKAGE = "caddie"
+START = f"import sys\nfrom {PACKAGE}.entry import main\nsys.exit(main())\n"
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold
+
+
+def code(*, codec: str, filter: str, evaluators: tuple[str, ...]) -> dict[str, str]:
+    """Source by path inside the zip: the closure of the entry point and the plug-ins by name."""
+    modules = ["stages.runtime.entry", f"stages.runtime.codecs.{codec}", f"stages.runtime.filters.{filter}",
+               *(f"stages.runtime.evaluators.{name}" for name in evaluators)]
+    files = sorted({path for module in modules for path in closure.files(module)})
+    outside = [path for path in files if not path.startswith("stages/runtime/")]
+    if outside:
+        raise AssertionError(f"runtime code imports what does not ship: {outside}")
+    return {"__main__.py": START} | {
+        path.replace("stages/runtime", PACKAGE, 1): (closure.ROOT / path).read_text(encoding="utf-8") for path in files}
+
+
+def build(sources: dict[str, str], *, manifest: dict, blob: bytes, tokenizer: bytes) -> bytes:
+    """The bytes of the pyz."""
+    data = {"manifest.json": json.dumps(manifest, sort_keys=True).encode(), "model.blob": blob, "tokenizer.model": tokenizer}
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        for path, source in sorted(sources.items()):
+            _add(archive, path, source.encode(), zipfile.ZIP_DEFLATED)
+        for name, content in sorted(data.items()):
+            method = zipfile.ZIP_STORED if name == "model.blob" else zipfile.ZIP_DEFLATED  # the blob is coded already
+            _add(archive, f"{PACKAGE}/data/{name}", content, method)
+    return sink.getvalue()
+
+
+def model_bytes(pyz: bytes) -> int:
+    """Bytes that the model and the tokenizer occupy in the zip; all other bytes count as code."""
+    with zipfile.ZipFile(io.BytesIO(pyz)) as archive:
+        return sum(archive.getinfo(f"{PACKAGE}/data/{name}").compress_size for name in ("model.blob", "tokenizer.model"))
+
+
+def _add(archive: zipfile.ZipFile, path: str, content: bytes, method: int) -> None:
+    entry = zipfile.ZipInfo(str(Path(path).as_posix()), EPOCH)
+    entry.compress_type, entry.create_system, entry.external_attr = method, 3, 0o644 << 16
+    archive.writestr(entry, content, compresslevel=9)

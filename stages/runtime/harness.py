@@ -1,0 +1,71 @@
+"""The scoring loop. The evaluator hands back logits; softmax, order, bytes and clock belong to the harness.
+
+For each chunk of the evaluator's plan: `predict` gives logits for the chunk's targets, the harness normalizes them
+(log p = z - logsumexp z, float64), commits each target once and in order to the ledger, and only then calls `learn`.
+`predict` sees the stream up to the chunk's last target and nothing after it.
+"""
+
+# R targets of one chunk, V vocabulary
+
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+
+@dataclass
+class Ledger:
+    """What was committed: nats[t-1] = -ln p(v[t] | ...) for targets t = 1..N, and full rows of log p where asked."""
+
+    nats: np.ndarray
+    rows: dict[int, np.ndarray] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def bits_per_byte(self, num_bytes: int) -> float:
+        """Σ nats / ln 2 / bytes."""
+        return float(self.nats.sum()) / math.log(2) / num_bytes
+
+
+def score(evaluator, tokens: np.ndarray, *, declared_length: int | None = None, keep_rows=(), progress: bool = False) -> Ledger:
+    """Run `evaluator` over the stream `tokens` (N+1 ids, of which the first is never a target).
+
+    `declared_length` is the N that the evaluator is told (default: the stream's own); a stream may be shorter than it
+    declares, then scoring stops at its end. `keep_rows` are targets whose whole distribution is kept.
+    """
+    num_targets = len(tokens) - 1
+    if num_targets < 1:
+        raise ValueError(f"a stream needs at least 2 tokens to have a target, this one has {len(tokens)}")
+    stream = torch.from_numpy(np.asarray(tokens, dtype=np.int64))
+    ledger = Ledger(np.full(num_targets, np.nan))
+    wanted, started, committed = set(keep_rows), time.perf_counter(), 0
+    for chunk in evaluator.chunks(declared_length or num_targets):
+        first, last = chunk[0].first, min(chunk[-1].last, num_targets)
+        if first > num_targets:
+            break
+        if first != committed + 1:
+            raise AssertionError(f"targets out of order: {first} follows {committed}")
+        seen = stream[: chunk[-1].last + 1]
+        logits_RV = evaluator.predict(seen, chunk).double()[: last - first + 1]
+        logp_RV = logits_RV - torch.logsumexp(logits_RV, dim=-1, keepdim=True)
+        targets_R = stream[first: last + 1]
+        ledger.nats[first - 1: last] = -logp_RV.gather(1, targets_R[:, None])[:, 0].numpy()
+        for target in wanted.intersection(range(first, last + 1)):
+            ledger.rows[target] = logp_RV[target - first].numpy().copy()
+        committed = last
+        evaluator.learn(seen, chunk)
+        if progress:
+            _show(committed, num_targets, ledger.nats[:committed], started)
+    if committed != num_targets or not np.isfinite(ledger.nats).all():
+        raise AssertionError(f"{committed} of {num_targets} targets were scored, all finite: {np.isfinite(ledger.nats).all()}")
+    ledger.seconds = time.perf_counter() - started
+    return ledger
+
+
+def _show(done: int, total: int, nats: np.ndarray, started: float) -> None:
+    left = (time.perf_counter() - started) / done * (total - done)
+    end = "\n" if done == total else ""
+    print(f"\r{done / total:4.0%} of {total} tokens, {nats.mean():.4f} nats per token, {left:.0f} s left   ", end=end,
+          file=sys.stderr, flush=True)

@@ -1,0 +1,75 @@
+"""Causal grouped-query attention with QK-norm and rotary positions.
+
+    q, k, v = Wq u, Wk u, Wv u            heads H, key/value heads G; query head h reads key/value head floor(h G / H)
+    q, k <- rotate(rms(q)), rotate(rms(k));  q <- gain_h q
+    y_t = softmax_{s<=t}(q_t . k_s / sqrt(K)) v_s;   out = Wo y
+
+Source: GQA arXiv:2305.13245, QK-norm arXiv:2010.04245, RoPE arXiv:2104.09864; the field's form (learned gain per query head).
+"""
+
+# B batch, T time, D width, H heads, G key/value heads, K head width
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import ModelConfig
+
+RMS_EPSILON = 1.1920929e-07  # float32 machine epsilon, whatever the dtype
+
+
+def rms(x: Tensor) -> Tensor:
+    """x / sqrt(mean(x²) + eps) over the last axis, no weight; computed in float32, returned in x's dtype."""
+    return F.rms_norm(x.float(), (x.size(-1),), eps=RMS_EPSILON).to(x.dtype)
+
+
+class Rotary(nn.Module):
+    """Rotate the first `rope_dims` of each head by angle t * base^(-2i/rope_dims), half-split pairing (i, i + rope_dims/2).
+
+    The other dimensions pass unchanged, so scores depend on relative positions only. Angles are float32, cached by length.
+    """
+
+    def __init__(self, rope_dims: int, base: float):
+        super().__init__()
+        self.rope_dims, self.base = rope_dims, base
+        self.cached: tuple | None = None
+
+    def forward(self, x_BHTK: Tensor) -> Tensor:
+        cos_TR, sin_TR = self._angles(x_BHTK.size(-2), x_BHTK.device)
+        half = cos_TR.size(-1)
+        a, b, rest = x_BHTK[..., :half].float(), x_BHTK[..., half:2 * half].float(), x_BHTK[..., 2 * half:]
+        turned = torch.cat((a * cos_TR + b * sin_TR, b * cos_TR - a * sin_TR), dim=-1)
+        return torch.cat((turned.to(x_BHTK.dtype), rest), dim=-1)
+
+    def _angles(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        if self.cached is None or self.cached[0].size(0) != length or self.cached[0].device != device:
+            exponents = torch.arange(0, self.rope_dims, 2, dtype=torch.float64, device="cpu") / self.rope_dims
+            angle = torch.outer(torch.arange(length, dtype=torch.float64, device="cpu"), self.base**-exponents)
+            self.cached = angle.cos().float().to(device), angle.sin().float().to(device)
+        return self.cached
+
+
+class Attention(nn.Module):
+    """(B, T, D) -> (B, T, D); row t depends on rows <= t only. Output projection starts at zero."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.num_heads, self.num_kv_heads, self.head_width = config.num_heads, config.num_kv_heads, config.head_width
+        kv_width = self.num_kv_heads * self.head_width
+        self.query = nn.Linear(config.width, config.width, bias=False)
+        self.key = nn.Linear(config.width, kv_width, bias=False)
+        self.value = nn.Linear(config.width, kv_width, bias=False)
+        self.output = nn.Linear(config.width, config.width, bias=False)
+        self.query_gain = nn.Parameter(torch.full((config.num_heads,), config.query_gain))
+        self.rotary = Rotary(config.rope_dims, config.rope_base)
+
+    def forward(self, u_BTD: Tensor) -> Tensor:
+        B, T, D = u_BTD.shape
+        q_BHTK = self.query(u_BTD).view(B, T, self.num_heads, self.head_width).transpose(1, 2)
+        k_BGTK = self.key(u_BTD).view(B, T, self.num_kv_heads, self.head_width).transpose(1, 2)
+        v_BGTK = self.value(u_BTD).view(B, T, self.num_kv_heads, self.head_width).transpose(1, 2)
+        q_BHTK = self.rotary(rms(q_BHTK)) * self.query_gain.to(u_BTD.dtype).view(1, -1, 1, 1)
+        k_BGTK = self.rotary(rms(k_BGTK))
+        y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, is_causal=True,
+                                                enable_gqa=self.num_kv_heads != self.num_heads)
+        return self.output(y_BHTK.transpose(1, 2).reshape(B, T, D))

@@ -1,0 +1,23 @@
+"""Feed-forward sub-layer: out = W_down a(W_up u) with a(z) = leaky_relu(z, 0.5)².
+
+The square keeps the gain of relu² (arXiv:2109.08668); the leak lets negative units learn (parameter-golf #549).
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import ModelConfig
+
+NEGATIVE_SLOPE = 0.5  # parameter-golf #549
+
+
+class MLP(nn.Module):
+    """(..., D) -> (..., D), position by position. Down projection starts at zero."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.up = nn.Linear(config.width, config.mlp_width, bias=False)
+        self.down = nn.Linear(config.mlp_width, config.width, bias=False)
+
+    def forward(self, u_BTD: Tensor) -> Tensor:
+        return self.down(F.leaky_relu(self.up(u_BTD), NEGATIVE_SLOPE).square())

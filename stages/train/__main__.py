@@ -1,0 +1,123 @@
+"""Train a GPT on the train shards: Muon for the matrices, AdamW for the rest, several running averages of the weights.
+
+One process, or several through torchrun (train.processes). Killed at any moment, the same command continues from its last
+checkpoint under scratch/.
+"""
+
+import contextlib
+import csv
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+
+from stages.lib import checkpoints, launch, stage, tensors
+from stages.lib.data import tokens
+from stages.lib.data.loader import Batches
+from stages.lib.stage import Input, Metrics, Output, Plot, Untracked
+from stages.runtime.model.config import ModelConfig
+from stages.runtime.model.gpt import GPT, initialise
+from stages.train import loop
+
+
+@dataclass(frozen=True)
+class Settings(loop.Optimization):
+    SECTION: ClassVar[str] = "train"
+    seed: int
+    batch_tokens: int
+    averages: tuple[float, ...]
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "fp32", "bf16"]
+    processes: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Model:
+    SECTION: ClassVar[str] = "model"
+    num_layers: int
+    width: int
+    num_heads: int
+    num_kv_heads: int
+    mlp_width: int
+    rope_dims: int
+    rope_base: float
+    query_gain: float
+    logit_softcap: float
+    embedding_std: float
+
+
+def main(
+    settings: Settings,
+    architecture: Model,
+    *,
+    train_tokens: Input = "artifacts/tokenize/train",
+    holdout_tokens: Input = "artifacts/tokenize/holdout",
+    weights: Output = "artifacts/train/model.safetensors",
+    averages: Output = "artifacts/train/averages",
+    curve: Plot = "artifacts/train/loss.csv",
+    metrics: Metrics = "artifacts/train/metrics.json",
+    scratch: Untracked = "scratch/train",
+) -> None:
+    launch.relaunch(settings.processes, "stages.train")
+    text, holdout = tokens.read(train_tokens, "train"), tokens.read(holdout_tokens, "holdout", sidecar=True)
+    config = ModelConfig(vocabulary_size=text.vocabulary_size, **asdict(architecture))
+    batches = Batches(text.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens, seed=settings.seed)
+    with launch.world(settings.device, threads=settings.threads) as world:
+        model = GPT(config)
+        initialise(model, generator=torch.Generator().manual_seed(settings.seed))
+        run = loop.start(model.to(world.device), settings, settings.averages)
+        autocast = settings.precision == "bf16" or (settings.precision == "auto" and world.device.type == "cuda")
+        folder = checkpoints.Folder(scratch / _key(settings, config, text, world))
+        with folder.locked() if world.is_main else contextlib.nullcontext():
+            if saved := folder.latest():
+                loop.restore(run, *saved)
+            if world.is_main:
+                print(f"{num_parameters(model):,} parameters on {world.device.type} ({'bf16' if autocast else 'fp32'}, "
+                      f"{world.size} processes), from step {run.step}", file=sys.stderr)
+            loop.train(run, batches, holdout, settings, world=world, autocast=autocast, folder=folder)
+            if world.is_main:
+                facts = {"model": config.to_dict(), "text_sha256": text.text_sha256, "seed": settings.seed}
+                tensors.save(weights, run.weights(), facts)
+                with stage.atomic(averages) as partial:
+                    for average, weights_of in run.averages.tensors.items():
+                        tensors.save(partial / f"{average}.safetensors", weights_of, facts)
+                _write_curve(curve, run.curve)
+                stage.write_json(metrics, _metrics(run, settings, text, world, autocast))
+                folder.remove()
+
+
+def num_parameters(model: GPT) -> int:
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def _key(settings: Settings, config: ModelConfig, text: tokens.Split, world: launch.World) -> str:
+    """Everything that decides the weights; not the pace of checkpoints, nor the number of processes."""
+    chosen = {name: value for name, value in asdict(settings).items() if name not in ("checkpoint_seconds", "processes")}
+    code = sorted(path for package in ("stages.train.loop", "stages.lib.optim.muon", "stages.runtime.model.gpt")
+                  for path in Path(sys.modules[package].__file__).parent.glob("*.py"))
+    return checkpoints.key(chosen, config.to_dict(), text.facts, world.device.type, *code)
+
+
+def _write_curve(path: Path, curve: list[dict]) -> None:
+    with stage.atomic(path) as partial, open(partial, "w", newline="") as handle:
+        writer = csv.DictWriter(handle, ["step", "train_loss", "learning_rate_scale", "holdout_bits_per_byte"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(curve)
+
+
+def _metrics(run: loop.Run, settings: Settings, text: tokens.Split, world: launch.World, autocast: bool) -> dict:
+    recent = [row["train_loss"] for row in run.curve[-20:]]
+    return {
+        "steps": run.step, "train_seconds": round(run.seconds, 2),
+        "tokens_per_second": round(run.step * settings.batch_tokens / run.seconds),
+        "loss_nats": sum(recent) / len(recent), "holdout_bits_per_byte": run.curve[-1]["holdout_bits_per_byte"],
+        "parameters": num_parameters(run.model), "seed": settings.seed, "processes": world.size, "device": world.device.type,
+        "precision": "bf16" if autocast else "fp32", "torch": torch.__version__, "text_sha256": text.text_sha256,
+    }
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,92 @@
+"""A tiny pipeline that has run once, in a folder of its own: most tests look at it or start from a copy."""
+
+import importlib
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stages.lib import params, stage
+from stages.recipes import __main__ as recipes
+
+ROOT = Path(__file__).resolve().parents[1]
+NODES = (
+    ("prepare",), ("baseline",), ("vocabulary",), ("tokenize", "train"), ("tokenize", "holdout"), ("tokenize", "val"), ("train",),
+    ("ema",), ("prequant_ttt",), ("calibrate",), ("quantize",), ("measure", "train"), ("measure", "ema"), ("measure", "prequant_ttt"),
+    ("measure", "quantize"), ("compress", "brotli_11"), ("compress", "zlib_9"), ("package",), ("evaluate", "sliding"),
+    ("evaluate", "slot"), ("evaluate", "causal_slot"), ("audit", "sliding"), ("audit", "slot"), ("audit", "causal_slot"), ("report",),
+)
+
+
+def run_node(node: str, *argv: str) -> None:
+    """One stage, in this process, in the current folder: the same as `python -m stages.<node> ...`."""
+    stage.run(importlib.import_module(f"stages.{node}.__main__").main, list(argv))
+
+
+def tiny_params() -> dict:
+    """params.yaml with the tiny recipe on top, smaller still, and with documents of its own."""
+    tree = params.read(ROOT / "params.yaml")
+    for path, value in yaml.safe_load((ROOT / "stages/recipes/tiny.yaml").read_text()).items():
+        set_leaf(tree, path, value)
+    for path, value in {
+        "prepare.source": "local", "prepare.path": "documents", "prepare.val_fraction": 0.15, "prepare.holdout_fraction": 0.15,
+        "train.steps": 12, "train.holdout_every": 6, "train.threads": 1, "vocabulary.size": 384,
+        "compress.runs": {run: tree["compress"]["runs"][run] for run in ("brotli_11", "zlib_9")},
+    }.items():
+        set_leaf(tree, path, value)
+    return tree
+
+
+def set_leaf(tree: dict, path: str, value) -> None:
+    *parents, leaf = path.split(".")
+    for key in parents:
+        tree = tree[key]
+    assert leaf in tree, f"no such parameter: {path}"
+    tree[leaf] = value
+
+
+def write_documents(folder: Path, *, count: int = 48, size: int = 3000) -> None:
+    """Real English with code in it: the beginnings of standard library modules."""
+    folder.mkdir(parents=True)
+    library = sorted(p for p in Path(os.__file__).parent.glob("[a-s]*.py") if p.stat().st_size > size)[:count]
+    for path in library:
+        (folder / f"{path.stem}.txt").write_text(path.read_text(encoding="utf-8")[:size], encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """A folder in which the whole tiny pipeline has run. Read only: take `project` to change something."""
+    root = tmp_path_factory.mktemp("finished")
+    write_documents(root / "documents")
+    (root / "params.yaml").write_text(yaml.safe_dump(tiny_params(), sort_keys=False))
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        for node, *variant in NODES:
+            run_node(node, *variant)
+    finally:
+        os.chdir(before)
+    return root
+
+
+@pytest.fixture
+def project(finished, tmp_path, monkeypatch) -> Path:
+    """A copy of the finished folder, as the current folder: yours to break."""
+    root = tmp_path / "project"
+    shutil.copytree(finished, root)
+    monkeypatch.chdir(root)
+    return root
+
+
+@pytest.fixture
+def tree(project):
+    """Change leaves of the project's params.yaml: tree(**{"train.steps": 3})."""
+    def change(leaves: dict) -> dict:
+        values = yaml.safe_load((project / "params.yaml").read_text())
+        for path, value in leaves.items():
+            set_leaf(values, path, value)
+        (project / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+        return values
+    return change

@@ -1,0 +1,146 @@
+import hashlib
+import json
+import lzma
+import random
+
+import brotli
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.baseline import __main__ as baseline
+from stages.lib import stage, text_baselines
+
+NAMES = tuple(text_baselines.COMPRESSORS)
+DECOMPRESS = {
+    "xz_9e": lzma.decompress,
+    "brotli_11": brotli.decompress,
+    "zstd_22": lambda blob: zstandard.ZstdDecompressor(max_window_size=1 << 31).decompress(blob),
+}
+
+
+def story(seed: int, num_words: int) -> str:
+    vocabulary = [word * n for word in ("ab", "cde", "fghi", "ö") for n in range(1, 20)]
+    return " ".join(random.Random(seed).choices(vocabulary, k=num_words))
+
+
+def prepared(path, texts):
+    path.write_bytes(b"".join(json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n" for text in texts))
+    return path
+
+
+@pytest.fixture
+def paths(tmp_path):
+    shared = story(1, 2000)
+    return {
+        "train": prepared(tmp_path / "train.jsonl", ["first " * 10, shared, story(2, 100)]),
+        "val": prepared(tmp_path / "val.jsonl", [shared[:3000], "\n", shared[3000:6000]]),
+        "metrics": tmp_path / "metrics.json",
+    }
+
+
+def run(paths, compressors=NAMES, train_bytes=10_000_000):
+    baseline.main(baseline.Settings(compressors, train_bytes), **paths)
+    return stage.read_json(paths["metrics"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None, max_examples=20)
+@given(data=st.binary(max_size=2000))
+def test_a_compressed_text_is_the_text(name, data):
+    assert DECOMPRESS[name](text_baselines.COMPRESSORS[name](data)) == data
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_was_compressed_is_seen_again_across_the_whole_text(name):
+    # 200 kB apart and random: only a window that reaches back finds it
+    data = random.Random(0).randbytes(200_000)
+    compress = text_baselines.COMPRESSORS[name]
+    assert len(compress(data + data)) < len(compress(data)) + 500
+
+
+def test_each_compressor_is_measured_alone_and_after_train(paths):
+    facts = run(paths)
+    val = b"".join(json.loads(line)["text"].encode() for line in paths["val"].read_bytes().splitlines())
+    train = b"".join(json.loads(line)["text"].encode() for line in paths["train"].read_bytes().splitlines())
+    assert facts["val_bytes"] == len(val)
+    assert facts["train_bytes"] == len(train)
+    assert facts["text_sha256"] == hashlib.sha256(paths["val"].read_bytes()).hexdigest()
+    assert tuple(facts["compressors"]) == NAMES
+    for name, row in facts["compressors"].items():
+        size = {data: len(text_baselines.COMPRESSORS[name](data)) for data in (val, train, train + val)}
+        assert row["bytes"] == size[val]
+        assert row["bits_per_byte"] == 8 * size[val] / len(val)
+        assert row["bytes_after_train"] == size[train + val] - size[train]
+        assert row["bits_per_byte_after_train"] == 8 * row["bytes_after_train"] / len(val)
+        assert row["bytes_after_train"] < row["bytes"] / 4  # val is copied from train
+        assert row["seconds"] >= 0
+
+
+def test_sizes_are_the_same_in_every_run(paths):
+    first, second = run(paths), run(paths)
+    for facts in (first, second):
+        for row in facts["compressors"].values():
+            row.pop("seconds")
+    assert first == second
+
+
+def test_without_train_bytes_the_rows_after_train_are_left_out_and_train_is_not_read(paths):
+    paths["train"].write_bytes(b"not read")
+    facts = run(paths, ("zstd_22",), 0)
+    assert facts["train_bytes"] == 0
+    assert facts["compressors"]["zstd_22"]["bytes_after_train"] is None
+    assert facts["compressors"]["zstd_22"]["bits_per_byte_after_train"] is None
+
+
+def test_only_the_compressors_that_are_asked_for_are_run_in_that_order(paths):
+    assert list(run(paths, ("zstd_22", "xz_9e"), 0)["compressors"]) == ["zstd_22", "xz_9e"]
+
+
+def test_results_are_printed_one_line_per_compressor(paths, capsys):
+    run(paths)
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said] == list(NAMES)
+    assert all("bits per byte" in line and "bytes of train text" in line for line in said)
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), max_size=8), st.integers(0, 30))
+def test_the_train_text_is_the_longest_end_of_whole_documents_that_fits(texts, max_bytes):
+    ends = [b"".join(text.encode() for text in texts[start:]) for start in range(len(texts) + 1)]
+    assert text_baselines.last_documents(texts, max_bytes) == next(end for end in ends if len(end) <= max_bytes)
+
+
+@pytest.mark.parametrize(("names", "said"), [
+    (("brotli_12",), "baseline.compressors: 'brotli_12' is not known; did you mean 'brotli_11'?"),
+    (("zip",), "'zip' is not known; there are xz_9e, brotli_11, zstd_22"),
+    (("xz_9e", "xz_9e"), "each once"),
+    ((), "it takes one or more of"),
+])
+def test_compressors_that_are_unknown_repeated_or_missing_are_refused(paths, names, said):
+    with pytest.raises(ValueError) as caught:
+        run(paths, names)
+    assert said in str(caught.value)
+    assert not paths["metrics"].exists()
+
+
+def test_train_bytes_that_are_negative_or_hold_no_document_are_refused(paths):
+    with pytest.raises(ValueError, match=r"baseline\.train_bytes is -1; it must be 0 or more"):
+        run(paths, train_bytes=-1)
+    with pytest.raises(ValueError, match=r"baseline\.train_bytes is 7, less than the last document of .*; raise it"):
+        run(paths, train_bytes=7)
+
+
+def test_val_without_text_is_refused(paths):
+    paths["val"].write_bytes(b"")
+    with pytest.raises(ValueError, match="holds no text; run: dvc repro prepare"):
+        run(paths)
+
+
+def test_the_signature_declares_the_paths_and_the_section():
+    contract = stage.contract(baseline.main)
+    assert contract.inputs == ("artifacts/prepare/train.jsonl", "artifacts/prepare/val.jsonl")
+    assert contract.outputs == ()
+    assert contract.metrics == ("artifacts/baseline/metrics.json",)
+    assert contract.sections == ("baseline",)

@@ -1,0 +1,131 @@
+"""Tokenizer, shards and loader: nothing of the text is lost, every byte is counted once, damage is named."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.lib.data import sentencepiece_training, tokens
+from stages.lib.data.loader import Batches
+from stages.runtime import shards
+from stages.runtime.tokenizer import Tokenizer
+
+TEXTS = ["The quick brown fox jumps over the lazy dog, 42 times.\n\n  def f(x):\n\treturn x\n" * 20, "Ünïcödé — ▁ and 日本語 " * 20]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer(sentencepiece_training.train(TEXTS, size=320, character_coverage=0.999, sample_bytes=10**6))
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.one_of(st.text(), st.text("▁ \n\t\0<0xA>sunkbo"), st.sampled_from(
+    ["▁", " ▁ ", "  leading", "trailing  ", "<s>", "<0x41>", "<unk>", "\0", "\r\n", "\u2585", "a\u0301", "\ufeff", "𝔘🙂", " "])))
+def test_every_text_comes_back_and_its_bytes_are_counted(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text.encode()
+    assert int(tokenizer.byte_counts[np.array(ids, np.int64)].sum()) == len(text.encode())
+    assert not set(ids) & {0, 1, 2, 3}  # control pieces never come from text
+
+
+def test_training_is_repeatable():
+    one, two = (sentencepiece_training.train(TEXTS, size=320, character_coverage=0.999, sample_bytes=10**6) for _ in range(2))
+    assert one == two
+
+
+@pytest.mark.parametrize("size, advice", [(5000, r"at most \d+"), (100, r"at least \d+"), (262, r"at least \d+")])
+def test_vocabulary_that_the_text_does_not_allow_says_what_would_fit(size, advice):
+    with pytest.raises(ValueError, match=rf"vocabulary\.size {size} does not fit.*{advice}"):
+        sentencepiece_training.train(TEXTS, size=size, character_coverage=0.999, sample_bytes=10**6)
+
+
+def test_no_text_is_a_sentence():
+    with pytest.raises(ValueError, match="no text to train a tokenizer on"):
+        sentencepiece_training.train([], size=300, character_coverage=0.999, sample_bytes=10**6)
+
+
+def test_sample_stops_at_its_limit_and_long_lines_are_cut():
+    chunks = list(sentencepiece_training._chunks(["x" * 10_000, "é" * 5000, "never"], 15_000))
+    assert all(len(chunk.encode()) <= 4000 for chunk in chunks)
+    assert "".join(chunks) == "x" * 10_000 + "é" * 5000
+
+
+@pytest.mark.parametrize("damaged", [b"", b"not a model", b"\x0a\x05hello"])
+def test_file_that_is_no_tokenizer_is_refused(damaged):
+    with pytest.raises(ValueError, match="tokenizer"):
+        Tokenizer(damaged)
+
+
+def test_shard_is_the_fields_format_byte_for_byte(tmp_path):
+    shards.write(tmp_path / "x.bin", np.array([1, 515, 65535]))
+    data = (tmp_path / "x.bin").read_bytes()
+    assert data[:12] == bytes.fromhex("88d83401" "01000000" "03000000") and data[12:1024] == bytes(1012)
+    assert data[1024:] == bytes.fromhex("0100" "0302" "ffff")
+    assert shards.read(tmp_path / "x.bin").tolist() == [1, 515, 65535]
+
+
+@pytest.mark.parametrize("damage, sentence", [
+    (lambda data: data[:-1], "truncated or damaged"), (lambda data: data[:-2], "truncated or damaged"),
+    (lambda data: data + b"\0\0", "truncated or damaged"), (lambda data: data[:500], "shorter than a shard's header"),
+    (lambda data: b"", "shorter than a shard's header"), (lambda data: b"\1" + data[1:], "not a token shard"),
+    (lambda data: data[:4] + b"\2" + data[5:], "shard version 2"), (lambda data: data[:11] + b"\xff" + data[12:], "declares"),
+])
+def test_damaged_shard_is_named_with_what_is_wrong(tmp_path, damage, sentence):
+    path = tmp_path / "fineweb_train_000000.bin"
+    shards.write(path, np.arange(100))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=rf"fineweb_train_000000\.bin.*{sentence}"):
+        shards.read(path)
+
+
+@pytest.mark.parametrize("values", [[70_000], [-1]])
+def test_id_that_does_not_fit_is_not_written(tmp_path, values):
+    with pytest.raises(ValueError, match="between 0 and 65535"):
+        shards.write(tmp_path / "x.bin", np.array(values))
+
+
+def test_sidecars_are_not_read_as_tokens(tmp_path):
+    shards.write(tmp_path / "fineweb_val_000000.bin", np.arange(5))
+    shards.write(tmp_path / "fineweb_val_000001.bin", np.arange(5, 8))
+    shards.write(tmp_path / "fineweb_val_bytes_000000.bin", np.ones(8, int))
+    assert shards.read_split(tmp_path, "val").tolist() == list(range(8))
+    assert shards.read_sidecar(tmp_path, "val").tolist() == [1] * 8
+
+
+def test_split_read_back_has_the_bytes_of_the_documents(finished):
+    split = tokens.read(finished / "artifacts/tokenize/val", "val", sidecar=True)
+    from stages.lib.data import corpus
+    assert int(split.byte_counts.sum()) == sum(len(text.encode()) for text in corpus.read(finished / "artifacts/prepare/val.jsonl"))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_every_world_size_sees_the_same_global_batch(world_size):
+    stream = np.arange(5000) % 300
+    whole = Batches(stream, sequence_length=16, batch_tokens=128, seed=1).batch(7)[0]
+    parts = [Batches(stream, sequence_length=16, batch_tokens=128, seed=1).batch(7, rank=r, world_size=world_size)[0]
+             for r in range(world_size)]
+    assert sorted(row.tolist() for part in parts for row in part) == sorted(row.tolist() for row in whole)
+
+
+def test_an_epoch_visits_every_window_once_and_targets_are_shifted_inputs():
+    batches = Batches(np.arange(1000), sequence_length=10, batch_tokens=10, seed=5)
+    seen = [batches.batch(step) for step in range(batches.windows_per_epoch)]
+    starts = sorted(int(x[0, 0]) for x, _ in seen)
+    assert len(set(starts)) == batches.windows_per_epoch and all(s % 10 == starts[0] % 10 for s in starts)
+    assert all((y == x + 1).all() for x, y in seen)
+
+
+def test_batches_do_not_depend_on_which_were_read_before():
+    stream = np.arange(1000) % 100
+    one = Batches(stream, sequence_length=10, batch_tokens=50, seed=5)
+    for step in range(30):
+        one.batch(step)
+    assert (one.batch(33)[0] == Batches(stream, sequence_length=10, batch_tokens=50, seed=5).batch(33)[0]).all()
+
+
+@pytest.mark.parametrize("options, sentence", [
+    ({"sequence_length": 16, "batch_tokens": 100}, "multiple of"), ({"sequence_length": 4096, "batch_tokens": 4096}, "too few"),
+])
+def test_batch_geometry_that_cannot_be_is_a_sentence(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Batches(np.arange(1000), seed=1, **options)
