@@ -247,7 +247,8 @@ def test_documents_do_not_depend_on_where_the_packages_lie_or_on_the_hash_seed(s
     program = (
         "import sys, hashlib; from stages.lib.data import builtin;"
         "s, v, a = builtin.sources_of_distributions(['beta'], search=[sys.argv[1]]);"
-        "print(hashlib.sha256(repr((builtin.documents(s, builtin.extract(s, workers=1)), v, a)).encode()).hexdigest())"
+        "found = builtin.documents(s, builtin.extract(s, workers=1));"
+        "print(hashlib.sha256(repr((found, v, a)).encode()).hexdigest())"
     )
     said = []
     for seed, name in (("1", "zzz"), ("2", "aaa")):
@@ -459,7 +460,7 @@ def test_a_file_with_an_unknown_suffix_is_refused_not_skipped(tmp_path):
 
 
 def test_a_missing_path_an_empty_folder_and_a_dangling_link_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="nowhere is missing; set prepare.path"):
+    with pytest.raises(ValueError, match=r"nowhere is missing; set prepare\.path"):
         list(local.documents(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="holds no files"):
         list(local.documents(tmp_path))

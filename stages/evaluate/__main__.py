@@ -4,6 +4,7 @@
 """
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,7 +32,8 @@ def main(
     metrics: Metrics = "artifacts/evaluate/{variant}/metrics.json",
 ) -> None:
     split = tokens.read(text, "val", sidecar=True)
-    (result,) = artifact.score(submission, [split.tokens], evaluator=settings.evaluator, options=settings.options, quiet=False)
+    (result,) = artifact.score(submission, [split.tokens], evaluator=settings.evaluator, options=settings.options,
+                               progress=sys.stderr.isatty())
     num_bytes = int(split.byte_counts[1:].sum())
     if result.line["bytes"] != num_bytes or len(result.nats) != len(split.tokens) - 1:
         raise ValueError(f"the artifact counts {result.line['bytes']} bytes and {len(result.nats)} targets, the sidecar {num_bytes} "

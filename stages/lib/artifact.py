@@ -4,6 +4,7 @@ The only way in which `evaluate` and `audit` touch a model. No torch is imported
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,8 +26,11 @@ class Result:
     rows: dict[int, np.ndarray]
 
 
-def score(pyz: Path, streams: list[np.ndarray], *, evaluator: str, options: dict, rows: list[int] = (), quiet: bool = True) -> list[Result]:
-    """Score token streams with one evaluator of the artifact, in one process. ValueError with the artifact's own sentence."""
+def score(pyz: Path, streams: list[np.ndarray], *, evaluator: str, options: dict, rows: list[int] = (), progress: bool = False) -> list[Result]:
+    """Score token streams with one evaluator of the artifact, in one process. ValueError with the artifact's own sentence.
+
+    With `progress`, what the artifact says on stderr is passed on while it runs.
+    """
     pyz = Path(pyz).resolve()
     packed(pyz, evaluator)
     with tempfile.TemporaryDirectory(prefix="caddie-") as folder:
@@ -36,13 +40,25 @@ def score(pyz: Path, streams: list[np.ndarray], *, evaluator: str, options: dict
             shards.write(Path(folder, names[-1]), stream)
         command = [sys.executable, "-I", str(pyz), "score", *names, "--evaluator", evaluator, "--options", json.dumps(options),
                    "--ledger", "ledger", "--rows", json.dumps([int(row) for row in rows])]
-        done = subprocess.run(command + ["--quiet"] * quiet, cwd=folder, text=True, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE if quiet else None)
-        if done.returncode != 0:
-            said = (done.stderr or "see above").strip().splitlines()[-1]
-            raise ValueError(f"{pyz} failed to score with {evaluator}: {said}")
-        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        said = _run(command + ["--progress"] * progress, Path(folder), echo=progress)
+        if said:
+            raise ValueError(f"{pyz.name} failed to score with {evaluator}: {said.removeprefix('submission.pyz: ')}")
+        lines = [json.loads(line) for line in Path(folder, "stdout").read_text().splitlines()]
         return [_result(line, Path(folder, "ledger", Path(name).stem + ".npz")) for line, name in zip(lines, names, strict=True)]
+
+
+def _run(command: list[str], folder: Path, *, echo: bool) -> str:
+    """Run to the end with stdout in a file; the last line of stderr if it failed, else an empty string."""
+    tail = b""
+    with open(folder / "stdout", "wb") as stdout:
+        process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE)
+    with process:
+        while part := os.read(process.stderr.fileno(), 4096):
+            tail = (tail + part)[-4096:]
+            if echo:
+                sys.stderr.write(part.decode(errors="replace"))
+                sys.stderr.flush()
+    return "" if process.returncode == 0 else (tail.decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"])[-1]
 
 
 def packed(pyz: Path, evaluator: str) -> None:

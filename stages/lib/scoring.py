@@ -23,7 +23,7 @@ class Score:
     seconds: float
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: the model may cache tensors that later need gradients
 def chunked(model, split: Split, *, window: int, batch: int = 16, max_targets: int | None = None) -> Score:
     """Every target of the split once (or of its first `max_targets`), context at most `window`, restarted each window."""
     started = time.perf_counter()

@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--ledger", type=Path, help="folder for one <stream>.npz each: nats per target, and the rows asked for")
     command.add_argument("--rows", type=json.loads, default=[], help="JSON list of targets whose whole distribution is kept")
     command.add_argument("--threads", type=int, default=2, help="CPU threads; part of what makes a result repeatable")
-    command.add_argument("--quiet", action="store_true", help="no progress line")
+    command.add_argument("--progress", action="store_true", help="show a progress line even where stderr is no terminal")
     arguments = parser.parse_args(argv)
     try:
         manifest = json.loads(read("manifest.json"))
@@ -76,7 +76,7 @@ def _score(arguments: argparse.Namespace, manifest: dict) -> None:
         except TypeError as error:
             raise ValueError(f"evaluator {name} does not take these options: {error}") from None
         # A fresh evaluator per stream: nothing learned on one may help on the next.
-        ledger = harness.score(evaluator, tokens, keep_rows=arguments.rows, progress=not arguments.quiet and sys.stderr.isatty())
+        ledger = harness.score(evaluator, tokens, keep_rows=arguments.rows, progress=arguments.progress or sys.stderr.isatty())
         num_bytes = int(tokenizer.byte_counts[np.asarray(tokens[1:], np.int64)].sum())
         if arguments.ledger:
             arguments.ledger.mkdir(parents=True, exist_ok=True)

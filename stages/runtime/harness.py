@@ -48,7 +48,7 @@ def score(evaluator, tokens: np.ndarray, *, declared_length: int | None = None, 
         if first != committed + 1:
             raise AssertionError(f"targets out of order: {first} follows {committed}")
         seen = stream[: chunk[-1].last + 1]
-        logits_RV = evaluator.predict(seen, chunk).double()[: last - first + 1]
+        logits_RV = evaluator.predict(seen, chunk).detach().double()[: last - first + 1]
         logp_RV = logits_RV - torch.logsumexp(logits_RV, dim=-1, keepdim=True)
         targets_R = stream[first: last + 1]
         ledger.nats[first - 1: last] = -logp_RV.gather(1, targets_R[:, None])[:, 0].numpy()

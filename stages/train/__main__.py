@@ -82,6 +82,7 @@ def main(
                 facts = {"model": config.to_dict(), "text_sha256": text.text_sha256, "seed": settings.seed}
                 tensors.save(weights, run.weights(), facts)
                 with stage.atomic(averages) as partial:
+                    partial.mkdir()
                     for average, weights_of in run.averages.tensors.items():
                         tensors.save(partial / f"{average}.safetensors", weights_of, facts)
                 _write_curve(curve, run.curve)

@@ -13,7 +13,7 @@ from stages.runtime.model import gpt
 EMBEDDING = "embedding"
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: the model may cache tensors that later need gradients
 def collect(model: gpt.GPT, batches: Iterable[Tensor], *, total: int) -> dict[str, Tensor]:
     """Hessians by module name for all linear layers, and for the tied embedding in its role as the head.
 

@@ -1,0 +1,138 @@
+"""DVC reruns what changed and nothing above it."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+
+import networkx
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from tests.conftest import ROOT, set_leaf
+
+pytestmark = pytest.mark.dvc
+ENVIRONMENT = os.environ | {"DVC_NO_ANALYTICS": "1", "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t",
+                            "GIT_COMMITTER_EMAIL": "t@t"}
+
+
+def run(folder, *command, **more):
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def committed(finished, tmp_path_factory):
+    """The finished tiny pipeline as a git and DVC repository in which everything is up to date."""
+    root = tmp_path_factory.mktemp("committed") / "repo"
+    shutil.copytree(finished, root)
+    shutil.copytree(ROOT / "stages", root / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
+    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, root / name)
+    run(root, "git", "init", "-q")
+    run(root, "git", "add", "-A")
+    run(root, "git", "commit", "-qm", "start")
+    run(root, "dvc", "commit", "-f", "-q")
+    return root
+
+
+def stale(root) -> set[str]:
+    """Nodes whose own parameters or files differ from dvc.lock, as DVC sees it."""
+    with contextlib.chdir(root):  # DVC's names are relative to the current folder
+        return set(Repo(str(root)).status())
+
+
+def below(root, nodes: set[str]) -> set[str]:
+    """The nodes and everything that can rerun because of them."""
+    with contextlib.chdir(root):
+        graph = Repo(str(root)).index.graph  # edges point from a stage to what it depends on
+        names = {entry.addressing: entry for entry in graph}
+        return {entry.addressing for node in nodes for entry in networkx.ancestors(graph, names[node])} | nodes
+
+
+def test_everything_is_up_to_date_after_a_run(committed):
+    assert stale(committed) == set()
+
+
+TOKENIZE = {"tokenize@train", "tokenize@holdout", "tokenize@val"}
+MEASURE = {f"measure@{after}" for after in ("train", "ema", "prequant_ttt", "quantize")}
+AUDIT = {"audit@sliding", "audit@slot", "audit@causal_slot"}
+LEAVES = {  # one leaf of every section -> the nodes that read it
+    ("prepare.max_bytes", 123456): {"prepare"},
+    ("baseline.train_bytes", 5): {"baseline"},
+    ("vocabulary.size", 400): {"vocabulary"},
+    ("tokenize.shard_tokens", 1000): TOKENIZE,
+    ("model.width", 32): {"train"},
+    ("train.steps", 13): {"train"},
+    ("ema.average", "final"): {"ema"},
+    ("prequant_ttt.epochs", 2): {"prequant_ttt"},
+    ("calibrate.sequences", 17): {"calibrate"},
+    ("quantize.matrix_bits", 5): {"quantize"},
+    ("measure.window", 32): MEASURE,
+    ("compress.runs.zlib_9.options.level", 8): {"compress@zlib_9", "report"},
+    ("package.cap_bytes", 15_000_000): {"package"},
+    ("evaluate.runs.slot.options.steps", 6): {"evaluate@slot", "audit@slot", "report"},
+    ("audit.flips", 4): AUDIT,
+}
+
+
+def test_every_section_has_a_leaf_in_the_table():
+    assert {path.split(".")[0] for path, _ in LEAVES} == set(yaml.safe_load((ROOT / "params.yaml").read_text()))
+
+
+@pytest.mark.parametrize("change, nodes", LEAVES.items(), ids=lambda part: part[0] if isinstance(part, tuple) else None)
+def test_changed_leaf_makes_its_readers_stale_and_nothing_else(committed, change, nodes):
+    original = (committed / "params.yaml").read_text()
+    values = yaml.safe_load(original)
+    set_leaf(values, *change)
+    try:
+        (committed / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+        assert stale(committed) == nodes
+    finally:
+        (committed / "params.yaml").write_text(original)
+
+
+@pytest.mark.parametrize("path, nodes", [
+    ("stages/lib/optim/muon.py", {"train"}),
+    ("stages/lib/quant/gptq.py", {"quantize"}),
+    ("stages/runtime/codecs/zlib.py", {"compress@zlib_9", "package"}),
+    ("stages/runtime/evaluators/slot.py", {"package"}),
+    ("stages/audit/checks/lineage.py", AUDIT),
+    ("stages/report/page.py", {"report"}),
+])
+def test_changed_code_makes_its_users_stale_and_nothing_else(committed, path, nodes):
+    original = (committed / path).read_text()
+    try:
+        (committed / path).write_text(original + "# a comment\n")
+        assert stale(committed) == nodes
+    finally:
+        (committed / path).write_text(original)
+
+
+def test_nothing_that_trains_is_below_val(committed):
+    reruns = below(committed, {"tokenize@val"})
+    assert reruns == {"tokenize@val", "report"} | MEASURE | AUDIT | {"evaluate@sliding", "evaluate@slot", "evaluate@causal_slot"}
+
+
+def test_quantize_reruns_itself_and_what_is_below(committed):
+    reruns = below(committed, {"quantize"})
+    assert "measure@quantize" in reruns and "package" in reruns and AUDIT <= reruns
+    assert not {"prepare", "vocabulary", "train", "ema", "prequant_ttt", "calibrate", "measure@train"} & reruns
+
+
+def test_experiment_reruns_from_quantize_down_and_lineage_is_certified(committed):
+    """dvc exp run -S quantize.matrix_bits=5, for real; then the metrics are there by name and the audit walks dvc.lock."""
+    said = run(committed, "dvc", "exp", "run", "-n", "five-bits", "-S", "quantize.matrix_bits=5")
+    for node in ("prepare", "vocabulary", "tokenize@train", "train", "ema", "prequant_ttt", "calibrate", "measure@train", "baseline"):
+        assert f"Running stage '{node}'" not in said, node
+    for node in ("quantize", "measure@quantize", "compress@zlib_9", "package", "evaluate@slot", "audit@slot", "report"):
+        assert f"Running stage '{node}'" in said, node
+    table = json.loads(run(committed, "dvc", "exp", "show", "--json"))
+    assert "five-bits" in json.dumps(table) and "bits_per_byte.sliding" in json.dumps(table)
+    written = json.loads((committed / "artifacts/audit/sliding/certificate.json").read_text())
+    assert written["checks"]["lineage"]["verdict"] == "pass" and written["legal"]
+    run(committed, "git", "checkout", "-q", "params.yaml")

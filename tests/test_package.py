@@ -1,0 +1,150 @@
+"""What ships: it runs alone, has exactly the bytes it says, and holds only the code that scoring needs."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from stages.runtime import shards
+from tests.conftest import run_node
+
+PYZ = "artifacts/package/submission.pyz"
+
+
+def score(root, folder, *argv):
+    shutil.copy(root / PYZ, folder)
+    return subprocess.run([sys.executable, "-I", "submission.pyz", *argv], cwd=folder, capture_output=True, text=True, timeout=120,
+                          env={"PATH": os.environ["PATH"]}, check=False)
+
+
+def test_artifact_scores_alone_in_an_empty_folder_and_agrees_with_the_pipeline(finished, tmp_path):
+    shutil.copy(finished / "artifacts/tokenize/val/fineweb_val_000000.bin", tmp_path / "tokens.bin")
+    done = score(finished, tmp_path, "score", "tokens.bin")
+    line, metrics = json.loads(done.stdout), json.loads((finished / "artifacts/evaluate/sliding/metrics.json").read_text())
+    assert (line["bits_per_byte"], line["tokens"], line["bytes"]) == (metrics["bits_per_byte"], metrics["tokens"], metrics["bytes"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["submission.pyz", "tokens.bin"]
+
+
+def test_fixed_names_of_the_metrics(finished):
+    package = json.loads((finished / "artifacts/package/metrics.json").read_text())
+    assert {"artifact_bytes", "code_bytes", "model_bytes", "cap_bytes", "sha256"} <= set(package)
+    assert package["artifact_bytes"] == (finished / PYZ).stat().st_size == package["code_bytes"] + package["model_bytes"]
+    compress = json.loads((finished / "artifacts/compress/brotli_11/metrics.json").read_text())
+    assert {"codec", "blob_bytes", "raw_bytes", "bits_per_weight", "entropy_bits_per_weight", "encode_seconds", "decode_seconds"} <= set(compress)
+    assert compress["blob_bytes"] == (finished / "artifacts/compress/brotli_11/model.blob").stat().st_size
+    evaluate = json.loads((finished / "artifacts/evaluate/slot/metrics.json").read_text())
+    assert {"evaluator", "bits_per_byte", "loss_nats", "tokens", "bytes", "seconds"} <= set(evaluate)
+
+
+def test_every_metrics_file_carries_the_hash_of_its_text(finished):
+    prepared = json.loads((finished / "artifacts/prepare/metrics.json").read_text())["sha256"]
+    for path in (finished / "artifacts").rglob("*.json"):
+        if path.name in ("metrics.json", "certificate.json") and path.parent.name not in ("prepare", "report"):
+            assert json.loads(path.read_text())["text_sha256"] in prepared.values(), path
+    report = json.loads((finished / "artifacts/report/metrics.json").read_text())
+    assert set(prepared.values()) <= set(report.values())
+
+
+def test_score_is_the_ledgers_sum_over_the_raw_bytes(finished):
+    metrics = json.loads((finished / "artifacts/evaluate/causal_slot/metrics.json").read_text())
+    nats = np.load(finished / "artifacts/evaluate/causal_slot/ledger.npy", allow_pickle=False)
+    raw = sum(len(json.loads(line)["text"].encode()) for line in (finished / "artifacts/prepare/val.jsonl").open(encoding="utf-8"))
+    assert metrics["bits_per_byte"] == pytest.approx(nats.sum() / math.log(2) / raw, rel=1e-12) and metrics["bytes"] == raw
+
+
+def test_only_what_scoring_needs_is_packed(finished):
+    with zipfile.ZipFile(finished / PYZ) as archive:
+        names = set(archive.namelist())
+    assert {"__main__.py", "caddie/entry.py", "caddie/codecs/brotli.py", "caddie/evaluators/sliding.py", "caddie/data/model.blob"} <= names
+    assert not {"caddie/codecs/lrzip.py", "caddie/codecs/zlib.py", "caddie/filters/byte_shuffle.py"} & names
+    assert all(name == "__main__.py" or name.startswith("caddie/") for name in names)
+
+
+def test_packing_twice_gives_the_same_bytes(project):
+    before = (project / PYZ).read_bytes()
+    run_node("package")
+    assert (project / PYZ).read_bytes() == before
+
+
+def test_evaluator_left_out_of_the_package_is_not_in_it_and_saves_bytes(project, tree):
+    before = (project / PYZ).stat().st_size
+    tree({"package.evaluators": ["sliding"]})
+    run_node("package")
+    with zipfile.ZipFile(project / PYZ) as archive:
+        assert "caddie/evaluators/slot.py" not in archive.namelist()
+    assert (project / PYZ).stat().st_size < before
+
+
+def test_cap_is_exact_to_the_byte(project, tree, capsys):
+    size = (project / PYZ).stat().st_size
+    tree({"package.cap_bytes": size})
+    run_node("package")
+    tree({"package.cap_bytes": size - 1})
+    (project / PYZ).unlink()
+    with pytest.raises(SystemExit):
+        run_node("package")
+    assert "1 over package.cap_bytes" in capsys.readouterr().err
+    assert not (project / PYZ).exists() and not list((project / "artifacts/package").glob("*.partial"))
+
+
+def test_blob_of_another_model_is_refused(project, tree, capsys):
+    tree({"quantize.matrix_bits": 4})
+    run_node("quantize")
+    with pytest.raises(SystemExit):
+        run_node("package")
+    assert "is not a blob of the current quantized model" in capsys.readouterr().err
+
+
+def test_codec_without_its_program_is_shown_as_unavailable_and_cannot_ship(project, tree, capsys, monkeypatch):
+    runs = tree({})["compress"]["runs"] | {"lrzip": {"codec": "lrzip", "filter": "identity", "options": {"level": 9}}}
+    tree({"compress.runs": runs})
+    monkeypatch.setenv("PATH", "/nonexistent")
+    run_node("compress", "lrzip")
+    metrics = json.loads((project / "artifacts/compress/lrzip/metrics.json").read_text())
+    assert metrics["available"] is False and metrics["blob_bytes"] is None and "apt-get install lrzip" in metrics["reason"]
+    assert "IS UNAVAILABLE" in capsys.readouterr().err
+    run_node("report")
+    assert "apt-get install lrzip" in (project / "artifacts/report/index.html").read_text()
+    tree({"package.compress_run": "lrzip"})
+    with pytest.raises(SystemExit):
+        run_node("package")
+    assert "not available here" in capsys.readouterr().err
+
+
+def test_codec_that_became_available_is_found_stale(project, tree, monkeypatch):
+    from stages.compress.stale import stale
+    runs = tree({})["compress"]["runs"] | {"lrzip": {"codec": "lrzip", "filter": "identity", "options": {"level": 9}}}
+    values = tree({"compress.runs": runs})
+    metrics = project / "artifacts/compress/lrzip/metrics.json"
+    metrics.parent.mkdir()
+    metrics.write_text(json.dumps({"available": False}))
+    monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}")
+    assert stale(values, project / "artifacts/compress") == ["compress@lrzip"]
+    metrics.write_text(json.dumps({"available": True}))
+    assert stale(values, project / "artifacts/compress") == []
+
+
+@pytest.mark.parametrize("argv, sentence", [
+    (["score", "missing.bin"], "missing.bin"), (["score", "short.bin"], "at least 2 tokens"), (["score", "large.bin"], "below the vocabulary size"),
+    (["score", "cut.bin"], "truncated or damaged"), (["score", "good.bin", "--evaluator", "slto"], "did you mean 'slot'"),
+    (["score", "good.bin", "--options", '{"windo": 1}'], "does not take these options"),
+])
+def test_artifact_answers_bad_input_with_one_sentence(finished, tmp_path, argv, sentence):
+    shards.write(tmp_path / "short.bin", np.array([1]))
+    shards.write(tmp_path / "large.bin", np.array([1, 60000]))
+    shards.write(tmp_path / "good.bin", np.array([1, 5, 6]))
+    shards.write(tmp_path / "cut.bin", np.array([1, 5, 6]))
+    (tmp_path / "cut.bin").write_bytes((tmp_path / "cut.bin").read_bytes()[:-1])
+    done = score(finished, tmp_path, *argv)
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1 and sentence in done.stderr and not done.stdout
+
+
+def test_show_prints_the_manifest(finished, tmp_path):
+    manifest = json.loads(score(finished, tmp_path, "show").stdout)
+    assert manifest["evaluator"] == "sliding" and manifest["codec"] == "brotli" and manifest["model"]["num_layers"] == 2

@@ -1,0 +1,115 @@
+"""params.yaml: every mistake is one sentence that names the path and the way out."""
+
+import dataclasses
+from typing import ClassVar, Literal
+
+import pytest
+
+from stages.lib import params
+from stages.recipes import __main__ as recipes
+from tests.conftest import ROOT, run_node
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    SECTION: ClassVar[str] = "train"
+    steps: int
+    rate: float
+    mode: Literal["a", "b"]
+    seconds: float | None
+    decays: tuple[float, ...]
+    options: dict
+
+
+GOOD = {"steps": 3, "rate": 1, "mode": "a", "seconds": None, "decays": [0.5, 1], "options": {}}
+
+
+def test_section_becomes_a_frozen_object_with_the_types_of_its_fields():
+    built = params.section({"train": GOOD}, Schema)
+    assert built == Schema(3, 1.0, "a", None, (0.5, 1.0), {}) and isinstance(built.rate, float)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        built.steps = 4
+
+
+@pytest.mark.parametrize("change, sentence", [
+    ({"stepz": 1}, r"train\.stepz is not a known parameter \(did you mean 'steps'\?\)"),
+    ({"steps": "3"}, r"train\.steps is '3'; it takes int"), ({"steps": 3.5}, r"train\.steps is 3\.5"), ({"steps": True}, "takes int"),
+    ({"rate": "1e-3"}, r"YAML reads 1e-3 as text, write 1\.0e-3"), ({"mode": "c"}, r"train\.mode is 'c'; it takes a \| b"),
+    ({"seconds": "long"}, r"train\.seconds"), ({"decays": 0.5}, "takes a list"), ({"decays": ["x"]}, r"train\.decays\[0\]"),
+    ({"options": []}, "takes a mapping"), ({"steps": None}, "takes int"),
+])
+def test_wrong_value_names_its_path_and_what_it_takes(change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        params.section({"train": GOOD | change}, Schema)
+
+
+def test_missing_key_names_its_path():
+    with pytest.raises(ValueError, match=r"train\.steps is missing"):
+        params.section({"train": {k: v for k, v in GOOD.items() if k != "steps"}}, Schema)
+
+
+@pytest.mark.parametrize("text, sentence", [
+    ("trian: {}", "unknown section 'trian' \\(did you mean 'train'"), ("train: [", "not valid YAML"), ("- a", "mapping of sections"),
+    ("train: {a: 1\nb", "line 2"),
+])
+def test_file_that_cannot_be_used_is_a_sentence(tmp_path, text, sentence):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        params.read(tmp_path / "params.yaml")
+
+
+def test_missing_file_says_how_to_restore_it(tmp_path):
+    with pytest.raises(ValueError, match="git checkout"):
+        params.read(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_sets_only_what_exists(name):
+    assert recipes.flags(name, params.read(ROOT / "params.yaml"))
+
+
+def test_unknown_recipe_lists_the_known_ones(capsys):
+    with pytest.raises(SystemExit):
+        recipes.main(["tinny"])
+    assert "there are tiny" in capsys.readouterr().err
+
+
+def test_recipe_command_prints_flags_for_a_shell(capsys):
+    recipes.main(["tiny"])
+    assert "-S model.width=64" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("leaves, node, sentence", [
+    ({"package.cap_bytes": 1000}, ("package",), "over package.cap_bytes 1000"),
+    ({"package.evaluator": "slott"}, ("package",), "is not among package.evaluators"),
+    ({"package.evaluators": ["sliding", "nope"]}, ("package",), "no file nope.py"),
+    ({"ema.average": "ema_0.5"}, ("ema",), "the training has final, ema_0.95"),
+    ({"quantize.matrix_bits": 9}, ("quantize",), "2 to 8 bits"),
+    ({"quantize.block": 0}, ("quantize",), "quantize.block"),
+    ({"calibrate.sequences": 0}, ("calibrate",), "at least 1 calibration sequence"),
+    ({"model.num_heads": 3}, ("train",), "divisible by num_heads"),
+    ({"train.batch_tokens": 1000}, ("train",), "multiple of train.sequence_length"),
+    ({"train.averages": [1.5]}, ("train",), "train.averages has 1.5"),
+    ({"train.device": "cuda"}, ("train",), "torch sees no GPU"),
+    ({"tokenize.shard_tokens": 0}, ("tokenize", "val"), "tokenize.shard_tokens"),
+    ({"vocabulary.size": 60000}, ("vocabulary",), "set it to at most"),
+    ({"compress.runs.zlib_9.options": {"lvl": 3}}, ("compress", "zlib_9"), "compress.runs.zlib_9.options"),
+    ({"compress.runs.zlib_9.codec": "zip"}, ("compress", "zlib_9"), "did you mean"),
+    ({"evaluate.runs.sliding.options": {"windo": 3}}, ("evaluate", "sliding"), "does not take these options"),
+    ({"evaluate.runs.sliding.options.stride": 900}, ("evaluate", "sliding"), "stride"),
+    ({"evaluate.runs.sliding.evaluator": "etlb"}, ("evaluate", "sliding"), "add it to package.evaluators"),
+    ({"audit.flips": 0}, ("audit", "sliding"), "audit.flips"),
+    ({"prepare.max_bytes": 0}, ("prepare",), "max_bytes"),
+    ({"measure.window": 0}, ("measure", "train"), "stride"),
+], ids=lambda part: next(iter(part)) if isinstance(part, dict) else None)
+def test_value_that_cannot_work_is_one_sentence_and_leaves_outputs_alone(project, tree, capsys, leaves, node, sentence):
+    import torch
+    if "train.device" in leaves and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    before = {path: path.read_bytes() for path in (project / "artifacts" / node[0]).rglob("*") if path.is_file()}
+    tree(leaves)
+    with pytest.raises(SystemExit) as stopped:
+        run_node(*node)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("caddie ")]
+    assert stopped.value.code == 1 and len(said) == 1 and sentence in said[0], said
+    assert before == {path: path.read_bytes() for path in (project / "artifacts" / node[0]).rglob("*") if path.is_file()}
