@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from stages.lib import params, stage
-from stages.recipes import __main__ as recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 NODES = (

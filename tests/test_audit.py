@@ -156,12 +156,12 @@ def test_normalization_looks_at_what_it_is_given():
     result = artifact.Result({}, -row[:1], {1: row})
 
     class Evidence:
-        probes = [result]
+        probes = (result,)
         text = type("Text", (), {"tokens": np.array([0, 2]), "vocabulary_size": 4})
     assert normalization.check(Evidence).verdict == "pass"
-    Evidence.probes = [artifact.Result({}, -row[:1], {1: row + 0.01})]
+    Evidence.probes = (artifact.Result({}, -row[:1], {1: row + 0.01}),)
     assert normalization.check(Evidence).verdict == "fail"
-    Evidence.probes = [artifact.Result({}, -row[:1], {1: row[:3]})]
+    Evidence.probes = (artifact.Result({}, -row[:1], {1: row[:3]}),)
     assert normalization.check(Evidence).verdict == "fail"
 
 

@@ -92,3 +92,20 @@ def test_byte_shuffle_puts_even_bytes_first():
 def test_unknown_plugin_offers_the_nearest_name():
     with pytest.raises(ValueError, match="did you mean 'brotli'"):
         plugin.load("codecs", "brotlli")
+
+
+def test_codec_of_the_documentation_keeps_the_contract():
+    import re
+    import types
+
+    from tests.conftest import ROOT
+
+    source = re.search(r"```python\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.S).group(1)
+    module = types.ModuleType("stages.runtime.codecs.bzip2")
+    module.__package__ = "stages.runtime.codecs"
+    exec(compile(source, "docs/extending.md", "exec"), module.__dict__)
+    blob = module.encode(sample())
+    assert module.decode(blob, size=40_000) == sample() and module.PROGRAM is None
+    for cut in (0, 1, len(blob) // 2, len(blob) - 1):
+        with pytest.raises(CodecError):
+            module.decode(blob[:cut], size=40_000)

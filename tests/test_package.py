@@ -36,7 +36,8 @@ def test_fixed_names_of_the_metrics(finished):
     assert {"artifact_bytes", "code_bytes", "model_bytes", "cap_bytes", "sha256"} <= set(package)
     assert package["artifact_bytes"] == (finished / PYZ).stat().st_size == package["code_bytes"] + package["model_bytes"]
     compress = json.loads((finished / "artifacts/compress/brotli_11/metrics.json").read_text())
-    assert {"codec", "blob_bytes", "raw_bytes", "bits_per_weight", "entropy_bits_per_weight", "encode_seconds", "decode_seconds"} <= set(compress)
+    assert {"codec", "blob_bytes", "raw_bytes", "bits_per_weight", "entropy_bits_per_weight",
+            "encode_seconds", "decode_seconds"} <= set(compress)
     assert compress["blob_bytes"] == (finished / "artifacts/compress/brotli_11/model.blob").stat().st_size
     evaluate = json.loads((finished / "artifacts/evaluate/slot/metrics.json").read_text())
     assert {"evaluator", "bits_per_byte", "loss_nats", "tokens", "bytes", "seconds"} <= set(evaluate)
@@ -131,7 +132,8 @@ def test_codec_that_became_available_is_found_stale(project, tree, monkeypatch):
 
 
 @pytest.mark.parametrize("argv, sentence", [
-    (["score", "missing.bin"], "missing.bin"), (["score", "short.bin"], "at least 2 tokens"), (["score", "large.bin"], "below the vocabulary size"),
+    (["score", "missing.bin"], "missing.bin"), (["score", "short.bin"], "at least 2 tokens"),
+    (["score", "large.bin"], "below the vocabulary size"),
     (["score", "cut.bin"], "truncated or damaged"), (["score", "good.bin", "--evaluator", "slto"], "did you mean 'slot'"),
     (["score", "good.bin", "--options", '{"windo": 1}'], "does not take these options"),
 ])

@@ -97,7 +97,7 @@ class Tree:
             writer.writerows(self.curve)
         declared = {p.name: self.root / p.default for p in inspect.signature(report.main).parameters.values()
                     if isinstance(p.default, str)}
-        report.main(report.Compress(self.compress_runs), report.Evaluate(self.evaluate_runs, 2), **declared)
+        report.main(report.Compress(self.compress_runs), report.Evaluate(self.evaluate_runs), **declared)
         return {path.name: path.read_text(encoding="utf-8") for path in (artifacts / "report").iterdir()}
 
 

@@ -99,7 +99,8 @@ def test_every_command_has_a_help_text(node, capsys):
 
 
 def test_a_stage_is_a_command():
-    done = subprocess.run([sys.executable, "-m", "stages.compress", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-m", "stages.compress", "--help"], cwd=ROOT, capture_output=True, text=True,
+                          timeout=60, check=False)
     assert done.returncode == 0 and "Code the quantized model" in done.stdout
 
 

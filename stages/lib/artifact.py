@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,8 @@ class Result:
     rows: dict[int, np.ndarray]
 
 
-def score(pyz: Path, streams: list[np.ndarray], *, evaluator: str, options: dict, rows: list[int] = (), progress: bool = False) -> list[Result]:
+def score(pyz: Path, streams: list[np.ndarray], *, evaluator: str, options: dict, rows: Sequence[int] = (),
+          progress: bool = False) -> list[Result]:
     """Score token streams with one evaluator of the artifact, in one process. ValueError with the artifact's own sentence.
 
     With `progress`, what the artifact says on stderr is passed on while it runs.
@@ -58,7 +60,9 @@ def _run(command: list[str], folder: Path, *, echo: bool) -> str:
             if echo:
                 sys.stderr.write(part.decode(errors="replace"))
                 sys.stderr.flush()
-    return "" if process.returncode == 0 else (tail.decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+    if process.returncode == 0:
+        return ""
+    return (tail.decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"])[-1]
 
 
 def packed(pyz: Path, evaluator: str) -> None:

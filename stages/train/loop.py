@@ -96,7 +96,8 @@ def train(run: Run, batches: Batches, holdout: Split, settings: Optimization, *,
             row["holdout_bits_per_byte"] = scoring.chunked(model, holdout, window=settings.sequence_length,
                                                            max_targets=None if last else HOLDOUT_TARGETS).bits_per_byte
         run.curve.append(row)
-        bar.set_postfix(loss=f"{loss:.3f}", tokens_per_second=f"{run.step * batches.num_rows * batches.length / run.seconds:.0f}", refresh=False)
+        speed = run.step * batches.num_rows * batches.length / run.seconds
+        bar.set_postfix(loss=f"{loss:.3f}", tokens_per_second=f"{speed:.0f}", refresh=False)
         bar.update(1)
         if folder and world.is_main and not last and time.perf_counter() - saved > settings.checkpoint_seconds:
             folder.save(run.step, state(run), {"step": run.step, "seconds": run.seconds, "curve": run.curve})

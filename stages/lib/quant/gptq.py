@@ -47,7 +47,8 @@ def nearest(weight_MK: Tensor, scales_M: Tensor, *, bits: int) -> Quantized:
     return Quantized(codes.to(torch.int8), scales_M)
 
 
-def gptq(weight_MK: Tensor, hessian_KK: Tensor, scales_M: Tensor, *, bits: int, damping: float, block: int, sort_columns: bool) -> Quantized:
+def gptq(weight_MK: Tensor, hessian_KK: Tensor, scales_M: Tensor, *, bits: int, damping: float, block: int,
+         sort_columns: bool) -> Quantized:
     """GPTQ with lazy block updates. The block size changes speed, not the result (up to rounding).
 
     `sort_columns` visits the columns by decreasing diag(H), the order that lets well-determined columns absorb errors.
