@@ -8,12 +8,13 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PYTHONUTF8 := 1
 
-.PHONY: help setup repro test recipe sweep lint wiring report clean
+.PHONY: help setup repro test recipe show lint wiring report clean
 
 help:
 	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
 	@echo "make test                  set up, run the test suite"
 	@echo "make recipe NAME=tiny      run a recipe of stages/recipes as an experiment"
+	@echo "make show                  the experiments, in the columns that matter"
 	@echo "make report                print the summary of the last run"
 	@echo "make lint                  ruff, and the wiring of dvc.yaml"
 	@echo "make wiring                bring the code dependencies in dvc.yaml up to date"
@@ -35,6 +36,9 @@ repro: setup
 	dvc repro
 	@cat artifacts/report/summary.md
 	@echo "The same with plots: artifacts/report/index.html"
+
+show: setup
+	dvc exp show --drop '.*' --keep 'score\.bits_per_byte|package\.artifact_bytes|bits_per_byte\.(quantize|sliding)$$|matrix_bits|train\.seed'
 
 report:
 	@cat artifacts/report/summary.md

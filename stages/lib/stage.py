@@ -105,13 +105,14 @@ def run(main: Callable, argv: list[str] | None = None) -> None:
         for parameter in signature.parameters.values():
             path = arguments[parameter.name]
             if parameter.annotation is Input and not path.exists():
-                raise ValueError(f"{path} is missing; run the stage that makes it: dvc repro {_maker(path)}")
+                raise ValueError(f"{path} is missing; {_way_out(path)}")
         main(**arguments)
 
 
-def _maker(path: Path) -> str:
-    parts = path.parts
-    return parts[parts.index("artifacts") + 1] if "artifacts" in parts[:-1] else ""
+def _way_out(path: Path) -> str:
+    if "artifacts" in path.parts[:-1]:
+        return f"run the stage that makes it: dvc repro {path.parts[path.parts.index('artifacts') + 1]}"
+    return "check the spelling on the command line and in params.yaml"
 
 
 @contextlib.contextmanager

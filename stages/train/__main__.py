@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from stages.lib import checkpoints, launch, stage, tensors
+from stages.lib import checkpoints, launch, scoring, stage, tensors
 from stages.lib.data import tokens
 from stages.lib.data.loader import Batches
 from stages.lib.stage import Input, Metrics, Output, Plot, Untracked
@@ -61,10 +61,10 @@ def main(
     metrics: Metrics = "artifacts/train/metrics.json",
     scratch: Untracked = "scratch/train",
 ) -> None:
-    launch.relaunch(settings.processes, "stages.train")
     text, holdout = tokens.read(train_tokens, "train"), tokens.read(holdout_tokens, "holdout", sidecar=True)
     config = ModelConfig(vocabulary_size=text.vocabulary_size, **asdict(architecture))
     batches = Batches(text.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens, seed=settings.seed)
+    launch.relaunch(settings.processes, "stages.train")  # after the checks: one sentence from one process
     with launch.world(settings.device, threads=settings.threads) as world:
         model = GPT(config)
         initialise(model, generator=torch.Generator().manual_seed(settings.seed))
@@ -86,7 +86,8 @@ def main(
                     for average, weights_of in run.averages.tensors.items():
                         tensors.save(partial / f"{average}.safetensors", weights_of, facts)
                 _write_curve(curve, run.curve)
-                stage.write_json(metrics, _metrics(run, settings, text, world, autocast))
+                final = scoring.chunked(model, holdout, window=settings.sequence_length)
+                stage.write_json(metrics, _metrics(run, settings, text, world, autocast) | {"holdout_bits_per_byte": final.bits_per_byte})
                 folder.remove()
 
 
@@ -114,7 +115,7 @@ def _metrics(run: loop.Run, settings: Settings, text: tokens.Split, world: launc
     return {
         "steps": run.step, "train_seconds": round(run.seconds, 2),
         "tokens_per_second": round(run.step * settings.batch_tokens / run.seconds),
-        "loss_nats": sum(recent) / len(recent), "holdout_bits_per_byte": run.curve[-1]["holdout_bits_per_byte"],
+        "loss_nats": sum(recent) / len(recent),
         "parameters": num_parameters(run.model), "seed": settings.seed, "processes": world.size, "device": world.device.type,
         "precision": "bf16" if autocast else "fp32", "torch": torch.__version__, "text_sha256": text.text_sha256,
     }

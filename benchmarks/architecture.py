@@ -1,0 +1,85 @@
+"""Why the default model looks as it does: variants of it, each trained for the same number of seconds.
+
+    python benchmarks/architecture.py                      all variants, 60 s each, one seed
+    python benchmarks/architecture.py --seconds 20 --seeds 1 2 3
+
+Needs artifacts/tokenize (run `dvc repro tokenize` first) and an otherwise idle machine: the budget is in seconds, so anything
+else that runs is measured too. Prints mean and standard deviation of the holdout bits per byte (weights of `ema.average`,
+plain windows) over the seeds. Nothing is written to artifacts/.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+VARIANTS = {  # name -> what differs from params.yaml
+    "default": {},
+    "one more layer, narrower hidden": {"model.num_layers": 3, "model.mlp_width": 512},
+    "one more layer": {"model.num_layers": 3},
+    "wider": {"model.width": 256, "model.num_heads": 4},
+    "sequences of 256": {"train.sequence_length": 256},
+    "4096 tokens per step": {"train.batch_tokens": 4096},
+    "Muon rate 0.02": {"train.matrix_learning_rate": 0.02},
+    "weight decay 0.02": {"train.weight_decay": 0.02},
+    "warm-down over 0.7 of the run": {"train.warmdown": 0.7},
+    "query gain 4": {"model.query_gain": 4.0},
+    "embedding rate 0.04": {"train.embedding_learning_rate": 0.04},
+}
+
+
+def measure(changes: dict, seconds: float, seed: int) -> tuple[float, float, int, int]:
+    """(holdout bits per byte, tokens per second, steps, parameters) of one training."""
+    from stages.lib import scoring, tensors
+    from stages.lib.data import tokens
+    from stages.runtime import dequantize
+
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    fixed = {"train.seconds": seconds, "train.steps": 10**6, "train.seed": seed, "train.holdout_every": 10**6}
+    for path, value in (changes | fixed).items():
+        section, leaf = path.split(".")
+        assert leaf in tree[section], path
+        tree[section][leaf] = value
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        (out / "params.yaml").write_text(yaml.safe_dump(tree))
+        done = subprocess.run(
+            [sys.executable, "-m", "stages.train", "--params", out / "params.yaml", "--weights", out / "model.safetensors",
+             "--averages", out / "averages", "--curve", out / "loss.csv", "--metrics", out / "metrics.json", "--scratch", out / "scratch"],
+            cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(done.stderr)
+        metrics = yaml.safe_load((out / "metrics.json").read_text())
+        average = tree["ema"]["average"]
+        state, facts = tensors.load(out / "model.safetensors" if average == "final" else out / "averages" / f"{average}.safetensors")
+        split = tokens.read(ROOT / "artifacts/tokenize/holdout", "holdout", sidecar=True)
+        score = scoring.chunked(dequantize.build(state, facts["model"]), split, window=tree["train"]["sequence_length"])
+    return score.bits_per_byte, metrics["tokens_per_second"], metrics["steps"], metrics["parameters"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0, help="training seconds of each run (default: 60)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1337], help="training seeds (default: 1337)")
+    arguments = parser.parse_args()
+    print("| variant | parameters | steps | tokens/s | holdout bits per byte | s.d. |\n|---|---:|---:|---:|---:|---:|")
+    for name, changes in VARIANTS.items():
+        runs = [measure(changes, arguments.seconds, seed) for seed in arguments.seeds]
+        scores = [run[0] for run in runs]
+        deviation = f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else "-"
+        print(f"| {name} | {runs[0][3]:,} | {runs[0][2]} | {runs[0][1]:,} | {statistics.mean(scores):.4f} | {deviation} |", flush=True)
+    print(f"\n{arguments.seconds:g} s of training each, n = {len(arguments.seeds)}, {os.cpu_count()} cores, {platform.machine()}, "
+          f"load {os.getloadavg()[0]:.1f} at the end")
+
+
+if __name__ == "__main__":
+    main()
