@@ -1,6 +1,7 @@
 """The audit reaches the right verdict, by mechanism, and says so when it is lied to."""
 
 import hashlib
+import itertools
 import json
 import zipfile
 
@@ -10,7 +11,7 @@ import pytest
 from stages.audit.checks import lineage, normalization
 from stages.audit.evidence import Verdict, positions
 from stages.lib import artifact
-from tests.conftest import run_node
+from tests.conftest import run_node, write_lock
 
 
 def certificate(root, run):
@@ -22,7 +23,7 @@ def test_honest_evaluator_is_certified(finished, run):
     written = certificate(finished, run)
     verdicts = {name: check["verdict"] for name, check in written["checks"].items()}
     assert written["legal"] is True and written["evaluator"] == run
-    assert verdicts == {"byte_count": "pass", "causality": "pass", "normalization": "pass", "lineage": "not_applicable"}  # no dvc.lock
+    assert verdicts == {"byte_count": "pass", "causality": "pass", "normalization": "pass", "lineage": "pass"}
     evidence = written["checks"]["causality"]["evidence"]
     assert evidence["earlier_scores_compared"] > 500 and evidence["largest_change_nats"] == 0.0
 
@@ -45,6 +46,7 @@ def lying_artifact(project, replace, by, module="evaluators/sliding.py"):
                 assert replace in data.decode()
                 data = data.decode().replace(replace, by).encode()
             archive.writestr(entry, data)
+    write_lock(project)
     run_node("evaluate", "sliding")
     run_node("audit", "sliding")
     return certificate(project, "sliding")
@@ -103,7 +105,48 @@ def test_documents_of_another_length_are_named(project):
     path.write_text("\n".join(lines) + "\n")
     run_node("audit", "sliding")
     check = certificate(project, "sliding")["checks"]["byte_count"]
-    assert check["verdict"] == "fail" and check["evidence"]["first_document_that_differs"] == 1
+    assert check["verdict"] == "fail" and check["evidence"]["first_document_of_other_length"] == 1
+
+
+def test_without_a_lock_file_nothing_is_certified(project):
+    (project / "dvc.lock").unlink()
+    run_node("audit", "sliding")
+    written = certificate(project, "sliding")
+    assert written["legal"] is False and written["checks"]["lineage"]["verdict"] == "not_applicable"
+
+
+def test_unreadable_lock_file_is_a_sentence(project, capsys):
+    for content in ("", "stages: [", "a: 1"):
+        (project / "dvc.lock").write_text(content)
+        with pytest.raises(SystemExit):
+            run_node("audit", "sliding")
+        assert "not a readable dvc.lock" in capsys.readouterr().err
+
+
+def test_tokens_that_do_not_spell_the_text_are_caught(project):
+    """Same bytes per document, other order: easier to predict, and not the text."""
+    from stages.runtime import shards
+    folder = project / "artifacts/tokenize/val"
+    tokens, sizes = (np.array(shards.read(folder / f"fineweb_val_{name}000000.bin")) for name in ("", "bytes_"))
+    starts = [*np.flatnonzero(tokens == 1), len(tokens)]
+    for start, stop in itertools.pairwise(starts):
+        order = start + 1 + np.argsort(tokens[start + 1: stop], kind="stable")
+        tokens[start + 1: stop], sizes[start + 1: stop] = tokens[order], sizes[order]
+    shards.write(folder / "fineweb_val_000000.bin", tokens)
+    shards.write(folder / "fineweb_val_bytes_000000.bin", sizes)
+    run_node("evaluate", "sliding")
+    run_node("audit", "sliding")
+    check = certificate(project, "sliding")["checks"]["byte_count"]
+    assert check["verdict"] == "fail" and check["evidence"]["first_document_of_other_text"] == 0
+
+
+def test_report_refuses_a_certificate_of_another_score(project, tree, capsys):
+    tree({"evaluate.runs.sliding.evaluator": "slot", "evaluate.runs.sliding.options": {
+        "window": 64, "stride": 32, "batch": 32, "learning_rate": 0.1, "steps": 3}})
+    run_node("evaluate", "sliding")
+    with pytest.raises(SystemExit):
+        run_node("report")
+    assert "certifies another score" in capsys.readouterr().err
 
 
 def lock(**stages):

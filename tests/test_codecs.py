@@ -48,6 +48,19 @@ def test_content_of_another_size_than_declared_is_refused(name, declared):
         codec(name).decode(codec(name).encode(sample()), size=declared)
 
 
+@pytest.mark.parametrize("name", [name for name in CODECS if name != "lrzip"])  # lrzip's own program ignores what follows
+def test_bytes_after_the_end_are_refused(name):
+    with pytest.raises(CodecError):
+        codec(name).decode(codec(name).encode(sample()) + b"JUNK" * 10, size=40_000)
+
+
+def test_lrzip_may_not_write_more_than_its_header_declares():
+    blob = bytearray(codec("lrzip").encode(bytes(3_000_000)))
+    blob[6:14] = (30).to_bytes(8, "little")
+    with pytest.raises(CodecError):
+        codec("lrzip").decode(bytes(blob), size=30)
+
+
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.parametrize("cut", [0, 1, 10, 0.5, -1])
 def test_truncated_blob_is_refused(name, cut):

@@ -29,6 +29,7 @@ def committed(finished, tmp_path_factory):
     """The finished tiny pipeline as a git and DVC repository in which everything is up to date."""
     root = tmp_path_factory.mktemp("committed") / "repo"
     shutil.copytree(finished, root)
+    (root / "dvc.lock").unlink()  # the fixture's stand-in; here DVC writes its own
     shutil.copytree(ROOT / "stages", root / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stages.runtime import harness, plugin, windows
 from tests.test_model import model
 
-OPTIONS = {"sliding": {}, "slot": {"learning_rate": 0.05}, "causal_slot": {"learning_rate": 0.05}}
+OPTIONS = {"sliding": {}, "slot": {"learning_rate": 0.05, "steps": 5}, "causal_slot": {"learning_rate": 0.05, "steps": 8}}
 GEOMETRY = {"window": 24, "stride": 8, "batch": 4}
 
 
@@ -80,7 +80,7 @@ def test_slot_moves_scores_before_the_changed_token():
 
 @pytest.mark.parametrize("name", ["slot", "causal_slot"])
 def test_slot_with_no_steps_is_sliding(name):
-    evaluator = plugin.load("evaluators", name).Evaluator(model(trained=True), **GEOMETRY, steps=0)
+    evaluator = plugin.load("evaluators", name).Evaluator(model(trained=True), **GEOMETRY, steps=0, learning_rate=0.1)
     assert np.array_equal(harness.score(evaluator, stream()).nats, run("sliding", stream()).nats)
 
 
@@ -147,6 +147,23 @@ def test_evaluator_never_sees_past_its_chunk():
             assert len(seen) == chunk[-1].last + 1
             return super().predict(seen, chunk)
     harness.score(Spy([[windows.Window(0, 4, 1, 4)], [windows.Window(4, 4, 5, 8)]]), np.arange(9))
+
+
+def test_evaluator_cannot_rewrite_what_it_is_scored_on():
+    class Forger(Cheat):
+        def predict(self, seen, chunk):
+            seen[:] = 0
+            logits = super().predict(seen, chunk)
+            logits[:, 0] = 50.0
+            return logits
+    ledger = harness.score(Forger([[windows.Window(0, 4, 1, 4)], [windows.Window(4, 4, 5, 8)]]), np.arange(9))
+    assert (ledger.nats > 40).all()
+
+
+@pytest.mark.parametrize("change", [{"window": "64"}, {"stride": 0}, {"stride": 25}, {"batch": 0}, {"batch": -1}, {"window": 8.5}])
+def test_options_that_cannot_work_are_a_sentence(change):
+    with pytest.raises(ValueError, match="an evaluator takes whole numbers"):
+        plugin.load("evaluators", "sliding").Evaluator(None, **(GEOMETRY | change))
 
 
 def test_ledger_converts_nats_to_bits_per_byte():

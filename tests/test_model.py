@@ -134,9 +134,11 @@ GOLDEN_LOGITS = [0.320921, -0.415623, -0.539860, -0.796719, 0.921295]
 
 
 @pytest.mark.parametrize("change, sentence", [
-    ({"num_heads": 3}, "divisible by num_heads"), ({"num_kv_heads": 3}, "divisible by num_kv_heads"), ({"rope_dims": 3}, "even"),
+    ({"num_heads": 3}, "divisible by num_heads"),
+    ({"width": "64"}, "takes a positive int"), ({"num_layers": 1 << 30}, "up to"),
+    ({"num_kv_heads": 3}, "divisible by num_kv_heads"), ({"rope_dims": 3}, "even"),
     ({"rope_dims": 10}, "at most the head width"), ({"logit_softcap": 0.0}, "positive"), ({"num_layers": 0}, "positive"),
-    ({"num_kv_heads": 0}, "divisible by num_kv_heads"),
+    ({"num_kv_heads": 0}, "positive"),
 ])
 def test_architecture_that_cannot_be_built_is_a_sentence(change, sentence):
     with pytest.raises(ValueError, match=sentence):
@@ -149,5 +151,7 @@ def test_weights_that_do_not_fit_the_configuration_are_refused():
         dequantize.build(state | {"blocks.0.attention.key.weight": torch.zeros(3, 3)}, CONFIG.to_dict())
     with pytest.raises(ArtifactError, match="extra"):
         dequantize.build(state | {"extra": torch.zeros(1)}, CONFIG.to_dict())
+    with pytest.raises(ArtifactError, match="it is damaged"):
+        dequantize.build(state, CONFIG.to_dict() | {"num_layers": 100_000})
     with pytest.raises(ValueError, match="this version needs"):
         dequantize.build(state, {"width": 1})

@@ -134,6 +134,7 @@ def test_codec_that_became_available_is_found_stale(project, tree, monkeypatch):
 @pytest.mark.parametrize("argv, sentence", [
     (["score", "missing.bin"], "missing.bin"), (["score", "short.bin"], "at least 2 tokens"),
     (["score", "large.bin"], "below the vocabulary size"),
+    (["score", "."], "Is a directory"), (["score", "good.bin", "--threads", "0"], "--threads takes 1 or more"),
     (["score", "cut.bin"], "truncated or damaged"), (["score", "good.bin", "--evaluator", "slto"], "did you mean 'slot'"),
     (["score", "good.bin", "--options", '{"windo": 1}'], "does not take these options"),
 ])

@@ -126,8 +126,10 @@ def test_weights_come_back_as_scale_times_code():
 
 @pytest.mark.parametrize("stored", [
     {"m.codes": np.zeros((2, 2), np.int8)}, {"m.codes": np.zeros((2, 2), np.int8), "m.scales": np.zeros(3, np.float16)},
-    {"m.scales": np.zeros(3, np.float16)},
+    {"m.scales": np.zeros(3, np.float16)}, {"m.codes": np.zeros((2, 2), np.float16), "m.scales": np.zeros(2, np.float16)},
+    {"m.codes": np.zeros((), np.int8), "m.scales": np.zeros((), np.float16)},
+    {"m": np.zeros(2, np.float16), "m.codes": np.zeros((2, 2), np.int8), "m.scales": np.zeros(2, np.float16)},
 ])
 def test_codes_without_their_scales_are_refused(stored):
-    with pytest.raises(container.ArtifactError, match="scale"):
+    with pytest.raises(container.ArtifactError, match=r"scale|int8 matrix"):
         dequantize.weights(stored)

@@ -78,7 +78,8 @@ class Tree:
                     "round_trip": {"coded_bytes": 204_771, "identical": not failed},
                     "lineage": {"reason": "dvc.lock is missing: the artifact was not made by dvc repro"}}
         self.files[f"audit/{run}/certificate.json"] = {
-            "run": run, "evaluator": evaluator, "legal": not failed, "claims": list(claims), "checks": {
+            "run": run, "evaluator": evaluator, "legal": not failed, "claims": list(claims),
+            "bits_per_byte": score, "artifact_sha256": ARTIFACT_SHA256, "checks": {
                 name: {"verdict": "fail" if name in failed else "not_applicable" if name == "lineage" else "pass",
                        "evidence": facts} for name, facts in evidence.items()}}
 
@@ -349,7 +350,8 @@ def test_an_evaluator_run_may_not_have_the_name_of_a_stage(tree):
 
 def test_numbers_that_do_not_belong_together_are_announced(tree):
     assert json.loads(tree.run()["metrics.json"])["notices"] == 0
-    tree.files["evaluate/sliding/metrics.json"]["artifact_sha256"] = "0" * 64
+    for file in ("evaluate/sliding/metrics.json", "audit/sliding/certificate.json"):
+        tree.files[file]["artifact_sha256"] = "0" * 64
     tree.files["evaluate/slot/metrics.json"]["bytes"] = 10
     tree.files["measure/ema/metrics.json"]["text_sha256"] = "0" * 64
     written = tree.run()

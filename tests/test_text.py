@@ -33,7 +33,7 @@ def test_training_is_repeatable():
     assert one == two
 
 
-@pytest.mark.parametrize("size, advice", [(5000, r"at most \d+"), (100, r"at least \d+"), (262, r"at least \d+")])
+@pytest.mark.parametrize("size, advice", [(5000, r"at most \d+"), (262, r"at least \d+")])
 def test_vocabulary_that_the_text_does_not_allow_says_what_would_fit(size, advice):
     with pytest.raises(ValueError, match=rf"vocabulary\.size {size} does not fit.*{advice}"):
         sentencepiece_training.train(TEXTS, size=size, character_coverage=0.999, sample_bytes=10**6)
@@ -101,14 +101,14 @@ def test_split_read_back_has_the_bytes_of_the_documents(finished):
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_every_world_size_sees_the_same_global_batch(world_size):
     stream = np.arange(5000) % 300
-    whole = Batches(stream, sequence_length=16, batch_tokens=128, seed=1).batch(7)[0]
-    parts = [Batches(stream, sequence_length=16, batch_tokens=128, seed=1).batch(7, rank=r, world_size=world_size)[0]
+    whole = Batches(stream, sequence_length=16, batch_tokens=128, seed=1, section="train").batch(7)[0]
+    parts = [Batches(stream, sequence_length=16, batch_tokens=128, seed=1, section="train").batch(7, rank=r, world_size=world_size)[0]
              for r in range(world_size)]
     assert sorted(row.tolist() for part in parts for row in part) == sorted(row.tolist() for row in whole)
 
 
 def test_an_epoch_visits_every_window_once_and_targets_are_shifted_inputs():
-    batches = Batches(np.arange(1000), sequence_length=10, batch_tokens=10, seed=5)
+    batches = Batches(np.arange(1000), sequence_length=10, batch_tokens=10, seed=5, section="train")
     seen = [batches.batch(step) for step in range(batches.windows_per_epoch)]
     starts = sorted(int(x[0, 0]) for x, _ in seen)
     assert len(set(starts)) == batches.windows_per_epoch and all(s % 10 == starts[0] % 10 for s in starts)
@@ -117,15 +117,15 @@ def test_an_epoch_visits_every_window_once_and_targets_are_shifted_inputs():
 
 def test_batches_do_not_depend_on_which_were_read_before():
     stream = np.arange(1000) % 100
-    one = Batches(stream, sequence_length=10, batch_tokens=50, seed=5)
+    one = Batches(stream, sequence_length=10, batch_tokens=50, seed=5, section="train")
     for step in range(30):
         one.batch(step)
-    assert (one.batch(33)[0] == Batches(stream, sequence_length=10, batch_tokens=50, seed=5).batch(33)[0]).all()
+    assert (one.batch(33)[0] == Batches(stream, sequence_length=10, batch_tokens=50, seed=5, section="train").batch(33)[0]).all()
 
 
 @pytest.mark.parametrize("options, sentence", [
-    ({"sequence_length": 16, "batch_tokens": 100}, "multiple of"), ({"sequence_length": 4096, "batch_tokens": 4096}, "too few"),
+    ({"sequence_length": 16, "batch_tokens": 100}, "positive multiple of"), ({"sequence_length": 4096, "batch_tokens": 4096}, "too few"),
 ])
 def test_batch_geometry_that_cannot_be_is_a_sentence(options, sentence):
     with pytest.raises(ValueError, match=sentence):
-        Batches(np.arange(1000), seed=1, **options)
+        Batches(np.arange(1000), seed=1, section="train", **options)

@@ -1,6 +1,6 @@
 """Certify one evaluated score: each property is checked by a file under checks/, mechanically, and the evidence is kept.
 
-A score is legal if no check fails. `not_applicable` means that a check had nothing to look at; it is printed, not hidden.
+A score is legal if every check passes. `not_applicable` means that a check had nothing to look at: then nothing is certified.
 """
 
 import importlib
@@ -15,6 +15,8 @@ from stages.audit.evidence import Evidence
 from stages.lib import stage
 from stages.lib.data import tokens
 from stages.lib.stage import Input, Metrics, Untracked, Variant
+
+REPORTED = ("artifact_sha256", "ledger_sha256", "bits_per_byte", "bytes", "tokens", "claims", "text_sha256")
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def main(
 ) -> None:
     if settings.probe_tokens < 2 or settings.flips < 1:
         raise ValueError("audit.probe_tokens takes 2 or more and audit.flips 1 or more")
-    reported = stage.read_json(metrics)
+    reported = stage.read_json(metrics, required=REPORTED)
     for path, key in ((submission, "artifact_sha256"), (ledger, "ledger_sha256")):
         if stage.sha256(path) != reported[key]:
             raise ValueError(f"{path} is not the file that {metrics} was computed from (sha256 differs); run: dvc repro evaluate@{run}")
@@ -56,7 +58,7 @@ def main(
         metrics=reported, evaluator=evaluated.evaluator, options=evaluated.options, lock=lock,
         probe_tokens=settings.probe_tokens, num_flips=settings.flips, seed=settings.seed)
     verdicts = {name: importlib.import_module(f"stages.audit.checks.{name}").check(evidence) for name in checks()}
-    legal = all(verdict.verdict != "fail" for verdict in verdicts.values())
+    legal = all(verdict.verdict == "pass" for verdict in verdicts.values())
     stage.write_json(certificate, {
         "run": run, "evaluator": evaluated.evaluator, "legal": legal, "claims": reported["claims"],
         "bits_per_byte": reported["bits_per_byte"], "artifact_sha256": reported["artifact_sha256"], "text_sha256": reported["text_sha256"],

@@ -78,7 +78,7 @@ class Evidence:
 
 def positions(num_targets: int, options: dict, count: int, generator: np.random.Generator) -> list[int]:
     """Targets to flip: structural edges first (just after a batch and after a window), then the interior at random."""
-    window, stride, batch = (options.get(name, default) for name, default in (("window", 256), ("stride", 64), ("batch", 32)))
+    window, stride, batch = (options.get(name, 1) for name in ("window", "stride", "batch"))
     edges = [window + (batch - 1) * stride + 1, window + stride * (batch // 2) + 1, window + stride * (batch // 2) + stride // 2]
     chosen = [edge for edge in edges if 2 <= edge <= num_targets - 1][:max(count - 1, 0)]
     free = np.setdiff1d(np.arange(2, max(num_targets, 3)), chosen)

@@ -34,7 +34,7 @@ def main(
         raise ValueError(f"calibrate.sequences is {settings.sequences}; GPTQ needs at least 1 calibration sequence")
     state, facts = tensors.load(weights)
     batches = Batches(tokens.read(text, "train").tokens, sequence_length=settings.sequence_length,
-                      batch_tokens=settings.sequence_length, seed=settings.seed)
+                      batch_tokens=settings.sequence_length, seed=settings.seed, section="calibrate")
     with launch.world("cpu"):
         model = dequantize.build(state, facts["model"])
         collected = hessians.collect(model, (batches.batch(step)[0] for step in range(settings.sequences)), total=settings.sequences)

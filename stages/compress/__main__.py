@@ -36,7 +36,7 @@ def main(
     result = {
         "codec": settings.codec, "filter": settings.filter, "options": settings.options, "available": True, "reason": None,
         "blob_bytes": None, "raw_bytes": len(raw), "bits_per_weight": None,
-        "entropy_bits_per_weight": stage.read_json(quantize_metrics)["entropy_bits_per_weight"],
+        "entropy_bits_per_weight": stage.read_json(quantize_metrics, required=("entropy_bits_per_weight",))["entropy_bits_per_weight"],
         "encode_seconds": None, "decode_seconds": None, "text_sha256": facts["text_sha256"]}
     try:
         coded, encode_seconds = _timed(lambda: _pack(raw, run, settings))

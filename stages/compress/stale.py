@@ -3,11 +3,10 @@
 DVC does not see that a program was installed or removed since; `make repro` asks here. Prints nothing on a first run.
 """
 
-import json
 import shutil
 from pathlib import Path
 
-from stages.lib import params
+from stages.lib import params, stage
 from stages.runtime import plugin
 
 
@@ -17,10 +16,11 @@ def stale(tree: dict, folder: Path) -> list[str]:
     for run, settings in params.lookup(tree, "compress.runs").items():
         metrics = folder / run / "metrics.json"
         program = plugin.load("codecs", settings["codec"]).PROGRAM
-        if program and metrics.is_file() and json.loads(metrics.read_text())["available"] != bool(shutil.which(program)):
+        if program and metrics.is_file() and stage.read_json(metrics, required=("available",))["available"] != bool(shutil.which(program)):
             out.append(f"compress@{run}")
     return out
 
 
 if __name__ == "__main__":
-    print("\n".join(stale(params.read(Path("params.yaml")), Path("artifacts/compress"))))
+    with stage.sentences("compress"):
+        print("\n".join(stale(params.read(Path("params.yaml")), Path("artifacts/compress"))))

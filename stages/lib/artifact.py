@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,13 +66,18 @@ def _run(command: list[str], folder: Path, *, echo: bool) -> str:
     return (tail.decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"])[-1]
 
 
-def packed(pyz: Path, evaluator: str) -> None:
-    """ValueError unless `pyz` is a readable submission that packs the evaluator."""
+def read(pyz: Path, name: str) -> bytes:
+    """One of the data files packed in a submission. ValueError if the file is damaged."""
     try:
         with zipfile.ZipFile(pyz) as archive:
-            manifest = json.loads(archive.read("caddie/data/manifest.json"))
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            return archive.read(f"caddie/data/{name}")
+    except (zipfile.BadZipFile, zlib.error, KeyError) as error:
         raise ValueError(f"{pyz} is not a readable submission ({error}); run: dvc repro package") from None
+
+
+def packed(pyz: Path, evaluator: str) -> None:
+    """ValueError unless `pyz` is a readable submission that packs the evaluator."""
+    manifest = json.loads(read(pyz, "manifest.json"))
     if evaluator not in manifest["evaluators"]:
         raise ValueError(f"the artifact packs the evaluators {', '.join(manifest['evaluators'])}, not {evaluator!r}; "
                          "add it to package.evaluators")

@@ -18,6 +18,8 @@ class Averages:
                 raise ValueError(f"params.yaml: train.averages has {decay}; a decay is at least 0 and below 1")
         self.parameters = dict(model.named_parameters())
         self.decays = {name(decay): decay for decay in decays}
+        if len(self.decays) < len(decays):
+            raise ValueError(f"params.yaml: train.averages {list(decays)} has decays that share a name; six digits must tell them apart")
         self.tensors: dict[str, dict[str, Tensor]] = {
             average: {key: weight.detach().float().clone() for key, weight in self.parameters.items()} for average in self.decays}
 

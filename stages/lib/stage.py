@@ -23,6 +23,7 @@ import hashlib
 import inspect
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -66,11 +67,8 @@ def contract(main: Callable, *, variant: str | None = None, tree: dict | None = 
 
 def fill(path: str, variant: str | None, tree: dict | None) -> str:
     """`{variant}` and dvc-like `${section.key}` in a declared path, resolved."""
-    while "${" in path:
-        before, rest = path.split("${", 1)
-        key, after = rest.split("}", 1)
-        path = f"{before}{params.lookup(tree or {}, key)}{after}"
-    return path.format(variant=variant)
+    path = path.replace("{variant}", str(variant))
+    return re.sub(r"\$\{([\w.]+)\}", lambda match: str(params.lookup(tree or {}, match[1])), path)
 
 
 def run(main: Callable, argv: list[str] | None = None) -> None:
@@ -146,17 +144,20 @@ def atomic(path: Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    old = partial.with_suffix(".old.partial")
     _remove(partial)
+    _remove(old)
     try:
         yield partial
         if partial.is_file():
             with open(partial, "rb") as handle:
                 os.fsync(handle.fileno())
-        if path.is_dir():
-            shutil.rmtree(path)
+        if path.is_dir():  # a folder cannot be replaced in one step: move the old one away whole, never delete it in place
+            os.replace(path, old)
         os.replace(partial, path)
     finally:
         _remove(partial)
+        _remove(old)
 
 
 def _remove(path: Path) -> None:
@@ -172,12 +173,16 @@ def write_json(path: Path, content: dict) -> None:
         partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> dict:
-    """Parse a JSON file; a ValueError names the file if it is not JSON."""
+def read_json(path: Path, *, required: tuple[str, ...] = ()) -> dict:
+    """Parse a JSON object; a ValueError names the file if it is none, or lacks a required key."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}); delete it and rerun the stage that makes it") from None
+    for key in required:
+        if not isinstance(content, dict) or key not in content:
+            raise ValueError(f"{path} has no {key!r}; delete it and rerun the stage that makes it")
+    return content
 
 
 def sha256(path: Path) -> str:

@@ -38,6 +38,10 @@ def main(
         raise ValueError(f"package.evaluator {settings.evaluator!r} is not among package.evaluators {list(settings.evaluators)}; add it")
     for name in settings.evaluators:
         plugin.load("evaluators", name)
+    try:  # with no model: only the options are looked at
+        plugin.load("evaluators", settings.evaluator).Evaluator(None, **settings.options)
+    except TypeError as error:
+        raise ValueError(f"package.options do not fit {settings.evaluator}: {error}") from None
     coded, vocabulary = blob.read_bytes(), tokenizer.read_bytes()
     raw, _, facts = payload.read(model)
     _check_blob(coded, raw, blob, settings.compress_run)

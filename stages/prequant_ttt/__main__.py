@@ -17,6 +17,7 @@ from tqdm import tqdm
 from stages.lib import launch, stage, tensors
 from stages.lib.data import tokens
 from stages.lib.data.loader import Batches
+from stages.lib.params import require
 from stages.lib.stage import Input, Metrics, Output
 from stages.runtime import dequantize
 
@@ -43,6 +44,8 @@ def main(
     weights: Output = "artifacts/prequant_ttt/model.safetensors",
     metrics: Metrics = "artifacts/prequant_ttt/metrics.json",
 ) -> None:
+    require(settings.epochs >= 1 and settings.gradient_clip >= 0,
+            "prequant_ttt takes epochs of 1 or more and gradient_clip of 0 (off) or more")
     state, facts = tensors.load(before)
     losses = []
     if settings.enabled:
@@ -60,7 +63,8 @@ def main(
 def adapt(state: dict, config: dict, split: tokens.Split, settings: Settings) -> tuple[dict, list[float]]:
     """Adapted copies of the weights, and the loss of each step (nats). Learning rate: cosine per epoch down to its floor."""
     model = dequantize.build({name: weight.clone() for name, weight in state.items()}, config).requires_grad_(True)
-    batches = Batches(split.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens, seed=settings.seed)
+    batches = Batches(split.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens,
+                      seed=settings.seed, section="prequant_ttt")
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.0)
     steps_per_epoch = max(1, batches.windows_per_epoch // batches.num_rows)
     losses = []
@@ -72,9 +76,11 @@ def adapt(state: dict, config: dict, split: tokens.Split, settings: Settings) ->
         loss = F.cross_entropy(model(inputs_BT).flatten(0, 1), targets_BT.flatten())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+        if settings.gradient_clip > 0:
+            nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
         optimizer.step()
         losses.append(loss.item())
+        require(math.isfinite(losses[-1]), f"the loss is {losses[-1]} at step {step + 1}; lower prequant_ttt.learning_rate")
     return {name: weight.detach() for name, weight in model.named_parameters()}, losses
 
 

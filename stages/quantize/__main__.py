@@ -36,7 +36,7 @@ def main(
     codes: Output = "artifacts/quantize/model.safetensors",
     metrics: Metrics = "artifacts/quantize/metrics.json",
 ) -> None:
-    if settings.block < 1 or settings.damping < 0:
+    if settings.block < 1 or not 0 <= settings.damping < math.inf:
         raise ValueError("quantize.block takes 1 or more and quantize.damping 0 or more")
     state, facts = tensors.load(weights)
     with launch.world("cpu"):

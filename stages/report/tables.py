@@ -15,6 +15,7 @@ import pandas as pd
 from stages.lib import stage
 
 STAGES = ("train", "ema", "prequant_ttt", "quantize")
+CERTIFIED = ("bits_per_byte", "artifact_sha256")  # what ties a certificate to the score that it is about
 CLAIMS = ("causal", "score_first", "single_pass")
 WIDTH = 108
 COMPARISON = """\
@@ -71,8 +72,12 @@ def load(
         evaluate={run: _read(evaluate / run / "metrics.json", f"evaluate@{run}",
                              ("evaluator", "artifact_sha256", *SCORED)) for run in evaluate_runs},
         certificates={run: _read(audit / run / "certificate.json", f"audit@{run}",
-                                 ("evaluator", "legal", "checks", "claims")) for run in evaluate_runs},
+                                 ("evaluator", "legal", "checks", "claims", *CERTIFIED)) for run in evaluate_runs},
     )
+    for run, certificate in evidence.certificates.items():
+        if any(certificate[key] != evidence.evaluate[run].get(key) for key in CERTIFIED):
+            raise ValueError(f"{audit / run / 'certificate.json'} certifies another score than evaluate@{run} has now; "
+                             f"run: dvc repro audit@{run}")
     for name, entry in evidence.baseline["compressors"].items():
         _require(entry, COMPRESSED, f"{baseline}: compressors.{name}", "baseline")
     for run, certificate in evidence.certificates.items():

@@ -21,6 +21,8 @@ def weights(stored: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
         if name.endswith(CODES):
             base = name.removesuffix(CODES)
             scales = stored.get(base + SCALES)
+            if tensor.ndim != 2 or tensor.dtype != np.int8 or base in stored:
+                raise ArtifactError(f"{name} must be an int8 matrix, and {base} not stored twice; the blob is damaged, make it again")
             if scales is None or scales.shape != tensor.shape[:1]:
                 raise ArtifactError(f"matrix {base} has no scale for each of its rows; the blob is damaged, make it again")
             out[base] = torch.from_numpy(tensor.astype(np.float32) * scales.astype(np.float32)[:, None])
@@ -34,8 +36,11 @@ def weights(stored: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 def build(state: dict[str, torch.Tensor], config: dict) -> GPT:
     """The model, in eval mode, with exactly these weights. ArtifactError if a name or shape is not the configuration's."""
+    architecture = ModelConfig.from_dict(config)
+    if architecture.num_layers > len(state):  # before a module is built for each of them
+        raise ArtifactError(f"the configuration has {architecture.num_layers} layers, the file {len(state)} tensors; it is damaged")
     with torch.device("meta"):
-        model = GPT(ModelConfig.from_dict(config))
+        model = GPT(architecture)
     expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     for name in sorted(expected.keys() | found.keys()):

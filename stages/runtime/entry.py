@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
             print(json.dumps(manifest, indent=2))
         else:
             _score(arguments, manifest)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"submission.pyz: {error}", file=sys.stderr)
         return 1
     return 0
@@ -57,6 +57,10 @@ def load_model():
 
 
 def _score(arguments: argparse.Namespace, manifest: dict) -> None:
+    if arguments.threads < 1 or not isinstance(arguments.rows, list) or not all(isinstance(row, int) for row in arguments.rows):
+        raise ValueError("--threads takes 1 or more, --rows a JSON list of target numbers")
+    if arguments.ledger and len({path.stem for path in arguments.tokens}) < len(arguments.tokens):
+        raise ValueError("streams of the same name would share one ledger; rename one of them")
     torch.set_num_threads(arguments.threads)
     torch.use_deterministic_algorithms(True)
     name = arguments.evaluator or manifest["evaluator"]

@@ -29,11 +29,10 @@ class Ledger:
         return float(self.nats.sum()) / math.log(2) / num_bytes
 
 
-def score(evaluator, tokens: np.ndarray, *, declared_length: int | None = None, keep_rows=(), progress: bool = False) -> Ledger:
+def score(evaluator, tokens: np.ndarray, *, keep_rows=(), progress: bool = False) -> Ledger:
     """Run `evaluator` over the stream `tokens` (N+1 ids, of which the first is never a target).
 
-    `declared_length` is the N that the evaluator is told (default: the stream's own); a stream may be shorter than it
-    declares, then scoring stops at its end. `keep_rows` are targets whose whole distribution is kept.
+    `keep_rows` are targets whose whole distribution is kept.
     """
     num_targets = len(tokens) - 1
     if num_targets < 1:
@@ -41,16 +40,14 @@ def score(evaluator, tokens: np.ndarray, *, declared_length: int | None = None, 
     stream = torch.from_numpy(np.asarray(tokens, dtype=np.int64))
     ledger = Ledger(np.full(num_targets, np.nan))
     wanted, started, committed = set(keep_rows), time.perf_counter(), 0
-    for chunk in evaluator.chunks(declared_length or num_targets):
-        first, last = chunk[0].first, min(chunk[-1].last, num_targets)
-        if first > num_targets:
-            break
+    for chunk in evaluator.chunks(num_targets):
+        first, last = chunk[0].first, chunk[-1].last
         if first != committed + 1:
             raise AssertionError(f"targets out of order: {first} follows {committed}")
-        seen = stream[: chunk[-1].last + 1]
-        logits_RV = evaluator.predict(seen, chunk).detach().double()[: last - first + 1]
-        logp_RV = logits_RV - torch.logsumexp(logits_RV, dim=-1, keepdim=True)
         targets_R = stream[first: last + 1]
+        seen = stream[: chunk[-1].last + 1].clone()  # a copy: an evaluator cannot rewrite what it is scored on
+        logits_RV = evaluator.predict(seen, chunk).detach().double()
+        logp_RV = logits_RV - torch.logsumexp(logits_RV, dim=-1, keepdim=True)
         ledger.nats[first - 1: last] = -logp_RV.gather(1, targets_R[:, None])[:, 0].numpy()
         for target in wanted.intersection(range(first, last + 1)):
             ledger.rows[target] = logp_RV[target - first].numpy().copy()

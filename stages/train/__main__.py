@@ -6,6 +6,7 @@ checkpoint under scratch/.
 
 import contextlib
 import csv
+import math
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import ClassVar, Literal
 
 import torch
 
-from stages.lib import checkpoints, launch, scoring, stage, tensors
+from stages.lib import checkpoints, closure, launch, scoring, stage, tensors
 from stages.lib.data import tokens
 from stages.lib.data.loader import Batches
+from stages.lib.params import require
 from stages.lib.stage import Input, Metrics, Output, Plot, Untracked
 from stages.runtime.model.config import ModelConfig
 from stages.runtime.model.gpt import GPT, initialise
@@ -61,16 +63,19 @@ def main(
     metrics: Metrics = "artifacts/train/metrics.json",
     scratch: Untracked = "scratch/train",
 ) -> None:
+    check(settings)
     text, holdout = tokens.read(train_tokens, "train"), tokens.read(holdout_tokens, "holdout", sidecar=True)
     config = ModelConfig(vocabulary_size=text.vocabulary_size, **asdict(architecture))
-    batches = Batches(text.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens, seed=settings.seed)
+    batches = Batches(text.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens, seed=settings.seed,
+                      section="train")
+    batches.check_processes(settings.processes)
     launch.relaunch(settings.processes, "stages.train")  # after the checks: one sentence from one process
     with launch.world(settings.device, threads=settings.threads) as world:
         model = GPT(config)
         initialise(model, generator=torch.Generator().manual_seed(settings.seed))
         run = loop.start(model.to(world.device), settings, settings.averages)
         autocast = settings.precision == "bf16" or (settings.precision == "auto" and world.device.type == "cuda")
-        folder = checkpoints.Folder(scratch / _key(settings, config, text, world))
+        folder = checkpoints.Folder(scratch / _key(settings, config, text, holdout, world))
         with folder.locked() if world.is_main else contextlib.nullcontext():
             if saved := folder.latest():
                 loop.restore(run, *saved)
@@ -95,12 +100,21 @@ def num_parameters(model: GPT) -> int:
     return sum(weight.numel() for weight in model.parameters())
 
 
-def _key(settings: Settings, config: ModelConfig, text: tokens.Split, world: launch.World) -> str:
-    """Everything that decides the weights; not the pace of checkpoints, nor the number of processes."""
+def check(settings: Settings) -> None:
+    """ValueError for values that no training can have."""
+    for name in ("steps", "holdout_every", "threads", "sequence_length", "batch_tokens", "processes"):
+        require(getattr(settings, name) >= 1, f"train.{name} is {getattr(settings, name)}; it takes 1 or more")
+    for name in ("gradient_clip", "checkpoint_seconds", "momentum_warmup_steps", "warmdown", "learning_rate_floor", "weight_decay"):
+        require(0 <= getattr(settings, name) < math.inf, f"train.{name} is {getattr(settings, name)}; it takes 0 or more")
+    require(settings.seconds is None or 0 < settings.seconds < math.inf,
+            f"train.seconds is {settings.seconds}; it takes null or more than 0")
+
+
+def _key(settings: Settings, config: ModelConfig, text: tokens.Split, holdout: tokens.Split, world: launch.World) -> str:
+    """Everything that decides the weights and the curve; not the pace of checkpoints, nor the number of processes."""
     chosen = {name: value for name, value in asdict(settings).items() if name not in ("checkpoint_seconds", "processes")}
-    code = sorted(path for package in ("stages.train.loop", "stages.lib.optim.muon", "stages.runtime.model.gpt")
-                  for path in Path(sys.modules[package].__file__).parent.glob("*.py"))
-    return checkpoints.key(chosen, config.to_dict(), text.facts, world.device.type, *code)
+    code = [closure.ROOT / path for path in closure.files("stages.train.__main__")]
+    return checkpoints.key(chosen, config.to_dict(), text.facts, holdout.facts, world.device.type, torch.__version__, *code)
 
 
 def _write_curve(path: Path, curve: list[dict]) -> None:

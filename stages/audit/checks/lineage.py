@@ -20,7 +20,10 @@ ROOT_STAGE = "prepare"
 def check(evidence: Evidence) -> Verdict:
     if not evidence.lock.is_file():
         return Verdict("not_applicable", {"reason": f"{evidence.lock.name} is missing: the artifact was not made by dvc repro"})
-    stages = yaml.safe_load(evidence.lock.read_text(encoding="utf-8")).get("stages", {})
+    try:
+        stages = yaml.safe_load(evidence.lock.read_text(encoding="utf-8"))["stages"]
+    except (yaml.YAMLError, KeyError, TypeError):
+        raise ValueError(f"{evidence.lock} is not a readable dvc.lock; delete it and run: dvc repro (finished stages are cached)") from None
     return walk(stages, "artifacts/package/submission.pyz", stage.md5(evidence.submission))
 
 

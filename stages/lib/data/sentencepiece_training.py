@@ -18,6 +18,9 @@ def train(texts: Iterable[str], *, size: int, character_coverage: float, sample_
     """
     import sentencepiece
 
+    if not 260 < size <= 65536 or not 0 < character_coverage <= 1 or sample_bytes < 1:
+        raise ValueError(f"vocabulary takes a size of 261 to 65536 (not {size}), a character_coverage above 0 and up to 1 (not "
+                         f"{character_coverage}) and sample_bytes of 1 or more (not {sample_bytes})")
     sink = io.BytesIO()
     chunks = list(_chunks(texts, sample_bytes))
     if not chunks:

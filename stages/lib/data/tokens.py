@@ -28,7 +28,7 @@ class Split:
 
 def read(folder: Path, split: str, *, sidecar: bool = False) -> Split:
     """Load `artifacts/tokenize/<split>`. ValueError if tokens, sidecar and meta.json do not agree."""
-    facts = read_json(Path(folder) / "meta.json")
+    facts = read_json(Path(folder) / "meta.json", required=("tokens", "bytes", "vocabulary_size", "text_sha256", "tokenizer_sha256"))
     tokens = shards.read_split(folder, split)
     byte_counts = shards.read_sidecar(folder, split) if sidecar else None
     if len(tokens) != facts["tokens"] or (len(tokens) and int(tokens.max()) >= facts["vocabulary_size"]):

@@ -38,7 +38,10 @@ def row_scales(weight_MK: Tensor, *, bits: int, sigmas: float) -> Tensor:
     """s_i = float16(max(sigmas · std(w_i) / R, tiny)): `sigmas` standard deviations of a row reach the largest code R."""
     if not sigmas > 0:
         raise ValueError(f"clip_sigmas is {sigmas}; it must be positive")
-    return (sigmas * weight_MK.float().std(dim=1) / limit(bits)).clamp_min(MIN_SCALE).half()
+    scales = (sigmas * weight_MK.float().std(dim=1) / limit(bits)).clamp_min(MIN_SCALE).half()
+    if not torch.isfinite(scales).all():
+        raise ValueError(f"a row scale does not fit in float16 with clip_sigmas {sigmas}; lower it, or the weights are not finite")
+    return scales
 
 
 def nearest(weight_MK: Tensor, scales_M: Tensor, *, bits: int) -> Quantized:

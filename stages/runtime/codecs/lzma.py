@@ -22,6 +22,8 @@ def decode(blob: bytes, *, size: int) -> bytes:
         data = decompressor.decompress(blob, max_length=size + 1)
     except (lzma.LZMAError, EOFError) as error:
         raise CodecError(f"lzma blob is damaged ({error}); make it again") from None
+    if decompressor.eof and decompressor.unused_data:
+        raise CodecError("lzma blob has bytes after its end; the file is damaged, make it again")
     if not decompressor.eof and len(data) <= size:
         raise CodecError("lzma blob ends early; the file is truncated, make it again")
     return exactly(data, size, "lzma")

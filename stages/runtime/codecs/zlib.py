@@ -20,6 +20,8 @@ def decode(blob: bytes, *, size: int) -> bytes:
         data = decompressor.decompress(blob, size + 1)
     except zlib.error as error:
         raise CodecError(f"zlib blob is damaged ({error}); make it again") from None
+    if decompressor.unused_data or decompressor.unconsumed_tail:
+        raise CodecError("zlib blob holds more than its header declares; the file is damaged, make it again")
     if not decompressor.eof and len(data) <= size:
         raise CodecError("zlib blob ends early; the file is truncated, make it again")
     return exactly(data, size, "zlib")

@@ -19,7 +19,10 @@ CLAIMS = ("causal", "score_first", "single_pass")
 class Evaluator:
     """window and stride in tokens; `batch` windows per forward pass (changes speed, not causality)."""
 
-    def __init__(self, model, *, window: int = 256, stride: int = 64, batch: int = 32):
+    def __init__(self, model, *, window: int, stride: int, batch: int):
+        if not all(isinstance(n, int) for n in (window, stride, batch)) or not 0 < stride <= window or batch < 1:
+            raise ValueError(f"an evaluator takes whole numbers 0 < stride <= window and batch >= 1, not window {window!r}, "
+                             f"stride {stride!r}, batch {batch!r}")
         self.model, self.window, self.stride, self.batch = model, window, stride, batch
 
     def chunks(self, num_targets: int) -> Iterator[list[windows.Window]]:

@@ -21,8 +21,10 @@ CLAIMS = ("single_pass",)
 class Evaluator(sliding.Evaluator):
     """Options of `sliding`, and `learning_rate`, `steps` of AdamW."""
 
-    def __init__(self, model, *, window: int = 256, stride: int = 64, batch: int = 32, learning_rate: float = 0.003, steps: int = 5):
-        super().__init__(model, window=window, stride=stride, batch=batch)
+    def __init__(self, model, *, learning_rate: float, steps: int, **windowing):
+        super().__init__(model, **windowing)
+        if not isinstance(steps, int) or steps < 0 or not isinstance(learning_rate, (int, float)) or not 0 < learning_rate < 1e3:
+            raise ValueError(f"SLOT takes steps of 0 or more and a positive learning_rate, not {steps!r} and {learning_rate!r}")
         self.learning_rate, self.steps = learning_rate, steps
 
     def predict(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+MAX_SIZE = 1 << 20  # no dimension of a 16 MB model comes near it; a damaged header might
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -20,15 +21,16 @@ class ModelConfig:
     embedding_std: float
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, (int, float) if field.type is float else int) or not 0 < value <= MAX_SIZE:
+                raise ValueError(f"model.{field.name} is {value!r}; it takes a positive {field.type.__name__} up to {MAX_SIZE}")
         for ok, sentence in (
             (self.width % self.num_heads == 0, f"model.width {self.width} must be divisible by num_heads {self.num_heads}"),
-            (self.num_kv_heads > 0 and self.num_heads % self.num_kv_heads == 0,
+            (self.num_heads % self.num_kv_heads == 0,
              f"model.num_heads {self.num_heads} must be divisible by num_kv_heads {self.num_kv_heads}"),
-            (min(self.vocabulary_size, self.num_layers, self.width, self.num_heads, self.mlp_width) > 0,
-             "model sizes must be positive"),
-            (self.rope_dims % 2 == 0 and 0 < self.rope_dims <= self.width // max(self.num_heads, 1),
+            (self.rope_dims % 2 == 0 and self.rope_dims <= self.width // self.num_heads,
              f"model.rope_dims {self.rope_dims} must be even and at most the head width"),
-            (self.logit_softcap > 0, f"model.logit_softcap is {self.logit_softcap}; it must be positive"),
         ):
             if not ok:
                 raise ValueError(sentence)
