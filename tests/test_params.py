@@ -74,6 +74,16 @@ def test_unknown_recipe_lists_the_known_ones(capsys):
     assert "there are tiny" in capsys.readouterr().err
 
 
+def test_applied_recipe_is_in_params_with_the_comments_kept(tmp_path, monkeypatch):
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    recipes.main(["tiny", "--apply"])
+    text, tree = (tmp_path / "params.yaml").read_text(), params.read(tmp_path / "params.yaml")
+    assert tree["model"]["width"] == 64 and tree["evaluate"]["runs"]["slot"]["options"]["window"] == 64
+    assert tree["quantize"] == params.read(ROOT / "params.yaml")["quantize"]
+    assert text.count("#") == (ROOT / "params.yaml").read_text().count("#")
+
+
 def test_recipe_command_prints_flags_for_a_shell(capsys):
     recipes.main(["tiny"])
     assert "-S model.width=64" in capsys.readouterr().out
