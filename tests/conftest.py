@@ -1,6 +1,7 @@
 """A tiny pipeline that has run once, in a folder of its own: most tests look at it or start from a copy."""
 
 import importlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from stages.lib import params, stage
+from stages.lib.data import corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 NODES = (
@@ -31,6 +33,7 @@ def tiny_params() -> dict:
         set_leaf(tree, path, value)
     for path, value in {
         "prepare.source": "local", "prepare.path": "documents", "prepare.val_fraction": 0.15, "prepare.holdout_fraction": 0.15,
+        "vocabulary.path": "documents",
         "train.steps": 12, "train.holdout_every": 6, "train.threads": 1, "vocabulary.size": 384,
         "compress.runs": {run: tree["compress"]["runs"][run] for run in ("brotli_11", "zlib_9")},
     }.items():
@@ -52,6 +55,17 @@ def write_documents(folder: Path, *, count: int = 48, size: int = 3000) -> None:
     library = sorted(p for p in Path(os.__file__).parent.glob("[a-s]*.py") if p.stat().st_size > size)[:count]
     for path in library:
         (folder / f"{path.stem}.txt").write_text(path.read_text(encoding="utf-8")[:size], encoding="utf-8")
+
+
+def write_prepared(folder: Path, texts: list[str], *, split: str = "val") -> Path:
+    """A prepared split of documents, as `prepare` leaves it."""
+    folder.mkdir(parents=True)
+    path = folder / corpus.DOCUMENTS
+    path.write_bytes(b"".join(json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n" for text in texts))
+    stage.write_json(folder / corpus.META, {
+        "contents": "documents", "split": split, "documents": len(texts), "bytes": sum(len(text.encode()) for text in texts),
+        "sha256": stage.sha256(path)})
+    return folder
 
 
 def write_lock(root: Path) -> None:

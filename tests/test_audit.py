@@ -99,7 +99,7 @@ def test_edited_metrics_fail_the_byte_count(project, change):
 
 
 def test_documents_of_another_length_are_named(project):
-    path = project / "artifacts/prepare/val.jsonl"
+    path = project / "artifacts/prepare/val/documents.jsonl"
     lines = path.read_text().splitlines()
     lines[1] = json.dumps({"text": json.loads(lines[1])["text"] + "!"})
     path.write_text("\n".join(lines) + "\n")
@@ -156,9 +156,9 @@ def lock(**stages):
 
 
 PYZ = "artifacts/package/submission.pyz"
-CLEAN = {"prepare": ([], ["artifacts/prepare/train.jsonl", "artifacts/prepare/val.jsonl"]),
-         "tokenize@train": (["artifacts/prepare/train.jsonl"], ["artifacts/tokenize/train"]),
-         "tokenize@val": (["artifacts/prepare/val.jsonl"], ["artifacts/tokenize/val"]),
+CLEAN = {"prepare": ([], ["artifacts/prepare/train", "artifacts/prepare/val"]),
+         "tokenize@train": (["artifacts/prepare/train"], ["artifacts/tokenize/train"]),
+         "tokenize@val": (["artifacts/prepare/val"], ["artifacts/tokenize/val"]),
          "train": (["artifacts/tokenize/train"], ["artifacts/train/model.safetensors"]),
          "package": (["artifacts/train/model.safetensors"], [PYZ])}
 
@@ -172,7 +172,7 @@ def test_artifact_that_never_met_val_has_a_clean_lineage():
     assert verdict.verdict == "pass" and "tokenize@val" not in verdict.evidence["stages_above_the_artifact"]
 
 
-@pytest.mark.parametrize("dep", ["artifacts/tokenize/val", "artifacts/tokenize/val/fineweb_val_000000.bin", "artifacts/prepare/val.jsonl",
+@pytest.mark.parametrize("dep", ["artifacts/tokenize/val", "artifacts/tokenize/val/fineweb_val_000000.bin", "artifacts/prepare/val",
                                  "artifacts/tokenize", "artifacts"])
 def test_stage_that_read_val_is_named_with_the_path(dep):
     verdict = walk(train=(["artifacts/tokenize/train", dep], ["artifacts/train/model.safetensors"]))

@@ -2,6 +2,9 @@ import hashlib
 import json
 import lzma
 import random
+import tempfile
+from pathlib import Path
+from unittest import mock
 
 import brotli
 import pytest
@@ -11,6 +14,8 @@ from hypothesis import strategies as st
 
 from stages.baseline import __main__ as baseline
 from stages.lib import stage, text_baselines
+from stages.lib.data import corpus
+from tests.conftest import write_prepared
 
 NAMES = tuple(text_baselines.COMPRESSORS)
 DECOMPRESS = {
@@ -25,17 +30,12 @@ def story(seed: int, num_words: int) -> str:
     return " ".join(random.Random(seed).choices(vocabulary, k=num_words))
 
 
-def prepared(path, texts):
-    path.write_bytes(b"".join(json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n" for text in texts))
-    return path
-
-
 @pytest.fixture
 def paths(tmp_path):
     shared = story(1, 2000)
     return {
-        "train": prepared(tmp_path / "train.jsonl", ["first " * 10, shared, story(2, 100)]),
-        "val": prepared(tmp_path / "val.jsonl", [shared[:3000], "\n", shared[3000:6000]]),
+        "train": write_prepared(tmp_path / "train", ["first " * 10, shared, story(2, 100)]),
+        "val": write_prepared(tmp_path / "val", [shared[:3000], "\n", shared[3000:6000]]),
         "metrics": tmp_path / "metrics.json",
     }
 
@@ -62,11 +62,11 @@ def test_what_was_compressed_is_seen_again_across_the_whole_text(name):
 
 def test_each_compressor_is_measured_alone_and_after_train(paths):
     facts = run(paths)
-    val = b"".join(json.loads(line)["text"].encode() for line in paths["val"].read_bytes().splitlines())
-    train = b"".join(json.loads(line)["text"].encode() for line in paths["train"].read_bytes().splitlines())
+    val = b"".join(json.loads(line)["text"].encode() for line in (paths["val"] / "documents.jsonl").read_bytes().splitlines())
+    train = b"".join(json.loads(line)["text"].encode() for line in (paths["train"] / "documents.jsonl").read_bytes().splitlines())
     assert facts["val_bytes"] == len(val)
     assert facts["train_bytes"] == len(train)
-    assert facts["text_sha256"] == hashlib.sha256(paths["val"].read_bytes()).hexdigest()
+    assert facts["text_sha256"] == hashlib.sha256((paths["val"] / "documents.jsonl").read_bytes()).hexdigest()
     assert tuple(facts["compressors"]) == NAMES
     for name, row in facts["compressors"].items():
         size = {data: len(text_baselines.COMPRESSORS[name](data)) for data in (val, train, train + val)}
@@ -87,7 +87,7 @@ def test_sizes_are_the_same_in_every_run(paths):
 
 
 def test_without_train_bytes_the_rows_after_train_are_left_out_and_train_is_not_read(paths):
-    paths["train"].write_bytes(b"not read")
+    (paths["train"] / "documents.jsonl").write_bytes(b"not read")
     facts = run(paths, ("zstd_22",), 0)
     assert facts["train_bytes"] == 0
     assert facts["compressors"]["zstd_22"]["bytes_after_train"] is None
@@ -106,10 +106,13 @@ def test_results_are_printed_one_line_per_compressor(paths, capsys):
 
 
 @settings(deadline=None)
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), max_size=8), st.integers(0, 30))
-def test_the_train_text_is_the_longest_end_of_whole_documents_that_fits(texts, max_bytes):
-    ends = [b"".join(text.encode() for text in texts[start:]) for start in range(len(texts) + 1)]
-    assert text_baselines.last_documents(texts, max_bytes) == next(end for end in ends if len(end) <= max_bytes)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), max_size=8), st.integers(0, 30), st.integers(1, 60))
+def test_the_train_text_is_the_longest_end_of_whole_documents_that_fits(texts, max_bytes, chunk_bytes):
+    ends = ["".join(texts[start:]) for start in range(len(texts) + 1)]
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(corpus, "CHUNK_BYTES", chunk_bytes):
+        prepared = write_prepared(Path(folder) / "train", texts)
+        assert "".join(corpus.last_texts(prepared, max_bytes)) == next(end for end in ends if len(end.encode()) <= max_bytes)
+        assert list(corpus.texts(prepared)) == texts
 
 
 @pytest.mark.parametrize(("names", "said"), [
@@ -133,14 +136,14 @@ def test_train_bytes_that_are_negative_or_hold_no_document_are_refused(paths):
 
 
 def test_val_without_text_is_refused(paths):
-    paths["val"].write_bytes(b"")
+    (paths["val"] / "documents.jsonl").write_bytes(b"")
     with pytest.raises(ValueError, match="holds no text; run: dvc repro prepare"):
         run(paths)
 
 
 def test_the_signature_declares_the_paths_and_the_section():
     contract = stage.contract(baseline.main)
-    assert contract.inputs == ("artifacts/prepare/train.jsonl", "artifacts/prepare/val.jsonl")
+    assert contract.inputs == ("artifacts/prepare/train", "artifacts/prepare/val")
     assert contract.outputs == ()
     assert contract.metrics == ("artifacts/baseline/metrics.json",)
     assert contract.sections == ("baseline",)

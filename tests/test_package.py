@@ -55,7 +55,8 @@ def test_every_metrics_file_carries_the_hash_of_its_text(finished):
 def test_score_is_the_ledgers_sum_over_the_raw_bytes(finished):
     metrics = json.loads((finished / "artifacts/evaluate/causal_slot/metrics.json").read_text())
     nats = np.load(finished / "artifacts/evaluate/causal_slot/ledger.npy", allow_pickle=False)
-    raw = sum(len(json.loads(line)["text"].encode()) for line in (finished / "artifacts/prepare/val.jsonl").open(encoding="utf-8"))
+    documents = (finished / "artifacts/prepare/val/documents.jsonl").open(encoding="utf-8")
+    raw = sum(len(json.loads(line)["text"].encode()) for line in documents)
     assert metrics["bits_per_byte"] == pytest.approx(nats.sum() / math.log(2) / raw, rel=1e-12) and metrics["bytes"] == raw
 
 

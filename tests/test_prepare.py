@@ -21,7 +21,9 @@ from stages.prepare import __main__ as prepare
 
 SENTENCE = "The quick brown fox jumps over the lazy dog and then it goes home to sleep."
 OTHER = "A compressor is only as good as the model that it has of the text which it reads."
-LOCAL = prepare.Settings("local", "data", 10_000_000, 0, 0.3, 0.3)
+HUB = {"contents": "documents", "repository": "someone/golf", "revision": "main", "root": "datasets", "variant": "sp1024",
+       "train_shards": 1, "files": ["*.parquet"]}
+LOCAL = prepare.Settings("local", "data", 10_000_000, "hash", 0, 0.3, 0.3, 50_000, 2_000, HUB)
 
 COMPRESS = {
     "": lambda data: data,
@@ -42,8 +44,8 @@ def lines(*texts: str) -> bytes:
 
 
 def run(folder: Path, documents: Path, chosen: prepare.Settings = LOCAL) -> dict:
-    paths = {name: folder / f"{name}.jsonl" for name in split.SPLITS}
-    prepare.main(chosen, documents=documents, metrics=folder / "metrics.json", **paths)
+    paths = {name: folder / name for name in split.SPLITS}
+    prepare.main(chosen, documents=documents, metrics=folder / "metrics.json", scratch=folder.with_name(folder.name + ".scratch"), **paths)
     return stage.read_json(folder / "metrics.json")
 
 
@@ -290,7 +292,7 @@ def test_no_paragraph_of_val_or_holdout_is_in_train(tmp_path, monkeypatch):
     monkeypatch.setattr(builtin, "sources_of_distributions", lambda: real(roots, search=[str(tmp_path)]))
     monkeypatch.setattr(builtin, "sources_of_folder", lambda folder: [])
     facts = run(tmp_path / "out", tmp_path, replace(LOCAL, source="builtin"))
-    sides = {name: texts(tmp_path / "out" / f"{name}.jsonl") for name in split.SPLITS}
+    sides = {name: texts(tmp_path / "out" / name / "documents.jsonl") for name in split.SPLITS}
     paragraphs = {name: {part for text in sides[name] for part in text.split("\n\n")} for name in split.SPLITS}
     assert all(paragraphs.values())
     assert not paragraphs["val"] & paragraphs["train"]
@@ -306,7 +308,7 @@ def test_no_paragraph_of_val_or_holdout_is_in_train(tmp_path, monkeypatch):
 @settings(deadline=None)
 @given(st.text(), st.integers(0, 2**31))
 def test_a_side_depends_on_unit_and_seed_only_and_larger_fractions_only_add(unit, seed):
-    sides = [split.side(unit, seed=seed, val_fraction=v, holdout_fraction=0.2) for v in (0.1, 0.5, 0.5, 0.8)]
+    sides = [split.Hashed(seed, v, 0.2).side(unit) for v in (0.1, 0.5, 0.5, 0.8)]
     assert sides[1] == sides[2]
     if sides[0] == "val":
         assert sides[1] == sides[3] == "val"
@@ -315,23 +317,25 @@ def test_a_side_depends_on_unit_and_seed_only_and_larger_fractions_only_add(unit
 
 
 def test_the_sides_have_the_shares_that_were_asked_for():
-    sides = [split.side(f"u{n}", seed=3, val_fraction=0.1, holdout_fraction=0.2) for n in range(5000)]
+    sides = [split.Hashed(3, 0.1, 0.2).side(f"u{n}") for n in range(5000)]
     assert abs(sides.count("val") / 5000 - 0.1) < 0.02
     assert abs(sides.count("holdout") / 5000 - 0.2) < 0.02
 
 
 def test_the_formula_of_the_split_does_not_change_silently():
     names = ("asyncio", "torch", "email", "numpy", "setuptools", "celery")
-    sides = [split.side(name, seed=196, val_fraction=0.06, holdout_fraction=0.06) for name in names]
+    sides = [split.Hashed(196, 0.06, 0.06).side(name) for name in names]
     assert sides == ["val", "train", "train", "train", "val", "holdout"]
 
 
 def test_all_documents_of_a_package_are_on_one_side(tmp_path):
     documents = [split.Document(f"package{n % 20}", sentence(n)) for n in range(200)]
-    paths = {name: tmp_path / name for name in split.SPLITS}
-    split.write(documents, paths, seed=0, val_fraction=0.3, holdout_fraction=0.3, max_bytes=10**6)
+    rule = split.Hashed(0, 0.3, 0.3)
+    writer = split.Writer(tmp_path, rule, max_bytes=None)
+    writer.add(split.block(documents, rule))
+    writer.finish()
     package = {document.text: document.unit for document in documents}
-    sides = [{package[text] for text in texts(path)} for path in paths.values()]
+    sides = [{package[text] for text in texts(writer.path(name))} for name in split.SPLITS]
     assert sum(len(side) for side in sides) == 20
 
 
@@ -344,11 +348,11 @@ def test_every_text_survives_byte_for_byte_and_equal_texts_are_on_one_side(tmp_p
     given_texts = [*some, *(f"fill {n}" for n in range(60)), *some]
     (tmp_path / "in.jsonl").write_bytes(lines(*given_texts))
     facts = run(tmp_path / "out", tmp_path / "in.jsonl")
-    sides = {name: texts(tmp_path / "out" / f"{name}.jsonl") for name in split.SPLITS}
+    sides = {name: texts(tmp_path / "out" / name / "documents.jsonl") for name in split.SPLITS}
     assert sorted(text for side in sides.values() for text in side) == sorted(given_texts)
     assert sum(len(set(side)) for side in sides.values()) == len(set(given_texts))
     for name, side in sides.items():
-        content = (tmp_path / "out" / f"{name}.jsonl").read_bytes()
+        content = (tmp_path / "out" / name / "documents.jsonl").read_bytes()
         assert facts["documents"][name] == len(side)
         assert facts["bytes"][name] == len("".join(side).encode())
         assert facts["sha256"][name] == hashlib.sha256(content).hexdigest()
@@ -377,7 +381,7 @@ def test_a_folder_gives_its_files_in_sorted_order_without_its_readme_and_hidden_
 def test_unescaped_and_non_ascii_text_is_written_as_it_is(tmp_path):
     (tmp_path / "in.jsonl").write_bytes(lines(*(f"größe {n} \u2028\n" for n in range(30))))
     run(tmp_path, tmp_path / "in.jsonl")
-    assert "größe".encode() in (tmp_path / "train.jsonl").read_bytes()
+    assert "größe".encode() in (tmp_path / "train/documents.jsonl").read_bytes()
 
 
 def test_blank_lines_between_json_lines_are_no_documents(tmp_path):
@@ -477,13 +481,13 @@ def test_the_same_documents_give_the_same_bytes(tmp_path):
     written = []
     for name in ("a", "b"):
         run(tmp_path / name, tmp_path / "in.jsonl")
-        written.append([(tmp_path / name / file).read_bytes() for file in sorted(os.listdir(tmp_path / name))])
-    assert len(written[0]) == 4
+        written.append([path.read_bytes() for path in sorted((tmp_path / name).rglob("*")) if path.is_file()])
+    assert len(written[0]) == 7
     assert written[0] == written[1]
 
 
 def test_reading_stops_at_max_bytes_and_says_so(tmp_path, capsys):
-    (tmp_path / "in.jsonl").write_bytes(lines(*(f"{n:010}" for n in range(1000))) + b"never read")
+    (tmp_path / "in.jsonl").write_bytes(lines(*(f"{n:010}" for n in range(1000))))
     facts = run(tmp_path, tmp_path / "in.jsonl", replace(LOCAL, max_bytes=995))
     assert sum(facts["bytes"].values()) == 990
     assert "stopped at prepare.max_bytes = 995" in capsys.readouterr().out
@@ -528,11 +532,12 @@ def test_an_empty_corpus_is_refused(tmp_path, content, said):
 ])
 def test_an_empty_split_is_refused_with_its_name_and_nothing_is_written(tmp_path, val, holdout, name, remedy):
     (tmp_path / "in.jsonl").write_bytes(lines(*(sentence(n) for n in range(50))))
-    (tmp_path / "train.jsonl").write_text("from an earlier run")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/train").write_text("from an earlier run")
     with pytest.raises(ValueError, match=rf"the {name} split is empty: none of the 50 documents .*; {remedy}"):
-        run(tmp_path, tmp_path / "in.jsonl", replace(LOCAL, val_fraction=val, holdout_fraction=holdout))
-    assert sorted(os.listdir(tmp_path)) == ["in.jsonl", "train.jsonl"]
-    assert (tmp_path / "train.jsonl").read_text() == "from an earlier run"
+        run(tmp_path / "out", tmp_path / "in.jsonl", replace(LOCAL, val_fraction=val, holdout_fraction=holdout))
+    assert os.listdir(tmp_path / "out") == ["train"]
+    assert (tmp_path / "out/train").read_text() == "from an earlier run"
 
 
 @pytest.mark.parametrize(("change", "said"), [
@@ -550,7 +555,7 @@ def test_settings_that_no_corpus_can_meet_are_refused(tmp_path, change, said):
 def test_the_signature_declares_the_paths_and_the_section():
     contract = stage.contract(prepare.main, tree={"prepare": {"path": "data/mine"}})
     assert contract.inputs == ("data/mine",)
-    assert contract.outputs == tuple(f"artifacts/prepare/{name}.jsonl" for name in ("train", "holdout", "val"))
+    assert contract.outputs == tuple(f"artifacts/prepare/{name}" for name in ("train", "holdout", "val"))
     assert contract.metrics == ("artifacts/prepare/metrics.json",)
     assert contract.sections == ("prepare",)
 

@@ -109,7 +109,7 @@ def _compressor(alone: int, after: int | None, seconds: float) -> dict:
 
 def _score(bits_per_byte: float, seconds: float) -> dict:
     return {"bits_per_byte": bits_per_byte, "loss_nats": 2.31 * bits_per_byte, "tokens": 361_022, "bytes": VAL_BYTES,
-            "seconds": seconds, "text_sha256": SHA256["val"]}
+            "raw_bytes": VAL_BYTES, "bytes_counted_on": "raw documents", "seconds": seconds, "text_sha256": SHA256["val"]}
 
 
 @pytest.fixture
@@ -352,7 +352,7 @@ def test_numbers_that_do_not_belong_together_are_announced(tree):
     assert json.loads(tree.run()["metrics.json"])["notices"] == 0
     for file in ("evaluate/sliding/metrics.json", "audit/sliding/certificate.json"):
         tree.files[file]["artifact_sha256"] = "0" * 64
-    tree.files["evaluate/slot/metrics.json"]["bytes"] = 10
+    tree.files["evaluate/slot/metrics.json"]["raw_bytes"] = 10
     tree.files["measure/ema/metrics.json"]["text_sha256"] = "0" * 64
     written = tree.run()
     assert json.loads(written["metrics.json"])["notices"] == 3

@@ -146,7 +146,8 @@ def test_damaged_checkpoint_is_skipped_with_a_line(tmp_path, capsys):
 
 
 def test_two_trainings_of_the_same_parameters_do_not_run_side_by_side(tmp_path):
-    with checkpoints.Folder(tmp_path).locked(), pytest.raises(ValueError, match="already running"), checkpoints.Folder(tmp_path).locked():
+    one, two = checkpoints.Folder(tmp_path), checkpoints.Folder(tmp_path)
+    with one.locked(), pytest.raises(ValueError, match="already being done"), two.locked():
         pass
 
 

@@ -42,7 +42,7 @@ def main(
     submission: Input = "artifacts/package/submission.pyz",
     ledger: Input = "artifacts/evaluate/{variant}/ledger.npy",
     metrics: Input = "artifacts/evaluate/{variant}/metrics.json",
-    documents: Input = "artifacts/prepare/val.jsonl",
+    documents: Input = "artifacts/prepare/val",
     text: Input = "artifacts/tokenize/val",
     certificate: Metrics = "artifacts/audit/{variant}/certificate.json",
     lock: Untracked = "dvc.lock",

@@ -29,17 +29,17 @@ class Settings:
 def main(
     settings: Settings,
     *,
-    train: Input = "artifacts/prepare/train.jsonl",
-    val: Input = "artifacts/prepare/val.jsonl",
+    train: Input = "artifacts/prepare/train",
+    val: Input = "artifacts/prepare/val",
     metrics: Metrics = "artifacts/baseline/metrics.json",
 ) -> None:
     text_baselines.check(settings.compressors)
     require(settings.train_bytes >= 0, f"baseline.train_bytes is {settings.train_bytes}; it must be 0 or more")
-    val_text = "".join(corpus.read(val)).encode()
+    val_text = "".join(corpus.texts(val)).encode()
     require(bool(val_text), f"{val} holds no text; run: dvc repro prepare")
     train_text = b""
     if settings.train_bytes:
-        train_text = text_baselines.last_documents(corpus.read(train), settings.train_bytes)
+        train_text = "".join(corpus.last_texts(train, settings.train_bytes)).encode()
         require(bool(train_text), f"baseline.train_bytes is {settings.train_bytes}, less than the last document of "
                                   f"{train}; raise it, or set it to 0 to leave out the rows after train")
     num_jobs = len(settings.compressors) * (3 if train_text else 1)
@@ -55,7 +55,7 @@ def main(
     stage.write_json(metrics, {
         "val_bytes": len(val_text),
         "train_bytes": len(train_text),
-        "text_sha256": stage.sha256(val),
+        "text_sha256": corpus.facts(val)["sha256"],
         "compressors": {name: table[name] for name in settings.compressors},
     })
 

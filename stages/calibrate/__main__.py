@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from stages.lib import launch, stage, tensors
 from stages.lib.data import tokens
-from stages.lib.data.loader import Batches
+from stages.lib.data.loaders import shuffled
 from stages.lib.quant import hessians
 from stages.lib.stage import Input, Metrics, Output
 from stages.runtime import dequantize
@@ -33,11 +33,11 @@ def main(
     if settings.sequences < 1:
         raise ValueError(f"calibrate.sequences is {settings.sequences}; GPTQ needs at least 1 calibration sequence")
     state, facts = tensors.load(weights)
-    batches = Batches(tokens.read(text, "train").tokens, sequence_length=settings.sequence_length,
-                      batch_tokens=settings.sequence_length, seed=settings.seed, section="calibrate")
+    batches = shuffled.Loader(tokens.read(text, "train").tokens, sequence_length=settings.sequence_length,
+                              batch_tokens=settings.sequence_length, seed=settings.seed, section="calibrate")
     with launch.world("cpu"):
         model = dequantize.build(state, facts["model"])
-        collected = hessians.collect(model, (batches.batch(step)[0] for step in range(settings.sequences)), total=settings.sequences)
+        collected = hessians.collect(model, (batches.batch(step).inputs for step in range(settings.sequences)), total=settings.sequences)
     tensors.save(statistics, collected, facts)
     stage.write_json(metrics, {"tokens": settings.sequences * settings.sequence_length, "matrices": len(collected),
                                "text_sha256": facts["text_sha256"]})

@@ -5,52 +5,18 @@ parameters is never picked up. Written under a temporary name and renamed; the l
 An exclusive lock on the folder keeps an orphan of a killed run and its successor from training side by side.
 """
 
-import contextlib
-import fcntl
-import hashlib
-import json
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from torch import Tensor
 
-from stages.lib import tensors
+from stages.lib import scratch, tensors
+from stages.lib.scratch import key  # noqa: F401 (its users say checkpoints.key)
 
 KEEP = 2
 
 
-def key(*parts) -> str:
-    """16 hex digits that change whenever a part (JSON-able, or a Path whose content counts) changes."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.read_bytes() if isinstance(part, Path) else json.dumps(part, sort_keys=True).encode())
-        digest.update(b"\0")
-    return digest.hexdigest()[:16]
-
-
-class Folder:
+class Folder(scratch.Folder):
     """The checkpoints of one training."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator["Folder"]:
-        """Hold the folder; ValueError if another process has it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "lock", "a+") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                handle.seek(0)
-                raise ValueError(f"the same training is already running (process {handle.read().strip() or 'unknown'}, lock "
-                                 f"{self.path / 'lock'}); wait for it or stop it, its checkpoints will be continued") from None
-            handle.truncate(0)
-            handle.write(str(os.getpid()))
-            handle.flush()
-            yield self
 
     def save(self, step: int, state: dict[str, Tensor], facts: dict) -> None:
         tensors.save(self.path / f"step_{step:09d}.safetensors", state, facts)
@@ -65,9 +31,6 @@ class Folder:
             except ValueError as error:
                 print(f"skipping a damaged checkpoint: {error}")
         return None
-
-    def remove(self) -> None:
-        shutil.rmtree(self.path)
 
     def _files(self) -> list[Path]:
         return sorted(self.path.glob("step_*.safetensors"))

@@ -160,6 +160,12 @@ def atomic(path: Path) -> Iterator[Path]:
         _remove(old)
 
 
+def move(source: Path, path: Path) -> None:
+    """Make the finished file or folder `source` become `path`, which it replaces as a whole."""
+    with atomic(path) as partial:
+        shutil.move(source, partial)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)

@@ -10,7 +10,6 @@ its library offers, without checksums, and the text is one stream: no compressor
 import difflib
 import lzma
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
@@ -71,18 +70,6 @@ def check(names: Iterable[str]) -> None:
     if not names or len(set(names)) < len(names):
         known = ", ".join(COMPRESSORS)
         raise ValueError(f"baseline.compressors is {names}; it takes one or more of {known}, each once")
-
-
-def last_documents(texts: Iterable[str], max_bytes: int) -> bytes:
-    """The longest run of whole documents at the end of `texts` with at most `max_bytes` bytes of UTF-8, joined."""
-    kept: deque[bytes] = deque()
-    size = 0
-    for text in texts:
-        kept.append(text.encode())
-        size += len(kept[-1])
-        while size > max_bytes:
-            size -= len(kept.popleft())
-    return b"".join(kept)
 
 
 def measure(names: Iterable[str], val: bytes, train: bytes, *, workers: int) -> Iterator[tuple[Job, int, float]]:

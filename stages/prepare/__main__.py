@@ -1,27 +1,33 @@
 """Documents -> train, holdout and val, a JSON line per document, and the number of bytes that scores are divided by.
 
-Source `builtin` is the documentation of the installed packages, split by package; `local` is a file or folder of JSON
-lines or plain text, split by document. What is written depends on the settings and the documents alone.
+Source `builtin` is the documentation of the installed packages, split by package. `local` is a file or folder of JSON lines,
+parquet or plain text, or a folder of token shards that somebody has published. `fineweb` gets either from the hub. What is
+written depends on the settings and the documents alone, not on the number of processes (CADDIE_WORKERS, default: all cores).
+Killed at any moment, the same command goes on where it stopped.
 
 The seed of the built-in split is the first of 0, 1, 2, ... that meets a rule about sizes alone, fixed before anything
 was trained: val and holdout have 350 to 600 kB and at least 5 packages each, none of them more than a third of its
 side, and torch is in train.
 """
 
+import functools
 import os
 import sysconfig
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from tqdm import tqdm
 
-from stages.lib import stage
-from stages.lib.data import builtin, local, split
+from stages.lib import parallel, params, stage
+from stages.lib.data import accounting, builtin, corpus, fineweb, local, published, split
 from stages.lib.params import require
-from stages.lib.stage import Input, Metrics, Output
+from stages.lib.scratch import Folder, key
+from stages.lib.stage import Input, Metrics, Output, Untracked
 
-MAX_WORKERS = 8  # 20 seconds of parsing on one core; more processes would spend their time starting
+MAX_WORKERS = 8            # the built-in text is 20 seconds of parsing on one core; more processes would spend their time starting
+FEW_BYTES = 16_000_000     # less input than this is read faster than other processes start
 
 
 @dataclass(frozen=True)
@@ -29,61 +35,142 @@ class Settings:
     """Which documents, at most how many bytes of them, and how they are split."""
 
     SECTION: ClassVar[str] = "prepare"
-    source: Literal["builtin", "local"]
+    source: Literal["builtin", "local", "fineweb"]
     path: str
-    max_bytes: int
+    max_bytes: int | None
+    split: Literal["hash", "first"]
     split_seed: int
     val_fraction: float
     holdout_fraction: float
+    val_documents: int
+    holdout_documents: int
+    fineweb: dict
 
 
 def main(
     settings: Settings,
     *,
     documents: Input = "${prepare.path}",
-    train: Output = "artifacts/prepare/train.jsonl",
-    holdout: Output = "artifacts/prepare/holdout.jsonl",
-    val: Output = "artifacts/prepare/val.jsonl",
+    train: Output = "artifacts/prepare/train",
+    holdout: Output = "artifacts/prepare/holdout",
+    val: Output = "artifacts/prepare/val",
     metrics: Metrics = "artifacts/prepare/metrics.json",
+    scratch: Untracked = "scratch/prepare",
 ) -> None:
-    check(settings)
-    packages = {}
-    if settings.source == "builtin":
-        found, packages = read_builtin()
-    else:
-        found = tqdm(local.documents(documents), "reading", unit=" documents", disable=None)
-    written = split.write(
-        found,
-        {"train": train, "holdout": holdout, "val": val},
-        seed=settings.split_seed,
-        val_fraction=settings.val_fraction,
-        holdout_fraction=settings.holdout_fraction,
-        max_bytes=settings.max_bytes,
-    )
-    if written.empty_documents:
-        print(f"skipped {written.empty_documents:,} empty documents")
-    if written.is_cut:
-        print(f"stopped at prepare.max_bytes = {settings.max_bytes:,}: the documents that follow are not used")
+    source = check(settings)
+    outputs = {"train": train, "holdout": holdout, "val": val}
+    fetched = fineweb.fetch(source) if settings.source == "fineweb" else None
+    shards = _shards(settings, documents, fetched)
+    folder = Folder(Path(scratch) / key(asdict(settings), _inputs(settings, documents, fetched)))
+    facts: dict = {"source": settings.source}
+    with folder.locked():
+        if shards:
+            by_split = _take(settings, shards, folder.path, fetched)
+        else:
+            by_split, notes = _split(settings, documents, fetched, folder.path)
+            facts |= notes
+        for name, output in outputs.items():
+            stage.write_json(folder.path / name / corpus.META, by_split[name])
+            stage.move(folder.path / name, output)
+        folder.remove()
     for name in split.SPLITS:
-        print(f"{name:8}{written.documents[name]:>12,} documents {written.bytes[name]:>16,} bytes")
-    stage.write_json(metrics, {
-        "source": settings.source,
-        "documents": written.documents,
-        "bytes": written.bytes,
-        "sha256": written.sha256,
-        **({"packages": packages} if packages else {}),
-    })
+        print(f"{name:8}{by_split[name]['documents']:>12,} documents {by_split[name]['bytes']:>16,} bytes")
+    for fact in ("documents", "bytes", "sha256"):
+        facts[fact] = {name: by_split[name][fact] for name in split.SPLITS}
+    stage.write_json(metrics, facts)
 
 
-def check(settings: Settings) -> None:
-    """ValueError for settings that no corpus can meet."""
-    require(settings.max_bytes > 0, f"prepare.max_bytes is {settings.max_bytes}; it must be positive")
+def check(settings: Settings) -> fineweb.Source:
+    """ValueError for settings that no corpus can meet; the validated `prepare.fineweb`."""
+    source = params.build(fineweb.Source, settings.fineweb, "prepare.fineweb")
+    require(settings.max_bytes is None or settings.max_bytes > 0,
+            f"prepare.max_bytes is {settings.max_bytes}; it must be positive, or null")
     for name in ("val_fraction", "holdout_fraction"):
         value = getattr(settings, name)
         require(0 < value < 1, f"prepare.{name} is {value}; it must lie between 0 and 1, both excluded")
     total = settings.val_fraction + settings.holdout_fraction
     require(total < 1, f"prepare.val_fraction and prepare.holdout_fraction sum to {total}, which leaves nothing to "
                        "train on; lower one of them")
+    for name in ("val_documents", "holdout_documents"):
+        require(getattr(settings, name) > 0, f"prepare.{name} is {getattr(settings, name)}; it takes a positive number")
+    if settings.source == "fineweb" and source.contents == "documents":
+        require(settings.split == "first" and settings.val_documents == accounting.VAL_DOCUMENTS,
+                f"prepare.source fineweb with the field's document list needs prepare.split first and prepare.val_documents "
+                f"{accounting.VAL_DOCUMENTS:,}, the field's own split: fewer would put val documents into train (#2127)")
+    require(settings.source != "builtin" or settings.split == "hash", "prepare.split first needs documents in a given order, and the "
+            "built-in ones have none; set prepare.split to hash")
+    return source
+
+
+def _shards(settings: Settings, documents: Path, fetched: fineweb.Fetched | None) -> published.Shards | None:
+    if fetched is not None:
+        return published.Shards(fetched.train, fetched.val, fetched.sidecars, fetched.tokenizer) if fetched.contents == "tokens" else None
+    return published.find(documents) if settings.source == "local" else None
+
+
+def _inputs(settings: Settings, documents: Path, fetched: fineweb.Fetched | None) -> list:
+    """What tells one corpus from another without reading it: for finding the work of a killed run again, not for results."""
+    if fetched is not None:
+        return [fetched.revision, sorted(fetched.files)]
+    if settings.source == "builtin":
+        return []
+    found = [documents] if documents.is_file() else sorted(path for path in documents.rglob("*") if path.is_file())
+    return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in found]
+
+
+def _take(settings: Settings, shards: published.Shards, folder: Path, fetched: fineweb.Fetched | None) -> dict[str, dict]:
+    size = sum(path.stat().st_size for path in (*shards.train, *shards.val))
+    with tqdm(total=size, desc="checking shards", unit="B", unit_scale=True, disable=None) as bar:
+        facts = published.take(shards, folder, val_documents=settings.val_documents, holdout_documents=settings.holdout_documents,
+                               progress=bar.update)
+    if fetched is not None:
+        val = facts["val"]
+        accounting.check_val_fingerprint(documents=val["documents"], num_bytes=val["bytes"], tokens=val["tokens"],
+                                         variant=settings.fineweb["variant"], where=settings.fineweb["repository"])
+    return facts
+
+
+def _split(settings: Settings, documents: Path, fetched: fineweb.Fetched | None, folder: Path) -> tuple[dict[str, dict], dict]:
+    rule: split.Hashed | split.First = split.First(settings.val_documents, settings.holdout_documents)
+    if settings.split == "hash":
+        rule = split.Hashed(settings.split_seed, settings.val_fraction, settings.holdout_fraction)
+    packages: dict = {}
+    writer = split.Writer(folder, rule, max_bytes=settings.max_bytes)
+    try:
+        if settings.source == "builtin":
+            found, packages = read_builtin()
+            blocks: Iterator[split.Block] = iter([split.block(found, rule)][writer.blocks:])
+        else:
+            files = list(fetched.documents) if fetched is not None else local.files(documents)
+            blocks = _blocks(files, rule, skip=writer.blocks)
+        while not writer.is_cut and (new := next(blocks, None)):
+            writer.add(new)
+        written = writer.finish()
+    finally:
+        writer.close()
+    if written.empty_documents:
+        print(f"skipped {written.empty_documents:,} empty documents")
+    if written.is_cut:
+        print(f"stopped at prepare.max_bytes = {settings.max_bytes:,}: the documents that follow are not used")
+    if fetched is not None and fetched.contents == "documents":
+        accounting.check_val_fingerprint(documents=written.documents["val"], num_bytes=written.bytes["val"],
+                                         where=settings.fineweb["repository"])
+    for name in split.SPLITS:
+        (folder / name).mkdir(exist_ok=True)
+        os.replace(writer.path(name), folder / name / corpus.DOCUMENTS)
+    return {name: {"contents": "documents", "split": name, "documents": written.documents[name], "bytes": written.bytes[name],
+                   "sha256": written.sha256[name]} for name in split.SPLITS}, {"packages": packages} if packages else {}
+
+
+def _blocks(files: list[Path], rule: split.Hashed | split.First, *, skip: int) -> Iterator[split.Block]:
+    size = sum(file.stat().st_size for file in files)
+    tasks = (task for i, task in enumerate(local.tasks(files)) if i >= skip)
+    processes = parallel.workers() if size > FEW_BYTES else 1
+    work = functools.partial(local.block, rule=rule)
+    with tqdm(desc="reading", unit=" documents", disable=None) as bar:
+        for new in parallel.in_order(work, tasks, processes=processes):
+            bar.update(len(new.sizes))
+            yield new
 
 
 def read_builtin() -> tuple[list[split.Document], dict[str, str]]:
@@ -92,7 +179,7 @@ def read_builtin() -> tuple[list[split.Document], dict[str, str]]:
     if absent:
         print(f"required by the packages but not installed, so not part of the corpus: {', '.join(absent)}")
     sources = builtin.in_order(builtin.sources_of_folder(Path(sysconfig.get_path("stdlib"))) + installed)
-    paragraphs = builtin.extract(sources, workers=min(os.cpu_count() or 1, MAX_WORKERS))
+    paragraphs = builtin.extract(sources, workers=min(parallel.workers(), MAX_WORKERS))
     paragraphs = tqdm(paragraphs, "reading", total=len(sources), unit=" files", disable=None)
     return builtin.documents(sources, paragraphs), builtin.versions_of_all(versions)
 

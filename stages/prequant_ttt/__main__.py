@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from stages.lib import launch, stage, tensors
 from stages.lib.data import tokens
-from stages.lib.data.loader import Batches
+from stages.lib.data.loaders import shuffled
 from stages.lib.params import require
 from stages.lib.stage import Input, Metrics, Output
 from stages.runtime import dequantize
@@ -63,8 +63,8 @@ def main(
 def adapt(state: dict, config: dict, split: tokens.Split, settings: Settings) -> tuple[dict, list[float]]:
     """Adapted copies of the weights, and the loss of each step (nats). Learning rate: cosine per epoch down to its floor."""
     model = dequantize.build({name: weight.clone() for name, weight in state.items()}, config).requires_grad_(True)
-    batches = Batches(split.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens,
-                      seed=settings.seed, section="prequant_ttt")
+    batches = shuffled.Loader(split.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens,
+                              seed=settings.seed, section="prequant_ttt")
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.0)
     steps_per_epoch = max(1, batches.windows_per_epoch // batches.num_rows)
     losses = []
@@ -72,8 +72,8 @@ def adapt(state: dict, config: dict, split: tokens.Split, settings: Settings) ->
         progress = (step // steps_per_epoch) / max(settings.epochs - 1, 1)
         low, high = settings.learning_rate_floor * settings.learning_rate, settings.learning_rate
         optimizer.param_groups[0]["lr"] = low + (high - low) * 0.5 * (1 + math.cos(math.pi * progress))
-        inputs_BT, targets_BT = batches.batch(step)
-        loss = F.cross_entropy(model(inputs_BT).flatten(0, 1), targets_BT.flatten())
+        batch = batches.batch(step)
+        loss = F.cross_entropy(model(batch.inputs).flatten(0, 1), batch.targets.flatten())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if settings.gradient_clip > 0:

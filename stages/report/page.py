@@ -218,7 +218,8 @@ def _training(evidence: Evidence) -> str:
 
 def _text(evidence: Evidence) -> str:
     content = _table(tables.splits(evidence), tables.SPLIT_COLUMNS)
-    content += _facts({"source": tables.phrase(evidence.prepare["source"])})
+    content += _facts({"source": tables.phrase(evidence.prepare["source"]),
+                       "scores divide by the bytes of the": tables.counted_on(evidence)})
     if packages := evidence.prepare.get("packages"):
         names = escape(", ".join(f"{name} {version}" for name, version in packages.items()))
         content += f"<details><summary>{len(packages)} packages it was read from</summary><p>{names}</p></details>"

@@ -23,7 +23,8 @@ After: having read the training text first, as the model has; that is the fair c
 its own program: not the compressor's, and not the artifact's bytes."""
 ABSENT = "-"
 
-SCORED = ("bits_per_byte", "loss_nats", "bytes", "seconds", "text_sha256")
+MEASURED = ("bits_per_byte", "loss_nats", "bytes", "seconds", "text_sha256")
+SCORED = (*MEASURED, "raw_bytes", "bytes_counted_on")
 CODED = ("blob_bytes", "bits_per_weight", "entropy_bits_per_weight", "encode_seconds", "decode_seconds")
 COMPRESSED = ("bytes", "bits_per_byte", "bytes_after_train", "bits_per_byte_after_train", "seconds")
 TRAINED = ("steps", "train_seconds", "tokens_per_second", "loss_nats", "holdout_bits_per_byte", "parameters", "seed",
@@ -65,7 +66,7 @@ def load(
         baseline=_read(baseline, "baseline", ("val_bytes", "train_bytes", "text_sha256", "compressors")),
         train=_read(train_metrics, "train", (*TRAINED, "text_sha256")),
         loss=loss,
-        measure={name: _read(measure / name / "metrics.json", f"measure@{name}", SCORED) for name in STAGES},
+        measure={name: _read(measure / name / "metrics.json", f"measure@{name}", MEASURED) for name in STAGES},
         compress={run: _read(compress / run / "metrics.json", f"compress@{run}",
                              ("codec", "filter", "available", "reason", *CODED)) for run in compress_runs},
         package=_read(package, "package", (*PACKED, "text_sha256")),
@@ -168,7 +169,7 @@ def notices(evidence: Evidence) -> list[str]:
     found = [f"{name} was made from text that prepare does not have now; run: dvc repro {name}"
              for name, metrics in sources.items() if metrics["text_sha256"] not in known]
     counted = {"baseline": evidence.baseline["val_bytes"]}
-    counted |= {f"evaluate@{run}": metrics["bytes"] for run, metrics in evidence.evaluate.items()}
+    counted |= {f"evaluate@{run}": metrics["raw_bytes"] for run, metrics in evidence.evaluate.items()}
     found += [f"{name} counted {count:,} bytes, the val split has {val_bytes:,}: not a score of the whole split"
               for name, count in counted.items() if count != val_bytes]
     shipped = evidence.package["sha256"]
@@ -324,6 +325,11 @@ FORMATS = {
 def cell(value, kind: str) -> str:
     """One value as text; an absent one is a dash."""
     return ABSENT if value is None else FORMATS[kind](value)
+
+
+def counted_on(evidence: Evidence) -> str:
+    """The text whose bytes the scores are divided by."""
+    return ", ".join(sorted({metrics["bytes_counted_on"] for metrics in evidence.evaluate.values()})) or "none"
 
 
 def phrase(value) -> str:

@@ -81,7 +81,7 @@ def _score(arguments: argparse.Namespace, manifest: dict) -> None:
             raise ValueError(f"evaluator {name} does not take these options: {error}") from None
         # A fresh evaluator per stream: nothing learned on one may help on the next.
         ledger = harness.score(evaluator, tokens, keep_rows=arguments.rows, progress=arguments.progress or sys.stderr.isatty())
-        num_bytes = int(tokenizer.byte_counts[np.asarray(tokens[1:], np.int64)].sum())
+        num_bytes = int(tokenizer.byte_counts(tokens)[1:].sum()) if tokenizer.counts_follow_from_ids else None
         if arguments.ledger:
             arguments.ledger.mkdir(parents=True, exist_ok=True)
             rows = {f"row_{target}": row for target, row in sorted(ledger.rows.items())}

@@ -17,11 +17,16 @@ def write(path: Path, values: np.ndarray) -> None:
     values = np.asarray(values)
     if values.size > MAX_TOKENS or (values.size and (values.min() < 0 or values.max() > 65535)):
         raise ValueError(f"{path}: a shard holds at most {MAX_TOKENS} values between 0 and 65535")
-    header = np.zeros(256, "<i4")
-    header[:3] = MAGIC, VERSION, values.size
     with open(path, "wb") as handle:
-        handle.write(header.tobytes())
+        handle.write(header(values.size))
         handle.write(values.astype("<u2").tobytes())
+
+
+def header(num_values: int) -> bytes:
+    """The 1,024 bytes in front of `num_values` values."""
+    words = np.zeros(HEADER_BYTES // 4, "<i4")
+    words[:3] = MAGIC, VERSION, num_values
+    return words.tobytes()
 
 
 def read(path: Path) -> np.ndarray:
@@ -30,30 +35,41 @@ def read(path: Path) -> np.ndarray:
     size = path.stat().st_size
     if size < HEADER_BYTES:
         raise ValueError(f"{path} is {size} bytes long, shorter than a shard's header of {HEADER_BYTES}; make it again")
-    header = np.fromfile(path, "<i4", 256)
-    if header[0] != MAGIC:
-        raise ValueError(f"{path} is not a token shard (magic {header[0]}, expected {MAGIC})")
-    if header[1] != VERSION:
-        raise ValueError(f"{path} has shard version {header[1]}; this program reads version {VERSION}")
-    if header[2] < 0 or size != HEADER_BYTES + 2 * int(header[2]):
-        raise ValueError(f"{path} declares {header[2]} tokens, {HEADER_BYTES + 2 * int(header[2])} bytes, but has {size} bytes; "
+    magic, version, count = (int(word) for word in np.fromfile(path, "<i4", 3))
+    if magic != MAGIC:
+        raise ValueError(f"{path} is not a token shard (magic {magic}, expected {MAGIC}); get it or make it again")
+    if version != VERSION:
+        raise ValueError(f"{path} has shard version {version}, this program reads version {VERSION}; get it in that version")
+    if count < 0 or size != HEADER_BYTES + 2 * count:
+        raise ValueError(f"{path} declares {count} tokens, {HEADER_BYTES + 2 * count} bytes, but has {size} bytes; "
                          "it is truncated or damaged, make it again")
-    if header[2] == 0:
+    if count == 0:
         return np.empty(0, np.uint16)
-    return np.memmap(path, "<u2", "r", HEADER_BYTES, (int(header[2]),))
+    return np.memmap(path, "<u2", "r", HEADER_BYTES, (count,))
+
+
+def token_paths(folder: Path, split: str) -> list[Path]:
+    """The token shards of one split in name order. The sidecars match the same pattern and are left out."""
+    paths = sorted(path for path in Path(folder).glob(f"*_{split}_*.bin") if "_bytes_" not in path.name)
+    if not paths:
+        raise ValueError(f"no token shards *_{split}_*.bin in {folder}; run: dvc repro tokenize")
+    return paths
+
+
+def sidecar_paths(folder: Path, split: str) -> list[Path]:
+    """The byte sidecars of one split in name order."""
+    paths = sorted(Path(folder).glob(f"*_{split}_bytes_*.bin"))
+    if not paths:
+        raise ValueError(f"no byte sidecar *_{split}_bytes_*.bin in {folder}; run: dvc repro tokenize")
+    return paths
 
 
 def read_split(folder: Path, split: str) -> np.ndarray:
-    """All tokens of one split, shards in name order. The sidecars match the same glob and are left out."""
-    paths = sorted(p for p in Path(folder).glob(f"*_{split}_*.bin") if "_bytes_" not in p.name)
-    if not paths:
-        raise ValueError(f"no token shards *_{split}_*.bin in {folder}; run: dvc repro tokenize")
-    return np.concatenate([read(path) for path in paths]) if len(paths) > 1 else read(paths[0])
+    """All tokens of one split."""
+    parts = [read(path) for path in token_paths(folder, split)]
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 def read_sidecar(folder: Path, split: str) -> np.ndarray:
     """Bytes per token of one split, int64, aligned with `read_split`."""
-    paths = sorted(Path(folder).glob(f"*_{split}_bytes_*.bin"))
-    if not paths:
-        raise ValueError(f"no byte sidecar *_{split}_bytes_*.bin in {folder}; run: dvc repro tokenize")
-    return np.concatenate([read(path) for path in paths]).astype(np.int64)
+    return np.concatenate([read(path) for path in sidecar_paths(folder, split)]).astype(np.int64)

@@ -1,59 +1,132 @@
-"""A lossless view of a SentencePiece model: text -> ids -> exactly the same bytes.
+"""The field's tokenizers behind one face: SentencePiece (lossless or as published), with or without CaseOps, and plain bytes.
 
-SentencePiece writes a blank as U+2581, so a literal U+2581 in the text would come back as a blank; here it is coded as its
-three byte pieces. Decoding is a table look-up: the bytes of a text are the concatenation of `piece_bytes[id]`, which is
-also why the bytes per token need no context and their sum over a document is the document's length.
+A tokenizer answers three questions: the ids of a text, the text of some ids, and how many bytes of text each id in a stream
+stands for (the denominator of bits per byte). Which text those bytes belong to is part of its `certificate`:
+
+| model                                   | text -> ids -> text         | bytes are those of                                   |
+|-----------------------------------------|-----------------------------|------------------------------------------------------|
+| identity normalization, or plain bytes  | unchanged                   | the raw document                                     |
+| nmt_nfkc, as the field publishes        | normalized                  | the normalized document                              |
+| either of these with CaseOps            | as above, case restored     | the raw document (nmt_nfkc: what its pieces cover)   |
+
+SentencePiece writes a blank as U+2581, so a literal U+2581 would come back as a blank; a lossless model gets it as its three
+byte pieces instead. CaseOps is recognised by its four operators being pieces.
 """
 
 import functools
 import hashlib
+import json
 
 import numpy as np
 
+from . import caseops, sentencepiece_model
+
 BOS = 1  # ids 0..3 are pad, bos, eos, unk, as in the field's tokenizers
+NUM_SPECIAL = 4
 BLANK = "▁"
+PURE_BYTE = {"tokenizer_type": "pure_byte", "vocab_size": 260,  # the field's fineweb_pure_byte_260.json
+             "config": {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "byte_offset": NUM_SPECIAL, "byte_count": 256}}
 
 
 class Tokenizer:
-    """Wraps the bytes of a SentencePiece model. ValueError if it is not one, or if it cannot be lossless."""
+    """Wraps the bytes of a SentencePiece model or of the pure-byte JSON file. ValueError if it is neither, or cannot be counted."""
 
     def __init__(self, model: bytes):
-        import sentencepiece
-
         self.sha256 = hashlib.sha256(model).hexdigest()
-        self.processor = sentencepiece.SentencePieceProcessor()
-        try:
-            self.processor.LoadFromSerializedProto(model)
-        except (RuntimeError, OSError):
-            raise ValueError("the tokenizer file is not a SentencePiece model; make it with: dvc repro vocabulary") from None
-        if self.processor.bos_id() != BOS or any(self.processor.PieceToId(f"<0x{b:02X}>") == self.processor.unk_id() for b in range(256)):
-            raise ValueError("the tokenizer lacks the 256 byte pieces or has another BOS id than 1; "
-                             "train it with byte fallback: dvc repro vocabulary")
+        self.processor = None
+        if model.lstrip()[:1] == b"{":
+            _check_pure_byte(model)
+            self.settings = sentencepiece_model.Settings("identity", False, ())
+        else:
+            self.processor = load_processor(model)
+            self.settings = sentencepiece_model.settings(model)
+        operators = [self.processor.PieceToId(char) for char in caseops.OPERATORS] if self.processor else [NUM_SPECIAL - 1]
+        self.operators = tuple(operators) if NUM_SPECIAL - 1 not in operators else ()
 
     @property
     def vocabulary_size(self) -> int:
-        return self.processor.GetPieceSize()
+        return self.processor.GetPieceSize() if self.processor else PURE_BYTE["vocab_size"]
+
+    @property
+    def is_lossless(self) -> bool:
+        """Does every text come back byte for byte?"""
+        return not self.settings.lossy_because
+
+    @property
+    def has_caseops(self) -> bool:
+        return bool(self.operators)
+
+    @property
+    def counts_follow_from_ids(self) -> bool:
+        """False for CaseOps over nmt_nfkc: raw bytes per piece need the raw text, so only the sidecar has them."""
+        return self.is_lossless or not self.has_caseops
+
+    def certificate(self) -> dict:
+        """What a reviewer asks first: is it lossless, why not, and the bytes of which text does the score divide by."""
+        counted = "raw documents" if self.is_lossless else "normalized documents"
+        if self.has_caseops and not self.is_lossless:
+            counted = "raw documents, without the blanks that normalization removes at their ends"
+        return {
+            "kind": "sentencepiece" if self.processor else "bytes", "vocabulary_size": self.vocabulary_size, "sha256": self.sha256,
+            "lossless": self.is_lossless, "lossy_because": list(self.settings.lossy_because), "bytes_counted_on": counted,
+            "normalization": self.settings.normalization, "transform": "lossless_caps_caseops_v1" if self.has_caseops else "none"}
 
     @functools.cached_property
     def piece_bytes(self) -> list[bytes]:
-        """The text bytes that each id stands for; empty for control pieces such as BOS."""
+        """The text bytes that each id writes; empty for control pieces such as BOS. CaseOps operators write themselves."""
+        if not self.processor:
+            return [b""] * NUM_SPECIAL + [bytes([value]) for value in range(256)]
         table = []
         for piece in range(self.vocabulary_size):
             if self.processor.IsByte(piece):
                 table.append(bytes([int(self.processor.IdToPiece(piece)[1:-1], 16)]))
-            elif self.processor.IsControl(piece) or self.processor.IsUnknown(piece) or self.processor.IsUnused(piece):
-                table.append(b"")
             else:
-                table.append(self.processor.IdToPiece(piece).replace(BLANK, " ").encode())
+                table.append(b"" if self._is_boundary(piece) else self.processor.IdToPiece(piece).replace(BLANK, " ").encode())
         return table
 
     @functools.cached_property
-    def byte_counts(self) -> np.ndarray:
-        """Bytes per id, int64 (V,)."""
-        return np.array([len(piece) for piece in self.piece_bytes], np.int64)
+    def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The field's look-up tables over ids: bytes without one leading blank (int64), has a leading blank, is a boundary."""
+        sizes = np.array([len(piece) for piece in self.piece_bytes], np.int64)
+        lead = np.zeros(len(sizes), bool)
+        boundary = np.array([self._is_boundary(piece) for piece in range(len(sizes))], bool)
+        if self.processor:
+            lead[:] = [not boundary[i] and self.processor.IdToPiece(i).startswith(BLANK) for i in range(len(sizes))]
+        return sizes - lead, lead, boundary
+
+    def byte_counts(self, tokens: np.ndarray) -> np.ndarray:
+        """Bytes of text that each token of a stream stands for, int64 (N,). The stream starts with a BOS.
+
+        bytes[y] + (leading_blank[y] and not boundary[x]), x the token before y: the field's rule, where a document starts
+        without a blank. A lossless tokenizer keeps that blank, so there every one counts. With CaseOps an operator counts 0,
+        and its 3 bytes only where an ESC operator makes it a character of the document.
+        """
+        tokens = np.asarray(tokens)
+        without_blank, lead, boundary = self.tables
+        counts = without_blank[tokens] + lead[tokens]
+        if not self.is_lossless and len(tokens):
+            counts[1:] -= lead[tokens[1:]] & boundary[tokens[:-1]]
+            counts[0] -= lead[tokens[0]]
+        if self.has_caseops:
+            counts[np.isin(tokens, self.operators)] = 0
+            marker = -1
+            for escape in np.flatnonzero(tokens[:-1] == self.operators[caseops.OPERATORS.index(caseops.ESC)]):
+                if escape != marker + 1 or marker < 0:
+                    marker = escape
+                    if tokens[escape + 1] in self.operators:
+                        counts[escape + 1] = len(caseops.ESC.encode())
+                else:
+                    marker = -1  # this ESC is the character that the one before it escapes
+        return counts
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of one text, without BOS."""
+        """Token ids of one text, without BOS: for a published tokenizer exactly SentencePiece's own."""
+        if not self.processor:
+            return [value + NUM_SPECIAL for value in text.encode()]
+        if self.has_caseops:
+            text = caseops.encode(text)
+        if not self.is_lossless:
+            return self.processor.EncodeAsIds(text)
         ids: list[int] = []
         blank = [self.processor.PieceToId(f"<0x{byte:02X}>") for byte in BLANK.encode()]
         for i, part in enumerate(text.split(BLANK)):
@@ -62,5 +135,44 @@ class Tokenizer:
         return ids
 
     def decode(self, ids) -> bytes:
-        """The exact bytes that `ids` stand for."""
-        return b"".join(map(self.piece_bytes.__getitem__, ids))
+        """The bytes that `ids` stand for: the exact document if the tokenizer is lossless, else the normalized one."""
+        written = b"".join(map(self.piece_bytes.__getitem__, ids))
+        if not self.has_caseops:
+            return written
+        # surrogateescape: ids that a model makes up need not be valid UTF-8
+        text = written.decode(errors="surrogateescape")
+        return (caseops.decode if self.is_lossless else caseops.decode_leniently)(text).encode(errors="surrogateescape")
+
+    def _is_boundary(self, piece: int) -> bool:
+        if not self.processor:
+            return piece < NUM_SPECIAL
+        return self.processor.IsControl(piece) or self.processor.IsUnknown(piece) or self.processor.IsUnused(piece)
+
+
+def load_processor(model: bytes):
+    """A SentencePieceProcessor of `model`. ValueError if it is none, or lacks what counting bytes needs."""
+    import sentencepiece
+
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(model)
+    except (RuntimeError, OSError):
+        raise ValueError("the tokenizer file is not a SentencePiece model; make it with: dvc repro vocabulary") from None
+    unknown = processor.unk_id()
+    if processor.bos_id() != BOS or any(processor.PieceToId(f"<0x{byte:02X}>") == unknown for byte in range(256)):
+        raise ValueError("the tokenizer lacks the 256 byte pieces or has another BOS id than 1; "
+                         "train it with byte fallback: dvc repro vocabulary")
+    if processor.PieceToId(BLANK) == unknown:
+        raise ValueError("the tokenizer has no standalone U+2581 piece, so that a blank becomes three byte pieces and would count as 3 "
+                         "bytes (#897); train it on text with blanks: dvc repro vocabulary")
+    return processor
+
+
+def _check_pure_byte(model: bytes) -> None:
+    try:
+        content = json.loads(model)
+    except ValueError:
+        content = None
+    if content != PURE_BYTE:
+        raise ValueError("the tokenizer file is JSON but not the field's pure-byte tokenizer (260 ids, byte b is id 4 + b); "
+                         "make it with vocabulary.source: bytes")

@@ -1,20 +1,30 @@
-"""Encode one split into token shards and a byte sidecar, in the field's format.
+"""Encode one split into token shards and, for holdout and val, a byte sidecar, in the field's format.
 
-Every document becomes BOS + its ids, no EOS. Each document is decoded again and compared, so the byte counts are exact:
-the sidecar's sum is the size of the raw documents. One node per split: nothing trained on can have read the val text.
+Every document becomes BOS + its ids, no EOS. Its bytes are counted three times, on the text, per token and from the pieces; the
+first document that disagrees ends the stage. Shards that were published are taken as they are and counted the same way. All
+cores work (CADDIE_WORKERS changes that, and not the result); killed at any moment, the same command goes on where it
+stopped. One node per split: nothing trained on can have read the val text.
+
+    python -m stages.tokenize --inspect SHARD.bin       tokens, documents, bytes, and the first lines as text
 """
 
-from dataclasses import dataclass
+import os
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from tqdm import tqdm
 
 from stages.lib import stage
-from stages.lib.data import corpus
-from stages.lib.stage import Input, Output, Variant
+from stages.lib.data import corpus, published, sharding
+from stages.lib.scratch import Folder, key
+from stages.lib.stage import Input, Output, Untracked, Variant
 from stages.runtime import shards
-from stages.runtime.tokenizer import BOS, Tokenizer
+from stages.runtime.tokenizer import Tokenizer
+from stages.tokenize import inspect
 
 
 @dataclass(frozen=True)
@@ -27,40 +37,73 @@ def main(
     split: Variant,
     settings: Settings,
     *,
-    documents: Input = "artifacts/prepare/{variant}.jsonl",
+    documents: Input = "artifacts/prepare/{variant}",
     model: Input = "artifacts/vocabulary/tokenizer.model",
     folder: Output = "artifacts/tokenize/{variant}",
+    scratch: Untracked = "scratch/tokenize",
 ) -> None:
     if settings.shard_tokens < 1:
         raise ValueError(f"tokenize.shard_tokens is {settings.shard_tokens}; it takes a positive number of tokens")
-    tokenizer = Tokenizer(model.read_bytes())
-    parts, num_documents, num_bytes = [], 0, 0
-    for text in tqdm(corpus.read(documents), desc=f"tokenize {split}", unit=" documents", mininterval=1.0):
-        ids, raw = tokenizer.encode(text), text.encode()
-        if tokenizer.decode(ids) != raw:
-            raise ValueError(f"document {num_documents + 1} of {documents} does not survive encoding; "
-                             "the tokenizer is not lossless, train it again: dvc repro vocabulary")
-        parts.append(np.array([BOS, *ids], np.uint16))
-        num_documents, num_bytes = num_documents + 1, num_bytes + len(raw)
-    if not parts:
+    prepared, tokenizer = corpus.facts(documents), Tokenizer(model.read_bytes())
+    work = Folder(Path(scratch) / key(split, asdict(settings), prepared["sha256"], tokenizer.sha256))
+    with work.locked():
+        if prepared["contents"] == "tokens":
+            totals = _take(split, documents, prepared, tokenizer, work.path / split)
+        else:
+            totals = _encode(split, documents, prepared, model, work.path / split, settings.shard_tokens)
+        stage.write_json(work.path / split / "meta.json", {
+            "split": split, "tokens": totals.tokens, "bytes": totals.sidecar, "raw_bytes": totals.raw, "documents": totals.documents,
+            "vocabulary_size": tokenizer.vocabulary_size, "tokenizer_sha256": tokenizer.sha256, "text_sha256": prepared["sha256"],
+            "counts": {"text": totals.text, "sidecar": totals.sidecar, "pieces": totals.pieces}, "certificate": tokenizer.certificate()})
+        stage.move(work.path / split, folder)
+        work.remove()
+    print(f"{split}: {totals.documents:,} documents, {totals.sidecar:,} bytes, {totals.tokens:,} tokens, "
+          f"{totals.sidecar / max(1, totals.tokens - totals.documents):.3f} bytes per token")
+
+
+def _encode(split: str, documents: Path, prepared: dict, model: Path, folder: Path, shard_tokens: int) -> sharding.Totals:
+    path = documents / corpus.DOCUMENTS
+    if not prepared["documents"]:
         raise ValueError(f"{documents} has no documents; change the split or give more text (prepare in params.yaml)")
-    tokens = np.concatenate(parts)
-    byte_counts = tokenizer.byte_counts[tokens]
-    if int(byte_counts.sum()) != num_bytes:
-        raise AssertionError(f"the sidecar sums to {byte_counts.sum()} bytes, the documents have {num_bytes}")
-    with stage.atomic(folder) as partial:
-        partial.mkdir()
-        for i, start in enumerate(range(0, len(tokens), settings.shard_tokens)):
-            span = slice(start, start + settings.shard_tokens)
-            shards.write(partial / f"fineweb_{split}_{i:06d}.bin", tokens[span])
-            shards.write(partial / f"fineweb_{split}_bytes_{i:06d}.bin", byte_counts[span])
-        stage.write_json(partial / "meta.json", {
-            "split": split, "tokens": len(tokens), "bytes": num_bytes, "documents": num_documents,
-            "vocabulary_size": tokenizer.vocabulary_size, "tokenizer_sha256": tokenizer.sha256,
-            "text_sha256": stage.sha256(documents)})
-    print(f"{split}: {num_documents} documents, {num_bytes} bytes, {len(tokens)} tokens, "
-          f"{num_bytes / (len(tokens) - num_documents):.3f} bytes per token")
+    with tqdm(total=path.stat().st_size, desc=f"tokenize {split}", unit="B", unit_scale=True, mininterval=1.0, disable=None) as bar:
+        totals = sharding.write(folder, documents, split, model=model.read_bytes(), shard_tokens=shard_tokens, sidecar=split != "train",
+                                progress=bar.update)
+    if (totals.documents, totals.raw) != (prepared["documents"], prepared["bytes"]) or stage.sha256(path) != prepared["sha256"]:
+        raise ValueError(f"{path} has {totals.documents:,} documents and {totals.raw:,} bytes, prepare wrote {prepared['documents']:,} and "
+                         f"{prepared['bytes']:,}; it was changed since: dvc repro prepare")
+    return totals
+
+
+def _take(split: str, documents: Path, prepared: dict, tokenizer: Tokenizer, folder: Path) -> sharding.Totals:
+    if prepared["tokenizer_sha256"] != tokenizer.sha256:
+        raise ValueError("the shards that prepare took over were made with another tokenizer than artifacts/vocabulary has; set "
+                         "vocabulary.source to shards")
+    folder.mkdir(exist_ok=True)
+    for path in sorted(documents.glob("*.bin")):
+        (folder / path.name).unlink(missing_ok=True)
+        try:
+            os.link(path, folder / path.name)  # the same bytes twice would cost 16 GB for a full export
+        except OSError:
+            shutil.copyfile(path, folder / path.name)
+    num_bytes = prepared["bytes"]
+    pieces = 0
+    if split != "train":
+        if not any(folder.glob(f"*_{split}_bytes_*.bin")):
+            _write_sidecars(split, folder, tokenizer)
+        num_bytes, pieces = published.check_split(tokenizer, folder, split)
+    return sharding.Totals(prepared["documents"], prepared["tokens"], num_bytes, num_bytes, num_bytes, pieces)
+
+
+def _write_sidecars(split: str, folder: Path, tokenizer: Tokenizer) -> None:
+    before = np.array([1], np.uint16)  # a count may depend on the token before
+    for i, path in enumerate(shards.token_paths(folder, split)):
+        tokens = np.concatenate((before, shards.read(path)))
+        shards.write(folder / f"fineweb_{split}_bytes_{i:06d}.bin", tokenizer.byte_counts(tokens)[1:])
+        before = tokens[-1:]
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    if "--inspect" in sys.argv[1:]:
+        inspect.command(sys.argv[1:])
+    else:
+        stage.run(main)

@@ -16,18 +16,21 @@ import torch
 
 from stages.lib import checkpoints, closure, launch, scoring, stage, tensors
 from stages.lib.data import tokens
-from stages.lib.data.loader import Batches
+from stages.lib.data.loaders import coprime, packed, sequential, shuffled
 from stages.lib.params import require
 from stages.lib.stage import Input, Metrics, Output, Plot, Untracked
 from stages.runtime.model.config import ModelConfig
 from stages.runtime.model.gpt import GPT, initialise
 from stages.train import loop
 
+LOADERS = {"sequential": sequential, "coprime": coprime, "shuffled": shuffled, "packed": packed}  # imported: DVC sees their code
+
 
 @dataclass(frozen=True)
 class Settings(loop.Optimization):
     SECTION: ClassVar[str] = "train"
     seed: int
+    loader: Literal["shuffled", "sequential", "coprime", "packed"]
     batch_tokens: int
     averages: tuple[float, ...]
     device: Literal["auto", "cpu", "cuda"]
@@ -66,8 +69,8 @@ def main(
     check(settings)
     text, holdout = tokens.read(train_tokens, "train"), tokens.read(holdout_tokens, "holdout", sidecar=True)
     config = ModelConfig(vocabulary_size=text.vocabulary_size, **asdict(architecture))
-    batches = Batches(text.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens, seed=settings.seed,
-                      section="train")
+    batches = LOADERS[settings.loader].Loader(text.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens,
+                                              seed=settings.seed, section="train")
     batches.check_processes(settings.processes)
     launch.relaunch(settings.processes, "stages.train")  # after the checks: one sentence from one process
     with launch.world(settings.device, threads=settings.threads) as world:
@@ -78,7 +81,7 @@ def main(
         folder = checkpoints.Folder(scratch / _key(settings, config, text, holdout, world))
         with folder.locked() if world.is_main else contextlib.nullcontext():
             if saved := folder.latest():
-                loop.restore(run, *saved)
+                loop.restore(run, batches, *saved)
             if world.is_main:
                 print(f"{num_parameters(model):,} parameters on {world.device.type} ({'bf16' if autocast else 'fp32'}, "
                       f"{world.size} processes), from step {run.step}", file=sys.stderr)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from stages.lib import checkpoints, launch, scoring
 from stages.lib.averages import Averages
-from stages.lib.data.loader import Batches
+from stages.lib.data.loaders import base
 from stages.lib.data.tokens import Split
 from stages.lib.optim.muon import Muon
 from stages.runtime.model import gpt
@@ -78,7 +78,7 @@ def start(model: gpt.GPT, settings: Optimization, decays: tuple[float, ...]) -> 
     return Run(model, [muon, adam], Averages(model, decays))
 
 
-def train(run: Run, batches: Batches, holdout: Split, settings: Optimization, *, world: launch.World, autocast: bool,
+def train(run: Run, batches: base.Loader, holdout: Split, settings: Optimization, *, world: launch.World, autocast: bool,
           folder: checkpoints.Folder | None) -> None:
     """Bring `run` to the end of its budget, in place. Raises ValueError when the loss stops being a number."""
     model, clock, saved = run.model, time.perf_counter(), time.perf_counter()
@@ -96,11 +96,11 @@ def train(run: Run, batches: Batches, holdout: Split, settings: Optimization, *,
             row["holdout_bits_per_byte"] = scoring.chunked(
                 model, holdout, window=settings.sequence_length, max_targets=HOLDOUT_TARGETS).bits_per_byte
         run.curve.append(row)
-        speed = run.step * batches.num_rows * batches.length / run.seconds
+        speed = run.step * batches.batch_tokens / run.seconds
         bar.set_postfix(loss=f"{loss:.3f}", tokens_per_second=f"{speed:.0f}", refresh=False)
         bar.update(1)
         if folder and world.is_main and not last and time.perf_counter() - saved > settings.checkpoint_seconds:
-            folder.save(run.step, state(run), {"step": run.step, "seconds": run.seconds, "curve": run.curve})
+            folder.save(run.step, state(run), {"step": run.step, "seconds": run.seconds, "curve": run.curve, "loader": batches.state()})
             saved = time.perf_counter()
         clock = time.perf_counter()  # measuring and saving are not training
     bar.close()
@@ -115,11 +115,11 @@ def _spent(run: Run, settings: Optimization, world: launch.World) -> bool:
     return spent
 
 
-def _step(run: Run, batches: Batches, settings: Optimization, rate: float, world: launch.World, autocast: bool) -> float:
-    inputs_BT, targets_BT = (part.to(world.device) for part in batches.batch(run.step, rank=world.rank, world_size=world.size))
+def _step(run: Run, batches: base.Loader, settings: Optimization, rate: float, world: launch.World, autocast: bool) -> float:
+    batch = batches.batch(run.step, rank=world.rank, world_size=world.size).to(world.device)
     with torch.autocast(world.device.type, torch.bfloat16, enabled=autocast):
-        logits_BTV = run.model(inputs_BT)
-    loss = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())
+        logits_BTV = run.model(batch.inputs, batch.cu_seqlens, batch.max_seqlen)
+    loss = F.cross_entropy(logits_BTV.flatten(0, 1), batch.targets.flatten())
     run.model.zero_grad(set_to_none=True)
     loss.backward()
     launch.average_gradients(run.model, world)
@@ -156,8 +156,9 @@ def state(run: Run) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def restore(run: Run, saved: dict[str, Tensor], facts: dict) -> None:
-    """Continue from a checkpoint: `run` is as it was after `facts["step"]` steps, bit for bit."""
+def restore(run: Run, batches: base.Loader, saved: dict[str, Tensor], facts: dict) -> None:
+    """Continue from a checkpoint: `run` and `batches` are as they were after `facts["step"]` steps, bit for bit."""
+    batches.restore(facts["loader"])
     parameters = dict(run.model.named_parameters())
     owner = {id(weight): optimizer for optimizer in run.optimizers for group in optimizer.param_groups for weight in group["params"]}
     for key, tensor in saved.items():

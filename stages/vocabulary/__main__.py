@@ -1,41 +1,75 @@
-"""Train the tokenizer: SentencePiece BPE with byte fallback, on the train split only.
+"""The tokenizer: trained on the train split only, taken from a file, or the field's 260 bytes; and its certificate.
 
-Lossless settings: identity normalization, no added or removed blanks, so that decode(encode(text)) == text.
+source: bpe     SentencePiece BPE with byte fallback. `normalization: identity` keeps every text, decode(encode(text)) == text;
+                `nmt_nfkc` is the field's own setting, which replaces characters and merges blanks.
+        bytes   4 special ids and the 256 bytes
+        file    vocabulary.path, such as the field's fineweb_1024_bpe.model
+        shards  the one that came with the token shards of prepare
+
+`transform: caseops` writes the case of words as operators in front of them (runtime/caseops.py), which become pieces.
 """
 
+import json
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Literal
 
 from stages.lib import stage
 from stages.lib.data import corpus, sentencepiece_training
 from stages.lib.stage import Input, Metrics, Output
-from stages.runtime.tokenizer import Tokenizer
+from stages.runtime.tokenizer import PURE_BYTE, Tokenizer
 
 
 @dataclass(frozen=True)
 class Settings:
     SECTION: ClassVar[str] = "vocabulary"
+    source: Literal["bpe", "bytes", "file", "shards"]
+    path: str
     size: int
+    normalization: Literal["identity", "nmt_nfkc"]
+    transform: Literal["none", "caseops"]
     character_coverage: float
-    sample_bytes: int
+    sample_bytes: int | None
+    sample_documents: int | None
 
 
 def main(
     settings: Settings,
     *,
-    documents: Input = "artifacts/prepare/train.jsonl",
+    file: Input = "${vocabulary.path}",
+    documents: Input = "artifacts/prepare/train",
     model: Output = "artifacts/vocabulary/tokenizer.model",
     metrics: Metrics = "artifacts/vocabulary/metrics.json",
 ) -> None:
-    trained = sentencepiece_training.train(
-        corpus.read(documents), size=settings.size, character_coverage=settings.character_coverage,
-        sample_bytes=settings.sample_bytes)
-    tokenizer = Tokenizer(trained)
+    content = _model(settings, file, documents)
+    tokenizer = Tokenizer(content)
     with stage.atomic(model) as partial:
-        partial.write_bytes(trained)
-    stage.write_json(metrics, {"vocabulary_size": tokenizer.vocabulary_size, "tokenizer_bytes": len(trained),
-                               "tokenizer_sha256": tokenizer.sha256, "text_sha256": stage.sha256(documents)})
-    print(f"vocabulary of {tokenizer.vocabulary_size} pieces, {len(trained)} bytes")
+        partial.write_bytes(content)
+    stage.write_json(metrics, {"vocabulary_size": tokenizer.vocabulary_size, "tokenizer_bytes": len(content),
+                               "tokenizer_sha256": tokenizer.sha256, "text_sha256": corpus.facts(documents)["sha256"],
+                               "certificate": tokenizer.certificate()})
+    print(f"vocabulary of {tokenizer.vocabulary_size} pieces, {len(content)} bytes, "
+          + ("lossless" if tokenizer.is_lossless else f"not lossless: {'; '.join(tokenizer.settings.lossy_because)}"))
+
+
+def _model(settings: Settings, file: Path, documents: Path) -> bytes:
+    tokenized = corpus.facts(documents)["contents"] == "tokens"
+    if tokenized != (settings.source == "shards"):
+        wrong = "token shards, so the tokenizer is theirs: set" if tokenized else "documents and no token shards: do not set"
+        raise ValueError(f"prepare gave {wrong} vocabulary.source to shards")
+    if settings.source == "shards":
+        return (documents / corpus.TOKENIZER).read_bytes()
+    if settings.source == "file":
+        if not file.is_file():
+            raise ValueError(f"vocabulary.path {file} is not a file; give the .model file of a tokenizer, or set vocabulary.source to bpe")
+        return file.read_bytes()
+    if settings.source == "bytes":
+        if settings.transform != "none":
+            raise ValueError("vocabulary.transform caseops needs pieces for its operators, vocabulary.source bytes has none; choose one")
+        return json.dumps(PURE_BYTE, indent=2, sort_keys=True).encode() + b"\n"
+    return sentencepiece_training.train(
+        corpus.texts(documents), size=settings.size, character_coverage=settings.character_coverage, sample_bytes=settings.sample_bytes,
+        sample_documents=settings.sample_documents, normalization=settings.normalization, caseops_transform=settings.transform == "caseops")
 
 
 if __name__ == "__main__":

@@ -1,41 +1,60 @@
-"""The score is divided by the bytes of the raw documents, over all of them, each target once.
+"""The score is divided by the bytes of the documents, over all of them, each target once.
 
-Three counts must agree: UTF-8 bytes of the raw documents, the sidecar's sum, and the metrics. The tokens of each document,
-decoded with the artifact's own tokenizer, must be its text. One finite ledger entry per target; the reported bits per byte
-must follow from them.
+Every document is encoded again with the artifact's own tokenizer: its ids must be those of the shards, its bytes those of
+the sidecar, and, where the tokenizer is lossless, its ids must decode to it. Of published token shards there are no documents:
+their ids are decoded and counted. One finite ledger entry per target; the reported bits per byte must follow from them.
 """
 
 import math
+from itertools import zip_longest
 
 import numpy as np
 
 from stages.audit.evidence import Evidence, Verdict
 from stages.lib import artifact
-from stages.lib.data import corpus
-from stages.runtime.tokenizer import BOS, Tokenizer
+from stages.lib.data import accounting, corpus
+from stages.lib.data.encoder import Encoder
+from stages.runtime.tokenizer import BOS
 
 
 def check(evidence: Evidence) -> Verdict:
-    texts = [text.encode() for text in corpus.read(evidence.documents)]
-    tokens = np.asarray(evidence.text.tokens)
-    starts = np.flatnonzero(tokens == BOS)
-    counted = np.add.reduceat(evidence.text.byte_counts, starts).tolist() if len(starts) else []
-    tokenizer = Tokenizer(artifact.read(evidence.submission, "tokenizer.model"))
-    decoded = [tokenizer.decode(ids[1:]) for ids in np.split(tokens, starts[1:])] if len(starts) else []
-    num_bytes = sum(map(len, texts))
-    recomputed = float(evidence.nats.sum()) / math.log(2) / num_bytes
+    encoder = Encoder(artifact.read(evidence.submission, "tokenizer.model"))
+    tokenizer = encoder.tokenizer
+    tokens, counts = np.asarray(evidence.text.tokens), evidence.text.byte_counts
+    edges = [*np.flatnonzero(tokens == BOS).tolist(), len(tokens)]
+    has_text = corpus.facts(evidence.documents)["contents"] == "documents"
+    raw = text_bytes = documents = 0
+    first: dict[str, int | None] = {"length": None, "text": None}
+    texts = corpus.texts(evidence.documents) if has_text else (None for _ in edges[1:])
+    for number, (text, start, end) in enumerate(zip_longest(texts, edges[:-1], edges[1:])):
+        documents = number + 1
+        if start is None or (has_text and text is None):  # more documents than in the shards, or fewer
+            first = {name: number if found is None else found for name, found in first.items()}
+            break
+        ids, counted = tokens[start:end], counts[start:end]
+        if has_text:
+            expected = encoder.encode(text)
+            same_bytes = int(counted.sum()) == expected.text_bytes and np.array_equal(counted, expected.byte_counts)
+            same_text = np.array_equal(ids, expected.ids)
+            if tokenizer.is_lossless:
+                same_text = same_text and tokenizer.decode(ids[1:].tolist()) == text.encode()
+            raw, text_bytes = raw + len(text.encode()), text_bytes + expected.text_bytes
+        else:
+            same_text = True
+            same_bytes = not tokenizer.counts_follow_from_ids or np.array_equal(counted, tokenizer.byte_counts(ids))
+            text_bytes += int(counted.sum())
+            raw = text_bytes
+        first["length"] = number if not same_bytes and first["length"] is None else first["length"]
+        first["text"] = number if not same_text and first["text"] is None else first["text"]
+    recomputed = float(evidence.nats.sum()) / math.log(2) / max(1, text_bytes)
     facts = {
-        "raw_bytes": num_bytes, "sidecar_bytes": int(evidence.text.byte_counts.sum()), "reported_bytes": evidence.metrics["bytes"],
-        "documents": len(texts), "targets": len(tokens) - 1, "scored": len(evidence.nats),
-        "first_document_of_other_length": _first_difference(map(len, texts), counted),
-        "first_document_of_other_text": _first_difference(texts, decoded),
+        "raw_bytes": raw, "text_bytes": text_bytes, "sidecar_bytes": int(counts.sum()), "reported_bytes": evidence.metrics["bytes"],
+        "piece_table_bytes": accounting.piece_total(tokenizer, tokens), "tokenizer": tokenizer.certificate(),
+        "documents": documents, "targets": len(tokens) - 1, "scored": len(evidence.nats),
+        "first_document_of_other_length": first["length"], "first_document_of_other_text": first["text"],
         "reported_bits_per_byte": evidence.metrics["bits_per_byte"], "recomputed_bits_per_byte": recomputed}
-    ok = (facts["raw_bytes"] == facts["sidecar_bytes"] == facts["reported_bytes"] and len(texts) == len(counted)
-          and facts["first_document_of_other_length"] is None and facts["first_document_of_other_text"] is None
+    ok = (facts["text_bytes"] == facts["sidecar_bytes"] == facts["reported_bytes"] and edges[0] == 0
+          and first == {"length": None, "text": None}
           and facts["targets"] == facts["scored"] == evidence.metrics["tokens"] and bool(np.isfinite(evidence.nats).all())
           and abs(recomputed - evidence.metrics["bits_per_byte"]) < 1e-9)
     return Verdict("pass" if ok else "fail", facts)
-
-
-def _first_difference(left, right) -> int | None:
-    return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), None)

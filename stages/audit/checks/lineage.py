@@ -13,7 +13,7 @@ import yaml
 from stages.audit.evidence import Evidence, Verdict
 from stages.lib import stage
 
-VAL = ("artifacts/prepare/val.jsonl", "artifacts/tokenize/val")
+VAL = ("artifacts/prepare/val", "artifacts/tokenize/val")
 ROOT_STAGE = "prepare"
 
 

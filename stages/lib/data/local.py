@@ -1,9 +1,11 @@
-"""Documents from a file or a folder of this machine: JSON lines with a `text` field, or plain text, one per file.
+"""Documents from a file or a folder of this machine: JSON lines or parquet with a `text` field, or plain text, one per file.
 
-Suffixes: .jsonl, and .txt .md .rst, each also with .gz, .xz or .zst behind it. A folder is walked in sorted order;
-its own README, and files and folders whose name starts with a dot, are not part of it. Compressed files are read as a
-stream; only one document is held. A byte order mark at the start of a file is not text and is dropped; all else is
-kept byte for byte, line ends included.
+Suffixes: .jsonl, and .txt .md .rst, each also with .gz, .xz or .zst behind it, and .parquet. A folder is walked in sorted
+order; its own README, and files and folders whose name starts with a dot, are not part of it. A byte order mark at the
+start of a file is not text and is dropped; all else is kept byte for byte, line ends included.
+
+Reading is cut into `tasks` of a few MB, in order, which may be parsed in other processes; compressed files are read as a
+stream, and no more than the tasks under way is held.
 """
 
 import codecs
@@ -17,28 +19,85 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
+from stages.lib.data import split
 from stages.lib.data.split import Document
 
 LINES = ".jsonl"
 TEXT = (".txt", ".md", ".rst")
+PARQUET = ".parquet"
 COMPRESSED = (".gz", ".xz", ".zst")
 AN_OBJECT = 'each line must be an object such as {"text": "..."}'
 README = re.compile(r"readme(\.|$)", re.IGNORECASE)
 MAX_LINE_BYTES = 1 << 28   # a longer line is no document but a file without line ends
 ZSTD_READ_BYTES = 1 << 13  # one read may produce some 30,000 times as much
+TASK_BYTES = 1 << 22
+
+
+class Lines(NamedTuple):
+    """Complete lines of a .jsonl file; `number` is that of the first, `offset` its place in the decompressed file."""
+
+    file: Path
+    number: int
+    offset: int
+    content: bytes
+
+
+class Whole(NamedTuple):
+    """Files that are a document each."""
+
+    files: tuple[Path, ...]
+
+
+class RowGroup(NamedTuple):
+    """One row group of a parquet file."""
+
+    file: Path
+    index: int
 
 
 def documents(path: Path) -> Iterator[Document]:
     """The documents under `path`, in order, empty ones included; the unit of each is its own text.
 
     ValueError, naming the file and the line or byte offset, for a path that is missing, a suffix that is not known,
-    text that is not UTF-8, a line that is not a JSON object with a string `text`, a compressed file that is damaged.
+    text that is not UTF-8, a line that is not a JSON object with a string `text`, a file that is damaged.
     """
-    for file in files(path):
-        with _open(file) as handle, _naming(file):
-            yield from _lines(file, handle) if _kind(file) == LINES else _whole(file, handle)
+    for task in tasks(files(path)):
+        yield from parse(task)
+
+
+def tasks(files: list[Path]) -> Iterator[Lines | Whole | RowGroup]:
+    """The reading of `files` cut into tasks for `parse`, in order."""
+    small: list[Path] = []
+    used = 0
+    for file in files:
+        kind = _kind(file)
+        if kind in TEXT:
+            small.append(file)
+            used += file.stat().st_size
+        if small and (kind not in TEXT or used >= TASK_BYTES):
+            yield Whole(tuple(small))
+            small, used = [], 0
+        if kind == LINES:
+            yield from _line_tasks(file)
+        elif kind == PARQUET:
+            with _naming(file):
+                yield from (RowGroup(file, i) for i in range(_parquet(file).metadata.num_row_groups))
+    if small:
+        yield Whole(tuple(small))
+
+
+def parse(task: Lines | Whole | RowGroup) -> Iterator[Document]:
+    """The documents of one task, in order."""
+    if isinstance(task, Lines):
+        yield from _lines(task)
+    elif isinstance(task, Whole):
+        for file in task.files:
+            with _open(file) as handle, _naming(file):
+                yield from _whole(file, handle)
+    else:
+        yield from _rows(task)
 
 
 def files(path: Path) -> list[Path]:
@@ -60,9 +119,9 @@ def files(path: Path) -> list[Path]:
     for file in found:
         if not file.is_file():
             raise ValueError(f"{file} is not a file (a dangling link or a device); remove it")
-        if _kind(file) not in (LINES, *TEXT):
+        if _kind(file) not in (LINES, PARQUET, *TEXT):
             raise ValueError(f"{file} has an unknown suffix; prepare reads {LINES} {' '.join(TEXT)}, each also with "
-                             f"{' '.join(COMPRESSED)} behind it: rename the file or move it elsewhere")
+                             f"{' '.join(COMPRESSED)} behind it, and {PARQUET}: rename the file or move it elsewhere")
     return found
 
 
@@ -124,9 +183,14 @@ class _Zstd(io.RawIOBase):
 def _naming(file: Path) -> Iterator[None]:
     import zstandard
 
+    damaged: tuple = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zstandard.ZstdError)
+    if file.suffix.lower() == PARQUET:
+        import pyarrow
+
+        damaged = (pyarrow.ArrowInvalid, pyarrow.ArrowException, OSError)
     try:
         yield
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zstandard.ZstdError) as error:
+    except damaged as error:
         raise ValueError(f"{file} is cut short or damaged ({error}); fetch it or make it again") from None
 
 
@@ -137,18 +201,58 @@ def _whole(file: Path, handle: BinaryIO) -> Iterator[Document]:
     yield Document(text, text)
 
 
-def _lines(file: Path, handle: BinaryIO) -> Iterator[Document]:
-    offset, number = 0, 0
-    while line := handle.readline(MAX_LINE_BYTES + 1):
-        number += 1
-        where = f"{file}, line {number}"
+def block(task: Lines | Whole | RowGroup, rule: split.Hashed | split.First) -> split.Block:
+    """The documents of one task as they are written: what other processes are given to do."""
+    return split.block(parse(task), rule)
+
+
+def _line_tasks(file: Path) -> Iterator[Lines]:
+    offset, number = 0, 1
+    with _open(file) as handle, _naming(file):
+        rest = b""
+        while content := handle.read(TASK_BYTES):
+            cut = content.rfind(b"\n") + 1
+            if not cut:
+                rest += content
+                if len(rest) > MAX_LINE_BYTES:
+                    raise ValueError(f"{file}, line {number}: longer than {MAX_LINE_BYTES} bytes; write one document per line")
+                continue
+            complete, rest = rest + content[:cut], content[cut:]
+            yield Lines(file, number, offset, complete)
+            offset += len(complete)
+            number += complete.count(b"\n")
+        if rest:
+            yield Lines(file, number, offset, rest)
+
+
+def _lines(task: Lines) -> Iterator[Document]:
+    offset = task.offset
+    for number, line in enumerate(task.content.split(b"\n"), task.number):
+        where = f"{task.file}, line {number}"
         if len(line) > MAX_LINE_BYTES:
             raise ValueError(f"{where}: longer than {MAX_LINE_BYTES} bytes; write one document per line")
         start = len(codecs.BOM_UTF8) if number == 1 and line.startswith(codecs.BOM_UTF8) else 0
         content = _decode(line[start:], where, offset + start)
-        offset += len(line)
+        offset += len(line) + 1
         if content.strip():
             text = _text(content, where)
+            yield Document(text, text)
+
+
+def _parquet(file: Path):
+    import pyarrow.parquet
+
+    return pyarrow.parquet.ParquetFile(file)
+
+
+def _rows(task: RowGroup) -> Iterator[Document]:
+    with _naming(task.file):
+        table = _parquet(task.file)
+        if "text" not in table.schema_arrow.names:
+            raise ValueError(f"{task.file} has no column \"text\" (it has {', '.join(table.schema_arrow.names)}); rename the column")
+        for text in table.read_row_group(task.index, columns=["text"]).column(0).to_pylist():
+            if not isinstance(text, str):
+                raise ValueError(f"{task.file}: column \"text\" holds a {type(text).__name__}, not a string; drop such rows")
             yield Document(text, text)
 
 

@@ -1,19 +1,24 @@
-"""One tokenized split: shards, byte sidecar, and the facts that later stages pass on."""
+"""One tokenized split: shards, byte sidecar, and the facts that later stages pass on.
+
+Shards are memory-mapped, so a split may be larger than the memory. What is scored is read with its sidecar, and then every id
+is checked here; what is trained on is checked batch by batch by the loaders, as a scan of 16 GB would delay the first step.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from stages.lib.data.stream import Stream
 from stages.lib.stage import read_json
 from stages.runtime import shards
 
 
 @dataclass(frozen=True)
 class Split:
-    """tokens: uint16 stream; byte_counts: int64 text bytes per token, or None where not asked for; facts: meta.json."""
+    """tokens: the shards as one stream; byte_counts: int64 text bytes per token, or None where not asked for; facts: meta.json."""
 
-    tokens: np.ndarray
+    tokens: Stream
     byte_counts: np.ndarray | None
     facts: dict
 
@@ -27,13 +32,16 @@ class Split:
 
 
 def read(folder: Path, split: str, *, sidecar: bool = False) -> Split:
-    """Load `artifacts/tokenize/<split>`. ValueError if tokens, sidecar and meta.json do not agree."""
+    """Open `artifacts/tokenize/<split>`. ValueError if tokens, sidecar and meta.json do not agree, as far as is read (see above)."""
     facts = read_json(Path(folder) / "meta.json", required=("tokens", "bytes", "vocabulary_size", "text_sha256", "tokenizer_sha256"))
-    tokens = shards.read_split(folder, split)
+    tokens = Stream([shards.read(path) for path in shards.token_paths(folder, split)], name=str(folder),
+                    vocabulary_size=facts["vocabulary_size"])
+    if len(tokens) != facts["tokens"]:
+        raise ValueError(f"{folder} holds {len(tokens)} tokens, its meta.json says {facts['tokens']}; run: dvc repro tokenize")
+    if sidecar:
+        for shard in tokens.shards:
+            tokens.check(shard)
     byte_counts = shards.read_sidecar(folder, split) if sidecar else None
-    if len(tokens) != facts["tokens"] or (len(tokens) and int(tokens.max()) >= facts["vocabulary_size"]):
-        raise ValueError(f"{folder} holds {len(tokens)} tokens, its meta.json says {facts['tokens']} below "
-                         f"{facts['vocabulary_size']}; run: dvc repro tokenize")
     if byte_counts is not None and (len(byte_counts) != len(tokens) or int(byte_counts.sum()) != facts["bytes"]):
         raise ValueError(f"the byte sidecar in {folder} has {len(byte_counts)} entries and {int(byte_counts.sum())} bytes, the text "
                          f"{len(tokens)} tokens and {facts['bytes']} bytes; run: dvc repro tokenize")

@@ -4,10 +4,17 @@
     q, k <- rotate(rms(q)), rotate(rms(k));  q <- gain_h q
     y_t = softmax_{s<=t}(q_t . k_s / sqrt(K)) v_s;   out = Wo y
 
+Packed documents: the sum over s starts at the beginning of t's segment. Positions run on through the row, as scores depend on
+their differences only.
+
 Source: GQA arXiv:2305.13245, QK-norm arXiv:2010.04245, RoPE arXiv:2104.09864; the field's form (learned gain per query head).
 """
 
-# B batch, T time, D width, H heads, G key/value heads, K head width
+# B batch, T time, N = B T, D width, H heads, G key/value heads, K head width
+
+import functools
+import inspect
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +57,7 @@ class Rotary(nn.Module):
 
 
 class Attention(nn.Module):
-    """(B, T, D) -> (B, T, D); row t depends on rows <= t only. Output projection starts at zero."""
+    """(B, T, D) -> (B, T, D); row t depends on rows <= t (of its segment, if packed: GPT) only. Output projection starts at zero."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -63,13 +70,44 @@ class Attention(nn.Module):
         self.query_gain = nn.Parameter(torch.full((config.num_heads,), config.query_gain))
         self.rotary = Rotary(config.rope_dims, config.rope_base)
 
-    def forward(self, u_BTD: Tensor) -> Tensor:
+    def forward(self, u_BTD: Tensor, cu_seqlens: Tensor | None = None, max_seqlen: int | None = None) -> Tensor:
         B, T, D = u_BTD.shape
         q_BHTK = self.query(u_BTD).view(B, T, self.num_heads, self.head_width).transpose(1, 2)
         k_BGTK = self.key(u_BTD).view(B, T, self.num_kv_heads, self.head_width).transpose(1, 2)
         v_BGTK = self.value(u_BTD).view(B, T, self.num_kv_heads, self.head_width).transpose(1, 2)
         q_BHTK = self.rotary(rms(q_BHTK)) * self.query_gain.to(u_BTD.dtype).view(1, -1, 1, 1)
         k_BGTK = self.rotary(rms(k_BGTK))
+        if cu_seqlens is not None:
+            q_NHK, k_NGK, v_NGK = (part.transpose(1, 2).flatten(0, 1) for part in (q_BHTK, k_BGTK, v_BGTK))
+            return self.output(segmented(q_NHK, k_NGK, v_NGK, cu_seqlens, max_seqlen or T).reshape(B, T, D))
         y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, is_causal=True,
                                                 enable_gqa=self.num_kv_heads != self.num_heads)
         return self.output(y_BHTK.transpose(1, 2).reshape(B, T, D))
+
+
+def segmented(q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
+    """Causal attention (N, H, K) inside the segments [cu_seqlens[i], cu_seqlens[i + 1]), which cover 0..N; empty ones are allowed.
+
+    One kernel for all segments where torch has one (CUDA, half precision), otherwise a call for each: no N x N mask is made.
+    """
+    q_NHK = q_NHK.to(v_NGK.dtype)  # the learned gain is float32 and lifts q out of autocast
+    kernel = _kernel() if q_NHK.is_cuda and q_NHK.dtype in (torch.float16, torch.bfloat16) else None
+    if kernel is not None:
+        return kernel(q_NHK.contiguous(), k_NGK.contiguous(), v_NGK.contiguous(), cu_seqlens, cu_seqlens, max_seqlen, max_seqlen,
+                      window_size=(-1, 0), enable_gqa=q_NHK.size(1) != k_NGK.size(1))
+    lengths = [length for length in cu_seqlens.diff().tolist() if length]
+    # split, not slices: the gradient of a slice is as large as the whole
+    parts = [F.scaled_dot_product_attention(q.transpose(0, 1)[None], k.transpose(0, 1)[None], v.transpose(0, 1)[None], is_causal=True,
+                                            enable_gqa=q.size(1) != k.size(1))[0].transpose(0, 1)
+             for q, k, v in zip(q_NHK.split(lengths), k_NGK.split(lengths), v_NGK.split(lengths), strict=True)]
+    return torch.cat(parts)
+
+
+@functools.cache
+def _kernel() -> Callable | None:
+    """torch's variable-length flash attention, or None before the version whose signature is used here (torch 2.10 has an older one)."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn if {"window_size", "enable_gqa"} <= inspect.signature(varlen_attn).parameters.keys() else None

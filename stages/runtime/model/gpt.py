@@ -27,13 +27,17 @@ class Block(nn.Module):
         self.attention_scale = nn.Parameter(torch.ones(config.width))
         self.mlp_scale = nn.Parameter(torch.ones(config.width))
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        x_BTD = x_BTD + self.attention_scale.to(x_BTD.dtype) * self.attention(rms(x_BTD))
+    def forward(self, x_BTD: Tensor, cu_seqlens: Tensor | None = None, max_seqlen: int | None = None) -> Tensor:
+        x_BTD = x_BTD + self.attention_scale.to(x_BTD.dtype) * self.attention(rms(x_BTD), cu_seqlens, max_seqlen)
         return x_BTD + self.mlp_scale.to(x_BTD.dtype) * self.mlp(rms(x_BTD))
 
 
 class GPT(nn.Module):
-    """Tokens (B, T) -> logits (B, T, V). Row t depends on tokens 0..t of its own sequence and on nothing else."""
+    """Tokens (B, T) -> logits (B, T, V). Row t depends on tokens 0..t of its own sequence and on nothing else.
+
+    With packed documents, on tokens 0..t of its own segment: `cu_seqlens` are the segments' starts in the flattened (B T)
+    tokens, int32 (S+1,), then B T; a row starts a segment. No segment has more than `max_seqlen` tokens (None: T).
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -41,11 +45,11 @@ class GPT(nn.Module):
         self.embedding = nn.Embedding(config.vocabulary_size, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
 
-    def hidden(self, tokens_BT: Tensor) -> Tensor:
+    def hidden(self, tokens_BT: Tensor, cu_seqlens: Tensor | None = None, max_seqlen: int | None = None) -> Tensor:
         """Final normalised hidden states (B, T, D): the input of `head`."""
         x_BTD = rms(self.embedding(tokens_BT))
         for block in self.blocks:
-            x_BTD = block(x_BTD)
+            x_BTD = block(x_BTD, cu_seqlens, max_seqlen)
         return rms(x_BTD)
 
     def head(self, hidden_D: Tensor) -> Tensor:
@@ -54,8 +58,8 @@ class GPT(nn.Module):
         logits_V = F.linear(hidden_D, self.embedding.weight.to(hidden_D.dtype)).float()
         return cap * torch.tanh(logits_V / cap)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        return self.head(self.hidden(tokens_BT))
+    def forward(self, tokens_BT: Tensor, cu_seqlens: Tensor | None = None, max_seqlen: int | None = None) -> Tensor:
+        return self.head(self.hidden(tokens_BT, cu_seqlens, max_seqlen))
 
 
 @torch.no_grad()

@@ -1,0 +1,132 @@
+"""Bytes that cannot be wrong: three independent counts of every document, and a name for the ways in which they part.
+
+    text      bytes of the document itself (encoder.py counts them on the text that the tokenizer's certificate names)
+    sidecar   sum of the bytes per token, as the shards will hold them
+    pieces    the field's look-up tables over the ids (runtime/tokenizer.py), with what is known to differ taken off
+
+Most invalid records of the field were wrong here. Their mistakes are recognised by their traces:
+
+| trace                                                        | seen in             |
+|--------------------------------------------------------------|---------------------|
+| every token with a leading blank has one byte too many       | #1698 and its heirs |
+| a byte piece counts 3 bytes, the size of U+FFFD              | #1143, #1184        |
+| CaseOps operators have bytes: counted with the piece tables  | #2071               |
+| BOS has bytes                                                |                     |
+| a sidecar read as tokens: it has zeros, a token stream none  | the `_val_*` glob   |
+| fewer documents than the 50,000 of the field's val split     | #2127               |
+"""
+
+import numpy as np
+
+from stages.runtime.tokenizer import BOS, NUM_SPECIAL, Tokenizer
+
+VAL_DOCUMENTS = 50_000                       # the first so many documents of the field's list
+VAL_BYTES = 151_080_891                      # their canonical bytes, whatever the tokenizer
+VAL_TOLERANCE = 0.0002                       # raw, normalized and piece-covered bytes differ by less than this share
+VAL_TOKENS = {"sp1024": 62_021_846, "sp8192": 40_540_803, "sp8192_lossless_caps_caseops_v1_reserved": 47_853_344}  # with BOS
+
+
+def piece_total(tokenizer: Tokenizer, tokens: np.ndarray) -> int:
+    """The field's look-up tables over one stream: Σ bytes[y] + (leading_blank[y] and not boundary[x])."""
+    without_blank, lead, boundary = tokenizer.tables
+    tokens = np.asarray(tokens)
+    gated = lead[tokens[1:]] & ~boundary[tokens[:-1]]
+    return int(without_blank[tokens].sum()) + int(gated.sum())
+
+
+def check_document(
+    tokenizer: Tokenizer, tokens: np.ndarray, sidecar: np.ndarray, *, text_bytes: int, written_bytes: int, where: str
+) -> None:
+    """Compare the three counts of one document (BOS first). ValueError naming `where`, the token, and what it looks like.
+
+    `text_bytes`: of the document; `written_bytes`: of what its pieces spell, which CaseOps makes another text.
+    """
+    tokens, counts = np.asarray(tokens), np.asarray(sidecar, np.int64)
+    by_pieces = piece_total(tokenizer, tokens)
+    # The tables let a blank at the start of a document go free.
+    free_blank = len(tokens) > 1 and bool(tokenizer.tables[1][tokens[1]])
+    agree = int(counts.sum()) == text_bytes and by_pieces + free_blank == written_bytes and counts[0] == 0
+    if not agree or (tokenizer.counts_follow_from_ids and not np.array_equal(counts, tokenizer.byte_counts(tokens))):
+        raise ValueError(explain(tokenizer, tokens, counts, text_bytes=text_bytes, by_pieces=by_pieces, where=where))
+
+
+def check_operators(tokenizer: Tokenizer, tokens: np.ndarray, sidecar: np.ndarray, *, text_bytes: int, where: str) -> None:
+    """What can be said of a published CaseOps sidecar over nmt_nfkc without the raw text: BOS and operators stand for nothing, and
+    the sum is near the bytes of the normalized document (blanks that were merged, characters that were replaced)."""
+    tokens, counts = np.asarray(tokens), np.asarray(sidecar, np.int64)
+    right = tokenizer.byte_counts(tokens)
+    silent = np.isin(tokens, tokenizer.operators) | (tokens == BOS)
+    if (counts[silent] > right[silent]).any() or abs(int(counts.sum()) - text_bytes) > 64 + text_bytes // 10:
+        raise ValueError(explain(tokenizer, tokens, counts, text_bytes=text_bytes, by_pieces=piece_total(tokenizer, tokens), where=where))
+
+
+def explain(tokenizer: Tokenizer, tokens: np.ndarray, counts: np.ndarray, *, text_bytes: int | None, by_pieces: int, where: str) -> str:
+    """One sentence: the counts, the first token where they part, and which known mistake it is."""
+    right = tokenizer.byte_counts(tokens)
+    wrong = np.flatnonzero(counts != right) if tokenizer.counts_follow_from_ids else np.flatnonzero(
+        (np.isin(tokens, tokenizer.operators) | (tokens == BOS)) & (counts > right))
+    totals = f"the text has {text_bytes} bytes, " if text_bytes is not None else ""
+    sentence = f"{where}: {totals}the sidecar sums to {int(counts.sum())}, the pieces to {by_pieces}"
+    if not len(wrong):
+        return f"{sentence}; the tokens are not those of this text: dvc repro tokenize"
+    first = int(wrong[0])
+    return (f"{sentence}; they part at token {first} (id {int(tokens[first])}: {int(counts[first])} bytes in the sidecar, "
+            f"{int(right[first])} in the text){_name(tokenizer, tokens, counts, right, wrong)}")
+
+
+def _name(tokenizer: Tokenizer, tokens: np.ndarray, counts: np.ndarray, right: np.ndarray, wrong: np.ndarray) -> str:
+    ids, first = tokens[wrong], wrong[0]
+    _, lead, boundary = tokenizer.tables
+    if tokens[first] == BOS:
+        return ": bytes of BOS are counted, it stands for no text"
+    if tokenizer.has_caseops and np.isin(ids, tokenizer.operators).any():
+        return ": CaseOps tokens are counted with the piece table (#2071), operators stand for no text; use the raw documents' sidecar"
+    is_byte = np.array([_is_byte(tokenizer, int(piece)) for piece in ids])
+    if is_byte.any() and (counts[wrong][is_byte] == len("\ufffd".encode())).all():
+        return ": byte pieces are counted as the 3-byte replacement character (#1143, #1184), each is one byte"
+    if is_byte.any() and (counts[wrong][is_byte] == len("<0x00>")).all():
+        return ": byte pieces are counted by the 6 letters of their name (#1143, #1184), each is one byte"
+    if (lead[ids] & ~boundary[ids]).all() and (counts[wrong] == right[wrong] + 1).all():
+        return ": the leading blank is added twice (#1698)"
+    return ""
+
+
+def _is_byte(tokenizer: Tokenizer, piece: int) -> bool:
+    return bool(tokenizer.processor and tokenizer.processor.IsByte(piece)) or (not tokenizer.processor and piece >= NUM_SPECIAL)
+
+
+def check_stream(tokenizer: Tokenizer, tokens: np.ndarray, *, where: str, at_start: bool) -> None:
+    """ValueError unless `tokens` can be a part of a token stream; `at_start`: of the beginning of a split."""
+    if not len(tokens):
+        return
+    if int(tokens.max()) >= tokenizer.vocabulary_size:
+        position = int(np.argmax(tokens >= tokenizer.vocabulary_size))
+        raise ValueError(f"{where}: token {position} is {int(tokens[position])}, above the vocabulary of {tokenizer.vocabulary_size}; "
+                         "use the tokenizer that made these shards")
+    special = np.flatnonzero((tokens < NUM_SPECIAL) & (tokens != BOS))
+    if len(special):
+        raise ValueError(f"{where}: token {int(special[0])} is {int(tokens[special[0]])}, which no text gives (pad 0, eos 2, unk 3); it "
+                         "looks like a byte sidecar (fineweb_*_bytes_*.bin) that was taken for tokens: give it its name back")
+    if at_start and tokens[0] != BOS:
+        raise ValueError(f"{where} starts with token {int(tokens[0])}, not with BOS ({BOS}); the first shard of the split is missing, or "
+                         "this is a byte sidecar that was taken for tokens")
+
+
+def check_val_documents(found: int, expected: int, *, where: str) -> None:
+    """ValueError unless the val split has exactly as many documents as params.yaml says (the field: 50,000)."""
+    if found == expected:
+        return
+    known = " (10,000 is the default of a circulated script, which trains on the other 40,000: #2127)" if found == 10_000 else ""
+    raise ValueError(f"{where} has {found:,} val documents{known}, prepare.val_documents says {expected:,}; the field's val split is the "
+                     f"first {VAL_DOCUMENTS:,} documents: get the full split, or set prepare.val_documents to {found} if this is meant")
+
+
+def check_val_fingerprint(*, documents: int, num_bytes: int, tokens: int | None = None, variant: str = "", where: str) -> None:
+    """ValueError unless these are the field's 50,000 val documents, by their bytes and, for known exports, their tokens."""
+    check_val_documents(documents, VAL_DOCUMENTS, where=where)
+    if abs(num_bytes - VAL_BYTES) > VAL_TOLERANCE * VAL_BYTES:
+        raise ValueError(f"the val split of {where} has {num_bytes:,} bytes in {documents:,} documents, the field's has {VAL_BYTES:,}; "
+                         "scores on these other documents cannot be compared: use the field's export, or prepare.source local")
+    if tokens is not None and variant in VAL_TOKENS and tokens != VAL_TOKENS[variant]:
+        raise ValueError(f"the val split of {where} has {tokens:,} tokens, the field's {variant} export has {VAL_TOKENS[variant]:,}; "
+                         "scores on this other export cannot be compared: use the field's, or prepare.source local")

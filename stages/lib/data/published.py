@@ -1,0 +1,186 @@
+"""Token shards that somebody else has made: find them, check them, and take them over as they are.
+
+A folder of the field holds `fineweb_{train,val}_%06d.bin`, for CaseOps also `fineweb_val_bytes_%06d.bin`, and somewhere in it
+or beside it (datasets/<export>/ and tokenizers/) the tokenizer, `fineweb_<V>_bpe.model` or `fineweb_pure_byte_260.json`.
+
+val stays as it is; the last documents of train become holdout, so that train remains a prefix of the published stream.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stages.lib import stage
+from stages.lib.data import accounting, corpus
+from stages.runtime import shards
+from stages.runtime.tokenizer import BOS, Tokenizer
+
+TOKENIZERS = ("*_bpe.model", "*.model", "*_byte_260.json")
+COPY_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The files of one export; `sidecars` are those of val and may be absent."""
+
+    train: tuple[Path, ...]
+    val: tuple[Path, ...]
+    sidecars: tuple[Path, ...]
+    tokenizer: Path
+
+
+def find(path: Path) -> Shards | None:
+    """The one export below `path`, or None if there is no .bin file. ValueError if there are several, or parts are missing."""
+    found = sorted(Path(path).rglob("*.bin")) if Path(path).is_dir() else []
+    if not found:
+        return None
+    folders = sorted({file.parent for file in found})
+    if len(folders) > 1:
+        raise ValueError(f"{path} has token shards of several exports ({', '.join(map(str, folders))}); point prepare.path at one of them")
+    (folder,) = folders
+    sidecars = tuple(file for file in found if "_val_bytes_" in file.name)
+    by_split = {split: tuple(file for file in found if f"_{split}_" in file.name and "_bytes_" not in file.name)
+                for split in ("train", "val")}
+    for split, files in by_split.items():
+        if not files:
+            raise ValueError(f"{folder} has no {split} shards (fineweb_{split}_000000.bin and so on); get the whole export")
+    return Shards(by_split["train"], by_split["val"], sidecars, _tokenizer(Path(path), folder))
+
+
+def _tokenizer(path: Path, folder: Path) -> Path:
+    for place in (folder, path, folder.parent / "tokenizers", folder.parent.parent / "tokenizers"):
+        for pattern in TOKENIZERS:
+            found = sorted(place.rglob(pattern) if place == path else place.glob(pattern))
+            if size := re.search(r"_(?:sp|byte)(\d+)", folder.name):
+                found = [file for file in found if re.search(rf"_{size[1]}[_.]", file.name)] or found
+            if len(found) > 1:
+                raise ValueError(f"{place} has several tokenizers ({', '.join(file.name for file in found)}); leave the one that made the "
+                                 f"shards of {folder}")
+            if found:
+                return found[0]
+    raise ValueError(f"the tokenizer of the shards in {folder} is missing; put its .model file (or fineweb_pure_byte_260.json) beside them")
+
+
+def take(found: Shards, folder: Path, *, val_documents: int, holdout_documents: int, progress: Callable[[int], None]) -> dict[str, dict]:
+    """Copy an export into `folder/<split>/` and return the facts of each split. Files that are there already are kept.
+
+    ValueError, naming shard, token or document: magic, version, length, an id above the vocabulary, a sidecar among the tokens,
+    a val split of another number of documents, bytes that disagree. `progress` is called with the bytes that were read.
+    """
+    tokenizer = Tokenizer(found.tokenizer.read_bytes())
+    if tokenizer.has_caseops and not tokenizer.is_lossless and not found.sidecars:
+        raise ValueError(f"{found.tokenizer} is a CaseOps tokenizer and its export has no fineweb_val_bytes_*.bin; with the piece table "
+                         "instead, bytes would be counted wrongly (#2071): get the sidecars")
+    facts = {}
+    for split, files in (("val", found.val), ("train", found.train)):
+        facts[split] = _take_split(tokenizer, split, files, folder / split, progress)
+    accounting.check_val_documents(facts["val"]["documents"], val_documents, where=str(found.val[0].parent))
+    _number(found.sidecars, folder / "val", "val_bytes")
+    facts["val"]["bytes"], _ = check_split(tokenizer, folder / "val", "val")
+    facts["train"], facts["holdout"] = _part_holdout(tokenizer, folder, facts["train"], holdout_documents)
+    for split in facts:
+        shutil.copyfile(found.tokenizer, folder / split / corpus.TOKENIZER)
+        # The shards are hashed as they now lie there: what was copied earlier counts as little as what is copied now.
+        facts[split] |= {"contents": "tokens", "split": split, "tokenizer_sha256": tokenizer.sha256,
+                         "sha256": _sha256(folder / split, split)}
+    return facts
+
+
+def _take_split(tokenizer: Tokenizer, split: str, files: tuple[Path, ...], folder: Path, progress: Callable[[int], None]) -> dict:
+    documents = tokens = num_bytes = 0
+    before = np.array([BOS], np.uint16)  # a count may depend on the token before
+    for i, source in enumerate(files):
+        values = shards.read(source)
+        for start in range(0, len(values), COPY_BYTES):
+            part = np.asarray(values[start: start + COPY_BYTES])
+            accounting.check_stream(tokenizer, part, where=str(source), at_start=i == start == 0)
+            documents += int(np.count_nonzero(part == BOS))
+            num_bytes += int(tokenizer.byte_counts(np.concatenate((before, part)))[1:].sum())
+            before = part[-1:]
+            progress(2 * len(part))
+        tokens += len(values)
+    _number(files, folder, split)
+    return {"documents": documents, "tokens": tokens, "bytes": num_bytes}
+
+
+def _number(files: tuple[Path, ...], folder: Path, kind: str) -> None:
+    for i, source in enumerate(files):
+        target = folder / f"fineweb_{kind}_{i:06d}.bin"
+        if not (target.is_file() and target.stat().st_size == source.stat().st_size):
+            with stage.atomic(target) as partial:
+                shutil.copyfile(source, partial)
+
+
+def check_split(tokenizer: Tokenizer, folder: Path, split: str) -> tuple[int, int]:
+    """Three counts of every document of a split of token shards. ValueError naming the first that disagrees.
+
+    Returns the bytes of all, and the total of the piece tables.
+
+    The text is what the ids decode to: its bytes, the sidecar's sum (where there is one) and the piece tables.
+    """
+    has_sidecar = any(folder.glob(f"*_{split}_bytes_*.bin"))
+    position = total = pieces = 0
+    sidecar = shards.read_sidecar(folder, split) if has_sidecar else None
+    num_tokens = sum(len(shards.read(path)) for path in shards.token_paths(folder, split))
+    if sidecar is not None and len(sidecar) != num_tokens:
+        raise ValueError(f"{folder}: the byte sidecar has {len(sidecar):,} entries, the shards {num_tokens:,} tokens; get both from the "
+                         "same export")
+    for number, ids in enumerate(corpus.token_documents(folder, split), 1):
+        tokens = np.concatenate(([BOS], ids))
+        where = f"{folder}, document {number}"
+        text_bytes = len(corpus.decoded(tokenizer, ids).encode())
+        counts = tokenizer.byte_counts(tokens) if sidecar is None else sidecar[position: position + len(tokens)]
+        if tokenizer.counts_follow_from_ids:
+            free_blank = not tokenizer.is_lossless and len(ids) and bool(tokenizer.tables[1][ids[0]])
+            accounting.check_document(tokenizer, tokens, counts, text_bytes=text_bytes - free_blank, where=where,
+                                      written_bytes=len(b"".join(map(tokenizer.piece_bytes.__getitem__, ids.tolist()))))
+        else:
+            accounting.check_operators(tokenizer, tokens, counts, text_bytes=text_bytes, where=where)
+        total += int(counts.sum())
+        pieces += accounting.piece_total(tokenizer, tokens)
+        position += len(tokens)
+    return total, pieces
+
+
+def _part_holdout(tokenizer: Tokenizer, folder: Path, train: dict, num_documents: int) -> tuple[dict, dict]:
+    """Move the last `num_documents` of train, and the shards they are in, to holdout; the shard in which the first begins is cut."""
+    paths = shards.token_paths(folder / "train", "train")
+    index, missing = len(paths), num_documents
+    while missing > 0 and index:
+        index -= 1
+        starts = np.flatnonzero(shards.read(paths[index]) == BOS)
+        cut = int(starts[max(0, len(starts) - missing)]) if len(starts) else 0
+        missing -= len(starts)
+    if missing > 0 or index == cut == 0:
+        raise ValueError(f"{train['documents']:,} documents begin in the train shards, and prepare.holdout_documents {num_documents:,} are "
+                         "to be taken from their end; lower that number or get more shards")
+    tokens = np.array(shards.read(paths[index]))
+    (folder / "holdout").mkdir(parents=True, exist_ok=True)
+    names = [folder / "holdout" / f"fineweb_holdout_{i:06d}.bin" for i in range(len(paths) - index)]
+    shards.write(names[0], tokens[cut:])
+    for path, name in zip(paths[index + 1:], names[1:], strict=True):
+        os.replace(path, name)
+    if cut:
+        with stage.atomic(paths[index]) as partial:
+            shards.write(partial, tokens[:cut])
+    else:
+        paths[index].unlink()
+    held = {"documents": num_documents, "tokens": sum(len(shards.read(name)) for name in names),
+            "bytes": check_split(tokenizer, folder / "holdout", "holdout")[0]}
+    return {name: train[name] - held[name] for name in held}, held
+
+
+def _sha256(folder: Path, split: str) -> str:
+    digest = hashlib.sha256()
+    for path in shards.token_paths(folder, split):
+        with open(path, "rb") as handle:
+            handle.seek(shards.HEADER_BYTES)
+            while part := handle.read(COPY_BYTES):
+                digest.update(part)
+    return digest.hexdigest()

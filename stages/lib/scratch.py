@@ -1,0 +1,49 @@
+"""Work that a killed run left behind, outside DVC: scratch/<stage>/<key>/, removed when the work is done.
+
+The key is a hash of everything that makes two works the same, so what other parameters left is never picked up. An
+exclusive lock on the folder keeps an orphan of a killed run and its successor from working side by side.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def key(*parts) -> str:
+    """16 hex digits that change whenever a part (JSON-able, or a Path whose content counts) changes."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.read_bytes() if isinstance(part, Path) else json.dumps(part, sort_keys=True).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]
+
+
+class Folder:
+    """The folder of one work."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator["Folder"]:
+        """Hold the folder; ValueError if another process has it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / "lock", "a+") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                handle.seek(0)
+                raise ValueError(f"the same work is already being done (process {handle.read().strip() or 'unknown'}, lock "
+                                 f"{self.path / 'lock'}); wait for it or stop it, what it did will be continued") from None
+            handle.truncate(0)
+            handle.write(str(os.getpid()))
+            handle.flush()
+            yield self
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path)

@@ -1,0 +1,62 @@
+"""What a person wants to see first of a shard: tokens, documents, bytes, and the beginnings of its documents as text."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from stages.lib import stage
+from stages.lib.data import accounting, corpus
+from stages.runtime import shards
+from stages.runtime.tokenizer import BOS, Tokenizer
+
+LINE = 100  # characters of a document that are shown
+
+
+def command(argv: list[str]) -> None:
+    """The command line; a user's mistake ends as one sentence and exit code 1."""
+    parser = argparse.ArgumentParser(prog="python -m stages.tokenize", description=__doc__)
+    parser.add_argument("--inspect", nargs="+", type=Path, required=True, metavar="SHARD", help="token shards, or their byte sidecars")
+    parser.add_argument("--model", type=Path, help="the tokenizer (default: the one beside the shard, else artifacts/vocabulary's)")
+    parser.add_argument("--documents", type=int, default=5, metavar="N", help="how many documents to show (default: %(default)s)")
+    chosen = parser.parse_args(argv)
+    with stage.sentences("tokenize"):
+        for path in chosen.inspect:
+            print("\n".join(describe(path, model=chosen.model, documents=chosen.documents)))
+
+
+def describe(path: Path, *, model: Path | None = None, documents: int = 5) -> list[str]:
+    """The lines to print. ValueError if the shard is damaged or of another tokenizer; FileNotFoundError if there is none."""
+    values = shards.read(path)
+    if "_bytes_" in path.name:
+        return [f"{path}: byte sidecar of {len(values):,} tokens, {int(values.sum(dtype=np.int64)):,} bytes, at most "
+                f"{values.max(initial=0)} per token, {int((values == 0).sum()):,} tokens without any"]
+    tokenizer = Tokenizer(find_model(path, model).read_bytes())
+    accounting.check_stream(tokenizer, values, where=str(path), at_start=False)
+    certificate, starts = tokenizer.certificate(), np.flatnonzero(values == BOS)
+    num_bytes = int(tokenizer.byte_counts(np.concatenate(([BOS], values)))[1:].sum())
+    lines = [
+        f"{path}: {len(values):,} tokens, {len(starts):,} documents begin in it, {num_bytes:,} bytes of text, "
+        f"{num_bytes / max(1, len(values) - len(starts)):.3f} bytes per token",
+        f"tokenizer: {certificate['vocabulary_size']:,} ids, {certificate['kind']}, transform {certificate['transform']}, "
+        + ("lossless" if certificate["lossless"] else f"not lossless ({'; '.join(certificate['lossy_because'])})")
+        + f"; bytes are those of the {certificate['bytes_counted_on']}",
+        f"first ids: {' '.join(map(str, values[:16].tolist()))}",
+    ]
+    if not len(starts) or starts[0]:
+        lines.append("it begins in the middle of a document, which is not shown")
+    for number, start in enumerate(starts[:documents], 1):
+        text = tokenizer.decode(values[start + 1: start + 1 + LINE].tolist()).decode(errors="replace")
+        end = starts[number] if number < len(starts) else len(values)
+        lines.append(f"{number:>6} ({end - start:,} tokens) {text[:LINE]!r}")
+    return lines
+
+
+def find_model(path: Path, model: Path | None) -> Path:
+    """The tokenizer to decode with."""
+    if model is not None:
+        return model
+    for place in (path.parent / corpus.TOKENIZER, Path("artifacts/vocabulary") / corpus.TOKENIZER):
+        if place.is_file():
+            return place
+    raise ValueError(f"there is no tokenizer beside {path} and none in artifacts/vocabulary; name it with --model FILE")
