@@ -63,6 +63,8 @@ def main(
     shards = _shards(settings, documents, fetched)
     folder = Folder(Path(scratch) / key(asdict(settings), _inputs(settings, documents, fetched)))
     facts: dict = {"source": settings.source}
+    if fetched is not None:
+        facts["fineweb"] = {"repository": source.repository, "revision": fetched.revision}
     with folder.locked():
         if shards:
             by_split = _take(settings, shards, folder.path, fetched)
