@@ -176,6 +176,28 @@ def test_no_more_tasks_are_taken_than_are_under_way():
     results.close()
 
 
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    script = ("import os, sys, time\nfrom stages.lib import parallel\nfrom tests.test_scale import report_and_sleep\n"
+              "if __name__ == '__main__':\n    list(parallel.in_order(report_and_sleep, [sys.argv[1]] * 2, processes=2))\n")
+    (tmp_path / "parent.py").write_text(script)
+    process = subprocess.Popen([sys.executable, str(tmp_path / "parent.py"), str(tmp_path)], env=os.environ | {"PYTHONPATH": str(ROOT)})
+    deadline = time.monotonic() + 30
+    while len(list(tmp_path.glob("*.pid"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    assert len(workers) == 2
+    process.kill()
+    process.wait()
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def report_and_sleep(folder: str) -> None:
+    (Path(folder) / f"{os.getpid()}.pid").touch()
+    time.sleep(60)
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "many"])
 def test_number_of_workers_that_cannot_be_is_a_sentence(monkeypatch, value):
     monkeypatch.setenv("CADDIE_WORKERS", value)

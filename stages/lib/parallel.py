@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +19,13 @@ def workers() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def _begin(initializer: Callable | None, arguments: tuple) -> None:
+    """End with the process that started this one: a worker whose parent is killed would wait for tasks for ever."""
+    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
+    if initializer:
+        initializer(*arguments)
+
+
 def in_order(
     function: Callable, tasks: Iterable, *, processes: int, initializer: Callable | None = None, arguments: tuple = ()
 ) -> Iterator:
@@ -31,7 +39,7 @@ def in_order(
         yield from map(function, tasks)
         return
     # spawn: a forked child inherits the locks of a progress bar's thread
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer, arguments)
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin, (initializer, arguments))
     waiting: deque = deque()
     try:
         for task in tasks:
