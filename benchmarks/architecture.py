@@ -8,19 +8,20 @@ else that runs is measured too. Prints mean and standard deviation of the holdou
 plain windows) over the seeds. Nothing is written to artifacts/.
 """
 
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)  # instead of this folder, whose tokenize.py would hide the standard library's
+
 import argparse
 import os
 import platform
 import statistics
 import subprocess
-import sys
 import tempfile
-from pathlib import Path
 
 import yaml
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 VARIANTS = {  # name -> what differs from params.yaml
     "default": {},

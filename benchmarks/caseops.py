@@ -8,21 +8,22 @@ pass of lower() and encode(), which loses the capitals) and a peer (the publishe
 encodings must be the same). The first run of each row is not counted: it fills the cache of words.
 """
 
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)  # instead of this folder, whose tokenize.py would hide the standard library's
+
 import argparse
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from stages.lib.data import local  # noqa: E402
-from stages.prepare.__main__ import read_builtin  # noqa: E402
-from stages.runtime import caseops  # noqa: E402
+from stages.lib.data import local
+from stages.prepare.__main__ import read_builtin
+from stages.runtime import caseops
 
 
 def peer_encode(text: str) -> str:

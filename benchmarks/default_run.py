@@ -7,16 +7,19 @@ Each seed is `dvc exp run --temp -S train.seed=<seed>` of the committed tree; pr
 the hardware. Peers: xz -9e, brotli -q 11 and zstd -22 --ultra on the same val bytes, alone and after the train text.
 """
 
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)  # instead of this folder, whose tokenize.py would hide the standard library's
+
 import argparse
 import json
 import os
 import platform
 import statistics
 import subprocess
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
 START, END = "<!-- results: benchmarks/default_run.py --write -->", "<!-- end of results -->"
 
 

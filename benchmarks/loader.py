@@ -8,24 +8,25 @@ the page cache is warm. A run is as many steps as read about 20 million tokens, 
 as many consecutive uint16 tokens to int64 in batches of the same size: the bound.
 """
 
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)  # instead of this folder, whose tokenize.py would hide the standard library's
+
 import argparse
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from stages.lib.data.loaders import coprime, packed, sequential, shuffled  # noqa: E402 (the path comes first)
-from stages.lib.data.stream import Stream  # noqa: E402
-from stages.runtime import shards  # noqa: E402
+from stages.lib.data.loaders import coprime, packed, sequential, shuffled
+from stages.lib.data.stream import Stream
+from stages.runtime import shards
 
 GEOMETRIES = ((2048, 786_432), (1024, 524_288), (1024, 16_384), (128, 2048))  # (sequence_length, batch_tokens): #1060, baseline, small
 LOADERS = {"sequential": sequential, "coprime": coprime, "shuffled": shuffled, "packed": packed}

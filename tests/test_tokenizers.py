@@ -157,7 +157,7 @@ def test_memory_of_words_has_a_bound_and_changes_no_id(encoders, monkeypatch):
     small = Encoder(trained())
     for text in TEXTS:
         assert small.encode(text).ids.tolist() == encoders["identity", False].encode(text).ids.tolist()
-    assert len(small.words) == 3
+    assert len(small.later) == 3
 
 
 def test_vocabulary_without_a_standalone_blank_is_refused_with_its_number():

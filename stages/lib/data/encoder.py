@@ -2,49 +2,46 @@
 
 No piece of the field's vocabularies goes on after a blank (SentencePiece's split_by_whitespace), and BPE merges neighbours
 only, so a text may be cut in front of every blank and its words encoded one by one: the ids are the same, and most words
-were seen before. CaseOps changes runs of letters only, so it is done per word too. A vocabulary with a blank inside a
-piece, or one that is no BPE, is encoded whole.
+were seen before. A vocabulary with a blank inside a piece, or one that is no BPE, is encoded whole.
 
-Every word that enters the memory is decoded again and compared; so is what is encoded whole. The byte counts come from the
-words themselves, not from the tokenizer's tables: accounting.py compares the two.
+    document --CaseOps, normalization--> what its pieces spell --words--> ids
+
+Whatever is encoded, a word or a whole document, is spelled out again from its ids and compared before it is used.
 """
 
 import functools
 import itertools
-import re
 from array import array
 from dataclasses import dataclass
 
 import numpy as np
 
 from stages.runtime import caseops, sentencepiece_model
-from stages.runtime.tokenizer import BLANK, BOS, Tokenizer, load_processor
+from stages.runtime.tokenizer import BLANK, BOS, NUM_SPECIAL, Tokenizer, load_processor
 
 MAX_WORDS = 1 << 18       # about 50 MB; of 100 MB of English, 19 words in 20 are among the first so many different ones
 MAX_WORD_LENGTH = 64      # longer ones hardly come again
-LOSSLESS_WORD = re.compile(r" ?[^ ]+| ")
-NORMALIZED_WORD = re.compile(f"{BLANK}?[^{BLANK}]+|{BLANK}")
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One document: ids (with BOS in front) and the bytes of text behind each, uint16 (N,). Counted
-    on the text and not on the ids, `text_bytes` is what the score divides by."""
+    """One document: ids with BOS in front, uint16 (N,), and the bytes of text behind each, uint16 (N,) or None. Counted on the
+    text and not on the ids, `text_bytes` is what the score divides by."""
 
     ids: np.ndarray
-    byte_counts: np.ndarray
+    byte_counts: np.ndarray | None
     text_bytes: int
 
 
 class _Words(dict):
-    """word -> (ids, byte counts) as bytes of uint16."""
+    """Word -> its ids as bytes of uint16, where `prefix` stands in front of it."""
 
-    def __init__(self, encode):
+    def __init__(self, prefix: str, encode):
         super().__init__()
-        self.encode = encode
+        self.prefix, self.encode = prefix, encode
 
-    def __missing__(self, word: str) -> tuple[bytes, bytes]:
-        found = self.encode(word)
+    def __missing__(self, word: str) -> bytes:
+        found = self.encode(self.prefix + word)
         if len(self) < MAX_WORDS and len(word) <= MAX_WORD_LENGTH:
             self[word] = found
         return found
@@ -55,121 +52,104 @@ class Encoder:
 
     def __init__(self, model: bytes):
         self.tokenizer = Tokenizer(model)
-        self.words = _Words(self._lossless_word)
-        if not self.tokenizer.is_lossless:
-            self.after_normalization = load_processor(sentencepiece_model.without_normalization(model))
-            self.words = _Words(self._normalized_word)
+        self.processor = self.tokenizer.processor
+        if not self.tokenizer.is_lossless:  # words are normalized before they are looked up
+            self.processor = load_processor(sentencepiece_model.without_normalization(model))
         # A cut in front of every blank is safe if no piece has a blank anywhere but in front.
-        processor = self.tokenizer.processor
-        self.by_word = processor is not None and self.tokenizer.settings.is_bpe and not any(
-            BLANK in processor.IdToPiece(piece)[1:] for piece in range(processor.GetPieceSize()))
+        self.by_word = self.processor is not None and self.tokenizer.settings.is_bpe and not any(
+            BLANK in self.processor.IdToPiece(piece)[1:] for piece in range(self.processor.GetPieceSize()))
+        self.first, self.later = _Words("", self._spelled_ids), _Words(" ", self._spelled_ids)
 
-    def encode(self, text: str) -> Encoded:
-        """Encode one document. ValueError if a lossless tokenizer does not give it back byte for byte."""
-        if not self.tokenizer.is_lossless:
-            return self._raw_surfaces(text) if self.tokenizer.has_caseops else self._normalized(text)
-        return self._lossless(text)
+    def encode(self, text: str, *, sidecar: bool = True) -> Encoded:
+        """Encode one document; without `sidecar` no byte counts per token."""
+        raw_bytes = len(text.encode())
+        if not self.processor:
+            ids = np.frombuffer(text.encode(), np.uint8).astype(np.uint16) + NUM_SPECIAL
+            return _encoded(ids, np.ones(raw_bytes, np.uint16), raw_bytes)
+        has_caseops = self.tokenizer.has_caseops
+        transformed = caseops.encode(text) if has_caseops else text
+        if self.tokenizer.is_lossless:
+            ids = self._ids(transformed)
+            counts = self._sizes[ids] if not has_caseops else self._surfaces(ids, transformed, None) if sidecar else None
+            return _encoded(ids, counts, raw_bytes)
+        if has_caseops and sidecar:
+            normalized, origins = self.tokenizer.processor.Normalize(transformed, with_offsets=True)
+            ids = self._ids(normalized.replace(BLANK, " "))
+            # What normalization cuts off at the two ends is blank and holds no operator: the rest is the raw text without it.
+            cut = len(transformed.encode()) - len(transformed[origins[0]: origins[-1]].encode())
+            return _encoded(ids, self._surfaces(ids, transformed, np.asarray(origins)), raw_bytes - cut)
+        spelled = self.tokenizer.processor.Normalize(transformed).replace(BLANK, " ")
+        ids = self._ids(spelled)
+        if has_caseops:
+            return _encoded(ids, None, raw_bytes)
+        counts = self._sizes[ids]
+        if spelled.startswith(" "):  # in front of a document it goes free, as in the field's tables
+            counts[0] -= 1
+        return _encoded(ids, counts, len(spelled.removeprefix(" ").encode()))
 
     def written_bytes(self, text: str) -> int:
         """Bytes of the text that the pieces of `text` spell: after CaseOps and normalization, from these alone."""
-        transformed = caseops.encode(text) if self.tokenizer.has_caseops else text
+        spelled = caseops.encode(text) if self.tokenizer.has_caseops else text
         if not self.tokenizer.is_lossless:
-            transformed = self.tokenizer.processor.Normalize(transformed).replace(BLANK, " ")
-        return len(transformed.encode())
+            spelled = self.tokenizer.processor.Normalize(spelled).replace(BLANK, " ")
+        return len(spelled.encode())
 
-    def _lossless(self, text: str) -> Encoded:
-        raw = text.encode()
-        if not self.tokenizer.processor:
-            return _encoded(np.frombuffer(raw, np.uint8).astype(np.uint16) + 4, np.ones(len(raw), np.uint16), len(raw))
-        ids, counts = self._joined(LOSSLESS_WORD.findall(text)) if self.by_word else self._lossless_word(text)
-        return _encoded(np.frombuffer(ids, np.uint16), np.frombuffer(counts, np.uint16), len(raw))
-
-    def _joined(self, words: list[str]) -> tuple[bytes, bytes]:
-        pairs = list(map(self.words.__getitem__, words))
-        return b"".join([ids for ids, _ in pairs]), b"".join([counts for _, counts in pairs])
-
-    def _lossless_word(self, word: str) -> tuple[bytes, bytes]:
-        tokenizer = self.tokenizer
-        ids = tokenizer.encode(word)
-        if tokenizer.decode(ids) != word.encode():
-            raise ValueError(f"the tokenizer calls itself lossless, but {word[:40]!r} does not come back; train it again: "
-                             "dvc repro vocabulary")
-        if tokenizer.has_caseops:
-            counts = _surface_bytes([tokenizer.piece_bytes[piece] for piece in ids])
-        else:
-            counts = [len(tokenizer.piece_bytes[piece]) for piece in ids]
-        return array("H", ids).tobytes(), array("H", counts).tobytes()
-
-    def _normalized(self, text: str) -> Encoded:
-        """As published: SentencePiece normalizes, and the bytes are those of the normalized document."""
-        normalized = self.tokenizer.processor.Normalize(text)
-        ids, counts = self._written(normalized)
-        byte_counts = np.frombuffer(counts, np.uint16)
-        if normalized.startswith(BLANK):  # in front of a document it goes free, as in the field's tables
-            byte_counts = byte_counts - (np.arange(len(byte_counts)) == 0)
-        return _encoded(np.frombuffer(ids, np.uint16), byte_counts, len(normalized.removeprefix(BLANK).replace(BLANK, " ").encode()))
-
-    def _written(self, normalized: str) -> tuple[bytes, bytes]:
-        """Ids, and bytes of the normalized text behind each."""
+    def _ids(self, spelled: str) -> np.ndarray:
         if not self.by_word:
-            return self._normalized_word(normalized)
-        return self._joined(NORMALIZED_WORD.findall(normalized))
+            return np.frombuffer(self._spelled_ids(spelled), np.uint16)
+        words = spelled.split(" ")
+        found = self.first[words[0]] if words[0] else b""
+        return np.frombuffer(found + b"".join(map(self.later.__getitem__, words[1:])), np.uint16)
 
-    def _normalized_word(self, word: str) -> tuple[bytes, bytes]:
-        ids = self.after_normalization.EncodeAsIds(word)
-        pieces = [self.tokenizer.piece_bytes[piece] for piece in ids]
-        if b"".join(pieces) != word.replace(BLANK, " ").encode():
-            raise ValueError(f"the tokenizer does not write {word[:40]!r} of its own normalized text; its vocabulary is damaged")
-        return array("H", ids).tobytes(), array("H", map(len, pieces)).tobytes()
+    def _spelled_ids(self, spelled: str) -> bytes:
+        """Ids of a word, or of a whole document. ValueError if they do not spell it."""
+        ids: list[int] = []
+        for i, part in enumerate(spelled.split(BLANK)):
+            ids += self._literal_blank if i else []
+            ids += self.processor.encode(part)
+        if b"".join([self.tokenizer.piece_bytes[piece] for piece in ids]) != spelled.encode():
+            raise ValueError(f"the pieces of {spelled[:40]!r} do not spell it; the tokenizer is damaged, make it again: "
+                             "dvc repro vocabulary")
+        return array("H", ids).tobytes()
 
-    def _raw_surfaces(self, text: str) -> Encoded:
-        """CaseOps over nmt_nfkc, as published: per piece the raw bytes of its surface, the part of the text that it was made from.
+    @functools.cached_property
+    def _literal_blank(self) -> list[int]:
+        """U+2581 in a text, not standing for a blank: its three byte pieces."""
+        return [self.processor.PieceToId(f"<0x{byte:02X}>") for byte in BLANK.encode()]
 
-        A character that is spelled in byte pieces belongs to the last of them, as in SentencePiece's own alignment.
+    @functools.cached_property
+    def _sizes(self) -> np.ndarray:
+        """Bytes that each piece writes, uint16 (V,)."""
+        return np.array([len(piece) for piece in self.tokenizer.piece_bytes], np.uint16)
+
+    def _surfaces(self, ids: np.ndarray, transformed: str, origins: np.ndarray | None) -> np.ndarray:
+        """Raw bytes behind each piece of a CaseOps text: of its surface, the part of `transformed` that it was made from.
+
+        `origins`: the place in `transformed` of each character of the normalized text, None where the two are the same. A
+        character that is spelled in byte pieces belongs to the last of them, as in SentencePiece's own alignment and so in the
+        published sidecars; without normalization each byte piece has its own byte.
         """
-        transformed = caseops.encode(text)
-        normalized, origins = self.tokenizer.processor.Normalize(transformed, with_offsets=True)
-        written = self._written(normalized)
-        ids = np.frombuffer(written[0], np.uint16)
-        goes_on = np.append(self.continues[ids[1:]], False)  # the next piece is a byte of the same character
-        ends = np.cumsum(np.where(self.is_byte[ids], ~goes_on, self.characters[ids]))
-        edges = np.asarray(origins)[np.concatenate(([0], ends))].tolist()
-        counts = caseops.byte_counts([transformed[start:end] for start, end in itertools.pairwise(edges)])
-        # What normalization cuts off at the two ends is blank and holds no operator: the rest is the raw text without it.
-        covered = len(transformed[origins[0]: origins[-1]].encode())
-        return _encoded(ids, np.array(counts, np.uint16), len(text.encode()) - (len(transformed.encode()) - covered))
+        characters, is_byte, continues = self._shapes
+        goes_on = np.append(continues[ids[1:]], False)[:len(ids)]  # the next piece is a byte of the same character
+        edges = np.cumsum(np.concatenate(([0], np.where(is_byte[ids], ~goes_on, characters[ids]))))
+        edges = (edges if origins is None else origins[edges]).tolist()
+        counts = np.array(caseops.byte_counts([transformed[start:end] for start, end in itertools.pairwise(edges)]), np.uint16)
+        if origins is None:
+            counts[is_byte[ids]] = 1
+        return counts
 
     @functools.cached_property
-    def characters(self) -> np.ndarray:
-        """Characters of normalized text per piece, int64 (V,)."""
-        processor = self.tokenizer.processor
-        return np.array([len(processor.IdToPiece(piece)) for piece in range(processor.GetPieceSize())], np.int64)
-
-    @functools.cached_property
-    def is_byte(self) -> np.ndarray:
-        """Is it a byte piece? bool (V,)."""
-        processor = self.tokenizer.processor
-        return np.array([processor.IsByte(piece) for piece in range(processor.GetPieceSize())], bool)
-
-    @functools.cached_property
-    def continues(self) -> np.ndarray:
-        """Is it a byte piece that goes on with a character (10xxxxxx)? bool (V,)."""
-        pieces = self.tokenizer.piece_bytes
-        return np.array([is_byte and pieces[i][0] & 0xC0 == 0x80 for i, is_byte in enumerate(self.is_byte)], bool)
+    def _shapes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Per piece (V,): characters; is it a byte piece; is it one that goes on with a character (10xxxxxx)."""
+        pieces = range(self.processor.GetPieceSize())
+        is_byte = np.array([self.processor.IsByte(piece) for piece in pieces])
+        continues = np.array([is_byte[piece] and self.tokenizer.piece_bytes[piece][0] & 0xC0 == 0x80 for piece in pieces])
+        return np.array([len(self.processor.IdToPiece(piece)) for piece in pieces]), is_byte, continues
 
 
-def _surface_bytes(pieces: list[bytes]) -> list[int]:
-    """Raw bytes behind each piece of one lossless CaseOps word. A byte piece need not be a character, but is always one byte."""
-    counts: list[int] = []
-    for is_byte, group in itertools.groupby(pieces, key=lambda piece: len(piece) == 1):
-        run = list(group)
-        counts += [1] * len(run) if is_byte else caseops.byte_counts([piece.decode() for piece in run])
-    return counts
-
-
-def _encoded(ids: np.ndarray, byte_counts: np.ndarray, text_bytes: int) -> Encoded:
+def _encoded(ids: np.ndarray, byte_counts: np.ndarray | None, text_bytes: int) -> Encoded:
     with_bos = np.empty(len(ids) + 1, np.uint16)
     with_bos[0], with_bos[1:] = BOS, ids
-    counts = np.zeros(len(ids) + 1, np.uint16)
-    counts[1:] = byte_counts
-    return Encoded(with_bos, counts, text_bytes)
+    if byte_counts is not None:
+        byte_counts = np.concatenate((np.zeros(1, np.uint16), byte_counts))
+    return Encoded(with_bos, byte_counts, text_bytes)

@@ -71,21 +71,23 @@ def encode(task: Task) -> Encoded:
     """Encode one chunk; with a sidecar every document is counted three times. ValueError naming the document that disagrees."""
     ids, counts, totals, tokenizer = [], [], Totals(), _encoder.tokenizer
     for number, text in enumerate(corpus.read_chunk(task.folder, task.start, task.end), 1):
-        found = _encoder.encode(text)
-        sidecar = int(found.byte_counts.sum())
+        found = _encoder.encode(text, sidecar=task.sidecar)
         where = f"{task.folder / corpus.DOCUMENTS}, document {number} after byte {task.start}"
         pieces = 0
         if task.sidecar:
+            sidecar = int(found.byte_counts.sum(dtype=np.int64))
             accounting.check_document(tokenizer, found.ids, found.byte_counts, text_bytes=found.text_bytes,
                                       written_bytes=_encoder.written_bytes(text), where=where)
             pieces = accounting.piece_total(tokenizer, found.ids)
-        elif sidecar != found.text_bytes:
-            raise ValueError(f"{where} has {found.text_bytes} bytes, its tokens stand for {sidecar}; run: dvc repro vocabulary")
+            counts.append(found.byte_counts)
+        else:
+            sidecar = int(tokenizer.byte_counts(found.ids).sum())
+            if tokenizer.counts_follow_from_ids and sidecar != found.text_bytes:
+                raise ValueError(f"{where} has {found.text_bytes} bytes, its tokens stand for {sidecar}; run: dvc repro vocabulary")
         totals.add(Totals(1, len(found.ids), len(text.encode()), found.text_bytes, sidecar, pieces))
         ids.append(found.ids)
-        counts.append(found.byte_counts)
     return Encoded(np.concatenate(ids).astype("<u2").tobytes() if ids else b"",
-                   np.concatenate(counts).astype("<u2").tobytes() if ids and task.sidecar else b"", totals)
+                   np.concatenate(counts).astype("<u2").tobytes() if counts else b"", totals)
 
 
 class Writer:
