@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import sentencepiece
 
 from stages.lib.data import accounting, corpus, published, sentencepiece_training
 from stages.lib.data.encoder import Encoder
@@ -120,14 +121,17 @@ def test_val_split_of_10000_documents_is_named(tmp_path, export):
 
 def test_sidecar_that_was_globbed_as_tokens_is_named(tmp_path, export):
     folder = export(("identity", False), sidecar=lambda tokenizer, tokens, counts: counts)
-    for path in folder.glob("fineweb_val_bytes_*.bin"):
-        path.rename(folder / path.name.replace("_bytes_0", "_1"))
-    with pytest.raises(ValueError, match=r"fineweb_val_100000\.bin: token 0 is 0, .*looks like a byte sidecar"):
+    count = len(list(folder.glob("fineweb_val_0*.bin")))
+    for i, path in enumerate(sorted(folder.glob("fineweb_val_bytes_*.bin"))):
+        path.rename(folder / f"fineweb_val_{count + i:06d}.bin")
+    with pytest.raises(ValueError, match=rf"fineweb_val_{count:06d}\.bin: token 0 is 0, .*looks like a byte sidecar"):
         take(folder, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name, sentence", [
-    ("fineweb_val_000000.bin", "starts with token .*the first shard of the split is missing"),
+    ("fineweb_val_000000.bin", r"fineweb_val_000000\.bin is missing; get the whole export"),
+    ("fineweb_val_000001.bin", r"fineweb_val_000001\.bin is missing; get the whole export"),
+    ("fineweb_train_000001.bin", r"fineweb_train_000001\.bin is missing; get the whole export"),
     ("fineweb_420_bpe.model", "tokenizer of the shards .* is missing"),
 ])
 def test_what_is_missing_of_an_export_is_named(tmp_path, export, name, sentence):
@@ -143,6 +147,63 @@ def test_export_without_train_shards_is_refused(tmp_path, export):
         path.unlink()
     with pytest.raises(ValueError, match="no train shards"):
         take(folder, tmp_path / "out")
+
+
+def test_shards_of_another_tokenizer_of_the_same_size_are_refused(tmp_path, export, models):
+    folder = export(("identity", False))
+    other = sentencepiece_training.train([text[::-1] for text in TEXTS + DOCUMENTS], size=420, character_coverage=0.99, sample_bytes=None)
+    assert Tokenizer(other).vocabulary_size == Tokenizer(models["identity", False]).vocabulary_size
+    (folder / "fineweb_420_bpe.model").write_bytes(other)
+    with pytest.raises(ValueError, match=r"fineweb_420_bpe\.model; it is not the tokenizer that made these shards|decode to UTF-8"):
+        take(folder, tmp_path / "out")
+
+
+def test_empty_first_shard_does_not_hide_a_stream_that_starts_in_a_document(tmp_path, export):
+    folder = export(("identity", False))
+    paths = sorted(folder.glob("fineweb_train_*.bin"))
+    shards.write(paths[0], np.empty(0, np.uint16))
+    with pytest.raises(ValueError, match=r"fineweb_train_000001\.bin starts with token \d+, not with BOS"):
+        take(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("special", [dict(unk_id=0, bos_id=1, eos_id=2, pad_id=-1), dict(pad_id=0, bos_id=1, eos_id=-1, unk_id=2)])
+def test_special_ids_that_are_not_the_fields_are_refused(tmp_path, special):
+    """unk at 0 is SentencePiece's own default: such a model must not be taken for one with CaseOps pieces."""
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(TEXTS), model_prefix=str(tmp_path / "m"), model_type="bpe", vocab_size=400, byte_fallback=True,
+        minloglevel=2, **special)
+    with pytest.raises(ValueError, match=r"pad, bos, eos and unk at \(.*\), the field's are at \(0, 1, 2, 3\)"):
+        Tokenizer((tmp_path / "m.model").read_bytes())
+
+
+def test_sidecar_that_nothing_vouches_for_is_not_certified(tmp_path, export, models, monkeypatch):
+    """CaseOps over nmt_nfkc without raw text: the bytes do not follow from the ids, only the field's known total can vouch."""
+    from stages.audit.checks import byte_count
+    from stages.audit.evidence import Evidence
+    from stages.lib.data.tokens import Split
+    folder = export(("nmt_nfkc", True))
+    facts = take(folder, tmp_path / "out")
+    for split, found in facts.items():
+        (tmp_path / "out" / split / corpus.META).write_text(json.dumps(found))
+    tokens, counts = shards.read_split(folder, "val"), shards.read_sidecar(folder, "val")
+    nats = np.ones(len(tokens) - 1)
+    metrics = {"bytes": int(counts.sum()), "tokens": len(nats), "bits_per_byte": float(nats.sum() / np.log(2) / counts.sum())}
+    evidence = Evidence(submission=None, documents=tmp_path / "out/val", text=Split(tokens, counts, {}), nats=nats, metrics=metrics,
+                        evaluator="", options={}, lock=None, probe_tokens=2, num_flips=1, seed=0)
+    monkeypatch.setattr(byte_count.artifact, "read", lambda path, name: models["nmt_nfkc", True])
+    verdict = byte_count.check(evidence)
+    assert verdict.verdict == "not_applicable" and "the total is not the field's" in verdict.evidence["reason"]
+    monkeypatch.setattr(accounting, "VAL_DOCUMENTS", 12)
+    monkeypatch.setattr(accounting, "VAL_BYTES", int(counts.sum()))
+    assert byte_count.check(evidence).verdict == "pass"
+
+
+def test_a_count_above_16_bits_goes_to_the_neighbours_with_the_same_sum(models):
+    encoder = Encoder(models["nmt_nfkc", True])
+    text = "a" + " " * 70_000 + "b, and the NASA"
+    encoded = encoder.encode(text)
+    assert int(encoded.byte_counts.sum(dtype=np.int64)) == encoded.text_bytes == len(text)
+    assert encoded.byte_counts[0] == 0 and encoded.ids.tolist() == [1, *encoder.tokenizer.encode(text)]
 
 
 def test_token_above_the_vocabulary_is_named_with_its_place(tmp_path, export):

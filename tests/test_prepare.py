@@ -511,7 +511,7 @@ def test_empty_documents_are_skipped_and_counted(tmp_path, capsys):
 
 def test_local_metrics_name_no_packages_and_no_clock(tmp_path):
     (tmp_path / "in.jsonl").write_bytes(lines(*(sentence(n) for n in range(100))))
-    assert list(run(tmp_path, tmp_path / "in.jsonl")) == ["source", "documents", "bytes", "sha256"]
+    assert list(run(tmp_path, tmp_path / "in.jsonl")) == ["source", "val_is_the_fields", "documents", "bytes", "sha256"]
 
 
 @pytest.mark.parametrize(("content", "said"), [

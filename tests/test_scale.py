@@ -255,8 +255,89 @@ def test_documents_that_changed_after_preparing_are_named(project, capsys):
     path.write_bytes(path.read_bytes().replace(b"the", b"teh", 1))
     with pytest.raises(SystemExit):
         run_node("tokenize", "val")
-    assert "was changed since: dvc repro prepare" in capsys.readouterr().err
+    assert "is not what prepare wrote, it was changed since; run: dvc repro prepare" in capsys.readouterr().err
     assert (project / "artifacts/tokenize/val/meta.json").is_file()
+
+
+def test_chunks_of_a_damaged_text_are_not_continued_from(tmp_path, model, small_chunks):
+    """Damaged, refused, mended: the tokens are those of the mended text."""
+    prepared = write_prepared(tmp_path / "prepared", TEXTS)
+    (tmp_path / "m.model").write_bytes(model)
+    path = prepared / "documents.jsonl"
+    good = path.read_bytes()
+
+    def run(out: str):
+        tokenize.main("val", tokenize.Settings(3001), documents=prepared, model=tmp_path / "m.model", folder=tmp_path / out,
+                      scratch=tmp_path / "scratch")
+        return content(tmp_path / out)
+    wanted = run("wanted")
+    hashes = iter([stage.sha256(path), "another"])  # changed while it was read
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenize.stage, "sha256", lambda _: next(hashes))
+        path.write_bytes(good.replace(b"iPhone", b"iphone"))
+        with pytest.raises(ValueError, match="it was changed since"):
+            run("out")
+    path.write_bytes(good)
+    assert run("out") == wanted
+
+
+def test_other_code_does_not_continue_the_work(tmp_path, model, small_chunks, monkeypatch):
+    prepared = write_prepared(tmp_path / "prepared", TEXTS)
+    (tmp_path / "m.model").write_bytes(model)
+    code = tmp_path / "code.py"
+    monkeypatch.setattr(tokenize.closure, "paths", lambda module: [code])
+    folders = []
+    for text in ("old", "new"):
+        code.write_text(text)
+        monkeypatch.setattr(sharding, "write", lambda folder, *rest, **options: folders.append(folder.parent.name) or killing_after(0)(0))
+        with pytest.raises(Killed):
+            tokenize.main("val", tokenize.Settings(3001), documents=prepared, model=tmp_path / "m.model", folder=tmp_path / "out",
+                          scratch=tmp_path / "scratch")
+    assert len(set(folders)) == 2
+
+
+def test_what_a_killed_process_left_beside_an_output_is_removed(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for name in (f".out.{gone.pid}.partial", f".out.{gone.pid}.old.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "large").write_text("x")
+    mine = tmp_path / f".out.{os.getppid()}.partial"
+    mine.mkdir()
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/file").write_text("new")
+    stage.link(tmp_path / "source", tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([mine.name, "source", "out"])
+    assert (tmp_path / "out/file").read_text() == (tmp_path / "source/file").read_text() == "new"
+
+
+@pytest.mark.parametrize("error, sentence", [
+    (FileNotFoundError(errno.ENOENT, "x", "a/b"), "a/b is missing; check the spelling"),
+    (IsADirectoryError(errno.EISDIR, "x", "a/b"), "a/b is a folder where a file is needed"),
+    (NotADirectoryError(errno.ENOTDIR, "x", "a/b"), "a/b needs a folder where there is a file"),
+    (PermissionError(errno.EACCES, "x", "a/b"), "a/b may not be read or written by this user"),
+    (OSError(errno.ENOSPC, "No space left on device", "source", None, "target"), "while writing target; free some space"),
+])
+def test_errors_of_the_file_system_are_sentences_with_a_way_out(capsys, error, sentence):
+    with pytest.raises(SystemExit), stage.sentences("node"):
+        raise error
+    assert sentence in capsys.readouterr().err
+
+
+def test_linked_folders_are_read_once(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/in.jsonl").write_bytes(lines("one"))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/in.jsonl").write_bytes(lines("two"))
+    (tmp_path / "a/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a/loop").symlink_to(tmp_path / "a")
+    assert [document.text for document in local.documents(tmp_path / "a")] == ["one", "two"]
+
+
+def test_shards_are_read_in_the_order_of_their_numbers(tmp_path):
+    for i in (2, 999_999, 1_000_000):
+        shards.write(tmp_path / f"fineweb_val_{i:06d}.bin", np.array([i % 1000]))
+    assert shards.read_split(tmp_path, "val").tolist() == [2, 999, 0]
 
 
 def test_full_disk_is_a_sentence_and_what_was_finished_stays(project, monkeypatch, capsys):

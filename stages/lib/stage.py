@@ -40,6 +40,16 @@ Plot = Annotated[Path, "plot"]
 Untracked = Annotated[Path, "untracked"]  # not in dvc.yaml: checkpoints that a killed run continues from, dvc.lock itself
 
 
+PATH_ERRORS = {
+    errno.ENOENT: "is missing; check the spelling, or run the stage that makes it",
+    errno.EACCES: "may not be read or written by this user; change its permissions",
+    errno.EPERM: "may not be read or written by this user; change its permissions",
+    errno.ENOTDIR: "needs a folder where there is a file; move that file away",
+    errno.EISDIR: "is a folder where a file is needed; move it away",
+    errno.EEXIST: "is a file where a folder is needed; move it away",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Contract:
     """What one `main()` declares, with `{variant}` filled in: paths by kind, and the sections of params.yaml it reads."""
@@ -118,12 +128,17 @@ def sentences(name: str) -> Iterator[None]:
     """Turn what a user can cause into `caddie <name>: <one sentence>` and exit code 1; our own bugs keep their traceback."""
     try:
         yield
-    except (ValueError, FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
+    except ValueError as error:
         _fail(name, str(error))
     except OSError as error:
+        path = error.filename2 or error.filename
+        if error.errno in PATH_ERRORS and path is not None:
+            _fail(name, f"{path} {PATH_ERRORS[error.errno]}")
+        if error.errno in PATH_ERRORS:
+            _fail(name, str(error))
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE):
             raise
-        _fail(name, f"{error.strerror} while writing {error.filename or 'an output'}; free some space and run it again, "
+        _fail(name, f"{error.strerror} while writing {path or 'an output'}; free some space and run it again, "
                     "finished stages are kept")
     except KeyboardInterrupt:
         print(f"caddie {name}: interrupted; nothing half-written was left, run it again to continue", file=sys.stderr)
@@ -147,6 +162,7 @@ def atomic(path: Path) -> Iterator[Path]:
     old = partial.with_suffix(".old.partial")
     _remove(partial)
     _remove(old)
+    _remove_stale(path)
     try:
         yield partial
         if partial.is_file():
@@ -160,10 +176,27 @@ def atomic(path: Path) -> Iterator[Path]:
         _remove(old)
 
 
-def move(source: Path, path: Path) -> None:
-    """Make the finished file or folder `source` become `path`, which it replaces as a whole."""
+def link(source: Path, path: Path) -> None:
+    """Make a finished folder appear as `path`, which it replaces as a whole. `source` stays until its owner removes it, so that a
+    kill in between costs nothing; the files are hard links where the file system allows, else copies."""
     with atomic(path) as partial:
-        shutil.move(source, partial)
+        shutil.copytree(source, partial, copy_function=link_file)
+
+
+def link_file(source: Path, path: Path) -> None:
+    """A hard link, or a copy where that cannot be."""
+    try:
+        os.link(source, path)
+    except OSError:
+        shutil.copyfile(source, path)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what killed processes left of `path`, which may be as large as the text."""
+    for stale in path.parent.glob(f".{path.name}.*.partial"):
+        owner = stale.name.removeprefix(f".{path.name}.").split(".")[0]
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists() and Path("/proc").is_dir():
+            _remove(stale)
 
 
 def _remove(path: Path) -> None:

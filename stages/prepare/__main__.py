@@ -14,37 +14,20 @@ import functools
 import os
 import sysconfig
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import ClassVar, Literal
 
+import pyarrow
 from tqdm import tqdm
 
-from stages.lib import parallel, params, stage
+from stages.lib import closure, parallel, stage
 from stages.lib.data import accounting, builtin, corpus, fineweb, local, published, split
-from stages.lib.params import require
 from stages.lib.scratch import Folder, key
 from stages.lib.stage import Input, Metrics, Output, Untracked
+from stages.prepare.settings import Settings, check
 
 MAX_WORKERS = 8            # the built-in text is 20 seconds of parsing on one core; more processes would spend their time starting
 FEW_BYTES = 16_000_000     # less input than this is read faster than other processes start
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Which documents, at most how many bytes of them, and how they are split."""
-
-    SECTION: ClassVar[str] = "prepare"
-    source: Literal["builtin", "local", "fineweb"]
-    path: str
-    max_bytes: int | None
-    split: Literal["hash", "first"]
-    split_seed: int
-    val_fraction: float
-    holdout_fraction: float
-    val_documents: int
-    holdout_documents: int
-    fineweb: dict
 
 
 def main(
@@ -61,20 +44,33 @@ def main(
     outputs = {"train": train, "holdout": holdout, "val": val}
     fetched = fineweb.fetch(source) if settings.source == "fineweb" else None
     shards = _shards(settings, documents, fetched)
-    folder = Folder(Path(scratch) / key(asdict(settings), _inputs(settings, documents, fetched)))
+    folder = Folder(Path(scratch) / key(asdict(settings), _inputs(settings, documents, fetched), local.TASK_BYTES, pyarrow.__version__,
+                                        *closure.paths("stages.prepare.__main__")))
     facts: dict = {"source": settings.source}
     if fetched is not None:
         facts["fineweb"] = {"repository": source.repository, "revision": fetched.revision}
     with folder.locked():
-        if shards:
-            by_split = _take(settings, shards, folder.path, fetched)
-        else:
-            by_split, notes = _split(settings, documents, fetched, folder.path)
-            facts |= notes
+        done = folder.path / "done.json"
+        if settings.source == "builtin":  # made anew in seconds; the packages may be others by now
+            for name in ("done.json", "state.json"):
+                (folder.path / name).unlink(missing_ok=True)
+        if not done.is_file():
+            if shards:
+                by_split, notes = _take(settings, shards, folder.path, fetched), {}
+            else:
+                by_split, notes = _split(settings, documents, fetched, folder.path)
+            for name, found in by_split.items():
+                stage.write_json(folder.path / name / corpus.META, found)
+            stage.write_json(done, {"by_split": by_split, "notes": notes})
+        by_split, notes = (stage.read_json(done)[part] for part in ("by_split", "notes"))
         for name, output in outputs.items():
-            stage.write_json(folder.path / name / corpus.META, by_split[name])
-            stage.move(folder.path / name, output)
+            stage.link(folder.path / name, output)
         folder.remove()
+    val_facts = by_split["val"]
+    facts |= notes | {"val_is_the_fields": accounting.is_fields_val(val_facts["documents"], val_facts["bytes"])}
+    if val_facts["documents"] == accounting.VAL_DOCUMENTS and not facts["val_is_the_fields"]:
+        print(f"val has {accounting.VAL_DOCUMENTS:,} documents, but {val_facts['bytes']:,} bytes where the field's val split has "
+              f"{accounting.VAL_BYTES:,}: scores cannot be compared with the field's")
     for name in split.SPLITS:
         print(f"{name:8}{by_split[name]['documents']:>12,} documents {by_split[name]['bytes']:>16,} bytes")
     for fact in ("documents", "bytes", "sha256"):
@@ -82,32 +78,13 @@ def main(
     stage.write_json(metrics, facts)
 
 
-def check(settings: Settings) -> fineweb.Source:
-    """ValueError for settings that no corpus can meet; the validated `prepare.fineweb`."""
-    source = params.build(fineweb.Source, settings.fineweb, "prepare.fineweb")
-    require(settings.max_bytes is None or settings.max_bytes > 0,
-            f"prepare.max_bytes is {settings.max_bytes}; it must be positive, or null")
-    for name in ("val_fraction", "holdout_fraction"):
-        value = getattr(settings, name)
-        require(0 < value < 1, f"prepare.{name} is {value}; it must lie between 0 and 1, both excluded")
-    total = settings.val_fraction + settings.holdout_fraction
-    require(total < 1, f"prepare.val_fraction and prepare.holdout_fraction sum to {total}, which leaves nothing to "
-                       "train on; lower one of them")
-    for name in ("val_documents", "holdout_documents"):
-        require(getattr(settings, name) > 0, f"prepare.{name} is {getattr(settings, name)}; it takes a positive number")
-    if settings.source == "fineweb" and source.contents == "documents":
-        require(settings.split == "first" and settings.val_documents == accounting.VAL_DOCUMENTS,
-                f"prepare.source fineweb with the field's document list needs prepare.split first and prepare.val_documents "
-                f"{accounting.VAL_DOCUMENTS:,}, the field's own split: fewer would put val documents into train (#2127)")
-    require(settings.source != "builtin" or settings.split == "hash", "prepare.split first needs documents in a given order, and the "
-            "built-in ones have none; set prepare.split to hash")
-    return source
-
-
 def _shards(settings: Settings, documents: Path, fetched: fineweb.Fetched | None) -> published.Shards | None:
     if fetched is not None:
         return published.Shards(fetched.train, fetched.val, fetched.sidecars, fetched.tokenizer) if fetched.contents == "tokens" else None
-    return published.find(documents) if settings.source == "local" else None
+    found = published.find(documents) if settings.source == "local" else None
+    if found:
+        _note_what_is_ignored(documents)
+    return found
 
 
 def _inputs(settings: Settings, documents: Path, fetched: fineweb.Fetched | None) -> list:
@@ -116,8 +93,14 @@ def _inputs(settings: Settings, documents: Path, fetched: fineweb.Fetched | None
         return [fetched.revision, sorted(fetched.files)]
     if settings.source == "builtin":
         return []
-    found = [documents] if documents.is_file() else sorted(path for path in documents.rglob("*") if path.is_file())
+    found = [documents] if documents.is_file() else sorted(path for path in local.walk(documents) if path.is_file())
     return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in found]
+
+
+def _note_what_is_ignored(documents: Path) -> None:
+    others = [path for path in local.walk(documents) if path.suffix in (local.LINES, local.PARQUET)]
+    if others:
+        print(f"{documents} holds token shards, so {len(others)} files of documents in it are not read, such as {others[0]}")
 
 
 def _take(settings: Settings, shards: published.Shards, folder: Path, fetched: fineweb.Fetched | None) -> dict[str, dict]:
@@ -141,7 +124,7 @@ def _split(settings: Settings, documents: Path, fetched: fineweb.Fetched | None,
     try:
         if settings.source == "builtin":
             found, packages = read_builtin()
-            blocks: Iterator[split.Block] = iter([split.block(found, rule)][writer.blocks:])
+            blocks: Iterator[split.Block] = iter([split.block(found, rule)])
         else:
             files = list(fetched.documents) if fetched is not None else local.files(documents)
             blocks = _blocks(files, rule, skip=writer.blocks)
@@ -167,7 +150,8 @@ def _split(settings: Settings, documents: Path, fetched: fineweb.Fetched | None,
 def _blocks(files: list[Path], rule: split.Hashed | split.First, *, skip: int) -> Iterator[split.Block]:
     size = sum(file.stat().st_size for file in files)
     tasks = (task for i, task in enumerate(local.tasks(files)) if i >= skip)
-    processes = parallel.workers() if size > FEW_BYTES else 1
+    workers = parallel.workers()
+    processes = workers if size > FEW_BYTES else 1
     work = functools.partial(local.block, rule=rule)
     with tqdm(desc="reading", unit=" documents", disable=None) as bar:
         for new in parallel.in_order(work, tasks, processes=processes):

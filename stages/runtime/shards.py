@@ -48,17 +48,25 @@ def read(path: Path) -> np.ndarray:
     return np.memmap(path, "<u2", "r", HEADER_BYTES, (count,))
 
 
+def number(path: Path) -> int:
+    """The number at the end of a shard's name. ValueError if it has none."""
+    digits = path.stem.rsplit("_", 1)[-1]
+    if not digits.isdecimal():
+        raise ValueError(f"{path} has no number at the end of its name, as fineweb_val_000000.bin has; rename or remove it")
+    return int(digits)
+
+
 def token_paths(folder: Path, split: str) -> list[Path]:
-    """The token shards of one split in name order. The sidecars match the same pattern and are left out."""
-    paths = sorted(path for path in Path(folder).glob(f"*_{split}_*.bin") if "_bytes_" not in path.name)
+    """The token shards of one split by their numbers. The sidecars match the same pattern and are left out."""
+    paths = sorted((path for path in Path(folder).glob(f"*_{split}_*.bin") if "_bytes_" not in path.name), key=number)
     if not paths:
         raise ValueError(f"no token shards *_{split}_*.bin in {folder}; run: dvc repro tokenize")
     return paths
 
 
 def sidecar_paths(folder: Path, split: str) -> list[Path]:
-    """The byte sidecars of one split in name order."""
-    paths = sorted(Path(folder).glob(f"*_{split}_bytes_*.bin"))
+    """The byte sidecars of one split by their numbers."""
+    paths = sorted(Path(folder).glob(f"*_{split}_bytes_*.bin"), key=number)
     if not paths:
         raise ValueError(f"no byte sidecar *_{split}_bytes_*.bin in {folder}; run: dvc repro tokenize")
     return paths

@@ -21,8 +21,10 @@ import numpy as np
 
 from . import caseops, sentencepiece_model
 
-BOS = 1  # ids 0..3 are pad, bos, eos, unk, as in the field's tokenizers
-NUM_SPECIAL = 4
+SPECIAL = 0, 1, 2, 3  # pad, bos, eos, unk, as in the field's tokenizers
+_, BOS, _, UNKNOWN = SPECIAL
+NUM_SPECIAL = len(SPECIAL)
+MAX_PIECES = 1 << 16
 BLANK = "▁"
 PURE_BYTE = {"tokenizer_type": "pure_byte", "vocab_size": 260,  # the field's fineweb_pure_byte_260.json
              "config": {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "byte_offset": NUM_SPECIAL, "byte_count": 256}}
@@ -40,8 +42,8 @@ class Tokenizer:
         else:
             self.processor = load_processor(model)
             self.settings = sentencepiece_model.settings(model)
-        operators = [self.processor.PieceToId(char) for char in caseops.OPERATORS] if self.processor else [NUM_SPECIAL - 1]
-        self.operators = tuple(operators) if NUM_SPECIAL - 1 not in operators else ()
+        operators = [self.processor.PieceToId(char) for char in caseops.OPERATORS] if self.processor else [UNKNOWN]
+        self.operators = tuple(operators) if UNKNOWN not in operators else ()
 
     @property
     def vocabulary_size(self) -> int:
@@ -158,11 +160,16 @@ def load_processor(model: bytes):
         processor.LoadFromSerializedProto(model)
     except (RuntimeError, OSError):
         raise ValueError("the tokenizer file is not a SentencePiece model; make it with: dvc repro vocabulary") from None
-    unknown = processor.unk_id()
-    if processor.bos_id() != BOS or any(processor.PieceToId(f"<0x{byte:02X}>") == unknown for byte in range(256)):
-        raise ValueError("the tokenizer lacks the 256 byte pieces or has another BOS id than 1; "
-                         "train it with byte fallback: dvc repro vocabulary")
-    if processor.PieceToId(BLANK) == unknown:
+    special = processor.pad_id(), processor.bos_id(), processor.eos_id(), processor.unk_id()
+    if special != SPECIAL:
+        raise ValueError(f"the tokenizer has pad, bos, eos and unk at {special}, the field's are at {SPECIAL}; train it with these ids: "
+                         "dvc repro vocabulary")
+    if processor.GetPieceSize() > MAX_PIECES:
+        raise ValueError(f"the tokenizer has {processor.GetPieceSize():,} pieces, ids in shards are 16 bits: at most {MAX_PIECES:,}; "
+                         "train a smaller one: dvc repro vocabulary")
+    if any(processor.PieceToId(f"<0x{byte:02X}>") == UNKNOWN for byte in range(256)):
+        raise ValueError("the tokenizer lacks the 256 byte pieces; train it with byte fallback: dvc repro vocabulary")
+    if processor.PieceToId(BLANK) == UNKNOWN:
         raise ValueError("the tokenizer has no standalone U+2581 piece, so that a blank becomes three byte pieces and would count as 3 "
                          "bytes (#897); train it on text with blanks: dvc repro vocabulary")
     return processor

@@ -8,17 +8,16 @@ stopped. One node per split: nothing trained on can have read the val text.
     python -m stages.tokenize --inspect SHARD.bin       tokens, documents, bytes, and the first lines as text
 """
 
-import os
-import shutil
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import sentencepiece
 from tqdm import tqdm
 
-from stages.lib import stage
+from stages.lib import closure, stage
 from stages.lib.data import corpus, published, sharding
 from stages.lib.scratch import Folder, key
 from stages.lib.stage import Input, Output, Untracked, Variant
@@ -42,20 +41,25 @@ def main(
     folder: Output = "artifacts/tokenize/{variant}",
     scratch: Untracked = "scratch/tokenize",
 ) -> None:
-    if settings.shard_tokens < 1:
-        raise ValueError(f"tokenize.shard_tokens is {settings.shard_tokens}; it takes a positive number of tokens")
+    if not 1 <= settings.shard_tokens <= shards.MAX_TOKENS:
+        raise ValueError(f"tokenize.shard_tokens is {settings.shard_tokens}; it takes 1 to {shards.MAX_TOKENS} tokens")
     prepared, tokenizer = corpus.facts(documents), Tokenizer(model.read_bytes())
-    work = Folder(Path(scratch) / key(split, asdict(settings), prepared["sha256"], tokenizer.sha256))
+    work = Folder(Path(scratch) / key(split, asdict(settings), prepared["sha256"], tokenizer.sha256, corpus.CHUNK_BYTES,
+                                      sentencepiece.__version__, *closure.paths("stages.tokenize.__main__")))
     with work.locked():
         if prepared["contents"] == "tokens":
             totals = _take(split, documents, prepared, tokenizer, work.path / split)
         else:
-            totals = _encode(split, documents, prepared, model, work.path / split, settings.shard_tokens)
+            try:
+                totals = _encode(split, documents, prepared, model, work.path / split, settings.shard_tokens)
+            except ValueError:
+                work.remove()  # it may hold tokens of a text that is not the one that was prepared
+                raise
         stage.write_json(work.path / split / "meta.json", {
             "split": split, "tokens": totals.tokens, "bytes": totals.sidecar, "raw_bytes": totals.raw, "documents": totals.documents,
             "vocabulary_size": tokenizer.vocabulary_size, "tokenizer_sha256": tokenizer.sha256, "text_sha256": prepared["sha256"],
             "counts": {"text": totals.text, "sidecar": totals.sidecar, "pieces": totals.pieces}, "certificate": tokenizer.certificate()})
-        stage.move(work.path / split, folder)
+        stage.link(work.path / split, folder)
         work.remove()
     print(f"{split}: {totals.documents:,} documents, {totals.sidecar:,} bytes, {totals.tokens:,} tokens, "
           f"{totals.sidecar / max(1, totals.tokens - totals.documents):.3f} bytes per token")
@@ -65,13 +69,21 @@ def _encode(split: str, documents: Path, prepared: dict, model: Path, folder: Pa
     path = documents / corpus.DOCUMENTS
     if not prepared["documents"]:
         raise ValueError(f"{documents} has no documents; change the split or give more text (prepare in params.yaml)")
+    _check_unchanged(path, prepared)
     with tqdm(total=path.stat().st_size, desc=f"tokenize {split}", unit="B", unit_scale=True, mininterval=1.0, disable=None) as bar:
         totals = sharding.write(folder, documents, split, model=model.read_bytes(), shard_tokens=shard_tokens, sidecar=split != "train",
                                 progress=bar.update)
-    if (totals.documents, totals.raw) != (prepared["documents"], prepared["bytes"]) or stage.sha256(path) != prepared["sha256"]:
-        raise ValueError(f"{path} has {totals.documents:,} documents and {totals.raw:,} bytes, prepare wrote {prepared['documents']:,} and "
-                         f"{prepared['bytes']:,}; it was changed since: dvc repro prepare")
+    _check_unchanged(path, prepared)
+    if (totals.documents, totals.raw) != (prepared["documents"], prepared["bytes"]):
+        raise ValueError(f"{path} has {totals.documents:,} documents and {totals.raw:,} bytes, prepare counted {prepared['documents']:,} "
+                         f"and {prepared['bytes']:,}; run: dvc repro prepare")
     return totals
+
+
+def _check_unchanged(path: Path, prepared: dict) -> None:
+    """Before the first chunk and after the last: a chunk of another text must not be continued from."""
+    if stage.sha256(path) != prepared["sha256"]:
+        raise ValueError(f"{path} is not what prepare wrote, it was changed since; run: dvc repro prepare")
 
 
 def _take(split: str, documents: Path, prepared: dict, tokenizer: Tokenizer, folder: Path) -> sharding.Totals:
@@ -81,10 +93,7 @@ def _take(split: str, documents: Path, prepared: dict, tokenizer: Tokenizer, fol
     folder.mkdir(exist_ok=True)
     for path in sorted(documents.glob("*.bin")):
         (folder / path.name).unlink(missing_ok=True)
-        try:
-            os.link(path, folder / path.name)  # the same bytes twice would cost 16 GB for a full export
-        except OSError:
-            shutil.copyfile(path, folder / path.name)
+        stage.link_file(path, folder / path.name)  # the same bytes twice would cost 16 GB for a full export
     num_bytes = prepared["bytes"]
     pieces = 0
     if split != "train":

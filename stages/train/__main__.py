@@ -116,7 +116,7 @@ def check(settings: Settings) -> None:
 def _key(settings: Settings, config: ModelConfig, text: tokens.Split, holdout: tokens.Split, world: launch.World) -> str:
     """Everything that decides the weights and the curve; not the pace of checkpoints, nor the number of processes."""
     chosen = {name: value for name, value in asdict(settings).items() if name not in ("checkpoint_seconds", "processes")}
-    code = [closure.ROOT / path for path in closure.files("stages.train.__main__")]
+    code = closure.paths("stages.train.__main__")
     return checkpoints.key(chosen, config.to_dict(), text.facts, holdout.facts, world.device.type, torch.__version__, *code)
 
 

@@ -42,7 +42,12 @@ def main(
     metrics: Metrics = "artifacts/vocabulary/metrics.json",
 ) -> None:
     content = _model(settings, file, documents)
-    tokenizer = Tokenizer(content)
+    try:
+        tokenizer = Tokenizer(content)
+    except ValueError as error:
+        raise ValueError(f"{file if settings.source == 'file' else 'the new tokenizer'}: {error}") from None
+    if settings.source == "bpe" and tokenizer.vocabulary_size < settings.size:
+        print(f"the text gives no more than {tokenizer.vocabulary_size} pieces of the {settings.size} asked for")
     with stage.atomic(model) as partial:
         partial.write_bytes(content)
     stage.write_json(metrics, {"vocabulary_size": tokenizer.vocabulary_size, "tokenizer_bytes": len(content),

@@ -2,7 +2,9 @@
 
 Every document is encoded again with the artifact's own tokenizer: its ids must be those of the shards, its bytes those of
 the sidecar, and, where the tokenizer is lossless, its ids must decode to it. Of published token shards there are no documents:
-their ids are decoded and counted. One finite ledger entry per target; the reported bits per byte must follow from them.
+their bytes are counted from the ids. Where those do not tell (CaseOps over nmt_nfkc), nothing but the known total of the field's
+val split can vouch for a sidecar, and any other is not certified. One finite ledger entry per target; the reported bits per byte
+must follow from them.
 """
 
 import math
@@ -57,4 +59,7 @@ def check(evidence: Evidence) -> Verdict:
           and first == {"length": None, "text": None}
           and facts["targets"] == facts["scored"] == evidence.metrics["tokens"] and bool(np.isfinite(evidence.nats).all())
           and abs(recomputed - evidence.metrics["bits_per_byte"]) < 1e-9)
+    if ok and not has_text and not tokenizer.counts_follow_from_ids and not accounting.is_fields_val(documents, text_bytes):
+        facts["reason"] = "the raw documents are missing, the ids do not tell their bytes, and the total is not the field's"
+        return Verdict("not_applicable", facts)
     return Verdict("pass" if ok else "fail", facts)

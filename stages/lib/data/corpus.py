@@ -24,7 +24,11 @@ def facts(folder: Path) -> dict:
     """meta.json of a prepared split; ValueError if it is missing or not one."""
     if not (Path(folder) / META).is_file():
         raise ValueError(f"{folder} is not a prepared split (it has no {META}); run: dvc repro prepare")
-    return read_json(Path(folder) / META, required=("contents", "documents", "sha256"))
+    found = read_json(Path(folder) / META, required=("contents", "split", "documents", "bytes", "sha256"))
+    needed = {"documents": set(), "tokens": {"tokens", "tokenizer_sha256"}}.get(found["contents"])
+    if needed is None or not needed <= found.keys():
+        raise ValueError(f"{Path(folder) / META} is not what prepare writes; run: dvc repro prepare")
+    return found
 
 
 def texts(folder: Path) -> Iterator[str]:
@@ -80,7 +84,7 @@ def token_documents(folder: Path, split: str) -> Iterator[np.ndarray]:
         for part in parts[1:]:
             if carried:
                 yield np.concatenate(carried)[1:]
-            carried = [part]
+            carried = [part]  # begins with BOS
     if carried:
         yield np.concatenate(carried)[1:]
 

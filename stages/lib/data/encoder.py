@@ -20,6 +20,7 @@ from stages.runtime import caseops, sentencepiece_model
 from stages.runtime.tokenizer import BLANK, BOS, NUM_SPECIAL, Tokenizer, load_processor
 
 MAX_WORDS = 1 << 18       # about 50 MB; of 100 MB of English, 19 words in 20 are among the first so many different ones
+MAX_COUNT = (1 << 16) - 1
 MAX_WORD_LENGTH = 64      # longer ones hardly come again
 
 
@@ -133,7 +134,8 @@ class Encoder:
         goes_on = np.append(continues[ids[1:]], False)[:len(ids)]  # the next piece is a byte of the same character
         edges = np.cumsum(np.concatenate(([0], np.where(is_byte[ids], ~goes_on, characters[ids]))))
         edges = (edges if origins is None else origins[edges]).tolist()
-        counts = np.array(caseops.byte_counts([transformed[start:end] for start, end in itertools.pairwise(edges)]), np.uint16)
+        counts = caseops.byte_counts([transformed[start:end] for start, end in itertools.pairwise(edges)])
+        counts = np.array(_fitting(counts), np.uint16)
         if origins is None:
             counts[is_byte[ids]] = 1
         return counts
@@ -145,6 +147,21 @@ class Encoder:
         is_byte = np.array([self.processor.IsByte(piece) for piece in pieces])
         continues = np.array([is_byte[piece] and self.tokenizer.piece_bytes[piece][0] & 0xC0 == 0x80 for piece in pieces])
         return np.array([len(self.processor.IdToPiece(piece)) for piece in pieces]), is_byte, continues
+
+
+def _fitting(counts: list[int]) -> list[int]:
+    """Counts of 16 bits with the same sum: what one token cannot hold (65,536 blanks that were merged) goes to the next with room."""
+    if max(counts, default=0) <= MAX_COUNT:
+        return counts
+    surplus = 0
+    for order in (range(len(counts)), reversed(range(len(counts)))):
+        for i in order:
+            total = counts[i] + surplus
+            counts[i] = min(total, MAX_COUNT)
+            surplus = total - counts[i]
+    if surplus:
+        raise ValueError(f"a document has {surplus:,} bytes more than its {len(counts)} tokens can stand for (65,535 each); remove it")
+    return counts
 
 
 def _encoded(ids: np.ndarray, byte_counts: np.ndarray | None, text_bytes: int) -> Encoded:

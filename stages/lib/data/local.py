@@ -33,6 +33,7 @@ README = re.compile(r"readme(\.|$)", re.IGNORECASE)
 MAX_LINE_BYTES = 1 << 28   # a longer line is no document but a file without line ends
 ZSTD_READ_BYTES = 1 << 13  # one read may produce some 30,000 times as much
 TASK_BYTES = 1 << 22
+PARQUET_ROWS = 1024        # some 3 MB of FineWeb
 
 
 class Lines(NamedTuple):
@@ -50,11 +51,12 @@ class Whole(NamedTuple):
     files: tuple[Path, ...]
 
 
-class RowGroup(NamedTuple):
-    """One row group of a parquet file."""
+class Rows(NamedTuple):
+    """Some rows of a parquet file; `number` is that of the first."""
 
     file: Path
-    index: int
+    number: int
+    texts: list
 
 
 def documents(path: Path) -> Iterator[Document]:
@@ -67,7 +69,7 @@ def documents(path: Path) -> Iterator[Document]:
         yield from parse(task)
 
 
-def tasks(files: list[Path]) -> Iterator[Lines | Whole | RowGroup]:
+def tasks(files: list[Path]) -> Iterator[Lines | Whole | Rows]:
     """The reading of `files` cut into tasks for `parse`, in order."""
     small: list[Path] = []
     used = 0
@@ -82,13 +84,12 @@ def tasks(files: list[Path]) -> Iterator[Lines | Whole | RowGroup]:
         if kind == LINES:
             yield from _line_tasks(file)
         elif kind == PARQUET:
-            with _naming(file):
-                yield from (RowGroup(file, i) for i in range(_parquet(file).metadata.num_row_groups))
+            yield from _row_tasks(file)
     if small:
         yield Whole(tuple(small))
 
 
-def parse(task: Lines | Whole | RowGroup) -> Iterator[Document]:
+def parse(task: Lines | Whole | Rows) -> Iterator[Document]:
     """The documents of one task, in order."""
     if isinstance(task, Lines):
         yield from _lines(task)
@@ -108,11 +109,7 @@ def files(path: Path) -> list[Path]:
                          "to builtin")
     found = [path]
     if path.is_dir():
-        found = []
-        for folder, folders, names in os.walk(path):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            found += [Path(folder, name) for name in names if not name.startswith(".")]
-        found = [file for file in found if not (file.parent == path and README.match(file.name))]
+        found = [file for file in walk(path) if not (file.parent == path and README.match(file.name))]
         found.sort(key=lambda file: file.relative_to(path).parts)
         if not found:
             raise ValueError(f"{path} holds no files; put documents there, or set prepare.source to builtin")
@@ -122,6 +119,18 @@ def files(path: Path) -> list[Path]:
         if _kind(file) not in (LINES, PARQUET, *TEXT):
             raise ValueError(f"{file} has an unknown suffix; prepare reads {LINES} {' '.join(TEXT)}, each also with "
                              f"{' '.join(COMPRESSED)} behind it, and {PARQUET}: rename the file or move it elsewhere")
+    return found
+
+
+def walk(path: Path) -> list[Path]:
+    """The files below a folder without hidden ones, in no particular order; linked folders are followed, each once."""
+    found, seen = [], set()
+    for folder, folders, names in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+        if real not in seen:
+            found += [Path(folder, name) for name in names if not name.startswith(".")]
+        seen.add(real)
     return found
 
 
@@ -187,7 +196,7 @@ def _naming(file: Path) -> Iterator[None]:
     if file.suffix.lower() == PARQUET:
         import pyarrow
 
-        damaged = (pyarrow.ArrowInvalid, pyarrow.ArrowException, OSError)
+        damaged = (pyarrow.ArrowInvalid, pyarrow.ArrowException, OSError, UnicodeDecodeError)
     try:
         yield
     except damaged as error:
@@ -195,13 +204,15 @@ def _naming(file: Path) -> Iterator[None]:
 
 
 def _whole(file: Path, handle: BinaryIO) -> Iterator[Document]:
-    content = handle.read()
+    content = handle.read(MAX_LINE_BYTES + 1)
+    if len(content) > MAX_LINE_BYTES:
+        raise ValueError(f"{file} has more than {MAX_LINE_BYTES} bytes, and a text file is one document; write JSON lines instead")
     start = len(codecs.BOM_UTF8) if content.startswith(codecs.BOM_UTF8) else 0
     text = _decode(content[start:], file, start)
     yield Document(text, text)
 
 
-def block(task: Lines | Whole | RowGroup, rule: split.Hashed | split.First) -> split.Block:
+def block(task: Lines | Whole | Rows, rule: split.Hashed | split.First) -> split.Block:
     """The documents of one task as they are written: what other processes are given to do."""
     return split.block(parse(task), rule)
 
@@ -239,21 +250,26 @@ def _lines(task: Lines) -> Iterator[Document]:
             yield Document(text, text)
 
 
-def _parquet(file: Path):
+def _row_tasks(file: Path) -> Iterator[Rows]:
     import pyarrow.parquet
 
-    return pyarrow.parquet.ParquetFile(file)
+    number = 1
+    with _naming(file):
+        table = pyarrow.parquet.ParquetFile(file)
+        names = table.schema_arrow.names
+        if names.count("text") != 1:
+            raise ValueError(f"{file} has {names.count('text')} columns \"text\" (all: {', '.join(names)}); rename the one to read")
+        for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=["text"]):
+            texts = batch.column(0).to_pylist()
+            yield Rows(file, number, texts)
+            number += len(texts)
 
 
-def _rows(task: RowGroup) -> Iterator[Document]:
-    with _naming(task.file):
-        table = _parquet(task.file)
-        if "text" not in table.schema_arrow.names:
-            raise ValueError(f"{task.file} has no column \"text\" (it has {', '.join(table.schema_arrow.names)}); rename the column")
-        for text in table.read_row_group(task.index, columns=["text"]).column(0).to_pylist():
-            if not isinstance(text, str):
-                raise ValueError(f"{task.file}: column \"text\" holds a {type(text).__name__}, not a string; drop such rows")
-            yield Document(text, text)
+def _rows(task: Rows) -> Iterator[Document]:
+    for number, text in enumerate(task.texts, task.number):
+        if not isinstance(text, str):
+            raise ValueError(f"{task.file}, row {number}: \"text\" is a {type(text).__name__}, not a string; drop such rows")
+        yield Document(text, text)
 
 
 def _decode(content: bytes, where: Path | str, offset: int) -> str:

@@ -6,7 +6,9 @@ or beside it (datasets/<export>/ and tokenizers/) the tokenizer, `fineweb_<V>_bp
 val stays as it is; the last documents of train become holdout, so that train remains a prefix of the published stream.
 """
 
+import fnmatch
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -17,12 +19,14 @@ from pathlib import Path
 import numpy as np
 
 from stages.lib import stage
-from stages.lib.data import accounting, corpus
+from stages.lib.data import accounting, corpus, local
 from stages.runtime import shards
 from stages.runtime.tokenizer import BOS, Tokenizer
 
 TOKENIZERS = ("*_bpe.model", "*.model", "*_byte_260.json")
+NAME = re.compile(r"_(train|val|val_bytes)_\d+\.bin$")
 COPY_BYTES = 1 << 24
+REENCODED = 1000  # val documents whose text must give the same tokens again
 
 
 @dataclass(frozen=True)
@@ -36,27 +40,41 @@ class Shards:
 
 
 def find(path: Path) -> Shards | None:
-    """The one export below `path`, or None if there is no .bin file. ValueError if there are several, or parts are missing."""
-    found = sorted(Path(path).rglob("*.bin")) if Path(path).is_dir() else []
+    """The one export below `path`, or None if there are no shards. ValueError if there are several, or parts are missing."""
+    named = [(file, NAME.search(file.name)) for file in local.walk(path)] if Path(path).is_dir() else []
+    found = [(file, match[1]) for file, match in named if match]
     if not found:
         return None
-    folders = sorted({file.parent for file in found})
+    folders = sorted({file.parent for file, _ in found})
     if len(folders) > 1:
         raise ValueError(f"{path} has token shards of several exports ({', '.join(map(str, folders))}); point prepare.path at one of them")
     (folder,) = folders
-    sidecars = tuple(file for file in found if "_val_bytes_" in file.name)
-    by_split = {split: tuple(file for file in found if f"_{split}_" in file.name and "_bytes_" not in file.name)
-                for split in ("train", "val")}
-    for split, files in by_split.items():
+    train, val, sidecars = (_numbered([file for file, kind in found if kind == wanted], folder, wanted)
+                            for wanted in ("train", "val", "val_bytes"))
+    for split, files in (("train", train), ("val", val)):
         if not files:
             raise ValueError(f"{folder} has no {split} shards (fineweb_{split}_000000.bin and so on); get the whole export")
-    return Shards(by_split["train"], by_split["val"], sidecars, _tokenizer(Path(path), folder))
+    if sidecars and [shards.number(file) for file in sidecars] != [shards.number(file) for file in val]:
+        raise ValueError(f"{folder} has {len(sidecars)} byte sidecars for {len(val)} val shards; get one for each")
+    return Shards(train, val, sidecars, _tokenizer(Path(path), folder))
+
+
+def _numbered(files: list[Path], folder: Path, kind: str) -> tuple[Path, ...]:
+    """By their numbers, which must have no hole: documents would be glued together there. Some exports begin train at 1."""
+    files = sorted(files, key=shards.number)
+    numbers = [shards.number(file) for file in files]
+    first = 1 if kind == "train" and numbers[:1] == [1] else 0
+    if numbers != list(range(first, first + len(numbers))):
+        missing = next(i for i in range(first, first + len(numbers)) if i != numbers[i - first])
+        raise ValueError(f"{folder}: fineweb_{kind}_{missing:06d}.bin is missing; get the whole export")
+    return tuple(files)
 
 
 def _tokenizer(path: Path, folder: Path) -> Path:
     for place in (folder, path, folder.parent / "tokenizers", folder.parent.parent / "tokenizers"):
         for pattern in TOKENIZERS:
-            found = sorted(place.rglob(pattern) if place == path else place.glob(pattern))
+            inside = local.walk(place) if place == path else place.glob("*")
+            found = sorted(file for file in inside if fnmatch.fnmatch(file.name, pattern))
             if size := re.search(r"_(?:sp|byte)(\d+)", folder.name):
                 found = [file for file in found if re.search(rf"_{size[1]}[_.]", file.name)] or found
             if len(found) > 1:
@@ -73,7 +91,7 @@ def take(found: Shards, folder: Path, *, val_documents: int, holdout_documents: 
     ValueError, naming shard, token or document: magic, version, length, an id above the vocabulary, a sidecar among the tokens,
     a val split of another number of documents, bytes that disagree. `progress` is called with the bytes that were read.
     """
-    tokenizer = Tokenizer(found.tokenizer.read_bytes())
+    tokenizer = read_tokenizer(found.tokenizer)
     if tokenizer.has_caseops and not tokenizer.is_lossless and not found.sidecars:
         raise ValueError(f"{found.tokenizer} is a CaseOps tokenizer and its export has no fineweb_val_bytes_*.bin; with the piece table "
                          "instead, bytes would be counted wrongly (#2071): get the sidecars")
@@ -83,6 +101,7 @@ def take(found: Shards, folder: Path, *, val_documents: int, holdout_documents: 
     accounting.check_val_documents(facts["val"]["documents"], val_documents, where=str(found.val[0].parent))
     _number(found.sidecars, folder / "val", "val_bytes")
     facts["val"]["bytes"], _ = check_split(tokenizer, folder / "val", "val")
+    _check_spelling(tokenizer, folder / "val", found.tokenizer)
     facts["train"], facts["holdout"] = _part_holdout(tokenizer, folder, facts["train"], holdout_documents)
     for split in facts:
         shutil.copyfile(found.tokenizer, folder / split / corpus.TOKENIZER)
@@ -92,14 +111,22 @@ def take(found: Shards, folder: Path, *, val_documents: int, holdout_documents: 
     return facts
 
 
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer in a file; ValueError naming the file."""
+    try:
+        return Tokenizer(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
 def _take_split(tokenizer: Tokenizer, split: str, files: tuple[Path, ...], folder: Path, progress: Callable[[int], None]) -> dict:
     documents = tokens = num_bytes = 0
     before = np.array([BOS], np.uint16)  # a count may depend on the token before
-    for i, source in enumerate(files):
+    for source in files:
         values = shards.read(source)
         for start in range(0, len(values), COPY_BYTES):
             part = np.asarray(values[start: start + COPY_BYTES])
-            accounting.check_stream(tokenizer, part, where=str(source), at_start=i == start == 0)
+            accounting.check_stream(tokenizer, part, where=str(source), at_start=tokens + start == 0)
             documents += int(np.count_nonzero(part == BOS))
             num_bytes += int(tokenizer.byte_counts(np.concatenate((before, part)))[1:].sum())
             before = part[-1:]
@@ -146,6 +173,18 @@ def check_split(tokenizer: Tokenizer, folder: Path, split: str) -> tuple[int, in
         pieces += accounting.piece_total(tokenizer, tokens)
         position += len(tokens)
     return total, pieces
+
+
+def _check_spelling(tokenizer: Tokenizer, folder: Path, path: Path) -> None:
+    """ValueError if the shards were made with another tokenizer: their texts would give other tokens. CaseOps over nmt_nfkc
+    honestly differs in some documents, whose normalized text is no longer what was encoded."""
+    compared = same = 0
+    for ids in itertools.islice(corpus.token_documents(folder, "val"), REENCODED):
+        compared += 1
+        same += tokenizer.encode(corpus.decoded(tokenizer, ids)) == ids.tolist()
+    if 2 * same < compared:
+        raise ValueError(f"of {compared} val documents only {same} give the same tokens again with {path}; it is not the tokenizer that "
+                         "made these shards: put that one there")
 
 
 def _part_holdout(tokenizer: Tokenizer, folder: Path, train: dict, num_documents: int) -> tuple[dict, dict]:

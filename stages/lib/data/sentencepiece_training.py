@@ -67,7 +67,8 @@ def _way_out(message: str) -> str:
         return f"set it to at most {most.group(1)}, or give more text"
     if least := re.search(r"required_chars\. \d+ vs (\d+)", message):
         return f"set it to at least {least.group(1)} (special pieces, bytes and characters), or lower vocabulary.character_coverage"
-    return f"SentencePiece says: {message.rsplit('] ', 1)[-1]}"
+    reason = message.rsplit("] ", 1)[-1].strip()
+    return f"SentencePiece says: {reason}" if reason else "SentencePiece gives no reason; try the settings in params.yaml as published"
 
 
 def _sample(texts: Iterable[str], num_bytes: int | None, num_documents: int | None) -> Iterator[str]:

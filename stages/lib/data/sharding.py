@@ -125,7 +125,8 @@ class Writer:
             position, view = position + len(part), view[len(part):]
 
     def finish(self) -> None:
-        """Write the headers. A shard without one is refused by every reader, so that half of one is never taken for a whole."""
+        """Record the end and write the headers: a shard without one is refused by every reader, half of one is never a whole."""
+        self.save()
         for name in self.names:
             for i, start in enumerate(range(0, 2 * self.totals.tokens, self.shard_bytes)):
                 with open(self.folder / name.format(i), "r+b") as handle:
@@ -167,7 +168,8 @@ def write(folder: Path, documents: Path, split: str, *, model: bytes, shard_toke
     chunks = corpus.chunks(documents)
     progress(sum(end - start for start, end in chunks[:writer.chunks]))
     tasks = [Task(documents, start, end, sidecar) for start, end in chunks[writer.chunks:]]
-    processes = min(parallel.workers(), len(tasks)) if chunks and chunks[-1][1] > FEW_BYTES else 1
+    workers = parallel.workers()
+    processes = min(workers, len(tasks)) if chunks and chunks[-1][1] > FEW_BYTES else 1
     for task, encoded in zip(tasks, parallel.in_order(encode, tasks, processes=max(1, processes), initializer=_start, arguments=(model,)),
                              strict=True):
         writer.add(encoded)

@@ -46,6 +46,8 @@ class Loader:
     def __init__(self, stream: Stream, *, sequence_length: int, batch_tokens: int, seed: int, section: str):
         if sequence_length < 1 or batch_tokens % sequence_length or batch_tokens < sequence_length:
             raise ValueError(f"{section}: {batch_tokens} tokens per batch must be a positive multiple of sequence_length {sequence_length}")
+        if seed < 0:
+            raise ValueError(f"{section}.seed is {seed}; it takes 0 or more")
         self.stream, self.sequence_length, self.batch_tokens = stream, sequence_length, batch_tokens
         self.seed, self.section = seed, section
         self.num_rows, self.row_length = batch_tokens // sequence_length, sequence_length
