@@ -124,7 +124,8 @@ def encode(model: bytes) -> Callable[[list[str]], Callable[[], int]]:
     """Our encoder; counts tokens without BOS."""
     def make(share: list[str]) -> Callable[[], int]:
         encoder = Encoder(model)
-        return lambda: sum(len(encoder.encode(text).ids) - 1 for text in share)
+        batches = [share[i: i + BATCH_DOCUMENTS] for i in range(0, len(share), BATCH_DOCUMENTS)]
+        return lambda: sum(len(encoder.encode(batch).ids) - len(batch) for batch in batches)
     return make
 
 

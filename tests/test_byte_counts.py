@@ -36,9 +36,8 @@ def export(tmp_path, models):
         encoder = Encoder(models[kind])
         (folder / "fineweb_420_bpe.model").write_bytes(models[kind])
         for split, texts in (("val", val), ("train", train)):
-            encoded = [encoder.encode(text) for text in texts]
-            tokens = np.concatenate([document.ids for document in encoded])
-            counts = np.concatenate([document.byte_counts for document in encoded])
+            encoded = encoder.encode(texts)
+            tokens, counts = encoded.ids, encoded.byte_counts
             if split == "val" and sidecar:
                 counts = sidecar(encoder.tokenizer, tokens, counts)
             for i, start in enumerate(range(0, len(tokens), per_shard)):
@@ -201,8 +200,8 @@ def test_sidecar_that_nothing_vouches_for_is_not_certified(tmp_path, export, mod
 def test_a_count_above_16_bits_goes_to_the_neighbours_with_the_same_sum(models):
     encoder = Encoder(models["nmt_nfkc", True])
     text = "a" + " " * 70_000 + "b, and the NASA"
-    encoded = encoder.encode(text)
-    assert int(encoded.byte_counts.sum(dtype=np.int64)) == encoded.text_bytes == len(text)
+    encoded = encoder.encode([text])
+    assert int(encoded.byte_counts.sum(dtype=np.int64)) == encoded.text_bytes[0] == len(text)
     assert encoded.byte_counts[0] == 0 and encoded.ids.tolist() == [1, *encoder.tokenizer.encode(text)]
 
 

@@ -1,6 +1,7 @@
 """Tokenizers: published ids exactly, lossless where they say so, and a certificate that tells which bytes are counted."""
 
 import json
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -25,6 +26,22 @@ KINDS = {(normalization, transform): dict(normalization=normalization, caseops_t
          for normalization in ("identity", "nmt_nfkc") for transform in (False, True)}
 
 
+class One(NamedTuple):
+    """An encoded document."""
+
+    ids: np.ndarray
+    byte_counts: np.ndarray
+    text_bytes: int
+
+
+def one(encoder: Encoder, text: str) -> One:
+    """`text` encoded between two others: a document does not depend on its neighbours."""
+    found = encoder.encode([TEXTS[0][:50], text, " x"])
+    part = slice(*found.starts[1:3])
+    assert found.raw_bytes[1] == len(text.encode())
+    return One(found.ids[part], found.byte_counts[part], int(found.text_bytes[1]))
+
+
 def trained(**options) -> bytes:
     return sentencepiece_training.train(TEXTS, size=420, character_coverage=0.999, sample_bytes=None, **options)
 
@@ -39,7 +56,7 @@ def encoders() -> dict[tuple, Encoder]:
 @given(text=TEXT)
 def test_the_fast_encoder_gives_sentencepieces_own_ids(encoders, text):
     for kind, encoder in encoders.items():
-        assert encoder.encode(text).ids.tolist() == [1, *encoder.tokenizer.encode(text)], kind
+        assert one(encoder, text).ids.tolist() == [1, *encoder.tokenizer.encode(text)], kind
 
 
 @settings(max_examples=150, deadline=None)
@@ -55,7 +72,7 @@ def test_a_published_tokenizer_is_plain_sentencepiece(encoders, text):
 @given(text=TEXT)
 def test_lossless_tokenizers_give_every_text_back_and_count_its_bytes(encoders, text):
     for kind in (("identity", False), ("identity", True), ("bytes",)):
-        encoded, tokenizer = encoders[kind].encode(text), encoders[kind].tokenizer
+        encoded, tokenizer = one(encoders[kind], text), encoders[kind].tokenizer
         assert tokenizer.decode(encoded.ids[1:].tolist()) == text.encode()
         assert encoded.text_bytes == int(encoded.byte_counts.sum()) == len(text.encode())
         assert encoded.byte_counts.tolist() == tokenizer.byte_counts(encoded.ids).tolist()
@@ -65,7 +82,7 @@ def test_lossless_tokenizers_give_every_text_back_and_count_its_bytes(encoders, 
 @given(text=TEXT)
 def test_published_tokenizers_count_the_normalized_text(encoders, text):
     encoder = encoders["nmt_nfkc", False]
-    encoded = encoder.encode(text)
+    encoded = one(encoder, text)
     normalized = encoder.tokenizer.processor.normalize(text).replace("▁", " ").encode()
     assert encoder.tokenizer.decode(encoded.ids[1:].tolist()) == normalized
     assert encoded.text_bytes == int(encoded.byte_counts.sum()) == len(normalized)
@@ -77,7 +94,7 @@ def test_published_tokenizers_count_the_normalized_text(encoders, text):
 def test_published_caseops_counts_the_raw_bytes_of_each_surface(encoders, text):
     """Against SentencePiece's own surfaces, which come as a serialized protocol buffer."""
     encoder = encoders["nmt_nfkc", True]
-    encoded = encoder.encode(text)
+    encoded = one(encoder, text)
     answer = encoder.tokenizer.processor.encode(caseops.encode(text), out_type="serialized_proto")
     pieces = [{key: value for key, value, _ in sentencepiece_model.fields(piece)}
               for number, piece, _ in sentencepiece_model.fields(answer) if number == 2]
@@ -136,7 +153,7 @@ def test_every_setting_that_loses_something_is_named(tmp_path, change, reason):
     assert Tokenizer(model).certificate()["lossy_because"] == [reason]
     encoder = Encoder(model)
     for text in [*TEXTS, *ODD]:
-        assert encoder.encode(text).ids.tolist() == [1, *encoder.tokenizer.processor.encode(text)]
+        assert one(encoder, text).ids.tolist() == [1, *encoder.tokenizer.processor.encode(text)]
 
 
 def test_vocabulary_with_a_blank_inside_a_piece_is_encoded_whole(tmp_path):
@@ -147,17 +164,18 @@ def test_vocabulary_with_a_blank_inside_a_piece_is_encoded_whole(tmp_path):
     encoder = Encoder((tmp_path / "m.model").read_bytes())
     assert not encoder.by_word
     for text in [*TEXTS, *ODD]:
-        assert encoder.encode(text).ids.tolist() == [1, *encoder.tokenizer.encode(text)]
-        assert encoder.tokenizer.decode(encoder.encode(text).ids[1:].tolist()) == text.encode()
+        assert one(encoder, text).ids.tolist() == [1, *encoder.tokenizer.encode(text)]
+        assert encoder.tokenizer.decode(one(encoder, text).ids[1:].tolist()) == text.encode()
 
 
 def test_memory_of_words_has_a_bound_and_changes_no_id(encoders, monkeypatch):
     from stages.lib.data import encoder as module
     monkeypatch.setattr(module, "MAX_WORDS", 3)
+    monkeypatch.setattr(module, "BATCH_CHARACTERS", 30)
     small = Encoder(trained())
-    for text in TEXTS:
-        assert small.encode(text).ids.tolist() == encoders["identity", False].encode(text).ids.tolist()
-    assert len(small.later) == 3
+    for text in TEXTS * 2:
+        assert one(small, text).ids.tolist() == one(encoders["identity", False], text).ids.tolist()
+    assert len(small.words) == 3
 
 
 def test_vocabulary_without_a_standalone_blank_is_refused_with_its_number():
@@ -174,7 +192,7 @@ def test_json_that_is_no_pure_byte_tokenizer_is_refused(content):
 
 
 def test_pure_bytes_are_4_plus_the_byte(encoders):
-    assert encoders["bytes",].encode("aé").ids.tolist() == [1, 4 + 0x61, 4 + 0xC3, 4 + 0xA9]
+    assert one(encoders["bytes",], "aé").ids.tolist() == [1, 4 + 0x61, 4 + 0xC3, 4 + 0xA9]
     assert encoders["bytes",].tokenizer.vocabulary_size == 260
 
 

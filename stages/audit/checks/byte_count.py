@@ -35,12 +35,13 @@ def check(evidence: Evidence) -> Verdict:
             break
         ids, counted = tokens[start:end], counts[start:end]
         if has_text:
-            expected = encoder.encode(text)
-            same_bytes = int(counted.sum()) == expected.text_bytes and np.array_equal(counted, expected.byte_counts)
+            expected = encoder.encode([text])
+            text_size = int(expected.text_bytes[0])
+            same_bytes = int(counted.sum()) == text_size and np.array_equal(counted, expected.byte_counts)
             same_text = np.array_equal(ids, expected.ids)
             if tokenizer.is_lossless:
                 same_text = same_text and tokenizer.decode(ids[1:].tolist()) == text.encode()
-            raw, text_bytes = raw + len(text.encode()), text_bytes + expected.text_bytes
+            raw, text_bytes = raw + len(text.encode()), text_bytes + text_size
         else:
             same_text = True
             same_bytes = not tokenizer.counts_follow_from_ids or np.array_equal(counted, tokenizer.byte_counts(ids))

@@ -26,28 +26,45 @@ VAL_TOLERANCE = 0.0002                       # raw, normalized and piece-covered
 VAL_TOKENS = {"sp1024": 62_021_846, "sp8192": 40_540_803, "sp8192_lossless_caps_caseops_v1_reserved": 47_853_344}  # with BOS
 
 
-def piece_total(tokenizer: Tokenizer, tokens: np.ndarray) -> int:
-    """The field's look-up tables over one stream: Σ bytes[y] + (leading_blank[y] and not boundary[x])."""
+def piece_counts(tokenizer: Tokenizer, tokens: np.ndarray) -> np.ndarray:
+    """The field's look-up tables over a stream, int64 (N,): bytes[y] + (leading_blank[y] and not boundary[x])."""
     without_blank, lead, boundary = tokenizer.tables
     tokens = np.asarray(tokens)
-    gated = lead[tokens[1:]] & ~boundary[tokens[:-1]]
-    return int(without_blank[tokens].sum()) + int(gated.sum())
+    counts = without_blank[tokens]
+    counts[1:] += lead[tokens[1:]] & ~boundary[tokens[:-1]]
+    return counts
 
 
-def check_document(
-    tokenizer: Tokenizer, tokens: np.ndarray, sidecar: np.ndarray, *, text_bytes: int, written_bytes: int, where: str
-) -> None:
-    """Compare the three counts of one document (BOS first). ValueError naming `where`, the token, and what it looks like.
+def piece_total(tokenizer: Tokenizer, tokens: np.ndarray) -> int:
+    """The sum of `piece_counts`."""
+    return int(piece_counts(tokenizer, tokens).sum())
 
-    `text_bytes`: of the document; `written_bytes`: of what its pieces spell, which CaseOps makes another text.
+
+def check_documents(
+    tokenizer: Tokenizer, tokens: np.ndarray, sidecar: np.ndarray, starts: np.ndarray, *, text_bytes: np.ndarray, written_bytes: np.ndarray,
+    where: str
+) -> int:
+    """Compare the three counts of each document of a stream; `starts` are their BOS. Returns the total of the piece tables.
+
+    `text_bytes` (D,): of the documents; `written_bytes` (D,): of what their pieces spell, which CaseOps makes another text.
+    ValueError naming the first that disagrees (its number fills the {} of `where`), the token, and what it looks like.
     """
-    tokens, counts = np.asarray(tokens), np.asarray(sidecar, np.int64)
-    by_pieces = piece_total(tokenizer, tokens)
+    if not len(starts):
+        return 0
+    tokens, counts, pieces = np.asarray(tokens), np.asarray(sidecar, np.int64), piece_counts(tokenizer, tokens)
+    ends = np.append(starts[1:], len(tokens))
+    by_sidecar, by_pieces = np.add.reduceat(counts, starts), np.add.reduceat(pieces, starts)
     # The tables let a blank at the start of a document go free.
-    free_blank = len(tokens) > 1 and bool(tokenizer.tables[1][tokens[1]])
-    agree = int(counts.sum()) == text_bytes and by_pieces + free_blank == written_bytes and counts[0] == 0
-    if not agree or (tokenizer.counts_follow_from_ids and not np.array_equal(counts, tokenizer.byte_counts(tokens))):
-        raise ValueError(explain(tokenizer, tokens, counts, text_bytes=text_bytes, by_pieces=by_pieces, where=where))
+    free_blank = (ends > starts + 1) & tokenizer.tables[1][tokens[np.minimum(starts + 1, len(tokens) - 1)]]
+    wrong = (by_sidecar != text_bytes) | (by_pieces + free_blank != written_bytes) | (counts[starts] != 0)
+    if tokenizer.counts_follow_from_ids:
+        wrong |= np.logical_or.reduceat(counts != tokenizer.byte_counts(tokens), starts)
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        part = slice(starts[first], ends[first])
+        raise ValueError(explain(tokenizer, tokens[part], counts[part], text_bytes=int(text_bytes[first]), by_pieces=int(by_pieces[first]),
+                                 where=where.format(first + 1)))
+    return int(pieces.sum())
 
 
 def check_operators(tokenizer: Tokenizer, tokens: np.ndarray, sidecar: np.ndarray, *, text_bytes: int, where: str) -> None:

@@ -12,6 +12,7 @@ Whatever is encoded, a word or a whole document, is spelled out again from its i
 import functools
 import itertools
 from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,33 +20,25 @@ import numpy as np
 from stages.runtime import caseops, sentencepiece_model
 from stages.runtime.tokenizer import BLANK, BOS, NUM_SPECIAL, Tokenizer, load_processor
 
-MAX_WORDS = 1 << 18       # about 50 MB; of 100 MB of English, 19 words in 20 are among the first so many different ones
+MAX_WORDS = 1 << 19       # of about 170 bytes; 19 of 20 words of English are among the first so many different ones
+BATCH_CHARACTERS = 1 << 20
 MAX_COUNT = (1 << 16) - 1
-MAX_WORD_LENGTH = 64      # longer ones hardly come again
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One document: ids with BOS in front, uint16 (N,), and the bytes of text behind each, uint16 (N,) or None. Counted on the
-    text and not on the ids, `text_bytes` is what the score divides by."""
+    """Some documents: ids, each document with BOS in front, uint16 (N,), and the bytes of text behind each, uint16 (N,) or None.
+
+    Per document (D,): where it starts in ids, bytes of the raw text, bytes that the score divides by, and bytes of what its
+    pieces spell after CaseOps and normalization; all but the starts are counted on texts, none on ids.
+    """
 
     ids: np.ndarray
     byte_counts: np.ndarray | None
-    text_bytes: int
-
-
-class _Words(dict):
-    """Word -> its ids as bytes of uint16, where `prefix` stands in front of it."""
-
-    def __init__(self, prefix: str, encode):
-        super().__init__()
-        self.prefix, self.encode = prefix, encode
-
-    def __missing__(self, word: str) -> bytes:
-        found = self.encode(self.prefix + word)
-        if len(self) < MAX_WORDS and len(word) <= MAX_WORD_LENGTH:
-            self[word] = found
-        return found
+    starts: np.ndarray
+    raw_bytes: np.ndarray
+    text_bytes: np.ndarray
+    written_bytes: np.ndarray
 
 
 class Encoder:
@@ -59,58 +52,90 @@ class Encoder:
         # A cut in front of every blank is safe if no piece has a blank anywhere but in front.
         self.by_word = self.processor is not None and self.tokenizer.settings.is_bpe and not any(
             BLANK in self.processor.IdToPiece(piece)[1:] for piece in range(self.processor.GetPieceSize()))
-        self.first, self.later = _Words("", self._spelled_ids), _Words(" ", self._spelled_ids)
+        self.words: dict[str, bytes] = {}  # a word with the blank in front of it -> its ids
 
-    def encode(self, text: str, *, sidecar: bool = True) -> Encoded:
-        """Encode one document; without `sidecar` no byte counts per token."""
-        raw_bytes = len(text.encode())
+    def encode(self, texts: Iterable[str], *, sidecar: bool = True) -> Encoded:
+        """Encode documents; without `sidecar` no bytes per token. ValueError if the pieces of a word do not spell it."""
+        texts = list(texts)
+        raw = [len(text.encode()) for text in texts]
         if not self.processor:
-            ids = np.frombuffer(text.encode(), np.uint8).astype(np.uint16) + NUM_SPECIAL
-            return _encoded(ids, np.ones(raw_bytes, np.uint16), raw_bytes)
+            parts = [(np.frombuffer(text.encode(), np.uint8) + np.uint16(NUM_SPECIAL)).astype(np.uint16) for text in texts]
+            return self._assembled(parts, None, raw, raw, raw, sidecar)
         has_caseops = self.tokenizer.has_caseops
-        transformed = caseops.encode(text) if has_caseops else text
+        transformed = list(map(caseops.encode, texts)) if has_caseops else texts
         if self.tokenizer.is_lossless:
-            ids = self._ids(transformed)
-            counts = self._sizes[ids] if not has_caseops else self._surfaces(ids, transformed, None) if sidecar else None
-            return _encoded(ids, counts, raw_bytes)
+            return self._assembled(self._ids(transformed), None, raw, raw, _sizes(transformed) if has_caseops else raw, sidecar)
+        normalize = self.tokenizer.processor.Normalize
         if has_caseops and sidecar:
-            normalized, origins = self.tokenizer.processor.Normalize(transformed, with_offsets=True)
-            ids = self._ids(normalized.replace(BLANK, " "))
+            aligned = [normalize(text, with_offsets=True) for text in transformed]
+            spelled = [text.replace(BLANK, " ") for text, _ in aligned]
+            parts = self._ids(spelled)
+            counts = [self._surfaces(ids, text, np.asarray(origins))
+                      for ids, text, (_, origins) in zip(parts, transformed, aligned, strict=True)]
             # What normalization cuts off at the two ends is blank and holds no operator: the rest is the raw text without it.
-            cut = len(transformed.encode()) - len(transformed[origins[0]: origins[-1]].encode())
-            return _encoded(ids, self._surfaces(ids, transformed, np.asarray(origins)), raw_bytes - cut)
-        spelled = self.tokenizer.processor.Normalize(transformed).replace(BLANK, " ")
-        ids = self._ids(spelled)
-        if has_caseops:
-            return _encoded(ids, None, raw_bytes)
-        counts = self._sizes[ids]
-        if spelled.startswith(" "):  # in front of a document it goes free, as in the field's tables
-            counts[0] -= 1
-        return _encoded(ids, counts, len(spelled.removeprefix(" ").encode()))
+            cut = [len(text[:origins[0]].encode()) + len(text[origins[-1]:].encode())
+                   for text, (_, origins) in zip(transformed, aligned, strict=True)]
+            return self._assembled(parts, counts, raw, [a - b for a, b in zip(raw, cut, strict=True)], _sizes(spelled), True)
+        spelled = [normalize(text).replace(BLANK, " ") for text in transformed]
+        # A blank in front of a document goes free, as in the field's tables.
+        text_bytes = raw if has_caseops else [size - text.startswith(" ") for size, text in zip(_sizes(spelled), spelled, strict=True)]
+        return self._assembled(self._ids(spelled), None, raw, text_bytes, _sizes(spelled), sidecar)
 
-    def written_bytes(self, text: str) -> int:
-        """Bytes of the text that the pieces of `text` spell: after CaseOps and normalization, from these alone."""
-        spelled = caseops.encode(text) if self.tokenizer.has_caseops else text
-        if not self.tokenizer.is_lossless:
-            spelled = self.tokenizer.processor.Normalize(spelled).replace(BLANK, " ")
-        return len(spelled.encode())
+    def _assembled(self, parts: list[np.ndarray], counts: list[np.ndarray] | None, raw: list[int], text_bytes: list[int],
+                   written: list[int], sidecar: bool) -> Encoded:
+        lengths = np.array([len(part) + 1 for part in parts], np.int64)
+        starts = np.cumsum(lengths) - lengths
+        bos, zero = np.array([BOS], np.uint16), np.zeros(1, np.uint16)
+        ids = np.concatenate([bos[:0], *itertools.chain.from_iterable((bos, part) for part in parts)])
+        byte_counts = None
+        if counts is not None:
+            byte_counts = np.concatenate([zero[:0], *itertools.chain.from_iterable((zero, part) for part in counts)])
+        elif sidecar:
+            byte_counts = self.tokenizer.byte_counts(ids).astype(np.uint16)
+        return Encoded(ids, byte_counts, starts, *(np.array(sizes, np.int64) for sizes in (raw, text_bytes, written)))
 
-    def _ids(self, spelled: str) -> np.ndarray:
+    def _ids(self, spelled: list[str]) -> list[np.ndarray]:
+        """Ids of each document, from what its pieces have to spell."""
         if not self.by_word:
-            return np.frombuffer(self._spelled_ids(spelled), np.uint16)
-        words = spelled.split(" ")
-        found = self.first[words[0]] if words[0] else b""
-        return np.frombuffer(found + b"".join(map(self.later.__getitem__, words[1:])), np.uint16)
+            return [np.frombuffer(self._spelled_ids(text), np.uint16) for text in spelled]
+        found: list[np.ndarray] = []
+        for batch in _batches(spelled):
+            found += self._ids_by_word(batch)
+        return found
+
+    def _ids_by_word(self, spelled: list[str]) -> list[np.ndarray]:
+        words = [text.split(" ") for text in spelled]
+        heads = [self._spelled_ids(parts[0]) if parts[0] else b"" for parts in words]  # the words without a blank in front
+        for parts in words:
+            del parts[0]
+        new = set().union(*words) - self.words.keys()
+        self.words.update(self._encoded_words(new))
+        known = self.words.__getitem__
+        found = [np.frombuffer(head + b"".join(map(known, parts)), np.uint16) for head, parts in zip(heads, words, strict=True)]
+        for word in itertools.islice(new, max(0, len(self.words) - MAX_WORDS)):
+            del self.words[word]
+        return found
+
+    def _encoded_words(self, words: set[str]) -> dict[str, bytes]:
+        """Ids of words that have a blank in front."""
+        pieces = self.tokenizer.piece_bytes
+        literal = {word: self._spelled_ids(" " + word) for word in words if BLANK in word}
+        plain = [" " + word for word in words if word not in literal]
+        new = {}
+        for word, ids in zip(plain, self.processor.encode(plain), strict=True):
+            if b"".join([pieces[piece] for piece in ids]) != word.encode():
+                raise _does_not_spell(word)
+            new[word[1:]] = array("H", ids).tobytes()
+        return new | literal
 
     def _spelled_ids(self, spelled: str) -> bytes:
-        """Ids of a word, or of a whole document. ValueError if they do not spell it."""
+        """Ids of a word or a whole document. ValueError if they do not spell it."""
         ids: list[int] = []
         for i, part in enumerate(spelled.split(BLANK)):
             ids += self._literal_blank if i else []
             ids += self.processor.encode(part)
         if b"".join([self.tokenizer.piece_bytes[piece] for piece in ids]) != spelled.encode():
-            raise ValueError(f"the pieces of {spelled[:40]!r} do not spell it; the tokenizer is damaged, make it again: "
-                             "dvc repro vocabulary")
+            raise _does_not_spell(spelled)
         return array("H", ids).tobytes()
 
     @functools.cached_property
@@ -118,27 +143,18 @@ class Encoder:
         """U+2581 in a text, not standing for a blank: its three byte pieces."""
         return [self.processor.PieceToId(f"<0x{byte:02X}>") for byte in BLANK.encode()]
 
-    @functools.cached_property
-    def _sizes(self) -> np.ndarray:
-        """Bytes that each piece writes, uint16 (V,)."""
-        return np.array([len(piece) for piece in self.tokenizer.piece_bytes], np.uint16)
+    def _surfaces(self, ids: np.ndarray, transformed: str, origins: np.ndarray) -> np.ndarray:
+        """CaseOps over nmt_nfkc, as published: per piece the raw bytes of its surface, the part of `transformed` it was made from.
 
-    def _surfaces(self, ids: np.ndarray, transformed: str, origins: np.ndarray | None) -> np.ndarray:
-        """Raw bytes behind each piece of a CaseOps text: of its surface, the part of `transformed` that it was made from.
-
-        `origins`: the place in `transformed` of each character of the normalized text, None where the two are the same. A
-        character that is spelled in byte pieces belongs to the last of them, as in SentencePiece's own alignment and so in the
-        published sidecars; without normalization each byte piece has its own byte.
+        `origins`: the place in `transformed` of each character of the normalized text. A character that is spelled in byte pieces
+        belongs to the last of them, as in SentencePiece's own alignment.
         """
         characters, is_byte, continues = self._shapes
         goes_on = np.append(continues[ids[1:]], False)[:len(ids)]  # the next piece is a byte of the same character
-        edges = np.cumsum(np.concatenate(([0], np.where(is_byte[ids], ~goes_on, characters[ids]))))
-        edges = (edges if origins is None else origins[edges]).tolist()
+        ends = np.cumsum(np.concatenate(([0], np.where(is_byte[ids], ~goes_on, characters[ids]))))
+        edges = origins[ends].tolist()
         counts = caseops.byte_counts([transformed[start:end] for start, end in itertools.pairwise(edges)])
-        counts = np.array(_fitting(counts), np.uint16)
-        if origins is None:
-            counts[is_byte[ids]] = 1
-        return counts
+        return np.array(_fitting(counts), np.uint16)
 
     @functools.cached_property
     def _shapes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -147,6 +163,27 @@ class Encoder:
         is_byte = np.array([self.processor.IsByte(piece) for piece in pieces])
         continues = np.array([is_byte[piece] and self.tokenizer.piece_bytes[piece][0] & 0xC0 == 0x80 for piece in pieces])
         return np.array([len(self.processor.IdToPiece(piece)) for piece in pieces]), is_byte, continues
+
+
+def _does_not_spell(text: str) -> ValueError:
+    return ValueError(f"the pieces of {text[:40]!r} do not spell it; the tokenizer is damaged, make it again: dvc repro vocabulary")
+
+
+def _sizes(texts: list[str]) -> list[int]:
+    return [len(text.encode()) for text in texts]
+
+
+def _batches(texts: list[str]) -> Iterator[list[str]]:
+    """Runs of documents of about BATCH_CHARACTERS: lists of all the words of more would take much memory."""
+    batch, size = [], 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _fitting(counts: list[int]) -> list[int]:
@@ -162,11 +199,3 @@ def _fitting(counts: list[int]) -> list[int]:
     if surplus:
         raise ValueError(f"a document has {surplus:,} bytes more than its {len(counts)} tokens can stand for (65,535 each); remove it")
     return counts
-
-
-def _encoded(ids: np.ndarray, byte_counts: np.ndarray | None, text_bytes: int) -> Encoded:
-    with_bos = np.empty(len(ids) + 1, np.uint16)
-    with_bos[0], with_bos[1:] = BOS, ids
-    if byte_counts is not None:
-        byte_counts = np.concatenate((np.zeros(1, np.uint16), byte_counts))
-    return Encoded(with_bos, byte_counts, text_bytes)

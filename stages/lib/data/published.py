@@ -165,8 +165,9 @@ def check_split(tokenizer: Tokenizer, folder: Path, split: str) -> tuple[int, in
         counts = tokenizer.byte_counts(tokens) if sidecar is None else sidecar[position: position + len(tokens)]
         if tokenizer.counts_follow_from_ids:
             free_blank = not tokenizer.is_lossless and len(ids) and bool(tokenizer.tables[1][ids[0]])
-            accounting.check_document(tokenizer, tokens, counts, text_bytes=text_bytes - free_blank, where=where,
-                                      written_bytes=len(b"".join(map(tokenizer.piece_bytes.__getitem__, ids.tolist()))))
+            written_bytes = len(b"".join(map(tokenizer.piece_bytes.__getitem__, ids.tolist())))
+            accounting.check_documents(tokenizer, tokens, counts, np.zeros(1, np.int64), text_bytes=np.array([text_bytes - free_blank]),
+                                       written_bytes=np.array([written_bytes]), where=where)
         else:
             accounting.check_operators(tokenizer, tokens, counts, text_bytes=text_bytes, where=where)
         total += int(counts.sum())

@@ -26,8 +26,7 @@ FEW_BYTES = 4_000_000   # less text than this is encoded faster than other proce
 class Totals:
     """Of all that was written: documents, tokens with BOS, bytes of the raw documents, and the three counts (accounting.py).
 
-    `pieces` counts what the pieces spell: for CaseOps the transformed text. It and the check document by document are left
-    out (0) where no sidecar is asked for.
+    `pieces` counts what the pieces spell: for CaseOps the transformed text.
     """
 
     documents: int = 0
@@ -69,25 +68,16 @@ def _start(model: bytes) -> None:
 
 def encode(task: Task) -> Encoded:
     """Encode one chunk; with a sidecar every document is counted three times. ValueError naming the document that disagrees."""
-    ids, counts, totals, tokenizer = [], [], Totals(), _encoder.tokenizer
-    for number, text in enumerate(corpus.read_chunk(task.folder, task.start, task.end), 1):
-        found = _encoder.encode(text, sidecar=task.sidecar)
-        where = f"{task.folder / corpus.DOCUMENTS}, document {number} after byte {task.start}"
-        pieces = 0
-        if task.sidecar:
-            sidecar = int(found.byte_counts.sum(dtype=np.int64))
-            accounting.check_document(tokenizer, found.ids, found.byte_counts, text_bytes=found.text_bytes,
-                                      written_bytes=_encoder.written_bytes(text), where=where)
-            pieces = accounting.piece_total(tokenizer, found.ids)
-            counts.append(found.byte_counts)
-        else:
-            sidecar = int(tokenizer.byte_counts(found.ids).sum())
-            if tokenizer.counts_follow_from_ids and sidecar != found.text_bytes:
-                raise ValueError(f"{where} has {found.text_bytes} bytes, its tokens stand for {sidecar}; run: dvc repro vocabulary")
-        totals.add(Totals(1, len(found.ids), len(text.encode()), found.text_bytes, sidecar, pieces))
-        ids.append(found.ids)
-    return Encoded(np.concatenate(ids).astype("<u2").tobytes() if ids else b"",
-                   np.concatenate(counts).astype("<u2").tobytes() if counts else b"", totals)
+    found, tokenizer = _encoder.encode(corpus.read_chunk(task.folder, task.start, task.end), sidecar=task.sidecar), _encoder.tokenizer
+    counts = found.byte_counts if task.sidecar else tokenizer.byte_counts(found.ids)
+    where = f"{task.folder / corpus.DOCUMENTS}, document {{}} after byte {task.start}"
+    pieces = 0
+    if task.sidecar or tokenizer.counts_follow_from_ids:
+        pieces = accounting.check_documents(tokenizer, found.ids, counts, found.starts, text_bytes=found.text_bytes,
+                                            written_bytes=found.written_bytes, where=where)
+    totals = Totals(len(found.starts), len(found.ids), int(found.raw_bytes.sum()), int(found.text_bytes.sum()),
+                    int(counts.sum(dtype=np.int64)), pieces)
+    return Encoded(found.ids.astype("<u2").tobytes(), found.byte_counts.astype("<u2").tobytes() if task.sidecar else b"", totals)
 
 
 class Writer:
