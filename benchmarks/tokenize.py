@@ -331,6 +331,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1, help="runs of each row (default: 1)")
     parser.add_argument("--model", type=Path, help="the official tokenizer (default: one like it, trained on the first MB)")
     parser.add_argument("--skip-memory", action="store_true", help="leave out the memory table")
+    parser.add_argument("--only-memory", action="store_true", help="leave out the speeds")
     arguments = parser.parse_args()
     tqdm.tqdm.monitor_interval = 0  # a thread of a progress bar must not be there when processes are forked
     sizes = sorted({round(size * 1e6) for size in arguments.sizes})
@@ -345,12 +346,12 @@ def main() -> None:
         text = write(folder / "text.jsonl", repeated(once), sizes[0]) if is_repeated else first
         note = f", {text.num_bytes / first.num_bytes:.1f} times the same with a number in front" if is_repeated else ""
         for given, place, said in ((text, pipeline(folder / "speed", text), note), (first, None, ", read once, in memory only")):
-            if place or is_repeated:
+            if (place or is_repeated) and not arguments.only_memory:
                 rows = measure(given, models, runs=arguments.runs, all_processes=all_processes, folder=place, note=said)
                 print(speed_table(rows, all_processes) + "\n", flush=True)
         start = seconds(folder / "speed", 1, "tokenize", "--help")
+        shutil.rmtree(folder / "speed")
         if not arguments.skip_memory:
-            shutil.rmtree(folder / "speed")
             texts = (write(folder / f"{size}.jsonl", repeated(once), size) for size in sizes)
             print(memory_table(texts, next(iter(models.items())), folder, all_processes[-1]))
             print(f"\nSums over all processes of the stage, highest of a sample every {SAMPLE_SECONDS * 1000:.0f} ms, n = 1 run with "

@@ -26,7 +26,7 @@ def truncate(path, keep=0.5):
     ("artifacts/compress/brotli_11/model.blob", ("package",), "truncated"),
     ("artifacts/vocabulary/tokenizer.model", ("package",), "not a SentencePiece model"),
     ("artifacts/package/submission.pyz", ("evaluate", "sliding"), "not a readable submission"),
-    ("artifacts/prepare/val/documents.jsonl", ("tokenize", "val"), "is not a prepared document"),
+    ("artifacts/prepare/val/documents.jsonl", ("tokenize", "val"), "is not what prepare wrote"),
     ("artifacts/evaluate/sliding/metrics.json", ("audit", "sliding"), "not valid JSON"),
 ], ids=lambda part: part if isinstance(part, str) and part.startswith("artifacts") else None)
 def test_truncated_input_is_one_sentence(project, capsys, path, node, sentence):
