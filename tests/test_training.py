@@ -13,6 +13,7 @@ import torch
 
 from stages.lib import averages, checkpoints, tensors
 from stages.lib.optim.muon import Muon, orthogonalise
+from stages.runtime.model.gpt import GPT
 from stages.train import schedule
 from tests.conftest import ROOT, run_node
 
@@ -203,3 +204,28 @@ def test_prequant_ttt_lowers_the_loss_on_its_split(project, tree, split, capsys)
     metrics = json.loads((project / "artifacts/prequant_ttt/metrics.json").read_text())
     assert metrics["last_loss_nats"] < metrics["first_loss_nats"] and metrics["steps"] > 3
     assert ("ADAPTS TO THE VALIDATION SPLIT" in capsys.readouterr().err) == (split == "val")
+
+
+def test_training_goes_through_every_stage_with_features_on(project, tree, monkeypatch):
+    """Trained, averaged, adapted, quantized, packed, scored: the recurrence off for the first steps, and on from then on."""
+    seen, progress = [], GPT.progress
+
+    def watch(self, **how_far):
+        progress(self, **how_far)
+        seen.append((how_far, self.features["depth_recurrence"].looping))
+
+    monkeypatch.setattr(GPT, "progress", watch)
+    named = {"bigram_hash": {"buckets": 64, "width": 8, "scale": 0.05, "trigram": True}, "smear_gate": {"version": 2, "window": 12},
+             "unet_skips": {"gated": True, "sets": 2}, "residual_mix": {}, "xsa": {"last_layers": 2},
+             "sparse_gate": {"window": 8, "factor": 0.5},
+             "value_embedding": {"layers": [1], "width": 8, "scale": 0.1},
+             "depth_recurrence": {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 3, "start_fraction": 0.5}}
+    tree({"model.features": named, "model.tied_head": False, "prequant_ttt.enabled": True, "evaluate.runs.sliding.options.stride": 64})
+    for node in (("train",), ("ema",), ("prequant_ttt",), ("calibrate",), ("quantize",), ("measure", "quantize"), ("compress", "brotli_11"),
+                 ("package",), ("evaluate", "sliding")):
+        run_node(*node)
+    assert seen == [({"step": step, "fraction": step / 12}, step >= 6) for step in range(12)] + [({}, True)]
+    metrics = {stage: json.loads((project / f"artifacts/{path}/metrics.json").read_text())
+               for stage, path in (("train", "train"), ("quantize", "measure/quantize"), ("sliding", "evaluate/sliding"))}
+    assert metrics["train"]["loss_nats"] < np.log(384) - 0.2
+    assert metrics["sliding"]["bits_per_byte"] == pytest.approx(metrics["quantize"]["bits_per_byte"], rel=1e-6)  # the artifact alone

@@ -20,9 +20,9 @@ def files(module: str, *, root: Path = ROOT) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in found)
 
 
-def paths(module: str) -> list[Path]:
-    """The same as absolute paths: for keys that must change with the code."""
-    return [ROOT / path for path in files(module)]
+def paths(*modules: str) -> list[Path]:
+    """The same for several modules, as absolute paths: for keys that must change with the code."""
+    return [ROOT / path for path in sorted({path for module in modules for path in files(module)})]
 
 
 def _walk(module: str, root: Path, found: set[Path]) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 from stages.lib import closure, stage
 
 DVC_YAML = closure.ROOT / "dvc.yaml"
-PLUGIN_FOLDERS = ("stages/runtime/codecs", "stages/runtime/filters", "stages/runtime/evaluators", "stages/audit/checks",
-                  "stages/runtime")
+PLUGIN_FOLDERS = ("stages/runtime/codecs", "stages/runtime/filters", "stages/runtime/evaluators", "stages/runtime/features",
+                  "stages/audit/checks", "stages/runtime")
 
 
 def expected(node: str, body: dict) -> list[str]:

@@ -49,7 +49,8 @@ def main(
         raise ValueError(f"{tokenizer} has another vocabulary size than the model; run: dvc repro package")
     header = container.header(coded)
     pyz = bundle.build(
-        bundle.code(codec=header["codec"], filter=header["filter"], evaluators=settings.evaluators),
+        bundle.code(codec=header["codec"], filter=header["filter"], evaluators=settings.evaluators,
+                    features=tuple(facts["model"]["features"])),
         manifest={"format": 1, "evaluator": settings.evaluator, "options": settings.options, "evaluators": list(settings.evaluators),
                   "codec": header["codec"], "model": facts["model"]},
         blob=coded, tokenizer=vocabulary)

@@ -58,7 +58,7 @@ def quantize(state: dict, grams: dict, settings: Settings) -> tuple[dict, dict[s
     matrices = [name for name in state if name.removesuffix(".weight") in grams]
     for name in tqdm(matrices, desc="quantize", unit=" matrices", mininterval=1.0):
         module = name.removesuffix(".weight")
-        role = "embedding" if module == hessians.EMBEDDING else "matrix"
+        role = "embedding" if module in (hessians.EMBEDDING, hessians.UNEMBEDDING) else "matrix"
         bits, sigmas = getattr(settings, f"{role}_bits"), getattr(settings, f"{role}_clip_sigmas")
         scales = gptq.row_scales(state[name], bits=bits, sigmas=sigmas)
         result = gptq.gptq(state[name], grams[module], scales, bits=bits, damping=settings.damping, block=settings.block,

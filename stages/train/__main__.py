@@ -47,11 +47,16 @@ class Model:
     num_heads: int
     num_kv_heads: int
     mlp_width: int
+    mlp_negative_slope: float
     rope_dims: int
     rope_base: float
+    rope_trained_length: int
     query_gain: float
     logit_softcap: float
+    tied_head: bool
     embedding_std: float
+    initialisation: Literal["published", "naive"]
+    features: dict
 
 
 def main(
@@ -72,6 +77,8 @@ def main(
     batches = LOADERS[settings.loader].Loader(text.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens,
                                               seed=settings.seed, section="train")
     batches.check_processes(settings.processes)
+    with torch.device("meta"):
+        GPT(config)  # says what is wrong with the features
     launch.relaunch(settings.processes, "stages.train")  # after the checks: one sentence from one process
     with launch.world(settings.device, threads=settings.threads) as world:
         model = GPT(config)
@@ -116,7 +123,7 @@ def check(settings: Settings) -> None:
 def _key(settings: Settings, config: ModelConfig, text: tokens.Split, holdout: tokens.Split, world: launch.World) -> str:
     """Everything that decides the weights and the curve; not the pace of checkpoints, nor the number of processes."""
     chosen = {name: value for name, value in asdict(settings).items() if name not in ("checkpoint_seconds", "processes")}
-    code = closure.paths("stages.train.__main__")
+    code = closure.paths("stages.train.__main__", *(f"stages.runtime.features.{name}" for name in config.features))
     return checkpoints.key(chosen, config.to_dict(), text.facts, holdout.facts, world.device.type, torch.__version__, *code)
 
 

@@ -62,15 +62,12 @@ class Run:
 
 def start(model: gpt.GPT, settings: Optimization, decays: tuple[float, ...]) -> Run:
     """A fresh run. Every parameter is in exactly one optimizer group."""
-    matrices = [module.weight for module in gpt.matrices(model).values()]
-    embedding = [model.embedding.weight]
-    taken = {id(weight) for weight in matrices + embedding}
-    scalars = [weight for weight in model.parameters() if id(weight) not in taken]
-    assert len(matrices) + len(embedding) + len(scalars) == len(list(model.parameters()))
-    muon = Muon(matrices, lr=settings.matrix_learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    groups = gpt.groups(model)
+    assert sum(map(len, groups.values())) == len(list(model.parameters()))
+    muon = Muon(groups["matrices"], lr=settings.matrix_learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
     adam = torch.optim.AdamW(
-        [{"params": embedding, "lr": settings.embedding_learning_rate, "weight_decay": settings.weight_decay},
-         {"params": scalars, "lr": settings.scalar_learning_rate, "weight_decay": 0.0}],
+        [{"params": groups["tables"], "lr": settings.embedding_learning_rate, "weight_decay": settings.weight_decay},
+         {"params": groups["scalars"], "lr": settings.scalar_learning_rate, "weight_decay": 0.0}],
         betas=(0.9, 0.95), eps=1e-8)  # the field's betas
     for optimizer in (muon, adam):
         for group in optimizer.param_groups:
@@ -86,6 +83,7 @@ def train(run: Run, batches: base.Loader, holdout: Split, settings: Optimization
     while not _spent(run, settings, world):
         fraction = run.step / settings.steps if settings.seconds is None else run.seconds / settings.seconds
         rate = schedule.scale(fraction, warmdown=settings.warmdown, floor=settings.learning_rate_floor)
+        model.progress(step=run.step, fraction=fraction)
         loss = _step(run, batches, settings, rate, world, autocast)
         run.step += 1
         run.seconds += time.perf_counter() - clock
@@ -104,6 +102,7 @@ def train(run: Run, batches: base.Loader, holdout: Split, settings: Optimization
             saved = time.perf_counter()
         clock = time.perf_counter()  # measuring and saving are not training
     bar.close()
+    model.progress()  # from here on the model is what its configuration says, whatever the budget reached
 
 
 def _spent(run: Run, settings: Optimization, world: launch.World) -> bool:

@@ -10,15 +10,17 @@ from tqdm import tqdm
 
 from stages.runtime.model import gpt
 
-EMBEDDING = "embedding"
+EMBEDDING, UNEMBEDDING = "embedding", "unembedding"
 
 
 @torch.no_grad()  # not inference_mode: the model may cache tensors that later need gradients
 def collect(model: gpt.GPT, batches: Iterable[Tensor], *, total: int) -> dict[str, Tensor]:
-    """Hessians by module name for all linear layers, and for the tied embedding in its role as the head.
+    """Hessians by module name for all linear layers, and for the head's table: the tied embedding, or the unembedding.
 
-    The head's inputs are the final hidden states; the embedding's role as input table has no layer error to weight.
+    The head's inputs are the final hidden states. The role of input table has no layer error to weight: an embedding that is not
+    the head has the identity, which makes GPTQ round to nearest.
     """
+    head = EMBEDDING if model.config.tied_head else UNEMBEDDING
     found: dict[str, Tensor] = {}
 
     def add(name: str, x: Tensor) -> None:
@@ -31,8 +33,8 @@ def collect(model: gpt.GPT, batches: Iterable[Tensor], *, total: int) -> dict[st
              for name, layer in gpt.matrices(model).items()]
     try:
         for tokens_BT in tqdm(batches, total=total, desc="calibrate", unit=" sequences", mininterval=1.0):
-            add(EMBEDDING, model.hidden(tokens_BT))
+            add(head, model.hidden(tokens_BT))
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return found if head == EMBEDDING else found | {EMBEDDING: torch.eye(model.config.width)}

@@ -2,7 +2,7 @@
 
     q, k, v = Wq u, Wk u, Wv u            heads H, key/value heads G; query head h reads key/value head floor(h G / H)
     q, k <- rotate(rms(q)), rotate(rms(k));  q <- gain_h q
-    y_t = softmax_{s<=t}(q_t . k_s / sqrt(K)) v_s;   out = Wo y
+    y_t = softmax_{s<=t}(q_t . k_s / sqrt(K)) v_s;   out = Wo y         features may change v, then y (runtime/features)
 
 Packed documents: the sum over s starts at the beginning of t's segment. Positions run on through the row, as scores depend on
 their differences only.
@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..features import Hooks, Pass
 from .config import ModelConfig
 
 RMS_EPSILON = 1.1920929e-07  # float32 machine epsilon, whatever the dtype
@@ -31,14 +32,16 @@ def rms(x: Tensor) -> Tensor:
 
 
 class Rotary(nn.Module):
-    """Rotate the first `rope_dims` of each head by angle t * base^(-2i/rope_dims), half-split pairing (i, i + rope_dims/2).
+    """Rotate the first R = `rope_dims` of each head by angle t * base^(-2i/R), half-split pairing (i, i + R/2).
 
     The other dimensions pass unchanged, so scores depend on relative positions only. Angles are float32, cached by length.
+    Rows of T > `trained_length` > 0 tokens stretch the base to base * (T / trained_length)^(R / (R - 2)): the NTK-aware rule, which
+    the field has in #549's family with a length of 1024 while it trains at 2048.
     """
 
-    def __init__(self, rope_dims: int, base: float):
+    def __init__(self, rope_dims: int, base: float, trained_length: int = 0):
         super().__init__()
-        self.rope_dims, self.base = rope_dims, base
+        self.rope_dims, self.base, self.trained_length = rope_dims, base, trained_length
         self.cached: tuple | None = None
 
     def forward(self, x_BHTK: Tensor) -> Tensor:
@@ -51,7 +54,10 @@ class Rotary(nn.Module):
     def _angles(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         if self.cached is None or self.cached[0].size(0) != length or self.cached[0].device != device:
             exponents = torch.arange(0, self.rope_dims, 2, dtype=torch.float64, device="cpu") / self.rope_dims
-            angle = torch.outer(torch.arange(length, dtype=torch.float64, device="cpu"), self.base**-exponents)
+            base = self.base
+            if 0 < self.trained_length < length:
+                base *= (length / self.trained_length) ** (self.rope_dims / (self.rope_dims - 2))
+            angle = torch.outer(torch.arange(length, dtype=torch.float64, device="cpu"), base**-exponents)
             self.cached = angle.cos().float().to(device), angle.sin().float().to(device)
         return self.cached
 
@@ -68,21 +74,23 @@ class Attention(nn.Module):
         self.value = nn.Linear(config.width, kv_width, bias=False)
         self.output = nn.Linear(config.width, config.width, bias=False)
         self.query_gain = nn.Parameter(torch.full((config.num_heads,), config.query_gain))
-        self.rotary = Rotary(config.rope_dims, config.rope_base)
+        self.rotary = Rotary(config.rope_dims, config.rope_base, config.rope_trained_length)
 
-    def forward(self, u_BTD: Tensor, cu_seqlens: Tensor | None = None, max_seqlen: int | None = None) -> Tensor:
+    def forward(self, u_BTD: Tensor, layer: int, hooks: Hooks, now: Pass) -> Tensor:
         B, T, D = u_BTD.shape
         q_BHTK = self.query(u_BTD).view(B, T, self.num_heads, self.head_width).transpose(1, 2)
         k_BGTK = self.key(u_BTD).view(B, T, self.num_kv_heads, self.head_width).transpose(1, 2)
-        v_BGTK = self.value(u_BTD).view(B, T, self.num_kv_heads, self.head_width).transpose(1, 2)
+        v_BTGK = hooks.apply("value", self.value(u_BTD).view(B, T, self.num_kv_heads, self.head_width), layer, now)
         q_BHTK = self.rotary(rms(q_BHTK)) * self.query_gain.to(u_BTD.dtype).view(1, -1, 1, 1)
         k_BGTK = self.rotary(rms(k_BGTK))
-        if cu_seqlens is not None:
-            q_NHK, k_NGK, v_NGK = (part.transpose(1, 2).flatten(0, 1) for part in (q_BHTK, k_BGTK, v_BGTK))
-            return self.output(segmented(q_NHK, k_NGK, v_NGK, cu_seqlens, max_seqlen or T).reshape(B, T, D))
-        y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, is_causal=True,
-                                                enable_gqa=self.num_kv_heads != self.num_heads)
-        return self.output(y_BHTK.transpose(1, 2).reshape(B, T, D))
+        if now.cu_seqlens is not None:
+            q_NHK, k_NGK, v_NGK = q_BHTK.transpose(1, 2).flatten(0, 1), k_BGTK.transpose(1, 2).flatten(0, 1), v_BTGK.flatten(0, 1)
+            y_BTHK = segmented(q_NHK, k_NGK, v_NGK, now.cu_seqlens, now.max_seqlen or T).view(B, T, self.num_heads, -1)
+        else:
+            y_BTHK = F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BTGK.transpose(1, 2), is_causal=True,
+                                                    enable_gqa=self.num_kv_heads != self.num_heads).transpose(1, 2)
+        y_BTHK = hooks.apply("attended", y_BTHK, v_BTGK, layer)
+        return self.output(hooks.apply("gate", y_BTHK, u_BTD, layer).reshape(B, T, D))
 
 
 def segmented(q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:

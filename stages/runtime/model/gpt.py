@@ -1,24 +1,29 @@
 """The spine of the network, to be read from top to bottom.
 
-* tied embedding: the head multiplies by the table that embeds the tokens
+* tied embedding: the head multiplies by the table that embeds the tokens (or by one of its own: tied_head)
 * pre-norm blocks: x <- x + a ⊙ Attention(rms(x));  x <- x + b ⊙ MLP(rms(x)), a and b learned per feature
 * RMSNorm without weights, grouped-query attention with QK-norm and partial RoPE (attention.py), squared activation (mlp.py)
 * logits are soft-capped: z <- c tanh(z / c), which keeps one confident token from dominating the loss
+* features act at the places marked `hooks.apply`; the four that rewire the layers are named in `hidden` and `_layer`
 """
 
 # B batch, T time, D width, V vocabulary
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import features
+from ..features import Hooks, Pass
 from .attention import Attention, rms
 from .config import ModelConfig
 from .mlp import MLP
 
 
 class Block(nn.Module):
-    """One layer: (B, T, D) -> (B, T, D)."""
+    """The two branches of one layer, each (B, T, D) -> (B, T, D); GPT adds them to the stream."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -27,16 +32,20 @@ class Block(nn.Module):
         self.attention_scale = nn.Parameter(torch.ones(config.width))
         self.mlp_scale = nn.Parameter(torch.ones(config.width))
 
-    def forward(self, x_BTD: Tensor, cu_seqlens: Tensor | None = None, max_seqlen: int | None = None) -> Tensor:
-        x_BTD = x_BTD + self.attention_scale.to(x_BTD.dtype) * self.attention(rms(x_BTD), cu_seqlens, max_seqlen)
-        return x_BTD + self.mlp_scale.to(x_BTD.dtype) * self.mlp(rms(x_BTD))
+    def attend(self, x_BTD: Tensor, layer: int, hooks: Hooks, now: Pass) -> Tensor:
+        u_BTD = hooks.apply("normalised", rms(x_BTD), layer)
+        return self.attention_scale.to(x_BTD.dtype) * self.attention(u_BTD, layer, hooks, now)
+
+    def feed(self, x_BTD: Tensor, layer: int, hooks: Hooks) -> Tensor:
+        return self.mlp_scale.to(x_BTD.dtype) * self.mlp(hooks.apply("normalised", rms(x_BTD), layer))
 
 
 class GPT(nn.Module):
     """Tokens (B, T) -> logits (B, T, V). Row t depends on tokens 0..t of its own sequence and on nothing else.
 
     With packed documents, on tokens 0..t of its own segment: `cu_seqlens` are the segments' starts in the flattened (B T)
-    tokens, int32 (S+1,), then B T; a row starts a segment. No segment has more than `max_seqlen` tokens (None: T).
+    tokens, int32 (S+1,), then B T; a row starts a segment. No segment has more than `max_seqlen` tokens (None: T). Two features
+    look one or two tokens back across segments, as published: bigram_hash, and smear_gate in its first version.
     """
 
     def __init__(self, config: ModelConfig):
@@ -44,43 +53,86 @@ class GPT(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocabulary_size, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        if not config.tied_head:
+            self.unembedding = nn.Embedding(config.vocabulary_size, config.width)
+        self.features = features.build(config)
+        for name, feature in self.features.items():
+            self.add_module(name, feature)
+        self.hooks = Hooks(self.features)
 
     def hidden(self, tokens_BT: Tensor, cu_seqlens: Tensor | None = None, max_seqlen: int | None = None) -> Tensor:
         """Final normalised hidden states (B, T, D): the input of `head`."""
-        x_BTD = rms(self.embedding(tokens_BT))
-        for block in self.blocks:
-            x_BTD = block(x_BTD, cu_seqlens, max_seqlen)
-        return rms(x_BTD)
+        now = Pass(tokens_BT, cu_seqlens, max_seqlen)
+        x_BTD = self.hooks.apply("embed", self.embedding(tokens_BT), now)
+        x_BTD = self.hooks.apply("stream", rms(x_BTD), now)
+        now.start_BTD = x_BTD
+        recurrence, skips, two_lane = (self.features.get(name) for name in ("depth_recurrence", "unet_skips", "two_lane"))
+        layers = recurrence.layers() if recurrence else range(self.config.num_layers)
+        half, first_half, lane_BTD = len(layers) // 2, [], None
+        for position, layer in enumerate(layers):
+            if two_lane and lane_BTD is None and layer >= two_lane.first_layer:
+                lane_BTD = x_BTD
+            if skips and position >= half and first_half:
+                x_BTD = skips.merge(x_BTD, first_half.pop(), position - half)
+            x_BTD, lane_BTD = self._layer(layer, x_BTD, lane_BTD, now)
+            if skips and position < half:
+                first_half.append(x_BTD)
+        return rms(x_BTD if lane_BTD is None else (x_BTD + lane_BTD) / 2)
+
+    def _layer(self, layer: int, x_BTD: Tensor, lane_BTD: Tensor | None, now: Pass) -> tuple[Tensor, Tensor | None]:
+        """The stream after one layer, and the second lane, if there is one."""
+        block = self.blocks[layer]
+        entered_BTD = self.hooks.apply("enter", x_BTD, layer, now)
+        attended_BTD = block.attend(entered_BTD, layer, self.hooks, now)
+        if lane_BTD is not None:
+            return self.features["two_lane"].write(x_BTD, lane_BTD, attended_BTD, block.feed(lane_BTD, layer, self.hooks), layer)
+        x_BTD = entered_BTD + attended_BTD
+        parallel = self.features.get("parallel_residual")
+        read_BTD = entered_BTD if parallel and layer >= parallel.first_layer else x_BTD
+        return self.hooks.apply("leave", x_BTD + block.feed(read_BTD, layer, self.hooks), entered_BTD, layer), None
 
     def head(self, hidden_D: Tensor) -> Tensor:
         """(..., D) -> soft-capped float32 logits (..., V)."""
         cap = self.config.logit_softcap
-        logits_V = F.linear(hidden_D, self.embedding.weight.to(hidden_D.dtype)).float()
+        table_VD = self.embedding.weight if self.config.tied_head else self.unembedding.weight
+        logits_V = F.linear(hidden_D, table_VD.to(hidden_D.dtype)).float()
         return cap * torch.tanh(logits_V / cap)
 
     def forward(self, tokens_BT: Tensor, cu_seqlens: Tensor | None = None, max_seqlen: int | None = None) -> Tensor:
         return self.head(self.hidden(tokens_BT, cu_seqlens, max_seqlen))
+
+    def progress(self, *, step: float = math.inf, fraction: float = 1.0) -> None:
+        """Tell the features how far training is: steps done, and the share of the budget. A model as built, or without arguments,
+        is a finished one: what switches on during training is on."""
+        for feature in self.hooks.having["progress"]:
+            feature.progress(step=step, fraction=fraction)
 
 
 @torch.no_grad()
 def initialise(model: GPT, *, generator: torch.Generator) -> None:
     """Fill every weight in place, in the order of `named_parameters` (same generator state, same weights).
 
-    | tensor                                   | distribution                                     |
-    |------------------------------------------|--------------------------------------------------|
-    | embedding                                | N(0, embedding_std²)                             |
-    | attention.query / key / value, mlp.up    | orthogonal, gain 1                               |
-    | attention.output, mlp.down               | 0: every block starts as the identity            |
-    | query_gain                               | model.query_gain                                 |
-    | attention_scale, mlp_scale               | 1                                                |
+    | tensor                                   | distribution                                                                  |
+    |------------------------------------------|-------------------------------------------------------------------------------|
+    | embedding                                | N(0, embedding_std²)                                                          |
+    | attention.query / key / value, mlp.up    | published: orthogonal, gain 1; naive: U(-1/sqrt(inputs), 1/sqrt(inputs))      |
+    | attention.output, mlp.down, unembedding  | 0: every block starts as the identity                                         |
+    | query_gain                               | model.query_gain                                                              |
+    | attention_scale, mlp_scale               | 1                                                                             |
+    | features                                 | their own `initialise`                                                        |
     """
     for name, weight in model.named_parameters():
+        if name.split(".")[0] in model.features:
+            continue
         kind = name.rsplit(".", 2)
         if name == "embedding.weight":
             weight.normal_(0.0, model.config.embedding_std, generator=generator)
         elif kind[-2] in ("query", "key", "value", "up"):
-            nn.init.orthogonal_(weight, generator=generator)
-        elif kind[-2] in ("output", "down"):
+            if model.config.initialisation == "published":
+                nn.init.orthogonal_(weight, generator=generator)
+            else:
+                weight.uniform_(-weight.size(1) ** -0.5, weight.size(1) ** -0.5, generator=generator)
+        elif kind[-2] in ("output", "down", "unembedding"):
             weight.zero_()
         elif kind[-1] == "query_gain":
             weight.fill_(model.config.query_gain)
@@ -88,8 +140,20 @@ def initialise(model: GPT, *, generator: torch.Generator) -> None:
             weight.fill_(1.0)
         else:
             raise AssertionError(f"no initialisation rule for {name}")
+    for feature in model.features.values():
+        if next(feature.parameters(), None) is not None:
+            feature.initialise(generator=generator)
 
 
 def matrices(model: nn.Module) -> dict[str, nn.Linear]:
-    """The linear layers by name: what Muon trains and GPTQ quantizes. The embedding is not among them."""
+    """The linear layers by name: what GPTQ quantizes. The embedding is not among them; the features' projections are."""
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+
+
+def groups(model: GPT) -> dict[str, list[nn.Parameter]]:
+    """Every parameter in exactly one group of the optimizers: matrices of the blocks, tables (embeddings, also those of features),
+    and scalars, which is all the rest, as #549 has it."""
+    out = {"matrices": [layer.weight for name, layer in matrices(model).items() if name.startswith("blocks.")],
+           "tables": [table.weight for table in model.modules() if isinstance(table, nn.Embedding)]}
+    taken = {id(weight) for weights in out.values() for weight in weights}
+    return out | {"scalars": [weight for weight in model.parameters() if id(weight) not in taken]}

@@ -1,6 +1,6 @@
-"""Feed-forward sub-layer: out = W_down a(W_up u) with a(z) = leaky_relu(z, 0.5)².
+"""Feed-forward sub-layer: out = W_down a(W_up u) with a(z) = leaky_relu(z, slope)².
 
-The square keeps the gain of relu² (arXiv:2109.08668); the leak lets negative units learn (parameter-golf #549).
+The square keeps the gain of relu² (slope 0, arXiv:2109.08668); the leak lets negative units learn (slope 0.5, parameter-golf #549).
 """
 
 import torch.nn.functional as F
@@ -8,16 +8,15 @@ from torch import Tensor, nn
 
 from .config import ModelConfig
 
-NEGATIVE_SLOPE = 0.5  # parameter-golf #549
-
 
 class MLP(nn.Module):
     """(..., D) -> (..., D), position by position. Down projection starts at zero."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        self.negative_slope = config.mlp_negative_slope
         self.up = nn.Linear(config.width, config.mlp_width, bias=False)
         self.down = nn.Linear(config.mlp_width, config.width, bias=False)
 
     def forward(self, u_BTD: Tensor) -> Tensor:
-        return self.down(F.leaky_relu(self.up(u_BTD), NEGATIVE_SLOPE).square())
+        return self.down(F.leaky_relu(self.up(u_BTD), self.negative_slope).square())

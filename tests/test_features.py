@@ -1,0 +1,374 @@
+"""Every feature by itself: its contract, its formula, and what it must not do. The published combinations are in test_stacks.py."""
+
+import functools
+import inspect
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from stages.lib import closure
+from stages.package import bundle
+from stages.runtime import dequantize, features, plugin
+from stages.runtime.container import ArtifactError
+from stages.runtime.features import smear_gate
+from stages.runtime.model import gpt
+from stages.runtime.model.attention import rms
+from stages.runtime.model.config import ModelConfig
+from stages.runtime.model.gpt import GPT, initialise
+from stages.runtime.tokenizer import BOS
+from stages.train import loop
+from tests.reference import Reference
+from tests.test_stacks import documents, random_model
+
+PLAIN = ModelConfig(vocabulary_size=40, num_layers=4, width=16, num_heads=4, num_kv_heads=2, mlp_width=24, mlp_negative_slope=0.5,
+                    rope_dims=4, rope_base=1e4, rope_trained_length=0, query_gain=1.5, logit_softcap=30.0, tied_head=True,
+                    embedding_std=0.02, initialisation="published", features={})
+LOOP = {"first_layer": 1, "last_layer": 2, "passes": 3, "start_step": 5, "start_fraction": 0.5}
+ALONE = {  # a name for the test, then the features
+    "bigram_hash": {"bigram_hash": {"buckets": 11, "width": 5, "scale": 0.3, "trigram": False}},
+    "trigram": {"bigram_hash": {"buckets": 11, "width": 5, "scale": 0.3, "trigram": True}},
+    "dense_gate": {"dense_gate": {}},
+    "depth_recurrence": {"depth_recurrence": LOOP},
+    "dtg": {"dtg": {}},
+    "head_gate": {"head_gate": {}},
+    "ln_scale": {"ln_scale": {}},
+    "output_gate": {"output_gate": {"window": 3}},
+    "parallel_residual": {"parallel_residual": {"first_layer": 2}},
+    "residual_mix": {"residual_mix": {}},
+    "smear_1": {"smear_gate": {"version": 1, "window": 0}},
+    "smear_2": {"smear_gate": {"version": 2, "window": 5}},
+    "sparse_gate": {"sparse_gate": {"window": 3, "factor": 0.5}},
+    "two_lane": {"two_lane": {"first_layer": 1}},
+    "two_lane_mixed": {"two_lane": {"first_layer": 3}, "residual_mix": {}, "unet_skips": {"gated": True, "sets": 2}},
+    "unet_plain": {"unet_skips": {"gated": False, "sets": 1}},
+    "unet_gated": {"unet_skips": {"gated": True, "sets": 2}},
+    "unet_looped": {"unet_skips": {"gated": True, "sets": 2}, "depth_recurrence": LOOP},
+    "value_embedding": {"value_embedding": {"layers": [0, 3], "width": 5, "scale": 0.4}},
+    "value_blend": {"value_residual": {"form": "blend"}, "depth_recurrence": LOOP | {"first_layer": 0}},
+    "value_add": {"value_residual": {"form": "add"}, "value_embedding": {"layers": [0, 2], "width": 5, "scale": 0.4}},
+    "xsa": {"xsa": {"last_layers": 2}},
+    "xsa_gated": {"xsa": {"last_layers": 4}, "sparse_gate": {"window": 3, "factor": 1.0}, "value_residual": {"form": "add"}},
+}
+LOOKS_ACROSS = ("bigram_hash", "trigram", "smear_1")
+FILES = plugin.names("features")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def config(case: str = "", **changes) -> ModelConfig:
+    return replace(PLAIN, features=ALONE.get(case, {}), **changes)
+
+
+def reference(net, **options):
+    return Reference({name: weight.detach() for name, weight in net.named_parameters()}, net.config.to_dict(), **options)
+
+
+def test_every_file_is_tested_and_every_feature_acts():
+    assert {name for case in ALONE.values() for name in case} == set(FILES)
+    for case in ALONE:
+        (x, _), net = documents(), random_model(config(case))
+        bare = GPT(PLAIN).eval()
+        bare.load_state_dict({name: weight for name, weight in net.state_dict().items() if name in dict(bare.named_parameters())})
+        assert not torch.allclose(net(x), bare(x), atol=1e-4), case
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_methods_are_hooks_that_the_spine_calls_and_structural_features_are_known(case):
+    for name, feature in random_model(config(case)).features.items():
+        own = {method for method in vars(type(feature)) if not method.startswith("_") and method != "initialise"}
+        structural = {"depth_recurrence": {"layers"}, "unet_skips": {"merge"}, "two_lane": {"write"}}.get(name, set())
+        assert own - structural <= set(features.HOOKS)
+        assert own or name in features.STRUCTURAL
+        assert bool(structural) <= (name in features.STRUCTURAL)
+        source = inspect.getsource(gpt)
+        assert (f'"{name}"' in source) == (name in features.STRUCTURAL)
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_feature_equals_its_formula(case):
+    net, (x, cu_seqlens) = random_model(config(case)), documents()
+    for arguments, starts in (((x,), (0,)), ((x, cu_seqlens), cu_seqlens[:-1].tolist())):
+        np.testing.assert_allclose(net(*arguments)[0].detach(), reference(net).logits(x[0].tolist(), starts), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"mlp_negative_slope": 0.0}, {"rope_trained_length": 4}, {"rope_trained_length": 10},
+                                     {"tied_head": False}], ids=str)
+def test_plain_settings_equal_their_formulas(changes):
+    net, (x, _) = random_model(config(**changes)), documents()
+    np.testing.assert_allclose(net(x)[0].detach(), reference(net).logits(x[0].tolist()), rtol=0, atol=1e-5)
+    plain = random_model(PLAIN)
+    plain(x)
+    angles, usual = (model.blocks[0].attention.rotary.cached[0] for model in (net, plain))
+    assert torch.equal(angles, usual) == (changes.get("rope_trained_length") != 4)  # the row has 10 tokens
+
+
+def test_without_features_the_network_and_its_initial_weights_are_the_plain_ones_to_the_bit():
+    """The spine before there were features, written out: the default result must not depend on their being there."""
+    net, generator = GPT(PLAIN), torch.Generator().manual_seed(4)
+    initialise(net, generator=generator)
+    generator = torch.Generator().manual_seed(4)
+    for name, weight in net.named_parameters():
+        expected = torch.ones_like(weight)
+        if name == "embedding.weight":
+            expected.normal_(0.0, 0.02, generator=generator)
+        elif name.endswith(("query.weight", "key.weight", "value.weight", "up.weight")):
+            torch.nn.init.orthogonal_(expected, generator=generator)
+        elif name.endswith(("output.weight", "down.weight")):
+            expected.zero_()
+        elif name.endswith("query_gain"):
+            expected.fill_(1.5)
+        assert torch.equal(weight, expected), name
+    net, (tokens, _) = random_model(PLAIN), documents()
+    x = rms(net.embedding(tokens))
+    for block in net.blocks:
+        a, u = block.attention, rms(x)
+        q, k, v = (layer(u).view(1, 10, -1, 4).transpose(1, 2) for layer in (a.query, a.key, a.value))
+        q, k = a.rotary(rms(q)) * a.query_gain.view(1, -1, 1, 1), a.rotary(rms(k))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        x = x + block.attention_scale * a.output(y.transpose(1, 2).reshape(1, 10, 16))
+        x = x + block.mlp_scale * block.mlp.down(F.leaky_relu(block.mlp.up(rms(x)), 0.5).square())
+    assert torch.equal(net(tokens), 30 * torch.tanh(F.linear(rms(x), net.embedding.weight) / 30))
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_row_t_ignores_tokens_after_t(case):
+    net, (x, cu_seqlens) = random_model(config(case)), documents()
+    for arguments in ((), (cu_seqlens,)):
+        before = net(x, *arguments)
+        for t in range(x.size(1) - 1):
+            changed = x.clone()
+            changed[:, t + 1:] = (changed[:, t + 1:] + 7) % 40
+            assert torch.equal(net(changed, *arguments)[:, :t + 1], before[:, :t + 1])
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_rows_of_a_batch_do_not_touch_each_other(case):
+    net, (x, _) = random_model(config(case)), documents()
+    both = torch.cat((x, (x + 7) % 40))
+    changed = torch.cat((x, (x + 9) % 40))
+    assert torch.equal(net(both)[0], net(changed)[0])
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_packed_documents_do_not_touch_each_other_unless_the_feature_looks_across(case):
+    net, (x, cu_seqlens) = random_model(config(case)), documents()
+    changed = x.clone()
+    changed[0, 1:4], changed[0, 4] = (changed[0, 1:4] - 3) % 36 + 4, 9  # the first document, and the second: one token
+    same = torch.equal(net(x, cu_seqlens)[0, 5:], net(changed, cu_seqlens)[0, 5:])
+    assert same == (case not in LOOKS_ACROSS)
+    if same:
+        alone = torch.cat([net(part) for part in x.split((4, 1, 5), dim=1)], dim=1)
+        assert torch.allclose(net(x, cu_seqlens), alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("case", ALONE)
+def test_shortest_rows_are_predicted(case, length):
+    net, (x, _) = random_model(config(case)), documents()
+    np.testing.assert_allclose(net(x[:, :length])[0].detach(), reference(net).logits(x[0, :length].tolist()), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_gradients_reach_every_parameter_which_has_the_features_name(case):
+    net, (x, _) = random_model(config(case)).train(), documents()
+    F.cross_entropy(net(x)[0], x[0].roll(-1)).backward()
+    assert not [name for name, weight in net.named_parameters() if weight.grad is None or not weight.grad.any()]
+    plain = {name for name, _ in GPT(PLAIN).named_parameters()}
+    assert all(name.split(".")[0] in ALONE[case] for name, _ in net.named_parameters() if name not in plain)
+
+
+INITIAL = {"bigram_hash.table.weight": 0.0, "bigram_hash.scale": 0.3, "dtg.weight": 0.0, "dtg.bias": 2.0, "head_gate.weight": 0.0,
+           "head_gate.bias": 4.0, "output_gate.weight": 0.0, "smear_gate.gate": 0.0, "smear_gate.weight": 0.0, "smear_gate.strength": 0.0,
+           "sparse_gate.weight": 0.0, "two_lane.stay": 1.1, "two_lane.attention": 1.0, "two_lane.mlp": 1.0, "unet_skips.weight": 1.0,
+           "unet_skips.gate": 0.0, "value_embedding.scale": 0.4, "value_embedding.layer_scale": 1.0}
+RANDOM = {"value_embedding.table.weight": 0.01, "dense_gate.weight": 0.005}
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_initial_values_are_the_published_ones_and_leave_the_blocks_as_they_were(case):
+    net, bare = GPT(config(case)), GPT(PLAIN)
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.fill_(float("nan"))
+    for model in (net, bare):
+        initialise(model, generator=torch.Generator().manual_seed(0))
+    weights = dict(net.named_parameters())
+    assert all(torch.equal(weights[name], weight) for name, weight in bare.named_parameters())
+    for name in weights.keys() - dict(bare.named_parameters()).keys():
+        weight = weights[name]
+        if name.endswith("projection.weight"):
+            assert torch.allclose(weight.mT @ weight, torch.eye(weight.size(1)), atol=1e-5)
+        elif name in RANDOM:
+            assert weight.std().item() == pytest.approx(RANDOM[name], rel=0.2) and abs(weight.mean().item()) < 0.2 * RANDOM[name]
+        elif name == "residual_mix.weight":
+            assert (weight[:, 0] == 1).all() and (weight[:, 1] == 0).all()
+        elif name == "value_residual.weight":
+            assert (weight == (0.5 if case == "value_blend" else 0.0)).all()
+        else:
+            assert (weight == INITIAL[name]).all(), name
+
+
+def test_naive_initialisation_is_torchs_own_distribution():
+    net = GPT(config(initialisation="naive"))
+    initialise(net, generator=torch.Generator().manual_seed(0))
+    up = net.blocks[0].mlp.up.weight
+    assert up.abs().max() <= 16**-0.5 and up.std().item() == pytest.approx(16**-0.5 / 3**0.5, rel=0.1)
+    torch.manual_seed(0)
+    assert torch.nn.Linear(16, 24).weight.std().item() == pytest.approx(up.std().item(), rel=0.1)
+    assert not net.blocks[0].attention.output.weight.any() and not net.blocks[0].mlp.down.weight.any()
+
+
+def test_order_in_the_mapping_does_not_matter():
+    """Neither sorted JSON nor DVC's comparison of parameters would keep it."""
+    names = {"xsa": {"last_layers": 2}, "smear_gate": {"version": 2, "window": 5}, "bigram_hash": ALONE["bigram_hash"]["bigram_hash"]}
+    one, two = (random_model(replace(PLAIN, features=dict(items))) for items in (names.items(), reversed(names.items())))
+    assert list(one.features) == list(two.features) == ["bigram_hash", "smear_gate", "xsa"]
+    assert torch.equal(one(documents()[0]), two(documents()[0]))
+    assert json.dumps(one.config.to_dict()) == json.dumps(two.config.to_dict())
+
+
+def test_recurrence_follows_training_and_is_on_in_a_finished_model():
+    net, (x, _) = random_model(config("depth_recurrence")), documents()
+    finished, recurrence = net(x), net.features["depth_recurrence"]
+    states = []
+    for step, fraction in ((0, 0.0), (5, 0.4), (4, 0.6), (5, 0.5), (9, 1.0)):
+        net.progress(step=step, fraction=fraction)
+        states.append(recurrence.looping)
+    assert states == [False, False, False, True, True] and recurrence.layers() == [0, 1, 2, 1, 2, 1, 2, 3]
+    net.progress(step=0, fraction=0.0)
+    assert recurrence.layers() == [0, 1, 2, 3] and not torch.equal(net(x), finished)
+    net.progress()
+    assert torch.equal(net(x), finished)
+
+
+def test_bos_is_the_tokenizers():
+    assert smear_gate.BOS == BOS
+
+
+def test_xsa_leaves_nothing_along_the_tokens_own_value():
+    feature = random_model(config("xsa")).features["xsa"]
+    generator = torch.Generator().manual_seed(0)
+    y, v = torch.randn(2, 5, 4, 4, generator=generator), torch.randn(2, 5, 2, 4, generator=generator)
+    v[0, 0] = 0  # a value of length 0 takes nothing away
+    out = feature.attended(y, v, 3)
+    assert (out * v.repeat_interleave(2, dim=2)).sum(-1).abs().max() < 1e-5
+    assert torch.equal(out[0, 0], y[0, 0]) and torch.equal(feature.attended(y, v, 1), y)
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_every_parameter_is_in_one_group_and_tables_go_with_the_embedding(case):
+    net = GPT(config(case, tied_head=False))
+    groups, names = gpt.groups(net), {id(weight): name for name, weight in net.named_parameters()}
+    found = {group: {names[id(weight)] for weight in weights} for group, weights in groups.items()}
+    assert sum(map(len, groups.values())) == len(names) == len(set().union(*found.values()))
+    assert found["tables"] == {name for name in names.values() if name.endswith(("embedding.weight", "table.weight"))}
+    assert all(name.startswith("blocks.") for name in found["matrices"]) and len(found["matrices"]) == 24
+
+
+@pytest.mark.parametrize("case", ["bigram_hash", "dense_gate", "two_lane", "value_embedding", "value_blend", "xsa_gated", "dtg", "smear_2"])
+def test_half_precision_stays_near_full_precision(case):
+    net, (x, cu_seqlens) = random_model(config(case)), documents()
+    with torch.autocast("cpu", torch.bfloat16):
+        for arguments in ((), (cu_seqlens,)):
+            half = net(x, *arguments)
+            with torch.autocast("cpu", enabled=False):
+                full = net(x, *arguments)
+            assert half.dtype == torch.float32 and not torch.equal(half, full)
+            assert F.cosine_similarity(half.flatten(), full.flatten(), dim=0) > 0.999
+
+
+@pytest.mark.parametrize("given, sentence", [
+    ({"xsaa": {}}, "no file xsaa.py under runtime/features; did you mean 'xsa'"),
+    ({"xsa": {"last_layer": 2}}, r"model\.features\.xsa has no option 'last_layer'; did you mean 'last_layers'"),
+    ({"ln_scale": {"on": True}}, "it takes no options"),
+    ({"xsa": {}}, r"model\.features\.xsa\.last_layers is missing; add it"),
+    ({"xsa": {"last_layers": "all"}}, r"last_layers is 'all'; it takes a whole number"),
+    ({"xsa": {"last_layers": True}}, "last_layers is True"), ({"xsa": {"last_layers": -1}}, "last_layers is -1"),
+    ({"xsa": {"last_layers": 5}}, r"it takes 1 to model\.num_layers 4"), ({"xsa": {"last_layers": 0}}, "it takes 1 to"),
+    ({"smear_gate": {"version": 3, "window": 0}}, r"version is 3; it takes 1 \| 2"),
+    ({"smear_gate": {"version": True, "window": 0}}, r"version is True; it takes 1 \| 2"),
+    ({"smear_gate": {"version": 1, "window": 12}}, "set it to 0"), ({"smear_gate": {"version": 2, "window": 17}}, "model.width 16"),
+    ({"unet_skips": {"gated": 1, "sets": 2}}, r"gated is 1; it takes true \| false"),
+    ({"unet_skips": {"gated": True, "sets": 0}}, "sets of 1"),
+    ({"bigram_hash": {"buckets": 1, "width": 4, "scale": 1.0, "trigram": False}}, "buckets of 2 or more"),
+    ({"bigram_hash": {"buckets": 9, "width": 4, "scale": float("nan"), "trigram": False}}, "scale is nan; it takes a number"),
+    ({"value_embedding": {"layers": [4], "width": 4, "scale": 1.0}}, "different layers below"),
+    ({"value_embedding": {"layers": [], "width": 4, "scale": 1.0}}, "different layers below"),
+    ({"value_embedding": {"layers": [1, 1], "width": 4, "scale": 1.0}}, "different layers below"),
+    ({"value_embedding": {"layers": 3, "width": 4, "scale": 1.0}}, "layers is 3; it takes a list of whole numbers"),
+    ({"sparse_gate": {"window": 17, "factor": 1.0}}, "1 to model.width"), ({"output_gate": {"window": 0}}, "1 to model.width"),
+    ({"dense_gate": {}, "head_gate": {}}, "the gates dense_gate and head_gate; leave one"),
+    ({"depth_recurrence": LOOP | {"last_layer": 4}}, "last_layer < model.num_layers 4"),
+    ({"depth_recurrence": LOOP | {"first_layer": 3}}, "first_layer <= last_layer"),
+    ({"depth_recurrence": LOOP | {"passes": 1}}, "2 to 64"), ({"depth_recurrence": LOOP | {"passes": 65}}, "2 to 64"),
+    ({"depth_recurrence": LOOP | {"start_fraction": 1.5}}, "0 to 1"),
+    ({"parallel_residual": {"first_layer": 4}}, r"0 to model\.num_layers 4 - 1"),
+    ({"two_lane": {"first_layer": 4}}, r"0 to model\.num_layers 4 - 1"),
+    ({"two_lane": {"first_layer": 2}, "depth_recurrence": LOOP}, "after the last layer that recurs, 2"),
+    ({"two_lane": {"first_layer": 1}, "unet_skips": {"gated": True, "sets": 2}}, "in the second half"),
+    ({"two_lane": {"first_layer": 3}, "dtg": {}}, "leave one of them"),
+    ({"xsa": 4}, "mapping of features to mappings"), ([], "mapping of features"),
+], ids=str)
+def test_features_that_cannot_be_built_are_a_sentence(given, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        GPT(replace(PLAIN, features=given))
+
+
+def test_feature_of_one_layer_that_needs_two_is_a_sentence():
+    for given in ({"value_residual": {"form": "add"}}, {"unet_skips": {"gated": True, "sets": 1}}):
+        with pytest.raises(ValueError, match="2 or more"):
+            GPT(replace(PLAIN, num_layers=1, features=given))
+
+
+@pytest.mark.parametrize("change, sentence", [
+    ({"mlp_negative_slope": -0.1}, "mlp_negative_slope"), ({"rope_trained_length": -1}, "rope_trained_length"),
+    ({"rope_dims": 2, "rope_trained_length": 8}, "rope_dims above 2"), ({"tied_head": 1}, r"true \| false"),
+    ({"initialisation": "best"}, r"published \| naive"),
+])
+def test_plain_settings_that_cannot_be_are_a_sentence(change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        replace(PLAIN, **change)
+
+
+def test_weights_of_a_model_without_the_feature_are_refused():
+    state = {name: weight.detach() for name, weight in GPT(PLAIN).named_parameters()}
+    with pytest.raises(ArtifactError, match=r"weight bigram_hash\.projection\.weight has shape None"):
+        dequantize.build(state, config("bigram_hash").to_dict())
+
+
+def test_package_holds_exactly_the_features_that_the_model_names():
+    pack = functools.partial(bundle.code, codec="brotli", filter="identity", evaluators=("sliding",))
+    shipped = {path for path in pack(features=("xsa", "dtg")) if "/features/" in path}
+    assert shipped == {"caddie/features/__init__.py", "caddie/features/dtg.py", "caddie/features/xsa.py"}
+    assert {path for path in pack(features=()) if "/features/" in path} == {"caddie/features/__init__.py"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_feature_imports_only_the_contract_and_the_configuration(name):
+    """So that it ships alone, and no other feature's code is a reason to train again."""
+    own = {path for path in closure.files(f"stages.runtime.features.{name}") if "/features/" in path or "/model/" in path}
+    assert own == {f"stages/runtime/features/{name}.py", "stages/runtime/features/__init__.py", "stages/runtime/model/__init__.py",
+                   "stages/runtime/model/config.py"}
+
+
+def test_loop_gives_each_group_to_its_optimizer():
+    settings = SimpleNamespace(matrix_learning_rate=1.0, embedding_learning_rate=2.0, scalar_learning_rate=3.0, momentum=0.9,
+                               weight_decay=0.1)
+    net = GPT(config("value_embedding"))
+    muon, adam = loop.start(net, settings, ()).optimizers
+    rates = {id(weight): group["lr"] for group in (*muon.param_groups, *adam.param_groups) for weight in group["params"]}
+    assert {name: rates[id(weight)] for name, weight in net.named_parameters() if not name.startswith("blocks.")} == {
+        "embedding.weight": 2.0, "value_embedding.table.weight": 2.0, "value_embedding.projection.weight": 3.0,
+        "value_embedding.scale": 3.0, "value_embedding.layer_scale": 3.0}
+    assert rates[id(net.blocks[0].mlp.up.weight)] == 1.0 and rates[id(net.blocks[0].mlp_scale)] == 3.0
