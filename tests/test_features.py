@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from stages.runtime.model.config import ModelConfig
 from stages.runtime.model.gpt import GPT, initialise
 from stages.runtime.tokenizer import BOS
 from stages.train import loop
+from tests.conftest import ROOT
 from tests.reference import Reference
 from tests.test_stacks import documents, random_model
 
@@ -250,6 +252,13 @@ def test_recurrence_follows_training_and_is_on_in_a_finished_model():
     assert recurrence.layers() == [0, 1, 2, 3] and not torch.equal(net(x), finished)
     net.progress()
     assert torch.equal(net(x), finished)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_feature_and_its_options_are_documented(name):
+    (row,) = (line for line in (ROOT / "docs/features.md").read_text().splitlines() if line.startswith(f"| `{name}` |"))
+    options = inspect.signature(plugin.load("features", name).Feature).parameters.values()
+    assert {option.name for option in options if option.kind is option.KEYWORD_ONLY} <= set(re.findall(r"`(\w+)`", row.split("|")[2]))
 
 
 def test_bos_is_the_tokenizers():

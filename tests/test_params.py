@@ -4,6 +4,8 @@ import dataclasses
 from typing import ClassVar, Literal
 
 import pytest
+import yaml
+from dvc.utils.hydra import apply_overrides
 
 from stages.lib import params
 from stages.recipes import __main__ as recipes
@@ -82,6 +84,24 @@ def test_applied_recipe_is_in_params_with_the_comments_kept(tmp_path, monkeypatc
     assert tree["model"]["width"] == 64 and tree["evaluate"]["runs"]["slot"]["options"]["window"] == 64
     assert tree["quantize"] == params.read(ROOT / "params.yaml")["quantize"]
     assert text.count("#") == (ROOT / "params.yaml").read_text().count("#")
+
+
+def test_recipe_replaces_a_mapping_as_a_whole(tmp_path, monkeypatch):
+    """Through DVC's own reading of -S: what was there before is gone, whichever way the recipe is applied."""
+    wanted = {"xsa": {"last_layers": 2}, "residual_mix": {}, "value_residual": {"form": "add"},
+              "value_embedding": {"layers": [0, 1], "width": 8, "scale": 0.1}, "unet_skips": {"gated": True, "sets": 1}}
+    monkeypatch.setattr(recipes, "FOLDER", tmp_path)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"model.num_layers": 3, "model.features": wanted}))
+    before = (ROOT / "params.yaml").read_text().replace("features: {} ", "features: {dtg: {}} ")
+    assert "features: {dtg: {}} " in before
+    for name in ("flags", "applied"):
+        (tmp_path / f"{name}.params.yaml").write_text(before)
+    flags = recipes.flags("mine", params.read(ROOT / "params.yaml"))
+    apply_overrides(tmp_path / "flags.params.yaml", [flag for flag in flags if flag != "-S"])
+    recipes.apply("mine", tmp_path / "applied.params.yaml")
+    for name in ("flags", "applied"):
+        model = params.read(tmp_path / f"{name}.params.yaml")["model"]
+        assert model["features"] == wanted and model["num_layers"] == 3
 
 
 def test_recipe_command_prints_flags_for_a_shell(capsys):

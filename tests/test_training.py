@@ -206,6 +206,16 @@ def test_prequant_ttt_lowers_the_loss_on_its_split(project, tree, split, capsys)
     assert ("ADAPTS TO THE VALIDATION SPLIT" in capsys.readouterr().err) == (split == "val")
 
 
+def test_training_that_ends_before_its_recurrence_starts_says_so(project, tree, capsys):
+    loop = {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 99, "start_fraction": 0.0}
+    tree({"model.features": {"depth_recurrence": loop}})
+    run_node("train")
+    assert "DEPTH_RECURRENCE NEVER STARTED: 12 steps" in capsys.readouterr().err
+    tree({"model.features": {"depth_recurrence": loop | {"start_step": 4}}})
+    run_node("train")
+    assert "NEVER STARTED" not in capsys.readouterr().err
+
+
 def test_training_goes_through_every_stage_with_features_on(project, tree, monkeypatch):
     """Trained, averaged, adapted, quantized, packed, scored: the recurrence off for the first steps, and on from then on."""
     seen, progress = [], GPT.progress

@@ -35,7 +35,11 @@ def flags(name: str, tree: dict) -> list[str]:
     """The recipe as -S flags of `dvc exp run`."""
     out = []
     for path, value in values(name, tree).items():
-        out += ["-S", f"{path}={json.dumps(value, separators=(',', ':')) if not isinstance(value, str) else value}"]
+        text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+        if isinstance(value, dict):  # hydra would merge it into what is there, refuses new keys, and takes none in quotes
+            out += ["-S", f"~{path}", "-S", f"+{path}={text.replace(chr(34), '')}"]
+        else:
+            out += ["-S", f"{path}={text}"]
     return out
 
 

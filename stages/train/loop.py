@@ -4,6 +4,7 @@ Per step: scale the learning rates -> forward and backward -> average gradients 
 running averages. The budget is in steps, or in seconds of training.
 """
 
+import sys
 import time
 from dataclasses import dataclass, field
 
@@ -102,6 +103,10 @@ def train(run: Run, batches: base.Loader, holdout: Split, settings: Optimization
             saved = time.perf_counter()
         clock = time.perf_counter()  # measuring and saving are not training
     bar.close()
+    recurrence = model.features.get("depth_recurrence")
+    if recurrence and not recurrence.looping and world.is_main:
+        print(f"DEPTH_RECURRENCE NEVER STARTED: {run.step} steps ended before it, and the finished model repeats layers that were not "
+              "trained for it; lower model.features.depth_recurrence.start_step or start_fraction", file=sys.stderr)
     model.progress()  # from here on the model is what its configuration says, whatever the budget reached
 
 
