@@ -10,11 +10,12 @@ import time
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
-from stages.lib import averages, checkpoints, tensors
+from stages.lib import averages, checkpoints, launch, tensors
 from stages.lib.optim.muon import Muon, orthogonalise
 from stages.runtime.model.gpt import GPT
-from stages.train import schedule
+from stages.train import loop, schedule
 from tests.conftest import ROOT, run_node
 
 
@@ -159,7 +160,14 @@ def test_only_the_last_two_checkpoints_are_kept(tmp_path):
     assert [p.name for p in sorted(tmp_path.glob("step_*"))] == ["step_000000003.safetensors", "step_000000004.safetensors"]
 
 
-def test_two_processes_train_as_one_does(project, tree):
+@pytest.mark.parametrize("named", [{}, {"bigram_hash": {"buckets": 64, "width": 8, "scale": 0.05, "trigram": False},
+                                       "two_lane": {"first_layer": 1}, "unet_skips": {"gated": True, "sets": 5},
+                                       "depth_recurrence": {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 6,
+                                                            "start_fraction": 0.0}}], ids=["plain", "features"])
+def test_two_processes_train_as_one_does(project, tree, named):
+    tree({"model.features": named})
+    if named:
+        run_node("train")
     single, _ = tensors.load(project / "artifacts/train/model.safetensors")
     tree({"train.processes": 2})
     done = subprocess.run([sys.executable, "-m", "stages.train"], env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -206,12 +214,19 @@ def test_prequant_ttt_lowers_the_loss_on_its_split(project, tree, split, capsys)
     assert ("ADAPTS TO THE VALIDATION SPLIT" in capsys.readouterr().err) == (split == "val")
 
 
+def test_every_process_takes_the_slowest_clock(monkeypatch):
+    """Else each would have its own learning rate in a run of `seconds`, and its own weights."""
+    monkeypatch.setattr(loop.dist, "all_reduce", lambda clock, operation: clock.clamp_(min=7.5) if operation == dist.ReduceOp.MAX else None)
+    two, one = (launch.World(0, size, torch.device("cpu")) for size in (2, 1))
+    assert [loop._slowest(seconds, two) for seconds in (7.1, 8.3)] == [7.5, 8.3] and loop._slowest(7.1, one) == 7.1
+
+
 def test_training_that_ends_before_its_recurrence_starts_says_so(project, tree, capsys):
-    loop = {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 99, "start_fraction": 0.0}
-    tree({"model.features": {"depth_recurrence": loop}})
+    recurrence = {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 99, "start_fraction": 0.0}
+    tree({"model.features": {"depth_recurrence": recurrence}})
     run_node("train")
     assert "DEPTH_RECURRENCE NEVER STARTED: 12 steps" in capsys.readouterr().err
-    tree({"model.features": {"depth_recurrence": loop | {"start_step": 4}}})
+    tree({"model.features": {"depth_recurrence": recurrence | {"start_step": 4}}})
     run_node("train")
     assert "NEVER STARTED" not in capsys.readouterr().err
 

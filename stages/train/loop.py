@@ -81,15 +81,15 @@ def train(run: Run, batches: base.Loader, holdout: Split, settings: Optimization
     """Bring `run` to the end of its budget, in place. Raises ValueError when the loss stops being a number."""
     model, clock, saved = run.model, time.perf_counter(), time.perf_counter()
     bar = tqdm(total=settings.steps, initial=run.step, desc="train", unit=" steps", disable=not world.is_main, mininterval=1.0)
-    while not _spent(run, settings, world):
+    while not _spent(run, settings):
         fraction = run.step / settings.steps if settings.seconds is None else run.seconds / settings.seconds
         rate = schedule.scale(fraction, warmdown=settings.warmdown, floor=settings.learning_rate_floor)
         model.progress(step=run.step, fraction=fraction)
         loss = _step(run, batches, settings, rate, world, autocast)
         run.step += 1
-        run.seconds += time.perf_counter() - clock
+        run.seconds = _slowest(run.seconds + time.perf_counter() - clock, world)
         clock = time.perf_counter()
-        last = _spent(run, settings, world)
+        last = _spent(run, settings)
         row = {"step": run.step, "train_loss": loss, "learning_rate_scale": rate, "holdout_bits_per_byte": None}
         if last or run.step % settings.holdout_every == 0:
             row["holdout_bits_per_byte"] = scoring.chunked(
@@ -110,13 +110,17 @@ def train(run: Run, batches: base.Loader, holdout: Split, settings: Optimization
     model.progress()  # from here on the model is what its configuration says, whatever the budget reached
 
 
-def _spent(run: Run, settings: Optimization, world: launch.World) -> bool:
-    spent = run.step >= settings.steps or (settings.seconds is not None and run.seconds >= settings.seconds)
-    if world.size > 1:  # clocks differ between processes: all stop together
-        flag = torch.tensor(float(spent), device=world.device)
-        dist.all_reduce(flag, dist.ReduceOp.MAX)
-        spent = bool(flag.item())
-    return spent
+def _spent(run: Run, settings: Optimization) -> bool:
+    return run.step >= settings.steps or (settings.seconds is not None and run.seconds >= settings.seconds)
+
+
+def _slowest(seconds: float, world: launch.World) -> float:
+    """The largest of all processes' clocks: schedule, recurrence and end must come at the same step everywhere, or weights part."""
+    if world.size == 1:
+        return seconds
+    clock = torch.tensor(seconds, dtype=torch.float64, device=world.device)
+    dist.all_reduce(clock, dist.ReduceOp.MAX)
+    return clock.item()
 
 
 def _step(run: Run, batches: base.Loader, settings: Optimization, rate: float, world: launch.World, autocast: bool) -> float:
