@@ -281,6 +281,41 @@ def test_chunks_of_a_damaged_text_are_not_continued_from(tmp_path, model, small_
     assert run("out") == wanted
 
 
+def test_worker_that_is_killed_costs_no_finished_chunk(tmp_path, model, small_chunks, monkeypatch):
+    """As when memory runs out: what was recorded stays, and the sentence does not lie."""
+    prepared = write_prepared(tmp_path / "prepared", TEXTS)
+    (tmp_path / "m.model").write_bytes(model)
+    kept = []
+
+    def run():
+        tokenize.main("val", tokenize.Settings(3001), documents=prepared, model=tmp_path / "m.model", folder=tmp_path / "out",
+                      scratch=tmp_path / "scratch")
+
+    def killed(function, tasks, **options):
+        options["initializer"](*options["arguments"])
+        for i, task in enumerate(tasks):
+            if i == 12:
+                raise parallel.WorkerKilled("a worker process was killed")
+            yield function(task)
+    with monkeypatch.context() as patch:
+        patch.setattr(parallel, "in_order", killed)
+        with pytest.raises(ValueError, match="was killed"):
+            run()
+    add = sharding.Writer.add
+    monkeypatch.setattr(sharding.Writer, "add", lambda self, encoded: (kept.append(self.chunks), add(self, encoded)))
+    run()
+    assert kept[0] == 12 and (tmp_path / "out/meta.json").is_file()
+
+
+def test_pool_whose_worker_dies_says_so():
+    with pytest.raises(parallel.WorkerKilled, match="a worker process was killed, as happens when memory runs out"):
+        list(parallel.in_order(die, range(3), processes=2))
+
+
+def die(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_other_code_does_not_continue_the_work(tmp_path, model, small_chunks, monkeypatch):
     prepared = write_prepared(tmp_path / "prepared", TEXTS)
     (tmp_path / "m.model").write_bytes(model)

@@ -10,7 +10,6 @@ from pathlib import Path
 from torch import Tensor
 
 from stages.lib import scratch, tensors
-from stages.lib.scratch import key  # noqa: F401 (its users say checkpoints.key)
 
 KEEP = 2
 

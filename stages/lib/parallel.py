@@ -9,6 +9,10 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 
+class WorkerKilled(ValueError):
+    """A process that did a part of the work was ended from outside."""
+
+
 def workers() -> int:
     """Processes to use: CADDIE_WORKERS, else the cores that this process may run on. No result depends on it."""
     chosen = os.environ.get("CADDIE_WORKERS", "")
@@ -49,7 +53,7 @@ def in_order(
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool:
-        raise ValueError("a worker process was killed, as happens when memory runs out; free some or set CADDIE_WORKERS to fewer, "
+        raise WorkerKilled("a worker process was killed, as happens when memory runs out; free some or set CADDIE_WORKERS to fewer, "
                          "and run it again: what was finished is kept") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -62,7 +62,8 @@ def main(
             for name, found in by_split.items():
                 stage.write_json(folder.path / name / corpus.META, found)
             stage.write_json(done, {"by_split": by_split, "notes": notes})
-        by_split, notes = (stage.read_json(done)[part] for part in ("by_split", "notes"))
+        finished = stage.read_json(done, required=("by_split", "notes"))
+        by_split, notes = finished["by_split"], finished["notes"]
         for name, output in outputs.items():
             stage.link(folder.path / name, output)
         folder.remove()
@@ -150,7 +151,7 @@ def _split(settings: Settings, documents: Path, fetched: fineweb.Fetched | None,
 def _blocks(files: list[Path], rule: split.Hashed | split.First, *, skip: int) -> Iterator[split.Block]:
     size = sum(file.stat().st_size for file in files)
     tasks = (task for i, task in enumerate(local.tasks(files)) if i >= skip)
-    workers = parallel.workers()
+    workers = parallel.workers()  # asked for even where it is not used: a wrong CADDIE_WORKERS is always said
     processes = workers if size > FEW_BYTES else 1
     work = functools.partial(local.block, rule=rule)
     with tqdm(desc="reading", unit=" documents", disable=None) as bar:

@@ -87,28 +87,24 @@ class Tokenizer:
         return table
 
     @functools.cached_property
-    def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The field's look-up tables over ids: bytes without one leading blank (int64), has a leading blank, is a boundary."""
+    def _written(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of what each id writes: bytes (int64), begins with a blank, is nothing at all."""
         sizes = np.array([len(piece) for piece in self.piece_bytes], np.int64)
-        lead = np.zeros(len(sizes), bool)
-        boundary = np.array([self._is_boundary(piece) for piece in range(len(sizes))], bool)
-        if self.processor:
-            lead[:] = [not boundary[i] and self.processor.IdToPiece(i).startswith(BLANK) for i in range(len(sizes))]
-        return sizes - lead, lead, boundary
+        return sizes, np.array([piece[:1] == b" " for piece in self.piece_bytes]), sizes == 0
 
     def byte_counts(self, tokens: np.ndarray) -> np.ndarray:
         """Bytes of text that each token of a stream stands for, int64 (N,). The stream starts with a BOS.
 
-        bytes[y] + (leading_blank[y] and not boundary[x]), x the token before y: the field's rule, where a document starts
-        without a blank. A lossless tokenizer keeps that blank, so there every one counts. With CaseOps an operator counts 0,
-        and its 3 bytes only where an ESC operator makes it a character of the document.
+        What the piece writes; a tokenizer that is not lossless does not count a blank at the start of a document, where the
+        field's tables let it go free. With CaseOps an operator counts 0, and its 3 bytes only where an ESC operator makes it
+        a character of the document.
         """
         tokens = np.asarray(tokens)
-        without_blank, lead, boundary = self.tables
-        counts = without_blank[tokens] + lead[tokens]
+        sizes, blank, silent = self._written
+        counts = sizes[tokens]
         if not self.is_lossless and len(tokens):
-            counts[1:] -= lead[tokens[1:]] & boundary[tokens[:-1]]
-            counts[0] -= lead[tokens[0]]
+            counts[1:] -= blank[tokens[1:]] & silent[tokens[:-1]]
+            counts[0] -= blank[tokens[0]]
         if self.has_caseops:
             counts[np.isin(tokens, self.operators)] = 0
             marker = -1

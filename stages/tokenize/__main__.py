@@ -13,12 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import sentencepiece
 from tqdm import tqdm
 
-from stages.lib import closure, stage
-from stages.lib.data import corpus, published, sharding
+from stages.lib import closure, parallel, stage
+from stages.lib.data import corpus, sharding
 from stages.lib.scratch import Folder, key
 from stages.lib.stage import Input, Output, Untracked, Variant
 from stages.runtime import shards
@@ -47,68 +46,55 @@ def main(
     work = Folder(Path(scratch) / key(split, asdict(settings), prepared["sha256"], tokenizer.sha256, corpus.CHUNK_BYTES,
                                       sentencepiece.__version__, *closure.paths("stages.tokenize.__main__")))
     with work.locked():
-        if prepared["contents"] == "tokens":
-            totals = _take(split, documents, prepared, tokenizer, work.path / split)
-        else:
-            try:
-                totals = _encode(split, documents, prepared, model, work.path / split, settings.shard_tokens)
-            except ValueError:
-                work.remove()  # it may hold tokens of a text that is not the one that was prepared
-                raise
-        stage.write_json(work.path / split / "meta.json", {
-            "split": split, "tokens": totals.tokens, "bytes": totals.sidecar, "raw_bytes": totals.raw, "documents": totals.documents,
-            "vocabulary_size": tokenizer.vocabulary_size, "tokenizer_sha256": tokenizer.sha256, "text_sha256": prepared["sha256"],
-            "counts": {"text": totals.text, "sidecar": totals.sidecar, "pieces": totals.pieces}, "certificate": tokenizer.certificate()})
+        take = _take if prepared["contents"] == "tokens" else _encode
+        facts = take(split, settings, documents, prepared, model, work)
+        stage.write_json(work.path / split / "meta.json", facts | {
+            "split": split, "documents": prepared["documents"], "vocabulary_size": tokenizer.vocabulary_size,
+            "tokenizer_sha256": tokenizer.sha256, "text_sha256": prepared["sha256"], "certificate": tokenizer.certificate()})
         stage.link(work.path / split, folder)
         work.remove()
-    print(f"{split}: {totals.documents:,} documents, {totals.sidecar:,} bytes, {totals.tokens:,} tokens, "
-          f"{totals.sidecar / max(1, totals.tokens - totals.documents):.3f} bytes per token")
+    print(f"{split}: {prepared['documents']:,} documents, {facts['bytes']:,} bytes, {facts['tokens']:,} tokens, "
+          f"{facts['bytes'] / max(1, facts['tokens'] - prepared['documents']):.3f} bytes per token")
 
 
-def _encode(split: str, documents: Path, prepared: dict, model: Path, folder: Path, shard_tokens: int) -> sharding.Totals:
+def _encode(split: str, settings: Settings, documents: Path, prepared: dict, model: Path, work: Folder) -> dict:
     path = documents / corpus.DOCUMENTS
     if not prepared["documents"]:
         raise ValueError(f"{documents} has no documents; change the split or give more text (prepare in params.yaml)")
     _check_unchanged(path, prepared)
-    with tqdm(total=path.stat().st_size, desc=f"tokenize {split}", unit="B", unit_scale=True, mininterval=1.0, disable=None) as bar:
-        totals = sharding.write(folder, documents, split, model=model.read_bytes(), shard_tokens=shard_tokens, sidecar=split != "train",
-                                progress=bar.update)
-    _check_unchanged(path, prepared)
-    if (totals.documents, totals.raw) != (prepared["documents"], prepared["bytes"]):
-        raise ValueError(f"{path} has {totals.documents:,} documents and {totals.raw:,} bytes, prepare counted {prepared['documents']:,} "
-                         f"and {prepared['bytes']:,}; run: dvc repro prepare")
-    return totals
+    try:
+        with tqdm(total=path.stat().st_size, desc=f"tokenize {split}", unit="B", unit_scale=True, mininterval=1.0, disable=None) as bar:
+            totals = sharding.write(work.path / split, documents, split, model=model.read_bytes(), shard_tokens=settings.shard_tokens,
+                                    sidecar=split != "train", progress=bar.update)
+        _check_unchanged(path, prepared)
+        if (totals.documents, totals.raw) != (prepared["documents"], prepared["bytes"]):
+            raise ValueError(f"{path} has {totals.documents:,} documents and {totals.raw:,} bytes, prepare counted "
+                             f"{prepared['documents']:,} and {prepared['bytes']:,}; run: dvc repro prepare")
+    except parallel.WorkerKilled:
+        raise
+    except ValueError:
+        work.remove()  # it may hold tokens of a text that is not the one that was prepared
+        raise
+    return {"tokens": totals.tokens, "bytes": totals.sidecar, "raw_bytes": totals.raw,
+            "counts": {"text": totals.text, "sidecar": totals.sidecar, "pieces": totals.pieces}}
+
+
+def _take(split: str, settings: Settings, documents: Path, prepared: dict, model: Path, work: Folder) -> dict:
+    """Published shards were checked and counted by prepare; they are linked, as 16 GB need not lie there twice."""
+    if prepared["tokenizer_sha256"] != stage.sha256(model):
+        raise ValueError("the shards that prepare took over were made with another tokenizer than artifacts/vocabulary has; set "
+                         "vocabulary.source to shards")
+    (work.path / split).mkdir(exist_ok=True)
+    for path in sorted(documents.glob("*.bin")):
+        (work.path / split / path.name).unlink(missing_ok=True)
+        stage.link_file(path, work.path / split / path.name)
+    return {"tokens": prepared["tokens"], "bytes": prepared["bytes"], "raw_bytes": prepared["bytes"], "counts": prepared.get("counts")}
 
 
 def _check_unchanged(path: Path, prepared: dict) -> None:
     """Before the first chunk and after the last: a chunk of another text must not be continued from."""
     if stage.sha256(path) != prepared["sha256"]:
         raise ValueError(f"{path} is not what prepare wrote, it was changed since; run: dvc repro prepare")
-
-
-def _take(split: str, documents: Path, prepared: dict, tokenizer: Tokenizer, folder: Path) -> sharding.Totals:
-    if prepared["tokenizer_sha256"] != tokenizer.sha256:
-        raise ValueError("the shards that prepare took over were made with another tokenizer than artifacts/vocabulary has; set "
-                         "vocabulary.source to shards")
-    folder.mkdir(exist_ok=True)
-    for path in sorted(documents.glob("*.bin")):
-        (folder / path.name).unlink(missing_ok=True)
-        stage.link_file(path, folder / path.name)  # the same bytes twice would cost 16 GB for a full export
-    num_bytes = prepared["bytes"]
-    pieces = 0
-    if split != "train":
-        if not any(folder.glob(f"*_{split}_bytes_*.bin")):
-            _write_sidecars(split, folder, tokenizer)
-        num_bytes, pieces = published.check_split(tokenizer, folder, split)
-    return sharding.Totals(prepared["documents"], prepared["tokens"], num_bytes, num_bytes, num_bytes, pieces)
-
-
-def _write_sidecars(split: str, folder: Path, tokenizer: Tokenizer) -> None:
-    before = np.array([1], np.uint16)  # a count may depend on the token before
-    for i, path in enumerate(shards.token_paths(folder, split)):
-        tokens = np.concatenate((before, shards.read(path)))
-        shards.write(folder / f"fineweb_{split}_bytes_{i:06d}.bin", tokenizer.byte_counts(tokens)[1:])
-        before = tokens[-1:]
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from stages.lib import checkpoints, closure, launch, scoring, stage, tensors
 from stages.lib.data import tokens
 from stages.lib.data.loaders import coprime, packed, sequential, shuffled
 from stages.lib.params import require
+from stages.lib.scratch import key
 from stages.lib.stage import Input, Metrics, Output, Plot, Untracked
 from stages.runtime.model.config import ModelConfig
 from stages.runtime.model.gpt import GPT, initialise
@@ -124,7 +125,7 @@ def _key(settings: Settings, config: ModelConfig, text: tokens.Split, holdout: t
     """Everything that decides the weights and the curve; not the pace of checkpoints, nor the number of processes."""
     chosen = {name: value for name, value in asdict(settings).items() if name not in ("checkpoint_seconds", "processes")}
     code = closure.paths("stages.train.__main__", *(f"stages.runtime.features.{name}" for name in config.features))
-    return checkpoints.key(chosen, config.to_dict(), text.facts, holdout.facts, world.device.type, torch.__version__, *code)
+    return key(chosen, config.to_dict(), text.facts, holdout.facts, world.device.type, torch.__version__, *code)
 
 
 def _write_curve(path: Path, curve: list[dict]) -> None:

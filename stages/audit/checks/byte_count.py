@@ -52,7 +52,7 @@ def check(evidence: Evidence) -> Verdict:
     recomputed = float(evidence.nats.sum()) / math.log(2) / max(1, text_bytes)
     facts = {
         "raw_bytes": raw, "text_bytes": text_bytes, "sidecar_bytes": int(counts.sum()), "reported_bytes": evidence.metrics["bytes"],
-        "piece_table_bytes": accounting.piece_total(tokenizer, tokens), "tokenizer": tokenizer.certificate(),
+        "piece_table_bytes": int(accounting.piece_counts(tokenizer, tokens).sum()), "tokenizer": tokenizer.certificate(),
         "documents": documents, "targets": len(tokens) - 1, "scored": len(evidence.nats),
         "first_document_of_other_length": first["length"], "first_document_of_other_text": first["text"],
         "reported_bits_per_byte": evidence.metrics["bits_per_byte"], "recomputed_bits_per_byte": recomputed}

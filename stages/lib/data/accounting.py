@@ -2,7 +2,7 @@
 
     text      bytes of the document itself (encoder.py counts them on the text that the tokenizer's certificate names)
     sidecar   sum of the bytes per token, as the shards will hold them
-    pieces    the field's look-up tables over the ids (runtime/tokenizer.py), with what is known to differ taken off
+    pieces    the field's look-up tables over the ids, built here from the names of the pieces
 
 Most invalid records of the field were wrong here. Their mistakes are recognised by their traces:
 
@@ -16,9 +16,11 @@ Most invalid records of the field were wrong here. Their mistakes are recognised
 | fewer documents than the 50,000 of the field's val split     | #2127               |
 """
 
+import functools
+
 import numpy as np
 
-from stages.runtime.tokenizer import BOS, NUM_SPECIAL, Tokenizer
+from stages.runtime.tokenizer import BLANK, BOS, NUM_SPECIAL, Tokenizer
 
 VAL_DOCUMENTS = 50_000                       # the first so many documents of the field's list
 VAL_BYTES = 151_080_891                      # their canonical bytes, whatever the tokenizer
@@ -26,44 +28,61 @@ VAL_TOLERANCE = 0.0002                       # raw, normalized and piece-covered
 VAL_TOKENS = {"sp1024": 62_021_846, "sp8192": 40_540_803, "sp8192_lossless_caps_caseops_v1_reserved": 47_853_344}  # with BOS
 
 
+@functools.lru_cache(maxsize=4)
+def piece_tables(tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The field's look-up tables over ids: bytes without one leading blank (int64), has a leading blank, is a boundary.
+
+    Built by the published rule from the names of the pieces, and not from what runtime/tokenizer.py decodes them to.
+    """
+    size, processor = tokenizer.vocabulary_size, tokenizer.processor
+    num_bytes, lead, boundary = np.zeros(size, np.int64), np.zeros(size, bool), np.ones(size, bool)
+    for piece in range(size):
+        if processor is None:
+            boundary[piece] = piece < NUM_SPECIAL
+            num_bytes[piece] = piece >= NUM_SPECIAL
+        elif not (processor.IsControl(piece) or processor.IsUnknown(piece) or processor.IsUnused(piece)):
+            name = processor.IdToPiece(piece)
+            boundary[piece], lead[piece] = False, name.startswith(BLANK)
+            num_bytes[piece] = 1 if processor.IsByte(piece) else len(name.removeprefix(BLANK).replace(BLANK, " ").encode())
+    return num_bytes, lead, boundary
+
+
 def piece_counts(tokenizer: Tokenizer, tokens: np.ndarray) -> np.ndarray:
     """The field's look-up tables over a stream, int64 (N,): bytes[y] + (leading_blank[y] and not boundary[x])."""
-    without_blank, lead, boundary = tokenizer.tables
+    without_blank, lead, boundary = piece_tables(tokenizer)
     tokens = np.asarray(tokens)
     counts = without_blank[tokens]
     counts[1:] += lead[tokens[1:]] & ~boundary[tokens[:-1]]
     return counts
 
 
-def piece_total(tokenizer: Tokenizer, tokens: np.ndarray) -> int:
-    """The sum of `piece_counts`."""
-    return int(piece_counts(tokenizer, tokens).sum())
-
-
 def check_documents(
-    tokenizer: Tokenizer, tokens: np.ndarray, sidecar: np.ndarray, starts: np.ndarray, *, text_bytes: np.ndarray, written_bytes: np.ndarray,
-    where: str
+    tokenizer: Tokenizer, tokens: np.ndarray, sidecar: np.ndarray, starts: np.ndarray, *, text_bytes: np.ndarray,
+    written_bytes: np.ndarray, where: str, number: int = 1
 ) -> int:
     """Compare the three counts of each document of a stream; `starts` are their BOS. Returns the total of the piece tables.
 
     `text_bytes` (D,): of the documents; `written_bytes` (D,): of what their pieces spell, which CaseOps makes another text.
-    ValueError naming the first that disagrees (its number fills the {} of `where`), the token, and what it looks like.
+    ValueError naming the first that disagrees (the first of all has `number`), the token, and what it looks like.
     """
     if not len(starts):
         return 0
     tokens, counts, pieces = np.asarray(tokens), np.asarray(sidecar, np.int64), piece_counts(tokenizer, tokens)
-    ends = np.append(starts[1:], len(tokens))
     by_sidecar, by_pieces = np.add.reduceat(counts, starts), np.add.reduceat(pieces, starts)
-    # The tables let a blank at the start of a document go free.
-    free_blank = (ends > starts + 1) & tokenizer.tables[1][tokens[np.minimum(starts + 1, len(tokens) - 1)]]
+    # The tables let a blank at the start of a document go free; what spells the document has it.
+    first_tokens = np.minimum(starts + 1, len(tokens) - 1)
+    free_blank = piece_tables(tokenizer)[1][tokens[first_tokens]] & (first_tokens > starts)
     wrong = (by_sidecar != text_bytes) | (by_pieces + free_blank != written_bytes) | (counts[starts] != 0)
     if tokenizer.counts_follow_from_ids:
-        wrong |= np.logical_or.reduceat(counts != tokenizer.byte_counts(tokens), starts)
+        by_token = pieces.copy()
+        if tokenizer.is_lossless:
+            by_token[first_tokens] += free_blank
+        wrong |= np.logical_or.reduceat((counts != by_token) & ~np.isin(tokens, tokenizer.operators), starts)
     if wrong.any():
         first = int(np.argmax(wrong))
-        part = slice(starts[first], ends[first])
+        part = slice(starts[first], starts[first + 1] if first + 1 < len(starts) else len(tokens))
         raise ValueError(explain(tokenizer, tokens[part], counts[part], text_bytes=int(text_bytes[first]), by_pieces=int(by_pieces[first]),
-                                 where=where.format(first + 1)))
+                                 where=f"{where}, document {number + first}"))
     return int(pieces.sum())
 
 
@@ -75,7 +94,8 @@ def check_operators(tokenizer: Tokenizer, tokens: np.ndarray, sidecar: np.ndarra
     right = tokenizer.byte_counts(tokens)
     silent = np.isin(tokens, tokenizer.operators) | (tokens == BOS)
     if (counts[silent] > right[silent]).any() or abs(int(counts.sum()) - text_bytes) > 16 + text_bytes // 20:
-        raise ValueError(explain(tokenizer, tokens, counts, text_bytes=text_bytes, by_pieces=piece_total(tokenizer, tokens), where=where))
+        raise ValueError(explain(tokenizer, tokens, counts, text_bytes=text_bytes, by_pieces=int(piece_counts(tokenizer, tokens).sum()),
+                                 where=where))
 
 
 def explain(tokenizer: Tokenizer, tokens: np.ndarray, counts: np.ndarray, *, text_bytes: int, by_pieces: int, where: str) -> str:
@@ -98,19 +118,15 @@ def _name(tokenizer: Tokenizer, tokens: np.ndarray, counts: np.ndarray, right: n
     operators = np.isin(tokens, tokenizer.operators)
     if (counts[operators] > right[operators]).any():
         return ": CaseOps tokens are counted with the piece table (#2071), operators stand for no text; use the raw documents' sidecar"
-    is_byte = np.array([_is_byte(tokenizer, int(piece)) for piece in tokens])
+    is_byte = np.array([tokenizer.processor is not None and tokenizer.processor.IsByte(int(piece)) for piece in tokens])
     if is_byte.any() and (counts[is_byte] == len("\ufffd".encode())).all():
         return ": byte pieces are counted as the 3-byte replacement character (#1143, #1184), each is one byte"
     if is_byte.any() and (counts[is_byte] == len("<0x00>")).all():
         return ": byte pieces are counted by the 6 letters of their name (#1143, #1184), each is one byte"
-    lead = tokenizer.tables[1][tokens]
+    lead = piece_tables(tokenizer)[1][tokens]
     if lead.any() and (counts[lead] == right[lead] + 1).mean() > 0.5:
         return ": the leading blank is added twice (#1698)"
     return ""
-
-
-def _is_byte(tokenizer: Tokenizer, piece: int) -> bool:
-    return bool(tokenizer.processor and tokenizer.processor.IsByte(piece)) or (not tokenizer.processor and piece >= NUM_SPECIAL)
 
 
 def check_stream(tokenizer: Tokenizer, tokens: np.ndarray, *, where: str, at_start: bool) -> None:

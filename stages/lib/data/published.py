@@ -100,7 +100,7 @@ def take(found: Shards, folder: Path, *, val_documents: int, holdout_documents: 
         facts[split] = _take_split(tokenizer, split, files, folder / split, progress)
     accounting.check_val_documents(facts["val"]["documents"], val_documents, where=str(found.val[0].parent))
     _number(found.sidecars, folder / "val", "val_bytes")
-    facts["val"]["bytes"], _ = check_split(tokenizer, folder / "val", "val")
+    facts["val"] |= _counted(tokenizer, folder / "val", "val")
     _check_spelling(tokenizer, folder / "val", found.tokenizer)
     facts["train"], facts["holdout"] = _part_holdout(tokenizer, folder, facts["train"], holdout_documents)
     for split in facts:
@@ -144,36 +144,41 @@ def _number(files: tuple[Path, ...], folder: Path, kind: str) -> None:
                 shutil.copyfile(source, partial)
 
 
-def check_split(tokenizer: Tokenizer, folder: Path, split: str) -> tuple[int, int]:
-    """Three counts of every document of a split of token shards. ValueError naming the first that disagrees.
-
-    Returns the bytes of all, and the total of the piece tables.
-
-    The text is what the ids decode to: its bytes, the sidecar's sum (where there is one) and the piece tables.
-    """
-    has_sidecar = any(folder.glob(f"*_{split}_bytes_*.bin"))
-    position = total = pieces = 0
-    sidecar = shards.read_sidecar(folder, split) if has_sidecar else None
-    num_tokens = sum(len(shards.read(path)) for path in shards.token_paths(folder, split))
-    if sidecar is not None and len(sidecar) != num_tokens:
-        raise ValueError(f"{folder}: the byte sidecar has {len(sidecar):,} entries, the shards {num_tokens:,} tokens; get both from the "
-                         "same export")
+def _counted(tokenizer: Tokenizer, folder: Path, split: str) -> dict:
+    """Three counts of every document of a split of token shards: what the ids decode to, the sidecar and the piece tables. A sidecar
+    that is missing is written. Returns `bytes` and `counts` for meta.json; ValueError naming the first document that disagrees."""
+    if not any(folder.glob(f"*_{split}_bytes_*.bin")):
+        _write_sidecars(tokenizer, folder, split)
+    sidecar, tokens = shards.read_sidecar(folder, split), [shards.read(path) for path in shards.token_paths(folder, split)]
+    if len(sidecar) != sum(map(len, tokens)):
+        raise ValueError(f"{folder}: the byte sidecar has {len(sidecar):,} entries, the shards {sum(map(len, tokens)):,} tokens; get both "
+                         "from the same export")
+    position, totals = 0, {"text": 0, "sidecar": int(sidecar.sum()), "pieces": 0}
     for number, ids in enumerate(corpus.token_documents(folder, split), 1):
-        tokens = np.concatenate(([BOS], ids))
-        where = f"{folder}, document {number}"
+        document = np.concatenate(([BOS], ids))
+        counts = sidecar[position: position + len(document)]
+        position += len(document)
+        written = b"".join(map(tokenizer.piece_bytes.__getitem__, ids.tolist()))
         text_bytes = len(corpus.decoded(tokenizer, ids).encode())
-        counts = tokenizer.byte_counts(tokens) if sidecar is None else sidecar[position: position + len(tokens)]
         if tokenizer.counts_follow_from_ids:
-            free_blank = not tokenizer.is_lossless and len(ids) and bool(tokenizer.tables[1][ids[0]])
-            written_bytes = len(b"".join(map(tokenizer.piece_bytes.__getitem__, ids.tolist())))
-            accounting.check_documents(tokenizer, tokens, counts, np.zeros(1, np.int64), text_bytes=np.array([text_bytes - free_blank]),
-                                       written_bytes=np.array([written_bytes]), where=where)
+            text_bytes -= not tokenizer.is_lossless and written.startswith(b" ")  # as the field's tables do not count it
+            totals["pieces"] += accounting.check_documents(
+                tokenizer, document, counts, np.zeros(1, np.int64), text_bytes=np.array([text_bytes]),
+                written_bytes=np.array([len(written)]), where=str(folder), number=number)
         else:
-            accounting.check_operators(tokenizer, tokens, counts, text_bytes=text_bytes, where=where)
-        total += int(counts.sum())
-        pieces += accounting.piece_total(tokenizer, tokens)
-        position += len(tokens)
-    return total, pieces
+            accounting.check_operators(tokenizer, document, counts, text_bytes=text_bytes, where=f"{folder}, document {number}")
+            totals["pieces"] += int(accounting.piece_counts(tokenizer, document).sum())
+        totals["text"] += text_bytes
+    return {"bytes": totals["sidecar"], "counts": totals}
+
+
+def _write_sidecars(tokenizer: Tokenizer, folder: Path, split: str) -> None:
+    before = np.array([BOS], np.uint16)  # a count may depend on the token before
+    for path in shards.token_paths(folder, split):
+        tokens = np.concatenate((before, shards.read(path)))
+        with stage.atomic(folder / f"fineweb_{split}_bytes_{shards.number(path):06d}.bin") as partial:
+            shards.write(partial, tokenizer.byte_counts(tokens)[1:])
+        before = tokens[-1:]
 
 
 def _check_spelling(tokenizer: Tokenizer, folder: Path, path: Path) -> None:
@@ -201,7 +206,8 @@ def _part_holdout(tokenizer: Tokenizer, folder: Path, train: dict, num_documents
         raise ValueError(f"{train['documents']:,} documents begin in the train shards, and prepare.holdout_documents {num_documents:,} are "
                          "to be taken from their end; lower that number or get more shards")
     tokens = np.array(shards.read(paths[index]))
-    (folder / "holdout").mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / "holdout", ignore_errors=True)  # of a killed attempt
+    (folder / "holdout").mkdir()
     names = [folder / "holdout" / f"fineweb_holdout_{i:06d}.bin" for i in range(len(paths) - index)]
     shards.write(names[0], tokens[cut:])
     for path, name in zip(paths[index + 1:], names[1:], strict=True):
@@ -211,9 +217,9 @@ def _part_holdout(tokenizer: Tokenizer, folder: Path, train: dict, num_documents
             shards.write(partial, tokens[:cut])
     else:
         paths[index].unlink()
-    held = {"documents": num_documents, "tokens": sum(len(shards.read(name)) for name in names),
-            "bytes": check_split(tokenizer, folder / "holdout", "holdout")[0]}
-    return {name: train[name] - held[name] for name in held}, held
+    held = {"documents": num_documents, "tokens": sum(len(shards.read(name)) for name in names)}
+    held |= _counted(tokenizer, folder / "holdout", "holdout")
+    return {name: train[name] - held[name] for name in ("documents", "tokens", "bytes")}, held
 
 
 def _sha256(folder: Path, split: str) -> str:

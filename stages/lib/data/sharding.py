@@ -70,7 +70,7 @@ def encode(task: Task) -> Encoded:
     """Encode one chunk; with a sidecar every document is counted three times. ValueError naming the document that disagrees."""
     found, tokenizer = _encoder.encode(corpus.read_chunk(task.folder, task.start, task.end), sidecar=task.sidecar), _encoder.tokenizer
     counts = found.byte_counts if task.sidecar else tokenizer.byte_counts(found.ids)
-    where = f"{task.folder / corpus.DOCUMENTS}, document {{}} after byte {task.start}"
+    where = f"{task.folder / corpus.DOCUMENTS} after byte {task.start}"
     pieces = 0
     if task.sidecar or tokenizer.counts_follow_from_ids:
         pieces = accounting.check_documents(tokenizer, found.ids, counts, found.starts, text_bytes=found.text_bytes,
@@ -144,8 +144,7 @@ class Writer:
                     return
         self.chunks, self.totals = state["chunks"], totals
         for path in self.folder.glob("*.bin"):
-            index = int(path.stem.rsplit("_", 1)[1])
-            length = min(self.shard_bytes, 2 * totals.tokens - index * self.shard_bytes)
+            length = min(self.shard_bytes, 2 * totals.tokens - shards.number(path) * self.shard_bytes)
             if length <= 0:
                 path.unlink()
             else:

@@ -31,6 +31,8 @@ import inspect
 import math
 import typing
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import plugin
@@ -114,3 +116,29 @@ def require(condition: bool, sentence: str) -> None:
     """ValueError(sentence) unless `condition` holds: for options that do not fit together or do not fit the model."""
     if not condition:
         raise ValueError(sentence)
+
+
+class WindowGate(nn.Module):
+    """A gate for each head, read from the first `window` features of attention's input: what sparse_gate and output_gate share.
+
+        y_{t,h} <- height σ(factor W_lh . u_t[:window]) y_{t,h}          W starts at 0: every gate at height / 2
+
+    Parameter: weight (L, H, W); y (B, T, H, K), u (B, T, D).
+    """
+
+    height, factor = 1.0, 1.0
+
+    def __init__(self, config: ModelConfig, *, window: int):
+        super().__init__()
+        name = type(self).__module__.rsplit(".", 1)[-1]
+        require(1 <= window <= config.width, f"model.features.{name}.window is {window}; it takes 1 to model.width {config.width}")
+        self.weight = nn.Parameter(torch.empty(config.num_layers, config.num_heads, window))
+
+    @torch.no_grad()
+    def initialise(self, *, generator: torch.Generator) -> None:
+        self.weight.zero_()
+
+    def gate(self, y_BTHK: Tensor, u_BTD: Tensor, layer: int) -> Tensor:
+        weight_HW = self.weight[layer].to(u_BTD.dtype)
+        gate_BTH = self.height * torch.sigmoid(self.factor * F.linear(u_BTD[..., :weight_HW.size(1)], weight_HW))
+        return y_BTHK * gate_BTH.to(y_BTHK.dtype).unsqueeze(-1)
