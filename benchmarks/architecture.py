@@ -31,7 +31,7 @@ VARIANTS = {  # name -> what differs from params.yaml
     "sequences of 256": {"train.sequence_length": 256},
     "4096 tokens per step": {"train.batch_tokens": 4096},
     "Muon rate 0.02": {"train.matrix_learning_rate": 0.02},
-    "weight decay 0.02": {"train.weight_decay": 0.02},
+    "weight decay 0.02": {"train.matrix_weight_decay": 0.02, "train.embedding_weight_decay": 0.02},
     "warm-down over 0.7 of the run": {"train.warmdown": 0.7},
     "query gain 4": {"model.query_gain": 4.0},
     "embedding rate 0.04": {"train.embedding_learning_rate": 0.04},
@@ -55,7 +55,9 @@ def measure(changes: dict, seconds: float, seed: int) -> tuple[float, float, int
         (out / "params.yaml").write_text(yaml.safe_dump(tree))
         done = subprocess.run(
             [sys.executable, "-m", "stages.train", "--params", out / "params.yaml", "--weights", out / "model.safetensors",
-             "--averages", out / "averages", "--curve", out / "loss.csv", "--metrics", out / "metrics.json", "--scratch", out / "scratch"],
+             "--averages", out / "averages",
+             "--snapshots", out / "snapshots", "--curve", out / "loss.csv",
+             "--metrics", out / "metrics.json", "--scratch", out / "scratch"],
             cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(done.stderr)

@@ -5,7 +5,6 @@ import inspect
 import json
 import re
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +21,6 @@ from stages.runtime.model.attention import rms
 from stages.runtime.model.config import ModelConfig
 from stages.runtime.model.gpt import GPT, initialise
 from stages.runtime.tokenizer import BOS
-from stages.train import loop
 from tests.conftest import ROOT
 from tests.reference import Reference
 from tests.test_stacks import assert_no_look_ahead, documents, random_model
@@ -366,15 +364,3 @@ def test_feature_imports_only_the_contract_and_the_configuration(name):
     own = {path for path in closure.files(f"stages.runtime.features.{name}") if "/features/" in path or "/model/" in path}
     assert own == {f"stages/runtime/features/{name}.py", "stages/runtime/features/__init__.py", "stages/runtime/model/__init__.py",
                    "stages/runtime/model/config.py"}
-
-
-def test_loop_gives_each_group_to_its_optimizer():
-    settings = SimpleNamespace(matrix_learning_rate=1.0, embedding_learning_rate=2.0, scalar_learning_rate=3.0, momentum=0.9,
-                               weight_decay=0.1)
-    net = GPT(config("value_embedding"))
-    muon, adam = loop.start(net, settings, ()).optimizers
-    rates = {id(weight): group["lr"] for group in (*muon.param_groups, *adam.param_groups) for weight in group["params"]}
-    assert {name: rates[id(weight)] for name, weight in net.named_parameters() if not name.startswith("blocks.")} == {
-        "embedding.weight": 2.0, "value_embedding.table.weight": 2.0, "value_embedding.projection.weight": 3.0,
-        "value_embedding.scale": 3.0, "value_embedding.layer_scale": 3.0}
-    assert rates[id(net.blocks[0].mlp.up.weight)] == 1.0 and rates[id(net.blocks[0].mlp_scale)] == 3.0

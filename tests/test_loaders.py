@@ -302,7 +302,8 @@ def run_training(folder, name, kind, **changes):
     tree["model"] |= {"num_layers": 1, "width": 16, "num_heads": 2, "num_kv_heads": 1, "mlp_width": 16, "rope_dims": 4}
     out = folder / name
     train.main(params.section(tree, train.Settings), params.section(tree, train.Model), train_tokens=folder / "train",
-               holdout_tokens=folder / "holdout", weights=out / "model.safetensors", averages=out / "averages", curve=out / "loss.csv",
+               holdout_tokens=folder / "holdout", weights=out / "model.safetensors", averages=out / "averages",
+               snapshots=out / "snapshots", curve=out / "loss.csv",
                metrics=out / "metrics.json", scratch=folder / "scratch")
     return out / "model.safetensors"
 

@@ -1,19 +1,33 @@
-"""Choose the weights that go on: the final ones, or one of the running averages of the training.
+"""Choose the weights that go on: the final ones, an average that the training kept, or one put together now from its snapshots.
 
-`ema.average` is `final` or the name of an average (`ema_0.98` for train.averages 0.98).
+| ema.average              | weights                                                                                      |
+|--------------------------|----------------------------------------------------------------------------------------------|
+| final                    | after the last step                                                                          |
+| ema_0.98, swa, power_... | as train.averages kept them                                                                  |
+| posthoc_ema_<decay>      | any decay, from the snapshots of the power averages: nothing is trained again                 |
+| posthoc_power_<exponent> | the same for a power average                                                                 |
+| best                     | that of ema.candidates with the fewest bits per byte on the holdout split                    |
 """
 
+import csv
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
-from stages.lib import stage, tensors
-from stages.lib.stage import Input, Metrics, Output
+from torch import Tensor
+
+from stages.lib import launch, posthoc_averages, scoring, stage, tensors
+from stages.lib.data import tokens
+from stages.lib.stage import Input, Metrics, Output, Plot
+from stages.runtime import dequantize
 
 
 @dataclass(frozen=True)
 class Settings:
     SECTION: ClassVar[str] = "ema"
     average: str
+    candidates: tuple[str, ...]
+    window: int
 
 
 def main(
@@ -21,20 +35,80 @@ def main(
     *,
     final: Input = "artifacts/train/model.safetensors",
     averages: Input = "artifacts/train/averages",
+    snapshots: Input = "artifacts/train/snapshots",
+    holdout: Input = "artifacts/tokenize/holdout",
     weights: Output = "artifacts/ema/model.safetensors",
+    curve: Plot = "artifacts/ema/candidates.csv",
     metrics: Metrics = "artifacts/ema/metrics.json",
 ) -> None:
-    known = {"final": final} | {path.stem: path for path in sorted(averages.glob("*.safetensors"))}
-    if settings.average not in known:
-        raise ValueError(f"ema.average is {settings.average!r}; the training has {', '.join(known)} (train.averages sets the decays)")
-    chosen, facts = tensors.load(known[settings.average])
-    reference, _ = tensors.load(final)
-    distance = sum((chosen[name] - reference[name]).square().sum().item() for name in reference) ** 0.5
+    if settings.average == "best" and not settings.candidates:
+        raise ValueError("ema.average is best, but ema.candidates is empty; name some")
+    choice = Choice(final, averages, snapshots)
+    rows, split = [], tokens.read(holdout, "holdout", sidecar=True)
+    with launch.world("cpu"):
+        for name in settings.candidates:
+            state, error = choice.weights(name)
+            score = scoring.chunked(dequantize.build(state, choice.facts["model"]), split, window=settings.window)
+            rows.append({"average": name, "holdout_bits_per_byte": score.bits_per_byte, "profile_error": error})
+    name = settings.average
+    if name == "best":
+        name = min(rows, key=lambda row: row["holdout_bits_per_byte"])["average"]
+    chosen, error = choice.weights(name)
+    reference, _ = choice.weights("final")
+    distance = sum((chosen[key] - reference[key]).square().sum().item() for key in reference) ** 0.5
     norm = sum(weight.square().sum().item() for weight in reference.values()) ** 0.5
-    tensors.save(weights, chosen, facts)
-    stage.write_json(metrics, {"average": settings.average, "relative_distance_to_final": distance / norm,
-                               "text_sha256": facts["text_sha256"]})
-    print(f"{settings.average}: {distance / norm:.4f} of the norm away from the final weights")
+    tensors.save(weights, chosen, choice.facts)
+    _write(curve, rows)
+    stage.write_json(metrics, {"average": name, "relative_distance_to_final": distance / norm, "profile_error": error,
+                               "text_sha256": choice.facts["text_sha256"]})
+    print(f"{name}: {distance / norm:.4f} of the norm away from the final weights" + (f", profile error {error:.4f}" if error else ""))
+
+
+class Choice:
+    """The weights of one training by name."""
+
+    def __init__(self, final: Path, averages: Path, snapshots: Path):
+        self.tracked = {"final": final} | {path.stem: path for path in sorted(averages.glob("*.safetensors"))}
+        self.snapshots = sorted(snapshots.glob("step_*.safetensors"))
+        self.facts = tensors.load(final)[1]
+
+    def weights(self, name: str) -> tuple[dict[str, Tensor], float]:
+        """Weights, and the profile error of those that are put together (0 for the others). ValueError for an unknown name."""
+        if name in self.tracked:
+            return tensors.load(self.tracked[name])[0], 0.0
+        kind, _, number = name.removeprefix("posthoc_").partition("_")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if not name.startswith("posthoc_") or not (0 <= value < 1 if kind == "ema" else kind == "power" and 0 < value < 1000):
+            raise ValueError(f"ema has the average {name!r}; the training has {', '.join(self.tracked)} (train.averages sets which), and "
+                             "posthoc_ema_<decay below 1> or posthoc_power_<exponent> can be put together from its snapshots")
+        return self._synthesise(kind, value)
+
+    def _synthesise(self, kind: str, value: float) -> tuple[dict[str, Tensor], float]:
+        loaded = [tensors.load(path) for path in self.snapshots]
+        total = max((facts["step"] for _, facts in loaded), default=0)
+        profiles, states = [], []
+        for stored, facts in loaded:
+            by_average: dict[str, dict[str, Tensor]] = {}
+            for key, tensor in stored.items():
+                average, parameter = key.split("/", 1)
+                by_average.setdefault(average, {})[parameter] = tensor
+            for average, state in by_average.items():
+                profiles.append(posthoc_averages.power_profile(float(average.removeprefix("power_")), facts["step"], total=total))
+                states.append(state)
+        wanted = (posthoc_averages.ema_profile(value, total=total) if kind == "ema"
+                  else posthoc_averages.power_profile(value, total, total=total))
+        synthesis = posthoc_averages.synthesise(wanted, profiles)
+        return posthoc_averages.combine(synthesis, states), synthesis.profile_error
+
+
+def _write(path: Path, rows: list[dict]) -> None:
+    with stage.atomic(path) as partial, open(partial, "w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, ["average", "holdout_bits_per_byte", "profile_error"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 if __name__ == "__main__":

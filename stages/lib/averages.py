@@ -1,4 +1,12 @@
-"""Running averages of the weights, updated after every optimizer step: e <- d e + (1 - d) w, float32, e_0 = initial weights."""
+"""Averages of the weights along a run, float32, so that one can be chosen afterwards. w_t: weights after step t, w_0 as initialised.
+
+    ema_<d>       e <- d e + (1 - d) w,  e_0 = w_0                                              the field: 0.997, 0.9965
+    swa           mean of w at every `swa_every`-th step while the schedule's scale is below `swa_below`
+    lawa          mean of the last `lawa_last` w at every `lawa_every`-th step
+    power_<g>     e <- b e + (1 - b) w,  b = (1 - 1/t)^(g+1): w_t weighs about t^g               Karras et al., arXiv:2312.02696
+
+From snapshots of two power averages any other average can be put together after the run (posthoc_averages.py).
+"""
 
 import torch
 from torch import Tensor, nn
@@ -9,22 +17,80 @@ def name(decay: float) -> str:
     return f"ema_{decay:g}"
 
 
-class Averages:
-    """Several exponential moving averages of one model's parameters at once."""
+def power_name(gamma: float) -> str:
+    return f"power_{gamma:g}"
 
-    def __init__(self, model: nn.Module, decays: tuple[float, ...]):
-        for decay in decays:
+
+class Averages:
+    """All averages of one model's parameters; `settings` is the section `train.averages`."""
+
+    def __init__(self, model: nn.Module, settings):
+        self.check(settings)
+        self.settings, self.parameters = settings, dict(model.named_parameters())
+        self.decays = {name(decay): decay for decay in settings.ema}
+        self.powers = {power_name(gamma): gamma for gamma in settings.power}
+        self.tensors: dict[str, dict[str, Tensor]] = {average: self._copy() for average in (*self.decays, *self.powers)}
+        self.swa_count = 0
+        self.recent: list[dict[str, Tensor]] = []  # of lawa, oldest first
+
+    @staticmethod
+    def check(settings) -> None:
+        """ValueError for averages that cannot be."""
+        for decay in settings.ema:
             if not 0 <= decay < 1:
-                raise ValueError(f"params.yaml: train.averages has {decay}; a decay is at least 0 and below 1")
-        self.parameters = dict(model.named_parameters())
-        self.decays = {name(decay): decay for decay in decays}
-        if len(self.decays) < len(decays):
-            raise ValueError(f"params.yaml: train.averages {list(decays)} has decays that share a name; six digits must tell them apart")
-        self.tensors: dict[str, dict[str, Tensor]] = {
-            average: {key: weight.detach().float().clone() for key, weight in self.parameters.items()} for average in self.decays}
+                raise ValueError(f"train.averages.ema has {decay}; a decay is at least 0 and below 1")
+        for gamma in settings.power:
+            if not 0 < gamma < 1000:
+                raise ValueError(f"train.averages.power has {gamma}; an exponent is above 0 and below 1000 (16.97 and 6.94: widths of "
+                                 "0.05 and 0.10 of the run)")
+        for kind, values, spelled in (("ema", settings.ema, name), ("power", settings.power, power_name)):
+            if len({spelled(value) for value in values}) < len(values):
+                raise ValueError(f"train.averages.{kind} {list(values)} has values that share a name; six digits must tell them apart")
+
+    def _copy(self) -> dict[str, Tensor]:
+        return {key: weight.detach().float().clone() for key, weight in self.parameters.items()}
 
     @torch.no_grad()
-    def update(self) -> None:
+    def update(self, step: int, scale: float) -> None:
+        """After step `step` (the first is 1), whose learning rates had the multiplier `scale`."""
         weights = [weight.detach().float() for weight in self.parameters.values()]
         for average, decay in self.decays.items():
             torch._foreach_lerp_(list(self.tensors[average].values()), weights, 1 - decay)
+        for average, gamma in self.powers.items():
+            torch._foreach_lerp_(list(self.tensors[average].values()), weights, 1 - (1 - 1 / step) ** (gamma + 1))
+        if self.settings.swa_every and step % self.settings.swa_every == 0 and scale < self.settings.swa_below:
+            self.swa_count += 1
+            if "swa" not in self.tensors:
+                self.tensors["swa"] = self._copy()
+            torch._foreach_lerp_(list(self.tensors["swa"].values()), weights, 1 / self.swa_count)
+        if self.settings.lawa_every and step % self.settings.lawa_every == 0:
+            self.recent = [*self.recent, self._copy()][-self.settings.lawa_last:]
+
+    def finished(self) -> dict[str, dict[str, Tensor]]:
+        """Every average by name, at the end of a run."""
+        out = dict(self.tensors)
+        if self.recent:
+            out["lawa"] = {key: torch.stack([weights[key] for weights in self.recent]).mean(dim=0) for key in self.parameters}
+        return out
+
+    def power_averages(self) -> dict[str, Tensor]:
+        """A snapshot: every power average under <average>/<parameter>."""
+        return {f"{average}/{key}": tensor for average in self.powers for key, tensor in self.tensors[average].items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """For a checkpoint, together with `facts`."""
+        out = {f"{average}/{key}": tensor for average, weights in self.tensors.items() for key, tensor in weights.items()}
+        return out | {f"lawa_{i}/{key}": tensor for i, weights in enumerate(self.recent) for key, tensor in weights.items()}
+
+    def facts(self) -> dict:
+        return {"swa_count": self.swa_count, "recent": len(self.recent)}
+
+    @torch.no_grad()
+    def restore(self, saved: dict[str, Tensor], facts: dict) -> None:
+        self.swa_count = facts["swa_count"]
+        if self.swa_count:
+            self.tensors["swa"] = self._copy()
+        self.recent = [self._copy() for _ in range(facts["recent"])]
+        for average, weights in (*self.tensors.items(), *((f"lawa_{i}", weights) for i, weights in enumerate(self.recent))):
+            for key, tensor in weights.items():
+                tensor.copy_(saved[f"{average}/{key}"])

@@ -22,6 +22,20 @@ class Folder(scratch.Folder):
         for old in self._files()[:-KEEP]:
             old.unlink()
 
+    def save_snapshot(self, step: int, weights: dict[str, Tensor]) -> None:
+        """Weights that outlive the checkpoints: the trainer moves them to its output at the end."""
+        tensors.save(self.snapshots / f"step_{step:09d}.safetensors", weights, {"step": step})
+
+    def drop_snapshots_after(self, step: int) -> None:
+        """Forget what a killed run saved beyond the checkpoint that is continued from: a clock may take another way this time."""
+        for path in self.snapshots.glob("step_*.safetensors"):
+            if int(path.stem.removeprefix("step_")) > step:
+                path.unlink()
+
+    @property
+    def snapshots(self) -> Path:
+        return self.path / "snapshots"
+
     def latest(self) -> tuple[dict[str, Tensor], dict] | None:
         """The newest readable checkpoint, or None. A damaged one is skipped with a line that says so."""
         for path in reversed(self._files()):

@@ -8,7 +8,7 @@ known one, no key is missing, no key is unknown (the nearest spelling is offered
 import difflib
 import types
 import typing
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import yaml
@@ -73,6 +73,8 @@ def build(schema: type, values, path: str):
 
 def _typed(value, hint, path: str):
     origin = typing.get_origin(hint)
+    if is_dataclass(hint):
+        return build(hint, value, path)
     if origin is typing.Literal:
         if value not in typing.get_args(hint):
             raise ValueError(f"params.yaml: {path} is {value!r}; it takes {' | '.join(map(str, typing.get_args(hint)))}")

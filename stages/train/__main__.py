@@ -1,4 +1,4 @@
-"""Train a GPT on the train shards: Muon for the matrices, AdamW for the rest, several running averages of the weights.
+"""Train a GPT on the train shards: Muon for the matrices, AdamW for the rest; several averages of the weights.
 
 One process, or several through torchrun (train.processes). Killed at any moment, the same command continues from its last
 checkpoint under scratch/.
@@ -6,7 +6,7 @@ checkpoint under scratch/.
 
 import contextlib
 import csv
-import math
+import shutil
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,27 +17,14 @@ import torch
 from stages.lib import checkpoints, closure, launch, scoring, stage, tensors
 from stages.lib.data import tokens
 from stages.lib.data.loaders import coprime, packed, sequential, shuffled
-from stages.lib.params import require
 from stages.lib.scratch import key
 from stages.lib.stage import Input, Metrics, Output, Plot, Untracked
 from stages.runtime.model.config import ModelConfig
 from stages.runtime.model.gpt import GPT, initialise
-from stages.train import loop
+from stages.train import loop, schedule
+from stages.train.settings import Settings, check
 
 LOADERS = {"sequential": sequential, "coprime": coprime, "shuffled": shuffled, "packed": packed}  # imported: DVC sees their code
-
-
-@dataclass(frozen=True)
-class Settings(loop.Optimization):
-    SECTION: ClassVar[str] = "train"
-    seed: int
-    loader: Literal["shuffled", "sequential", "coprime", "packed"]
-    batch_tokens: int
-    averages: tuple[float, ...]
-    device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["auto", "fp32", "bf16"]
-    processes: int
-    threads: int
 
 
 @dataclass(frozen=True)
@@ -68,6 +55,7 @@ def main(
     holdout_tokens: Input = "artifacts/tokenize/holdout",
     weights: Output = "artifacts/train/model.safetensors",
     averages: Output = "artifacts/train/averages",
+    snapshots: Output = "artifacts/train/snapshots",
     curve: Plot = "artifacts/train/loss.csv",
     metrics: Metrics = "artifacts/train/metrics.json",
     scratch: Untracked = "scratch/train",
@@ -84,12 +72,14 @@ def main(
     with launch.world(settings.device, threads=settings.threads) as world:
         model = GPT(config)
         initialise(model, generator=torch.Generator().manual_seed(settings.seed))
-        run = loop.start(model.to(world.device), settings, settings.averages)
+        run = loop.start(model.to(world.device), settings, world)
         autocast = settings.precision == "bf16" or (settings.precision == "auto" and world.device.type == "cuda")
         folder = checkpoints.Folder(scratch / _key(settings, config, text, holdout, world))
         with folder.locked() if world.is_main else contextlib.nullcontext():
             if saved := folder.latest():
                 loop.restore(run, batches, *saved)
+                if world.is_main:
+                    folder.drop_snapshots_after(run.step)
             if world.is_main:
                 print(f"{num_parameters(model):,} parameters on {world.device.type} ({'bf16' if autocast else 'fp32'}, "
                       f"{world.size} processes), from step {run.step}", file=sys.stderr)
@@ -99,8 +89,12 @@ def main(
                 tensors.save(weights, run.weights(), facts)
                 with stage.atomic(averages) as partial:
                     partial.mkdir()
-                    for average, weights_of in run.averages.tensors.items():
+                    for average, weights_of in run.averages.finished().items():
                         tensors.save(partial / f"{average}.safetensors", weights_of, facts)
+                with stage.atomic(snapshots) as partial:
+                    partial.mkdir()
+                    for path in sorted(folder.snapshots.glob("step_*.safetensors")):
+                        shutil.copyfile(path, partial / path.name)
                 _write_curve(curve, run.curve)
                 final = scoring.chunked(model, holdout, window=settings.sequence_length)
                 stage.write_json(metrics, _metrics(run, settings, text, world, autocast) | {"holdout_bits_per_byte": final.bits_per_byte})
@@ -109,16 +103,6 @@ def main(
 
 def num_parameters(model: GPT) -> int:
     return sum(weight.numel() for weight in model.parameters())
-
-
-def check(settings: Settings) -> None:
-    """ValueError for values that no training can have."""
-    for name in ("steps", "holdout_every", "threads", "sequence_length", "batch_tokens", "processes"):
-        require(getattr(settings, name) >= 1, f"train.{name} is {getattr(settings, name)}; it takes 1 or more")
-    for name in ("gradient_clip", "checkpoint_seconds", "momentum_warmup_steps", "warmdown", "learning_rate_floor", "weight_decay"):
-        require(0 <= getattr(settings, name) < math.inf, f"train.{name} is {getattr(settings, name)}; it takes 0 or more")
-    require(settings.seconds is None or 0 < settings.seconds < math.inf,
-            f"train.seconds is {settings.seconds}; it takes null or more than 0")
 
 
 def _key(settings: Settings, config: ModelConfig, text: tokens.Split, holdout: tokens.Split, world: launch.World) -> str:
@@ -137,8 +121,12 @@ def _write_curve(path: Path, curve: list[dict]) -> None:
 
 def _metrics(run: loop.Run, settings: Settings, text: tokens.Split, world: launch.World, autocast: bool) -> dict:
     recent = [row["train_loss"] for row in run.curve[-20:]]
+    clock = loop.clock_of(settings)
     return {
-        "steps": run.step, "train_seconds": round(run.seconds, 2),
+        "steps": run.step, "train_seconds": round(run.seconds, 2), "budget": clock.budget, "spent": clock.spent(run.step, run.seconds),
+        "budget_unit": ("virtual " * bool(clock.knots) + "seconds") if clock.in_seconds else "steps",
+        # what train.clock needs to repeat a run of real seconds on any machine
+        "clock": schedule.record(run.times, run.events) if clock.in_seconds and not clock.knots else None,
         "tokens_per_second": round(run.step * settings.batch_tokens / run.seconds),
         "loss_nats": sum(recent) / len(recent),
         "parameters": num_parameters(run.model), "seed": settings.seed, "processes": world.size, "device": world.device.type,

@@ -1,7 +1,7 @@
 """The training loop: tensors and small dataclasses in, tensors and a curve out; files only through the checkpoint folder.
 
-Per step: scale the learning rates -> forward and backward -> average gradients over processes -> clip -> Muon and AdamW ->
-running averages. The budget is in steps, or in seconds of training.
+Per step: learning-rate scale, recurrence and rounding for this share of the budget -> forward and backward -> optimizers (gradients
+averaged over processes, clipped, applied) -> running averages. The budget is in steps, or in seconds of training.
 """
 
 import sys
@@ -11,39 +11,21 @@ from dataclasses import dataclass, field
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from stages.lib import checkpoints, launch, scoring
+from stages.lib import checkpoints, scoring
 from stages.lib.averages import Averages
 from stages.lib.data.loaders import base
 from stages.lib.data.tokens import Split
-from stages.lib.optim.muon import Muon
+from stages.lib.launch import World
 from stages.runtime.model import gpt
 from stages.train import schedule
+from stages.train.optimizers import Optimizers
+from stages.train.qat import Rounding
+from stages.train.settings import Settings
 
 HOLDOUT_TARGETS = 32_768  # of the curve: enough to see the trend, cheap enough not to slow the run
-
-
-@dataclass(frozen=True)
-class Optimization:
-    """What the loop needs of the `train` section; see params.yaml for units and sources."""
-
-    steps: int
-    seconds: float | None
-    sequence_length: int
-    matrix_learning_rate: float
-    embedding_learning_rate: float
-    scalar_learning_rate: float
-    weight_decay: float
-    momentum: float
-    momentum_start: float
-    momentum_warmup_steps: int
-    warmdown: float
-    learning_rate_floor: float
-    gradient_clip: float
-    holdout_every: int
-    checkpoint_seconds: float
 
 
 @dataclass
@@ -51,57 +33,59 @@ class Run:
     """State of a training: everything that a checkpoint must hold."""
 
     model: gpt.GPT
-    optimizers: list[torch.optim.Optimizer]
+    optimizers: Optimizers
     averages: Averages
+    rounding: Rounding
     step: int = 0
     seconds: float = 0.0
     curve: list[dict] = field(default_factory=list)
+    times: list[tuple[int, float]] = field(default_factory=list)   # (step, seconds of training after it)
+    events: list[int] = field(default_factory=list)                # steps before which something switched on
 
     def weights(self) -> dict[str, Tensor]:
         return {name: weight.detach() for name, weight in self.model.named_parameters()}
 
 
-def start(model: gpt.GPT, settings: Optimization, decays: tuple[float, ...]) -> Run:
-    """A fresh run. Every parameter is in exactly one optimizer group."""
-    groups = gpt.groups(model)
-    assert sum(map(len, groups.values())) == len(list(model.parameters()))
-    muon = Muon(groups["matrices"], lr=settings.matrix_learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
-    adam = torch.optim.AdamW(
-        [{"params": groups["tables"], "lr": settings.embedding_learning_rate, "weight_decay": settings.weight_decay},
-         {"params": groups["scalars"], "lr": settings.scalar_learning_rate, "weight_decay": 0.0}],
-        betas=(0.9, 0.95), eps=1e-8)  # the field's betas
-    for optimizer in (muon, adam):
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
-    return Run(model, [muon, adam], Averages(model, decays))
+def start(model: gpt.GPT, settings: Settings, world: World) -> Run:
+    """A fresh run."""
+    return Run(model, Optimizers(model, settings, world), Averages(model, settings.averages), Rounding(model, settings.qat))
 
 
-def train(run: Run, batches: base.Loader, holdout: Split, settings: Optimization, *, world: launch.World, autocast: bool,
-          folder: checkpoints.Folder | None) -> None:
+def clock_of(settings: Settings) -> schedule.Clock:
+    return schedule.Clock(steps=settings.steps, seconds=settings.seconds, reserve_seconds=settings.reserve_seconds, knots=settings.clock)
+
+
+def train(run: Run, batches: base.Loader, holdout: Split, settings: Settings, *, world: World, autocast: bool,
+          folder: checkpoints.Folder) -> None:
     """Bring `run` to the end of its budget, in place. Raises ValueError when the loss stops being a number."""
-    model, clock, saved = run.model, time.perf_counter(), time.perf_counter()
+    model, clock = run.model, clock_of(settings)
+    if run.step == 0:
+        prime(run, batches, settings, world=world, autocast=autocast)
+        _snapshot(run, settings, world, folder)
+    saved = run.seconds
     bar = tqdm(total=settings.steps, initial=run.step, desc="train", unit=" steps", disable=not world.is_main, mininterval=1.0)
-    while not _spent(run, settings):
-        fraction = run.step / settings.steps if settings.seconds is None else run.seconds / settings.seconds
-        rate = schedule.scale(fraction, warmdown=settings.warmdown, floor=settings.learning_rate_floor)
-        model.progress(step=run.step, fraction=fraction)
-        loss = _step(run, batches, settings, rate, world, autocast)
+    started = time.perf_counter()
+    while not clock.is_over(run.step, run.seconds):
+        spent = clock.spent(run.step, run.seconds)
+        scale = _prepare(run, settings, spent=spent, budget=clock.budget)
+        loss = _step(run, batches, settings, scale, spent / clock.budget, world, autocast)
         run.step += 1
-        run.seconds = _slowest(run.seconds + time.perf_counter() - clock, world)
-        clock = time.perf_counter()
-        last = _spent(run, settings)
-        row = {"step": run.step, "train_loss": loss, "learning_rate_scale": rate, "holdout_bits_per_byte": None}
+        run.seconds = _slowest(run.seconds + time.perf_counter() - started, world)
+        run.times.append((run.step, run.seconds))
+        last = clock.is_over(run.step, run.seconds)
+        row = {"step": run.step, "train_loss": loss, "learning_rate_scale": scale, "holdout_bits_per_byte": None}
         if last or run.step % settings.holdout_every == 0:
             row["holdout_bits_per_byte"] = scoring.chunked(
                 model, holdout, window=settings.sequence_length, max_targets=HOLDOUT_TARGETS).bits_per_byte
         run.curve.append(row)
-        speed = run.step * batches.batch_tokens / run.seconds
-        bar.set_postfix(loss=f"{loss:.3f}", tokens_per_second=f"{speed:.0f}", refresh=False)
+        bar.set_postfix(loss=f"{loss:.3f}", tokens_per_second=f"{run.step * batches.batch_tokens / run.seconds:.0f}", refresh=False)
         bar.update(1)
-        if folder and world.is_main and not last and time.perf_counter() - saved > settings.checkpoint_seconds:
-            folder.save(run.step, state(run), {"step": run.step, "seconds": run.seconds, "curve": run.curve, "loader": batches.state()})
-            saved = time.perf_counter()
-        clock = time.perf_counter()  # measuring and saving are not training
+        if _crosses(spent, clock.spent(run.step, run.seconds), clock.budget, settings.averages.power_snapshots) or last:
+            _snapshot(run, settings, world, folder)
+        if not last and run.seconds - saved > settings.checkpoint_seconds:
+            checkpoint(run, batches, world, folder)
+            saved = run.seconds
+        started = time.perf_counter()  # measuring and saving are not training
     bar.close()
     recurrence = model.features.get("depth_recurrence")
     if recurrence and not recurrence.looping and world.is_main:
@@ -110,11 +94,32 @@ def train(run: Run, batches: base.Loader, holdout: Split, settings: Optimization
     model.progress()  # from here on the model is what its configuration says, whatever the budget reached
 
 
-def _spent(run: Run, settings: Optimization) -> bool:
-    return run.step >= settings.steps or (settings.seconds is not None and run.seconds >= settings.seconds)
+def _prepare(run: Run, settings: Settings, *, spent: float, budget: float) -> float:
+    """Everything that depends on the share of the budget, before a step. Returns the multiplier of the learning rates."""
+    if settings.schedule == "fraction":
+        scale = schedule.fraction_scale(spent / budget, warmdown=settings.warmdown, floor=settings.learning_rate_floor)
+    else:
+        scale = schedule.iteration_scale(run.step, spent=spent, budget=budget, warmdown=settings.warmdown,
+                                         floor=settings.learning_rate_floor)
+    before = _switches(run)
+    run.model.progress(step=run.step, fraction=spent / budget)
+    run.rounding.progress(run.step, scale)
+    if run.step and _switches(run) != before:
+        run.events.append(run.step)
+    return scale
 
 
-def _slowest(seconds: float, world: launch.World) -> float:
+def _switches(run: Run) -> tuple:
+    recurrence = run.model.features.get("depth_recurrence")
+    return recurrence and recurrence.looping, run.rounding.started_at
+
+
+def _crosses(before: float, after: float, budget: float, parts: int) -> bool:
+    """Whether a step went over the end of one of `parts` equal parts of the budget."""
+    return parts > 0 and int(before / budget * parts) < int(after / budget * parts)
+
+
+def _slowest(seconds: float, world: World) -> float:
     """The largest of all processes' clocks: schedule, recurrence and end must come at the same step everywhere, or weights part."""
     if world.size == 1:
         return seconds
@@ -123,14 +128,13 @@ def _slowest(seconds: float, world: launch.World) -> float:
     return clock.item()
 
 
-def _step(run: Run, batches: base.Loader, settings: Optimization, rate: float, world: launch.World, autocast: bool) -> float:
+def _step(run: Run, batches: base.Loader, settings: Settings, scale: float, fraction: float, world: World, autocast: bool) -> float:
     batch = batches.batch(run.step, rank=world.rank, world_size=world.size).to(world.device)
-    with torch.autocast(world.device.type, torch.bfloat16, enabled=autocast):
+    with torch.autocast(world.device.type, torch.bfloat16, enabled=autocast), run.rounding.active():
         logits_BTV = run.model(batch.inputs, batch.cu_seqlens, batch.max_seqlen)
     loss = F.cross_entropy(logits_BTV.flatten(0, 1), batch.targets.flatten())
     run.model.zero_grad(set_to_none=True)
     loss.backward()
-    launch.average_gradients(run.model, world)
     value = loss.detach()
     if world.size > 1:
         dist.all_reduce(value)
@@ -138,47 +142,66 @@ def _step(run: Run, batches: base.Loader, settings: Optimization, rate: float, w
     if not torch.isfinite(value):
         raise ValueError(f"the training loss is {value.item()} at step {run.step + 1}; lower train.matrix_learning_rate or "
                          "train.embedding_learning_rate, the checkpoint before it is kept in scratch/")
-    if settings.gradient_clip > 0:
-        nn.utils.clip_grad_norm_(run.model.parameters(), settings.gradient_clip)
-    for optimizer in run.optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * rate
-            if "momentum" in group:
-                group["momentum"] = schedule.momentum(run.step, start=settings.momentum_start, end=settings.momentum,
-                                                      warmup_steps=settings.momentum_warmup_steps)
-        optimizer.step()
-    run.averages.update()
+    run.optimizers.step(
+        scale=scale,
+        momentum=schedule.momentum(run.step, start=settings.muon.momentum_start, end=settings.muon.momentum,
+                                   warmup_steps=settings.muon.momentum_warmup_steps),
+        taper=schedule.decay_taper(fraction, start=settings.weight_decay_taper_start, floor=settings.weight_decay_taper_floor))
+    run.averages.update(run.step + 1, scale)
     return value.item()
 
 
+def prime(run: Run, batches: base.Loader, settings: Settings, *, world: World, autocast: bool) -> None:
+    """Full steps that leave no trace, so that compiling and allocating cost no training time: `priming_steps` before, and as many
+    after, the recurrence starts. Weights, optimizers (momentum too), averages and loader are put back."""
+    if not settings.priming_steps:
+        return
+    before, facts = state(run), facts_of(run, batches)
+    before = {key: tensor.clone() for key, tensor in before.items()}
+    for fraction in (0.0, 1.0) if "depth_recurrence" in run.model.features else (0.0,):
+        run.model.progress(step=0 if fraction == 0 else sys.maxsize, fraction=fraction)
+        for _ in range(settings.priming_steps):
+            _step(run, batches, settings, 1.0, fraction, world, autocast)
+            run.step += 1
+    restore(run, batches, before, facts)
+
+
+def _snapshot(run: Run, settings: Settings, world: World, folder: checkpoints.Folder) -> None:
+    if world.is_main and settings.averages.power and settings.averages.power_snapshots:
+        folder.save_snapshot(run.step, run.averages.power_averages())
+
+
+def checkpoint(run: Run, batches: base.Loader, world: World, folder: checkpoints.Folder) -> None:
+    """Save everything; with several processes a collective."""
+    tensors = state(run)
+    if world.is_main:
+        folder.save(run.step, tensors, facts_of(run, batches))
+
+
 def state(run: Run) -> dict[str, Tensor]:
-    """Every tensor of the run under a flat name; the inverse of `restore`."""
+    """Every tensor of the run under a flat name; with `facts_of` the inverse of `restore`."""
     out = {f"model/{name}": weight for name, weight in run.weights().items()}
-    names = {id(weight): name for name, weight in run.model.named_parameters()}
-    for optimizer in run.optimizers:
-        for weight, slots in optimizer.state.items():
-            out |= {f"optimizer/{names[id(weight)]}/{slot}": torch.as_tensor(value) for slot, value in slots.items()}
-    for average, weights in run.averages.tensors.items():
-        out |= {f"average/{average}/{name}": weight for name, weight in weights.items()}
-    return out
+    out |= {f"optimizer/{name}": tensor for name, tensor in run.optimizers.state().items()}
+    return out | {f"average/{name}": tensor for name, tensor in run.averages.state().items()}
+
+
+def facts_of(run: Run, batches: base.Loader) -> dict:
+    return {"step": run.step, "seconds": run.seconds, "curve": run.curve, "times": run.times, "events": run.events,
+            "loader": batches.state(), "averages": run.averages.facts(), "rounding": run.rounding.started_at}
 
 
 @torch.no_grad()
 def restore(run: Run, batches: base.Loader, saved: dict[str, Tensor], facts: dict) -> None:
     """Continue from a checkpoint: `run` and `batches` are as they were after `facts["step"]` steps, bit for bit."""
     batches.restore(facts["loader"])
-    parameters = dict(run.model.named_parameters())
-    owner = {id(weight): optimizer for optimizer in run.optimizers for group in optimizer.param_groups for weight in group["params"]}
+    kinds: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "average": {}}
     for key, tensor in saved.items():
-        kind, rest = key.split("/", 1)
-        if kind == "model":
-            parameters[rest].copy_(tensor)
-        elif kind == "optimizer":
-            name, slot = rest.rsplit("/", 1)
-            weight = parameters[name]
-            # torch keeps AdamW's step counter on the CPU
-            owner[id(weight)].state[weight][slot] = tensor.clone() if slot == "step" else tensor.to(weight.device, copy=True)
-        else:
-            average, name = rest.split("/", 1)
-            run.averages.tensors[average][name].copy_(tensor)
-    run.step, run.seconds, run.curve = facts["step"], facts["seconds"], facts["curve"]
+        kind, name = key.split("/", 1)
+        kinds[kind][name] = tensor
+    for name, weight in run.model.named_parameters():
+        weight.copy_(kinds["model"][name])
+    run.optimizers.restore(kinds["optimizer"])
+    run.averages.restore(kinds["average"], facts["averages"])
+    run.rounding.started_at = facts["rounding"]
+    run.step, run.seconds, run.curve = facts["step"], facts["seconds"], list(facts["curve"])
+    run.times, run.events = [tuple(pair) for pair in facts["times"]], list(facts["events"])

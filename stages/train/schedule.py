@@ -1,18 +1,84 @@
-"""The learning-rate scale over a run: constant, then a linear warm-down to a floor.
+"""What changes during a run, as functions of the budget: learning rates, momentum, weight decay; and the clock it is measured by.
 
-    f = fraction of the budget used;  scale = 1 for f < 1 - w, else max((1 - f) / w, floor)
+The budget is in steps, or in seconds of training: real ones, or those of a virtual clock, which makes a run of seconds the same
+on any machine. With b the budget, e what is spent of it after n steps and f = e / b:
 
-Source: the fraction-style schedule of parameter-golf #1285 and #1855.
+    fraction      scale = 1 for f < 1 - w, else max((1 - f) / w, floor)                          #1285, #1855
+    iterations    scale = min(1, (b - e) / (K e / n)), at least floor: K average steps           naive baseline, #549
 """
 
+import itertools
 
-def scale(fraction: float, *, warmdown: float, floor: float) -> float:
-    """Multiplier of every learning rate, for `fraction` in 0..1 of the budget."""
+
+def fraction_scale(fraction: float, *, warmdown: float, floor: float) -> float:
+    """Multiplier of every learning rate, for `fraction` in 0..1 of the budget and a warm-down over its last `warmdown`."""
     if warmdown <= 0 or fraction < 1 - warmdown:
         return 1.0
     return max((1 - min(fraction, 1.0)) / warmdown, floor)
 
 
+def iteration_scale(step: int, *, spent: float, budget: float, warmdown: float, floor: float) -> float:
+    """The same with a warm-down over what the last `warmdown` steps would take at the average pace of the `step` steps so far."""
+    left, needed = max(budget - spent, 0.0), warmdown * spent / max(step, 1)
+    if step == 0 or left > needed or needed <= 0:
+        return 1.0
+    return max(left / needed, floor)
+
+
 def momentum(step: int, *, start: float, end: float, warmup_steps: int) -> float:
     """Muon's momentum: linear from `start` to `end` over the first `warmup_steps` steps."""
     return end if step >= warmup_steps else start + (end - start) * step / warmup_steps
+
+
+def decay_taper(fraction: float, *, start: float, floor: float) -> float:
+    """Multiplier of Muon's weight decay: 1 until `start` of the budget, then linear to `floor` at its end (#1729)."""
+    if fraction <= start:
+        return 1.0
+    return 1 + (floor - 1) * (min(fraction, 1.0) - start) / (1 - start)
+
+
+class Clock:
+    """What is spent after a number of steps: steps, or seconds; where `knots` are given, theirs and not the real ones.
+
+    knots: [step, seconds] pairs, growing; linear between them from [0, 0] on, and after the last as between the last two.
+    """
+
+    def __init__(self, *, steps: int, seconds: float | None, reserve_seconds: float, knots: tuple[tuple[float, ...], ...]):
+        self.steps, self.in_seconds = steps, seconds is not None
+        self.budget = float(steps) if seconds is None else seconds - reserve_seconds
+        self.knots = [(0.0, 0.0), *knots] if knots else []
+
+    def spent(self, step: int, real_seconds: float) -> float:
+        """Of the budget, after `step` steps that took `real_seconds`."""
+        if not self.in_seconds:
+            return float(step)
+        return self.virtual(step) if self.knots else real_seconds
+
+    def virtual(self, step: int) -> float:
+        """Seconds that the knots give to `step` steps."""
+        for (step0, seconds0), (step1, seconds1) in itertools.pairwise(self.knots):
+            if step <= step1 or step1 == self.knots[-1][0]:
+                return seconds0 + (seconds1 - seconds0) * (step - step0) / (step1 - step0)
+        raise AssertionError("a clock without knots")
+
+    def is_over(self, step: int, real_seconds: float) -> bool:
+        return step >= self.steps or self.spent(step, real_seconds) >= self.budget
+
+
+def total_steps(clock: Clock) -> int:
+    """How many steps a run with a budget in steps, or with a virtual clock, has. ValueError for real seconds."""
+    if clock.in_seconds and not clock.knots:
+        raise ValueError("a budget of real seconds has no number of steps; set train.clock, or train.seconds to null")
+    low, high = 0, clock.steps
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if clock.is_over(middle, 0.0) else (middle + 1, high)
+    return low
+
+
+def record(times: list[tuple[int, float]], events: list[int], *, every: int = 100) -> list[list[float]]:
+    """Knots that repeat a run of real seconds: `times` are (step, seconds) after each step; kept are every `every`-th, those at
+    `events` (steps at which something switched on) and the one before, and the last two, so that the same steps see the same events."""
+    last = times[-1][0] if times else 0
+    wanted = {step for event in events for step in (event - 1, event)} | {last - 1, last}
+    return [[step, seconds] for step, seconds in times if step in wanted or step % every == 0]
