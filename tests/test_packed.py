@@ -1,14 +1,11 @@
 """Packed documents: where segments begin, and a model that sees nothing outside of them."""
 
-import inspect
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from stages.lib.data.loaders import packed
-from stages.runtime.model import attention
 from stages.runtime.model.config import ModelConfig
 from stages.runtime.model.gpt import GPT, initialise
 
@@ -81,23 +78,3 @@ def test_gradients_of_packed_documents_are_those_of_each_alone(net):
 
     alone = gradients(torch.cat([net(part) for part in x.split(LENGTHS, dim=1)], dim=1))
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(gradients(net(x, CU_SEQLENS)), alone, strict=True))
-
-
-def test_the_kernel_is_called_as_this_torch_declares_it():
-    kernel = attention._kernel()
-    if kernel is None:
-        pytest.skip("this torch has no variable-length attention of the signature that is used")
-    names = inspect.signature(kernel).parameters
-    assert list(names)[:7] == ["query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k"]
-    assert names["window_size"].kind == names["enable_gqa"].kind == inspect.Parameter.KEYWORD_ONLY
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_kernel_on_the_gpu_equals_the_loop(monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(300, heads, 64, generator=generator).to("cuda", torch.bfloat16) for heads in (4, 2, 2))
-    cu_seqlens = torch.tensor([0, 7, 130, 131, 300, 300], dtype=torch.int32, device="cuda")
-    fast = attention.segmented(q, k, v, cu_seqlens, 169)
-    monkeypatch.setattr(attention, "_kernel", lambda: None)
-    assert torch.allclose(fast.float(), attention.segmented(q, k, v, cu_seqlens, 169).float(), atol=2e-2)

@@ -49,6 +49,7 @@ class Pass:
     tokens_BT: Tensor
     cu_seqlens: Tensor | None
     max_seqlen: int | None
+    attention_backend: str
     start_BTD: Tensor | None = None  # the stream before the first layer
     kept: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # what a feature keeps for later layers, under its name
 

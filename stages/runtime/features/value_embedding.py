@@ -42,5 +42,7 @@ class Feature(nn.Module):
         if layer not in self.layers:
             return v_BTGK
         if "value_embedding" not in now.kept:  # the same for every layer
-            now.kept["value_embedding"] = (self.projection(self.table(now.tokens_BT)) * self.scale).view_as(v_BTGK)
-        return v_BTGK + (self.layer_scale[self.layers.index(layer)] * now.kept["value_embedding"]).to(v_BTGK.dtype)
+            found = self.projection(self.table(now.tokens_BT))
+            now.kept["value_embedding"] = (found * self.scale.to(found.dtype)).view_as(v_BTGK)
+        added_BTGK = now.kept["value_embedding"]
+        return v_BTGK + self.layer_scale[self.layers.index(layer)].to(added_BTGK.dtype) * added_BTGK

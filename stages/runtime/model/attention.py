@@ -5,22 +5,19 @@
     y_t = softmax_{s<=t}(q_t . k_s / sqrt(K)) v_s;   out = Wo y         features may change v, then y (runtime/features)
 
 Packed documents: the sum over s starts at the beginning of t's segment. Positions run on through the row, as scores depend on
-their differences only.
+their differences only. Which program computes the sum: backends.py.
 
 Source: GQA arXiv:2305.13245, QK-norm arXiv:2010.04245, RoPE arXiv:2104.09864; the field's form (learned gain per query head).
 """
 
 # B batch, T time, N = B T, D width, H heads, G key/value heads, K head width
 
-import functools
-import inspect
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..features import Hooks, Pass
+from . import backends
 from .config import ModelConfig
 
 RMS_EPSILON = 1.1920929e-07  # float32 machine epsilon, whatever the dtype
@@ -81,41 +78,10 @@ class Attention(nn.Module):
         q_BHTK = self.query(u_BTD).view(B, T, self.num_heads, self.head_width).transpose(1, 2)
         k_BGTK = self.key(u_BTD).view(B, T, self.num_kv_heads, self.head_width).transpose(1, 2)
         v_BTGK = hooks.apply("value", self.value(u_BTD).view(B, T, self.num_kv_heads, self.head_width), layer, now)
-        q_BHTK = self.rotary(rms(q_BHTK)) * self.query_gain.to(u_BTD.dtype).view(1, -1, 1, 1)
+        q_BHTK = self.rotary(rms(q_BHTK))
+        q_BHTK = q_BHTK * self.query_gain.to(q_BHTK.dtype).view(1, -1, 1, 1)
         k_BGTK = self.rotary(rms(k_BGTK))
-        if now.cu_seqlens is not None:
-            q_NHK, k_NGK, v_NGK = q_BHTK.transpose(1, 2).flatten(0, 1), k_BGTK.transpose(1, 2).flatten(0, 1), v_BTGK.flatten(0, 1)
-            y_BTHK = segmented(q_NHK, k_NGK, v_NGK, now.cu_seqlens, now.max_seqlen or T).view(B, T, self.num_heads, -1)
-        else:
-            y_BTHK = F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BTGK.transpose(1, 2), is_causal=True,
-                                                    enable_gqa=self.num_kv_heads != self.num_heads).transpose(1, 2)
+        y_BTHK = backends.attend(q_BHTK.transpose(1, 2), k_BGTK.transpose(1, 2), v_BTGK, now.cu_seqlens, now.max_seqlen or T,
+                                 name=now.attention_backend)
         y_BTHK = hooks.apply("attended", y_BTHK, v_BTGK, layer)
         return self.output(hooks.apply("gate", y_BTHK, u_BTD, layer).reshape(B, T, D))
-
-
-def segmented(q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
-    """Causal attention (N, H, K) inside the segments [cu_seqlens[i], cu_seqlens[i + 1]), which cover 0..N; empty ones are allowed.
-
-    One kernel for all segments where torch has one (CUDA, half precision), otherwise a call for each: no N x N mask is made.
-    """
-    q_NHK = q_NHK.to(v_NGK.dtype)  # the learned gain is float32 and lifts q out of autocast
-    kernel = _kernel() if q_NHK.is_cuda and q_NHK.dtype in (torch.float16, torch.bfloat16) else None
-    if kernel is not None:
-        return kernel(q_NHK.contiguous(), k_NGK.contiguous(), v_NGK.contiguous(), cu_seqlens, cu_seqlens, max_seqlen, max_seqlen,
-                      window_size=(-1, 0), enable_gqa=q_NHK.size(1) != k_NGK.size(1))
-    lengths = [length for length in cu_seqlens.diff().tolist() if length]
-    # split, not slices: the gradient of a slice is as large as the whole
-    parts = [F.scaled_dot_product_attention(q.transpose(0, 1)[None], k.transpose(0, 1)[None], v.transpose(0, 1)[None], is_causal=True,
-                                            enable_gqa=q.size(1) != k.size(1))[0].transpose(0, 1)
-             for q, k, v in zip(q_NHK.split(lengths), k_NGK.split(lengths), v_NGK.split(lengths), strict=True)]
-    return torch.cat(parts)
-
-
-@functools.cache
-def _kernel() -> Callable | None:
-    """torch's variable-length flash attention, or None before the version whose signature is used here (torch 2.10 has an older one)."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    return varlen_attn if {"window_size", "enable_gqa"} <= inspect.signature(varlen_attn).parameters.keys() else None

@@ -51,6 +51,7 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
+        self.attention_backend = "auto"  # not architecture: what trained with one back end is evaluated with any (backends.py)
         self.embedding = nn.Embedding(config.vocabulary_size, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         if not config.tied_head:
@@ -62,7 +63,7 @@ class GPT(nn.Module):
 
     def hidden(self, tokens_BT: Tensor, cu_seqlens: Tensor | None = None, max_seqlen: int | None = None) -> Tensor:
         """Final normalised hidden states (B, T, D): the input of `head`."""
-        now = Pass(tokens_BT, cu_seqlens, max_seqlen)
+        now = Pass(tokens_BT, cu_seqlens, max_seqlen, self.attention_backend)
         x_BTD = self.hooks.apply("embed", self.embedding(tokens_BT), now)
         x_BTD = self.hooks.apply("stream", rms(x_BTD), now)
         now.start_BTD = x_BTD
@@ -92,7 +93,11 @@ class GPT(nn.Module):
         return self.hooks.apply("leave", x_BTD + block.feed(read_BTD, layer, self.hooks), entered_BTD, layer), None
 
     def head(self, hidden_D: Tensor) -> Tensor:
-        """(..., D) -> soft-capped float32 logits (..., V)."""
+        """(..., D) -> soft-capped float32 logits (..., V).
+
+        Half-precision logits become float32 before the cap. The published code has the cap before, but ran compiled, where the
+        fused kernel keeps float32 between the two.
+        """
         cap = self.config.logit_softcap
         table_VD = self.embedding.weight if self.config.tied_head else self.unembedding.weight
         logits_V = F.linear(hidden_D, table_VD.to(hidden_D.dtype)).float()
