@@ -11,9 +11,10 @@ import types
 import pytest
 import torch
 
+from stages.lib import launch, params
 from stages.runtime.model import backends
 from stages.runtime.model.gpt import GPT
-from stages.train.__main__ import Model
+from stages.train import __main__ as train
 from tests.conftest import ROOT, run_node
 from tests.test_stacks import documents, random_model, small
 
@@ -172,7 +173,7 @@ def test_forced_name_is_not_replaced_in_the_model():
 
 
 def test_params_take_exactly_the_names_that_there_are():
-    assert inspect.get_annotations(Model)["attention_backend"].__args__ == backends.NAMES
+    assert inspect.get_annotations(train.Model)["attention_backend"].__args__ == backends.NAMES
 
 
 class Recorder:
@@ -290,6 +291,13 @@ def test_training_says_which_back_end_it_used_and_the_weights_do_not_remember(pr
     assert json.loads((project / "artifacts/train/metrics.json").read_text())["attention_backend"] == name
     after = (project / "artifacts/train/model.safetensors").read_bytes()
     assert (after == kept) == (name == "sdpa") and b"attention_backend" not in after
+
+
+def test_checkpoint_of_another_back_end_is_not_picked_up():
+    values = params.read(ROOT / "params.yaml")
+    rest = (params.section(values, train.Settings), small("naive"), *[types.SimpleNamespace(facts={})] * 2,
+            launch.World(0, 1, torch.device("cpu")))
+    assert len({train._key(*rest, name) for name in backends.NAMES}) == len(backends.NAMES)
 
 
 def test_training_with_a_back_end_that_cannot_run_ends_before_it_begins(project, tree):

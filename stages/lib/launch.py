@@ -35,12 +35,17 @@ def relaunch(processes: int, module: str) -> None:
         os.execv(sys.executable, [*arguments, *sys.argv[1:]])
 
 
+def device_type(device: str) -> str:
+    """cpu or cuda, for auto | cpu | cuda."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("train.device is cuda, but torch sees no GPU; set it to auto or cpu, or install a CUDA build of torch")
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
 @contextlib.contextmanager
 def world(device: str, *, threads: int = THREADS) -> Iterator[World]:
     """Join the process group, if torchrun started one; `device` is auto, cpu or cuda."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("train.device is cuda, but torch sees no GPU; set it to auto or cpu, or install a CUDA build of torch")
-    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    cuda = device_type(device) == "cuda"
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(not cuda)
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs 3 % of a step
@@ -55,16 +60,3 @@ def world(device: str, *, threads: int = THREADS) -> Iterator[World]:
     finally:
         if size > 1:
             dist.destroy_process_group()
-
-
-@torch.no_grad()
-def average_gradients(model: torch.nn.Module, world: World) -> None:
-    """Replace every gradient by its mean over the processes: one all-reduce over one flat buffer."""
-    if world.size == 1:
-        return
-    gradients = [parameter.grad for parameter in model.parameters()]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    flat /= world.size
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))

@@ -6,6 +6,7 @@ known one, no key is missing, no key is unknown (the nearest spelling is offered
 """
 
 import difflib
+import re
 import types
 import typing
 from dataclasses import fields, is_dataclass
@@ -94,11 +95,10 @@ def _typed(value, hint, path: str):
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is float and isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        return float(value)  # YAML 1.1 takes 1e-3 for text; DVC writes numbers that way
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        advice = ""
-        if hint in (int, float) and isinstance(value, str):
-            advice = "; YAML reads 1e-3 as text, write 1.0e-3"
-        raise ValueError(f"params.yaml: {path} is {value!r}; it takes {hint.__name__}{advice}")
+        raise ValueError(f"params.yaml: {path} is {value!r}; it takes {hint.__name__}")
     return value
 
 

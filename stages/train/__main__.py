@@ -19,9 +19,10 @@ from stages.lib.data import tokens
 from stages.lib.data.loaders import coprime, packed, sequential, shuffled
 from stages.lib.scratch import key
 from stages.lib.stage import Input, Metrics, Output, Plot, Untracked
+from stages.runtime.model import backends
 from stages.runtime.model.config import ModelConfig
 from stages.runtime.model.gpt import GPT, initialise
-from stages.train import loop, schedule
+from stages.train import loop, numerics, schedule
 from stages.train.settings import Settings, check
 
 LOADERS = {"sequential": sequential, "coprime": coprime, "shuffled": shuffled, "packed": packed}  # imported: DVC sees their code
@@ -44,6 +45,7 @@ class Model:
     tied_head: bool
     embedding_std: float
     initialisation: Literal["published", "naive"]
+    attention_backend: Literal["auto", "plain", "sdpa", "varlen", "flash2", "flash3", "flash4"]  # not architecture: it stays here
     features: dict
 
 
@@ -62,54 +64,68 @@ def main(
 ) -> None:
     check(settings)
     text, holdout = tokens.read(train_tokens, "train"), tokens.read(holdout_tokens, "holdout", sidecar=True)
-    config = ModelConfig(vocabulary_size=text.vocabulary_size, **asdict(architecture))
+    sizes = asdict(architecture)
+    asked = sizes.pop("attention_backend")
+    config = ModelConfig(vocabulary_size=text.vocabulary_size, **sizes)
+    precision = numerics.resolve(settings.precision, launch.device_type(settings.device))
     batches = LOADERS[settings.loader].Loader(text.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens,
                                               seed=settings.seed, section="train")
     batches.check_processes(settings.processes)
     with torch.device("meta"):
         GPT(config)  # says what is wrong with the features
+    backend = _backend(asked, settings, precision, config)
     launch.relaunch(settings.processes, "stages.train")  # after the checks: one sentence from one process
     with launch.world(settings.device, threads=settings.threads) as world:
         model = GPT(config)
         initialise(model, generator=torch.Generator().manual_seed(settings.seed))
+        numerics.store(model, precision)
+        model.attention_backend = asked
         run = loop.start(model.to(world.device), settings, world)
-        autocast = settings.precision == "bf16" or (settings.precision == "auto" and world.device.type == "cuda")
-        folder = checkpoints.Folder(scratch / _key(settings, config, text, holdout, world))
+        folder = checkpoints.Folder(scratch / _key(settings, config, text, holdout, world, backend))
         with folder.locked() if world.is_main else contextlib.nullcontext():
             if saved := folder.latest():
                 loop.restore(run, batches, *saved)
                 if world.is_main:
                     folder.drop_snapshots_after(run.step)
             if world.is_main:
-                print(f"{num_parameters(model):,} parameters on {world.device.type} ({'bf16' if autocast else 'fp32'}, "
+                print(f"{num_parameters(model):,} parameters on {world.device.type} ({precision}, attention by {backend}, "
                       f"{world.size} processes), from step {run.step}", file=sys.stderr)
-            loop.train(run, batches, holdout, settings, world=world, autocast=autocast, folder=folder)
+            loop.train(run, batches, holdout, settings, world=world, precision=precision, folder=folder)
             if world.is_main:
                 facts = {"model": config.to_dict(), "text_sha256": text.text_sha256, "seed": settings.seed}
-                tensors.save(weights, run.weights(), facts)
+                tensors.save(weights, numerics.leaving(model, run.weights()), facts)
                 with stage.atomic(averages) as partial:
                     partial.mkdir()
                     for average, weights_of in run.averages.finished().items():
-                        tensors.save(partial / f"{average}.safetensors", weights_of, facts)
+                        tensors.save(partial / f"{average}.safetensors", numerics.leaving(model, weights_of), facts)
                 with stage.atomic(snapshots) as partial:
                     partial.mkdir()
                     for path in sorted(folder.snapshots.glob("step_*.safetensors")):
                         shutil.copyfile(path, partial / path.name)
                 _write_curve(curve, run.curve)
-                final = scoring.chunked(model, holdout, window=settings.sequence_length)
-                stage.write_json(metrics, _metrics(run, settings, text, world, autocast) | {"holdout_bits_per_byte": final.bits_per_byte})
+                with numerics.cast_at_use(precision, world.device.type):
+                    final = scoring.chunked(model, holdout, window=settings.sequence_length)
+                stage.write_json(metrics, _metrics(run, settings, text, world) | {
+                    "precision": precision, "attention_backend": backend, "holdout_bits_per_byte": final.bits_per_byte})
                 folder.remove()
+
+
+def _backend(asked: str, settings: Settings, precision: str, config: ModelConfig) -> str:
+    """The back end that training will use; ValueError if it cannot."""
+    generation, installed = backends.machine() if launch.device_type(settings.device) == "cuda" else (0, ())
+    return backends.choose(asked, generation=generation, dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+                           head_width=config.head_width, packed=settings.loader == "packed", installed=installed)
 
 
 def num_parameters(model: GPT) -> int:
     return sum(weight.numel() for weight in model.parameters())
 
 
-def _key(settings: Settings, config: ModelConfig, text: tokens.Split, holdout: tokens.Split, world: launch.World) -> str:
+def _key(settings: Settings, config: ModelConfig, text: tokens.Split, holdout: tokens.Split, world: launch.World, backend: str) -> str:
     """Everything that decides the weights and the curve; not the pace of checkpoints, nor the number of processes."""
     chosen = {name: value for name, value in asdict(settings).items() if name not in ("checkpoint_seconds", "processes")}
     code = closure.paths("stages.train.__main__", *(f"stages.runtime.features.{name}" for name in config.features))
-    return key(chosen, config.to_dict(), text.facts, holdout.facts, world.device.type, torch.__version__, *code)
+    return key(chosen, config.to_dict(), text.facts, holdout.facts, world.device.type, backend, torch.__version__, *code)
 
 
 def _write_curve(path: Path, curve: list[dict]) -> None:
@@ -119,7 +135,7 @@ def _write_curve(path: Path, curve: list[dict]) -> None:
         writer.writerows(curve)
 
 
-def _metrics(run: loop.Run, settings: Settings, text: tokens.Split, world: launch.World, autocast: bool) -> dict:
+def _metrics(run: loop.Run, settings: Settings, text: tokens.Split, world: launch.World) -> dict:
     recent = [row["train_loss"] for row in run.curve[-20:]]
     clock = loop.clock_of(settings)
     return {
@@ -130,7 +146,7 @@ def _metrics(run: loop.Run, settings: Settings, text: tokens.Split, world: launc
         "tokens_per_second": round(run.step * settings.batch_tokens / run.seconds),
         "loss_nats": sum(recent) / len(recent),
         "parameters": num_parameters(run.model), "seed": settings.seed, "processes": world.size, "device": world.device.type,
-        "precision": "bf16" if autocast else "fp32", "torch": torch.__version__, "text_sha256": text.text_sha256,
+        "torch": torch.__version__, "text_sha256": text.text_sha256,
     }
 
 

@@ -20,7 +20,7 @@ from stages.lib.data.loaders import base
 from stages.lib.data.tokens import Split
 from stages.lib.launch import World
 from stages.runtime.model import gpt
-from stages.train import schedule
+from stages.train import numerics, schedule
 from stages.train.optimizers import Optimizers
 from stages.train.qat import Rounding
 from stages.train.settings import Settings
@@ -55,12 +55,12 @@ def clock_of(settings: Settings) -> schedule.Clock:
     return schedule.Clock(steps=settings.steps, seconds=settings.seconds, reserve_seconds=settings.reserve_seconds, knots=settings.clock)
 
 
-def train(run: Run, batches: base.Loader, holdout: Split, settings: Settings, *, world: World, autocast: bool,
+def train(run: Run, batches: base.Loader, holdout: Split, settings: Settings, *, world: World, precision: str,
           folder: checkpoints.Folder) -> None:
     """Bring `run` to the end of its budget, in place. Raises ValueError when the loss stops being a number."""
     model, clock = run.model, clock_of(settings)
     if run.step == 0:
-        prime(run, batches, settings, world=world, autocast=autocast)
+        prime(run, batches, settings, world=world, precision=precision)
         _snapshot(run, settings, world, folder)
     saved = run.seconds
     bar = tqdm(total=settings.steps, initial=run.step, desc="train", unit=" steps", disable=not world.is_main, mininterval=1.0)
@@ -68,15 +68,16 @@ def train(run: Run, batches: base.Loader, holdout: Split, settings: Settings, *,
     while not clock.is_over(run.step, run.seconds):
         spent = clock.spent(run.step, run.seconds)
         scale = _prepare(run, settings, spent=spent, budget=clock.budget)
-        loss = _step(run, batches, settings, scale, spent / clock.budget, world, autocast)
+        loss = _step(run, batches, settings, scale, spent / clock.budget, world, precision)
         run.step += 1
         run.seconds = _slowest(run.seconds + time.perf_counter() - started, world)
         run.times.append((run.step, run.seconds))
         last = clock.is_over(run.step, run.seconds)
         row = {"step": run.step, "train_loss": loss, "learning_rate_scale": scale, "holdout_bits_per_byte": None}
         if last or run.step % settings.holdout_every == 0:
-            row["holdout_bits_per_byte"] = scoring.chunked(
-                model, holdout, window=settings.sequence_length, max_targets=HOLDOUT_TARGETS).bits_per_byte
+            with numerics.cast_at_use(precision, world.device.type):
+                row["holdout_bits_per_byte"] = scoring.chunked(
+                    model, holdout, window=settings.sequence_length, max_targets=HOLDOUT_TARGETS).bits_per_byte
         run.curve.append(row)
         bar.set_postfix(loss=f"{loss:.3f}", tokens_per_second=f"{run.step * batches.batch_tokens / run.seconds:.0f}", refresh=False)
         bar.update(1)
@@ -128,9 +129,9 @@ def _slowest(seconds: float, world: World) -> float:
     return clock.item()
 
 
-def _step(run: Run, batches: base.Loader, settings: Settings, scale: float, fraction: float, world: World, autocast: bool) -> float:
+def _step(run: Run, batches: base.Loader, settings: Settings, scale: float, fraction: float, world: World, precision: str) -> float:
     batch = batches.batch(run.step, rank=world.rank, world_size=world.size).to(world.device)
-    with torch.autocast(world.device.type, torch.bfloat16, enabled=autocast), run.rounding.active():
+    with numerics.cast_at_use(precision, world.device.type), run.rounding.active():
         logits_BTV = run.model(batch.inputs, batch.cu_seqlens, batch.max_seqlen)
     loss = F.cross_entropy(logits_BTV.flatten(0, 1), batch.targets.flatten())
     run.model.zero_grad(set_to_none=True)
@@ -151,7 +152,7 @@ def _step(run: Run, batches: base.Loader, settings: Settings, scale: float, frac
     return value.item()
 
 
-def prime(run: Run, batches: base.Loader, settings: Settings, *, world: World, autocast: bool) -> None:
+def prime(run: Run, batches: base.Loader, settings: Settings, *, world: World, precision: str) -> None:
     """Full steps that leave no trace, so that compiling and allocating cost no training time: `priming_steps` before, and as many
     after, the recurrence starts. Weights, optimizers (momentum too), averages and loader are put back."""
     if not settings.priming_steps:
@@ -161,7 +162,7 @@ def prime(run: Run, batches: base.Loader, settings: Settings, *, world: World, a
     for fraction in (0.0, 1.0) if "depth_recurrence" in run.model.features else (0.0,):
         run.model.progress(step=0 if fraction == 0 else sys.maxsize, fraction=fraction)
         for _ in range(settings.priming_steps):
-            _step(run, batches, settings, 1.0, fraction, world, autocast)
+            _step(run, batches, settings, 1.0, fraction, world, precision)
             run.step += 1
     restore(run, batches, before, facts)
 

@@ -1,0 +1,51 @@
+"""The numerics policy of training: which tensors are stored in which type, and what is computed in which.
+
+| bf16, the field's policy                                | stored   | computed                                                   |
+|---------------------------------------------------------|----------|------------------------------------------------------------|
+| tables (embedding; bigram_hash, value_embedding)        | bfloat16 | as stored; gradient and both Adam moments are bfloat16 too |
+| linear weights, an untied head                          | float32  | cast at use                                                |
+| control tensors (gains, scales, mixes, gates, lambdas)  | float32  | cast at use                                                |
+| stream, q, k, v, logits                                 |          | bfloat16                                                   |
+| rms, rotary angles, softmax of attention, softcap, loss |          | float32; rms returns its input's type                      |
+| running averages                                        | float32  | float32                                                    |
+
+fp32: all of it float32. auto: bf16 on a GPU, fp32 on a CPU. The weights that leave a training are float32 in either case, but each
+has a value that its parameter could hold: averages of a table are rounded as the field rounds them when they replace the weights.
+
+Source: the published stacks, which build the model, cast it to bfloat16 and lift everything but the embeddings back; that is why an
+untied head, an embedding here, stays float32: there it is a linear layer.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from stages.runtime.model.gpt import GPT
+
+
+def resolve(precision: str, device: str) -> str:
+    """fp32 or bf16, for auto | fp32 | bf16 on a device of type cpu or cuda."""
+    if precision == "auto":
+        return "bf16" if device == "cuda" else "fp32"
+    return precision
+
+
+def store(model: GPT, precision: str) -> None:
+    """Give every parameter the type it is stored in, in place: after initialisation, before the optimizers see it."""
+    if precision == "bf16":
+        for table in tables(model):
+            table.to(torch.bfloat16)
+
+
+def tables(model: GPT) -> list[nn.Embedding]:
+    """What is looked up by token. The head's own table is multiplied like a matrix and is none of them."""
+    return [module for name, module in model.named_modules() if isinstance(module, nn.Embedding) and name != "unembedding"]
+
+
+def cast_at_use(precision: str, device: str) -> torch.autocast:
+    """The context of every forward pass."""
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
+
+
+def leaving(model: GPT, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`weights` (by parameter name) as they are handed on: float32, with values that the parameters' types can hold."""
+    return {name: weights[name].to(parameter.dtype).float() for name, parameter in model.named_parameters()}
