@@ -123,7 +123,7 @@ def flash(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, cu_seqlens: Tensor | N
     else:
         out = segments(*(x.flatten(0, 1) for x in (q_BTHK, k_BTGK, v_BTGK)), cu_seqlens_q=cu_seqlens, cu_seqlens_k=cu_seqlens,
                        max_seqlen_q=max_seqlen, max_seqlen_k=max_seqlen, causal=True)
-    # (y, log of the sum of exponentials) in flash4 and in flash3 before flash-attn #1851, y alone elsewhere
+    # (y, log of the sum of exponentials) in flash4 and in flash3 before flash-attn ed20940, y alone elsewhere
     return (out[0] if isinstance(out, tuple) else out).view(q_BTHK.shape)
 
 
