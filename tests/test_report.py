@@ -14,7 +14,7 @@ import pytest
 
 from stages.lib import params, stage
 from stages.report import __main__ as report
-from stages.report import tables
+from stages.report import evidence, tables
 
 SHA256 = {split: hashlib.sha256(split.encode()).hexdigest() for split in ("train", "holdout", "val")}
 ARTIFACT_SHA256 = hashlib.sha256(b"artifact").hexdigest()
@@ -44,7 +44,12 @@ class Tree:
         self.files["train/metrics.json"] = {
             "steps": 240, "train_seconds": 612.44, "tokens_per_second": 12_839, "loss_nats": 3.14159,
             "holdout_bits_per_byte": 1.41207, "parameters": 9_437_184, "seed": 1337, "processes": 2, "device": "cpu",
-            "text_sha256": SHA256["train"]}
+            "text_sha256": SHA256["train"], "budget": 590.0, "spent": 590.44, "budget_unit": "virtual seconds"}
+        self.files["ema/metrics.json"] = {"average": "posthoc_ema_0.98"}
+        self.files["prequant_ttt/metrics.json"] = {"enabled": False, "seconds": 0.01}
+        self.files["calibrate/metrics.json"] = {"tokens": 32_768, "seconds": 7.25}
+        self.averages = [["final", 1.41207, 0.0], ["posthoc_ema_0.98", 1.38913, 0.0021], ["posthoc_ema_0.9", 1.39871, 0.0313],
+                         ["posthoc_ema_0.99", 1.39204, 0.0127]]
         for name, score in {"train": 1.40311, "ema": 1.38842, "prequant_ttt": 1.38842, "quantize": 1.39674}.items():
             self.files[f"measure/{name}/metrics.json"] = {"stage": name, **_score(score, 4.27)}
         self.add_codec("brotli_11", 4_230_118, "brotli", "byte_shuffle", 28.21, 0.061)
@@ -96,6 +101,8 @@ class Tree:
             writer = csv.writer(handle)
             writer.writerow(["step", "train_loss", "learning_rate_scale", "holdout_bits_per_byte"])
             writer.writerows(self.curve)
+        (artifacts / "ema/candidates.csv").write_text("average,holdout_bits_per_byte,profile_error\n" + "".join(
+            ",".join(map(str, row)) + "\n" for row in self.averages))
         declared = {p.name: self.root / p.default for p in inspect.signature(report.main).parameters.values()
                     if isinstance(p.default, str)}
         report.main(report.Compress(self.compress_runs), report.Evaluate(self.evaluate_runs), **declared)
@@ -260,7 +267,7 @@ def test_the_page_is_well_formed_and_loads_nothing(written):
 def test_plots_take_their_colours_from_the_page(written):
     html = written["index.html"]
     plots = "".join(re.findall(r"<svg.*?</svg>", html, re.DOTALL))
-    assert html.count("<svg") == 3 and "currentColor" in plots and "url(#scores-" in plots
+    assert html.count("<svg") == 4 and "currentColor" in plots and "url(#scores-" in plots
     assert set(re.findall(r"#[0-9a-f]{6}\b", plots)) <= {"#000000"}, "a fixed colour cannot suit both schemes"
     for name in set(re.findall(r"var\(--(\w+)\)", html)):
         assert len(re.findall(rf"--{name}:", html)) == 2, f"--{name} has a light and a dark value"
@@ -289,7 +296,7 @@ def test_metrics_are_flat_and_in_stable_order(written):
     assert list(dict.fromkeys(groups)) == ["score", "bits_per_byte", "legal", "evaluate", "package", "compress",
                                            "baseline", "train", "text", "notices"]
     assert [key for key in metrics if key.startswith("bits_per_byte.")] == [
-        f"bits_per_byte.{name}" for name in (*tables.STAGES, "sliding", "causal_slot", "slot")]
+        f"bits_per_byte.{name}" for name in (*evidence.STAGES, "sliding", "causal_slot", "slot")]
 
 
 def test_tables_for_plots_have_the_declared_columns(written):
@@ -367,7 +374,7 @@ def test_the_sections_fit_params_and_the_contract_names_every_file():
     assert params.section(tree, report.Compress).runs == {"a": {}}
     assert params.section(tree, report.Evaluate) == report.Evaluate({"b": {}})
     contract = stage.contract(report.main)
-    assert contract.sections == ("compress", "evaluate") and len(contract.inputs) == 9
+    assert contract.sections == ("compress", "evaluate") and len(contract.inputs) == 13
     assert contract.outputs == ("artifacts/report/index.html", "artifacts/report/summary.md")
 
 

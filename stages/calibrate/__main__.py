@@ -3,6 +3,7 @@
 For a linear layer y = W x the layer error ‖(W - Ŵ) X‖² has the Hessian H = Σ x x' over calibration tokens, fp32 (K, K).
 """
 
+import time
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,11 +36,13 @@ def main(
     state, facts = tensors.load(weights)
     batches = shuffled.Loader(tokens.read(text, "train").tokens, sequence_length=settings.sequence_length,
                               batch_tokens=settings.sequence_length, seed=settings.seed, section="calibrate")
+    started = time.perf_counter()
     with launch.world("cpu"):
         model = dequantize.build(state, facts["model"])
         collected = hessians.collect(model, (batches.batch(step).inputs for step in range(settings.sequences)), total=settings.sequences)
     tensors.save(statistics, collected, facts)
     stage.write_json(metrics, {"tokens": settings.sequences * settings.sequence_length, "matrices": len(collected),
+                               "seconds": round(time.perf_counter() - started, 2),
                                "text_sha256": facts["text_sha256"]})
 
 

@@ -6,6 +6,7 @@
 
 import math
 import sys
+import time
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -47,7 +48,7 @@ def main(
     require(settings.epochs >= 1 and settings.gradient_clip >= 0,
             "prequant_ttt takes epochs of 1 or more and gradient_clip of 0 (off) or more")
     state, facts = tensors.load(before)
-    losses = []
+    losses, started = [], time.perf_counter()
     if settings.enabled:
         if settings.split == "val":
             print("PREQUANT_TTT ADAPTS TO THE VALIDATION SPLIT: NO SCORE OF THIS ARTIFACT WILL BE CERTIFIED AS LEGAL", file=sys.stderr)
@@ -55,7 +56,8 @@ def main(
             state, losses = adapt(state, facts["model"], tokens.read(text, settings.split), settings)
     tensors.save(weights, state, facts)
     stage.write_json(metrics, {"enabled": settings.enabled, "split": settings.split if settings.enabled else None,
-                               "steps": len(losses), "first_loss_nats": losses[0] if losses else None,
+                               "steps": len(losses), "seconds": round(time.perf_counter() - started, 2),
+                               "first_loss_nats": losses[0] if losses else None,
                                "last_loss_nats": losses[-1] if losses else None, "text_sha256": facts["text_sha256"]})
     print(f"{len(losses)} steps on {settings.split}" if settings.enabled else "off: the same weights go on")
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from stages.lib import stage
 from stages.lib.stage import Input, Metrics, Output, Plot
-from stages.report import page, tables
+from stages.report import evidence, page, tables
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ def main(
     baseline: Input = "artifacts/baseline/metrics.json",
     train_metrics: Input = "artifacts/train/metrics.json",
     loss_curve: Input = "artifacts/train/loss.csv",
+    ema_metrics: Input = "artifacts/ema/metrics.json",
+    averages: Input = "artifacts/ema/candidates.csv",
+    prequant_ttt: Input = "artifacts/prequant_ttt/metrics.json",
+    calibrate: Input = "artifacts/calibrate/metrics.json",
     measure: Input = "artifacts/measure",
     compress: Input = "artifacts/compress",
     package: Input = "artifacts/package/metrics.json",
@@ -42,20 +46,21 @@ def main(
     sizes: Plot = "artifacts/report/sizes.csv",
     bits_per_byte: Plot = "artifacts/report/bits_per_byte.csv",
 ) -> None:
-    evidence = tables.load(
-        prepare=prepare, baseline=baseline, train_metrics=train_metrics, loss_curve=loss_curve, measure=measure,
+    found = evidence.load(
+        prepare=prepare, baseline=baseline, train_metrics=train_metrics, loss_curve=loss_curve, ema_metrics=ema_metrics,
+        averages=averages, prequant_ttt=prequant_ttt, calibrate=calibrate, measure=measure,
         compress=compress, package=package, evaluate=evaluate, audit=audit,
         compress_runs=codecs.runs, evaluate_runs=evaluators.runs)
-    text = tables.summary(evidence)
+    text = tables.summary(found)
     for path, content in {
-        html: page.render(evidence),
+        html: page.render(found),
         summary: text,
-        sizes: tables.sizes(evidence).to_csv(index=False, lineterminator="\n"),
-        bits_per_byte: tables.bits_per_byte(evidence).to_csv(index=False, lineterminator="\n"),
+        sizes: tables.sizes(found).to_csv(index=False, lineterminator="\n"),
+        bits_per_byte: tables.bits_per_byte(found).to_csv(index=False, lineterminator="\n"),
     }.items():
         with stage.atomic(path) as partial:
             partial.write_text(content, encoding="utf-8")
-    stage.write_json(metrics, tables.flat(evidence))
+    stage.write_json(metrics, tables.flat(found))
     print(text, end="")
 
 

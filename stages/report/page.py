@@ -213,7 +213,13 @@ def _training(evidence: Evidence) -> str:
              "device": str(train["device"]), "processes": cell(train["processes"], "count"),
              "seed": str(train["seed"])}
     figure = _figure(plots.loss_curve(evidence.loss), "Faint: each step. Strong: the running mean.")
-    return _section("Training", "", f'<div class="sides">{figure}{_facts(facts)}</div>')
+    content = f'<div class="sides">{figure}{_facts(facts)}</div>'
+    if len(evidence.averages):
+        content += '<div class="sides">' + _figure(
+            plots.averages(tables.averages(evidence)),
+            "Holdout, the averages of the weights that were tried; 1 - decay is about one over the steps that count. Strong: the one that "
+            "goes on.") + _table(tables.averages(evidence), tables.AVERAGE_COLUMNS) + "</div>"
+    return _section("Training", "", content + _table(tables.budget(evidence), tables.BUDGET_COLUMNS))
 
 
 def _text(evidence: Evidence) -> str:

@@ -1,4 +1,4 @@
-"""The three plots as SVG text for the page: training curve, bits per byte step by step, bytes per codec.
+"""The plots as SVG text for the page: training curve, averages, bits per byte step by step, bytes per codec.
 
 Drawn with placeholder colours that become CSS variables of the page (and `currentColor` for the ink), so that one
 drawing serves a light and a dark page. The text stays text. Equal tables give equal bytes: no date, salted ids, and
@@ -112,6 +112,32 @@ def codec_sizes(codecs: pd.DataFrame) -> str:
         axes.set_xlabel("bytes", loc="left")
     return _svg(draw, name="codecs", label="Bytes per codec against the entropy of the weights",
                 height=0.75 + ROW_INCHES * len(codecs))
+
+
+def averages(table: pd.DataFrame) -> str:
+    """Bits per byte over 1 - decay for the exponential averages, and a dashed line for each of the others."""
+    def draw(figure: Figure) -> None:
+        axes, points = figure.subplots(), []
+        for row in table.itertuples():
+            kind, _, number = row.name.removeprefix("posthoc_").partition("_")
+            if kind == "ema":
+                points.append((1 - float(number), row.bits_per_byte, bool(row.note)))
+            else:
+                axes.axhline(row.bits_per_byte, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+                axes.annotate(row.name, (1.0, row.bits_per_byte), xycoords=("axes fraction", "data"), xytext=(0, 3),
+                              textcoords="offset points", ha="right", fontsize=8.5, color=MUTED)
+        points.sort()
+        axes.plot([x for x, _, _ in points], [y for _, y, _ in points], color=ACCENT, linewidth=1.8)
+        for x, y, goes_on in points:
+            axes.plot([x], [y], color=ACCENT, marker="o", markersize=7 if goes_on else 4)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter("")
+        axes.margins(y=0.12)
+        axes.tick_params(axis="y", labelsize=8.5, labelcolor=MUTED, length=0)
+        axes.set_xlabel("1 - decay", loc="left")
+        _title(axes, "holdout, bits per byte")
+    return _svg(draw, name="averages", label="Holdout bits per byte over the decay of the average", height=2.6)
 
 
 def _short(value: float) -> str:

@@ -1,109 +1,23 @@
 """Parsed metrics in, tables out: what the page, the plots, the terminal and `dvc metrics show` all say.
 
 Every table is a DataFrame of raw values (dtype object, so an absent number stays None and a count stays an int) and a
-tuple of `Column`s that says which of them a reader sees and how they are written. Only `load` reads files.
+tuple of `Column`s that says which of them a reader sees and how they are written. Nothing here reads files (evidence.py does).
 """
 
 import json
 import textwrap
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
-from stages.lib import stage
+from stages.report.evidence import CLAIMS, CODED, COMPRESSED, PACKED, TRAINED, Evidence
 
-STAGES = ("train", "ema", "prequant_ttt", "quantize")
-CERTIFIED = ("bits_per_byte", "artifact_sha256")  # what ties a certificate to the score that it is about
-CLAIMS = ("causal", "score_first", "single_pass")
 WIDTH = 108
 COMPARISON = """\
 After: having read the training text first, as the model has; that is the fair comparison. Neither side counts
 its own program: not the compressor's, and not the artifact's bytes."""
 ABSENT = "-"
-
-MEASURED = ("bits_per_byte", "loss_nats", "bytes", "seconds", "text_sha256")
-SCORED = (*MEASURED, "raw_bytes", "bytes_counted_on")
-CODED = ("blob_bytes", "bits_per_weight", "entropy_bits_per_weight", "encode_seconds", "decode_seconds")
-COMPRESSED = ("bytes", "bits_per_byte", "bytes_after_train", "bits_per_byte_after_train", "seconds")
-TRAINED = ("steps", "train_seconds", "tokens_per_second", "loss_nats", "holdout_bits_per_byte", "parameters", "seed",
-           "processes", "device")
-PACKED = ("artifact_bytes", "cap_bytes", "code_bytes", "model_bytes", "compress_run", "sha256")
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """The files of the other stages, parsed, nothing concluded yet; runs are in the order of params.yaml."""
-
-    prepare: dict
-    baseline: dict
-    train: dict
-    loss: pd.DataFrame
-    measure: dict[str, dict]
-    compress: dict[str, dict]
-    package: dict
-    evaluate: dict[str, dict]
-    certificates: dict[str, dict]
-
-
-def load(
-    *, prepare: Path, baseline: Path, train_metrics: Path, loss_curve: Path, measure: Path, compress: Path,
-    package: Path, evaluate: Path, audit: Path, compress_runs: Iterable[str], evaluate_runs: Iterable[str],
-) -> Evidence:
-    """Read the files of the named runs and of no others: a folder may still hold a run that params.yaml dropped.
-
-    Raises ValueError naming the stage to run if a file is absent or lacks a value that the report shows.
-    """
-    if not loss_curve.exists():
-        raise ValueError(f"{loss_curve} is missing; run the stage that makes it: dvc repro train")
-    loss = pd.read_csv(loss_curve)
-    if not {"step", "train_loss", "holdout_bits_per_byte"} <= set(loss.columns):
-        raise ValueError(f"{loss_curve} needs the columns step, train_loss, holdout_bits_per_byte; it has "
-                         f"{', '.join(map(str, loss.columns))}; make it again: dvc repro --force train")
-    evidence = Evidence(
-        prepare=_read(prepare, "prepare", ("source", "documents", "bytes", "sha256")),
-        baseline=_read(baseline, "baseline", ("val_bytes", "train_bytes", "text_sha256", "compressors")),
-        train=_read(train_metrics, "train", (*TRAINED, "text_sha256")),
-        loss=loss,
-        measure={name: _read(measure / name / "metrics.json", f"measure@{name}", MEASURED) for name in STAGES},
-        compress={run: _read(compress / run / "metrics.json", f"compress@{run}",
-                             ("codec", "filter", "available", "reason", *CODED)) for run in compress_runs},
-        package=_read(package, "package", (*PACKED, "text_sha256")),
-        evaluate={run: _read(evaluate / run / "metrics.json", f"evaluate@{run}",
-                             ("evaluator", "artifact_sha256", *SCORED)) for run in evaluate_runs},
-        certificates={run: _read(audit / run / "certificate.json", f"audit@{run}",
-                                 ("evaluator", "legal", "checks", "claims", *CERTIFIED)) for run in evaluate_runs},
-    )
-    for run, certificate in evidence.certificates.items():
-        if any(certificate[key] != evidence.evaluate[run].get(key) for key in CERTIFIED):
-            raise ValueError(f"{audit / run / 'certificate.json'} certifies another score than evaluate@{run} has now; "
-                             f"run: dvc repro audit@{run}")
-    for name, entry in evidence.baseline["compressors"].items():
-        _require(entry, COMPRESSED, f"{baseline}: compressors.{name}", "baseline")
-    for run, certificate in evidence.certificates.items():
-        where = audit / run / "certificate.json"
-        for name, check in certificate["checks"].items():
-            _require(check, ("verdict", "evidence"), f"{where}: checks.{name}", f"audit@{run}")
-    for run in evidence.evaluate:
-        if run in STAGES:
-            raise ValueError(f"evaluate.runs.{run} has the name of a stage, their bits per byte would be mixed up; "
-                             f"rename the run in params.yaml, e.g. {run}_run")
-    return evidence
-
-
-def _read(path: Path, maker: str, required: tuple[str, ...]) -> dict:
-    if not path.exists():
-        raise ValueError(f"{path} is missing; run the stage that makes it: dvc repro {maker}")
-    content = stage.read_json(path)
-    return _require(content, required, str(path), maker)
-
-
-def _require(content: dict, required: tuple[str, ...], where: str, maker: str) -> dict:
-    if absent := [key for key in required if key not in content]:
-        raise ValueError(f"{where} has no {', '.join(absent)}; it was written by other code, make it again: "
-                         f"dvc repro --force {maker}")
-    return content
+RULE_SECONDS = 600  # of training (calibration and adaptation included), and again of evaluation, on eight H100
 
 
 @dataclass(frozen=True)
@@ -239,6 +153,31 @@ def splits(evidence: Evidence) -> pd.DataFrame:
     return _frame(rows, ("name", "documents", "bytes", "sha256"))
 
 
+def averages(evidence: Evidence) -> pd.DataFrame:
+    """Holdout bits per byte of the averages that were tried, in the order of params.yaml."""
+    chosen = evidence.spent["ema"]["average"]
+    rows = [(row.average, float(row.holdout_bits_per_byte), row.profile_error or None, "goes on" if row.average == chosen else "")
+            for row in evidence.averages.itertuples()]
+    return _frame(rows, ("name", "bits_per_byte", "profile_error", "note"))
+
+
+def budget(evidence: Evidence) -> pd.DataFrame:
+    """What counts against the field's two times 600 seconds, here: `seconds` are those of this machine."""
+    spent = evidence.spent
+    rows = [("train", spent["train"]["train_seconds"], f"{spent['train']['spent']:,.5g} of {spent['train']['budget']:,.5g} "
+             f"{spent['train']['budget_unit']}"),
+            ("prequant_ttt", spent["prequant_ttt"]["seconds"], "" if spent["prequant_ttt"]["enabled"] else "off"),
+            ("calibrate", spent["calibrate"]["seconds"], f"{spent['calibrate']['tokens']:,} tokens")]
+    total = sum(seconds for _, seconds, _ in rows)
+    rows.append(("training, together", total, _against_rule(total)))
+    rows += [(f"evaluate, {run}", metrics["seconds"], _against_rule(metrics["seconds"])) for run, metrics in evidence.evaluate.items()]
+    return _frame(rows, ("name", "seconds", "note"))
+
+
+def _against_rule(seconds: float) -> str:
+    return f"{'within' if seconds <= RULE_SECONDS else 'OVER'} {RULE_SECONDS} s"
+
+
 def bits_per_byte(evidence: Evidence) -> pd.DataFrame:
     """All bits per byte in one long table, for `dvc plots`; `legal` is empty where the question does not arise."""
     rows = [(name, "stage", metrics["bits_per_byte"], "") for name, metrics in evidence.measure.items()]
@@ -307,6 +246,9 @@ COMPRESSOR_COLUMNS = (Column("name", "compressor"), Column("bytes", "bytes alone
                       Column("bytes_after_train", "bytes after train", "count"),
                       Column("bits_per_byte_after_train", "bits per byte after", "score"),
                       Column("seconds", "seconds", "seconds"))
+AVERAGE_COLUMNS = (Column("name", "average"), Column("bits_per_byte", "holdout bits per byte", "score"),
+                   Column("profile_error", "profile error", "ratio"), Column("note", ""))
+BUDGET_COLUMNS = (Column("name", "stage"), Column("seconds", "seconds here", "seconds"), Column("note", ""))
 SPLIT_COLUMNS = (Column("name", "split"), Column("documents", "documents", "count"),
                  Column("bytes", "bytes", "count"), Column("sha256", "sha256", "hash"))
 
@@ -382,6 +324,7 @@ def summary(evidence: Evidence) -> str:
         blocks.append(_list(absent))
     blocks += ["## General-purpose compressors on the same text",
                markdown(compressors(evidence), COMPRESSOR_COLUMNS), COMPARISON]
+    blocks += ["## Budget", markdown(budget(evidence), BUDGET_COLUMNS)]
     blocks += ["## Certificates", _list([verdict_line(*item) for item in evidence.certificates.items()])]
     return "\n\n".join(blocks) + "\n"
 

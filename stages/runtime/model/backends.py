@@ -33,7 +33,7 @@ MODULES = {  # flash3 has been packaged in two ways
 RUNS_ON = {"varlen": range(8, 13), "flash2": range(8, 13), "flash3": (9,), "flash4": range(9, 13)}
 AUTO = {"flash4": (10, 11), "flash3": (9,), "flash2": range(8, 13), "varlen": range(8, 13)}  # where auto takes each; tried in this order
 WAY_OUT = {"varlen": "install a newer torch (2.12 has it)", "flash2": "pip install flash-attn --no-build-isolation",
-           "flash3": "pip install flash-attn-3 --index-url https://download.pytorch.org/whl/cu128", "flash4": "pip install '.[flash]'"}
+           "flash3": "install flash-attn-3 from PyTorch's own package index", "flash4": "pip install '.[flash]'"}
 
 
 def choose(name: str, *, generation: int, dtype: torch.dtype, head_width: int, packed: bool, installed: tuple[str, ...]) -> str:

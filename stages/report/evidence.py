@@ -1,0 +1,107 @@
+"""The files of the other stages, read and checked for what the report shows; nothing is concluded here."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from stages.lib import stage
+
+STAGES = ("train", "ema", "prequant_ttt", "quantize")
+CERTIFIED = ("bits_per_byte", "artifact_sha256")  # what ties a certificate to the score that it is about
+CLAIMS = ("causal", "score_first", "single_pass")
+
+MEASURED = ("bits_per_byte", "loss_nats", "bytes", "seconds", "text_sha256")
+SCORED = (*MEASURED, "raw_bytes", "bytes_counted_on")
+CODED = ("blob_bytes", "bits_per_weight", "entropy_bits_per_weight", "encode_seconds", "decode_seconds")
+COMPRESSED = ("bytes", "bits_per_byte", "bytes_after_train", "bits_per_byte_after_train", "seconds")
+TRAINED = ("steps", "train_seconds", "tokens_per_second", "loss_nats", "holdout_bits_per_byte", "parameters", "seed",
+           "processes", "device")
+PACKED = ("artifact_bytes", "cap_bytes", "code_bytes", "model_bytes", "compress_run", "sha256")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The files of the other stages, parsed, nothing concluded yet; runs are in the order of params.yaml."""
+
+    prepare: dict
+    baseline: dict
+    train: dict
+    loss: pd.DataFrame
+    averages: pd.DataFrame
+    spent: dict[str, dict]
+    measure: dict[str, dict]
+    compress: dict[str, dict]
+    package: dict
+    evaluate: dict[str, dict]
+    certificates: dict[str, dict]
+
+
+def load(
+    *, prepare: Path, baseline: Path, train_metrics: Path, loss_curve: Path, ema_metrics: Path, averages: Path,
+    prequant_ttt: Path, calibrate: Path, measure: Path, compress: Path, package: Path, evaluate: Path, audit: Path,
+    compress_runs: Iterable[str], evaluate_runs: Iterable[str],
+) -> Evidence:
+    """Read the files of the named runs and of no others: a folder may still hold a run that params.yaml dropped.
+
+    Raises ValueError naming the stage to run if a file is absent or lacks a value that the report shows.
+    """
+    evidence = Evidence(
+        prepare=_read(prepare, "prepare", ("source", "documents", "bytes", "sha256")),
+        baseline=_read(baseline, "baseline", ("val_bytes", "train_bytes", "text_sha256", "compressors")),
+        train=_read(train_metrics, "train", (*TRAINED, "text_sha256")),
+        loss=_table(loss_curve, "train", ("step", "train_loss", "holdout_bits_per_byte")),
+        averages=_table(averages, "ema", ("average", "holdout_bits_per_byte", "profile_error")),
+        spent={"train": _read(train_metrics, "train", ("train_seconds", "budget", "spent", "budget_unit")),
+               "ema": _read(ema_metrics, "ema", ("average",)),
+               "prequant_ttt": _read(prequant_ttt, "prequant_ttt", ("seconds", "enabled")),
+               "calibrate": _read(calibrate, "calibrate", ("seconds", "tokens"))},
+        measure={name: _read(measure / name / "metrics.json", f"measure@{name}", MEASURED) for name in STAGES},
+        compress={run: _read(compress / run / "metrics.json", f"compress@{run}",
+                             ("codec", "filter", "available", "reason", *CODED)) for run in compress_runs},
+        package=_read(package, "package", (*PACKED, "text_sha256")),
+        evaluate={run: _read(evaluate / run / "metrics.json", f"evaluate@{run}",
+                             ("evaluator", "artifact_sha256", *SCORED)) for run in evaluate_runs},
+        certificates={run: _read(audit / run / "certificate.json", f"audit@{run}",
+                                 ("evaluator", "legal", "checks", "claims", *CERTIFIED)) for run in evaluate_runs},
+    )
+    for run, certificate in evidence.certificates.items():
+        if any(certificate[key] != evidence.evaluate[run].get(key) for key in CERTIFIED):
+            raise ValueError(f"{audit / run / 'certificate.json'} certifies another score than evaluate@{run} has now; "
+                             f"run: dvc repro audit@{run}")
+    for name, entry in evidence.baseline["compressors"].items():
+        _require(entry, COMPRESSED, f"{baseline}: compressors.{name}", "baseline")
+    for run, certificate in evidence.certificates.items():
+        where = audit / run / "certificate.json"
+        for name, check in certificate["checks"].items():
+            _require(check, ("verdict", "evidence"), f"{where}: checks.{name}", f"audit@{run}")
+    for run in evidence.evaluate:
+        if run in STAGES:
+            raise ValueError(f"evaluate.runs.{run} has the name of a stage, their bits per byte would be mixed up; "
+                             f"rename the run in params.yaml, e.g. {run}_run")
+    return evidence
+
+
+def _table(path: Path, maker: str, required: tuple[str, ...]) -> pd.DataFrame:
+    if not path.exists():
+        raise ValueError(f"{path} is missing; run the stage that makes it: dvc repro {maker}")
+    table = pd.read_csv(path)
+    if not set(required) <= set(table.columns):
+        raise ValueError(f"{path} needs the columns {', '.join(required)}; it has {', '.join(map(str, table.columns))}; make it again: "
+                         f"dvc repro --force {maker}")
+    return table
+
+
+def _read(path: Path, maker: str, required: tuple[str, ...]) -> dict:
+    if not path.exists():
+        raise ValueError(f"{path} is missing; run the stage that makes it: dvc repro {maker}")
+    content = stage.read_json(path)
+    return _require(content, required, str(path), maker)
+
+
+def _require(content: dict, required: tuple[str, ...], where: str, maker: str) -> dict:
+    if absent := [key for key in required if key not in content]:
+        raise ValueError(f"{where} has no {', '.join(absent)}; it was written by other code, make it again: "
+                         f"dvc repro --force {maker}")
+    return content
