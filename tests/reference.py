@@ -90,7 +90,10 @@ class Reference:
             if "two_lane" in f and layer >= f["two_lane"]["first_layer"] and lane is None:
                 lane = [row.copy() for row in x]
             if "unet_skips" in f and position >= len(order) // 2 and stack:
-                x = self.merge(x, stack.pop(), position - len(order) // 2)
+                skip = stack.pop()
+                x = self.merge(x, skip, position - len(order) // 2)
+                if lane is not None and f["two_lane"]["writes"] == "sequential":
+                    lane = self.merge(lane, skip, position - len(order) // 2)
             x, lane = self.layer(layer, x, lane)
             if "unet_skips" in f and position < len(order) // 2:
                 stack.append(x)
@@ -109,13 +112,15 @@ class Reference:
 
     def layer(self, layer, x, lane):
         w, f = self.w, self.f
-        if "residual_mix" in f:
-            m0, m1 = w["residual_mix.weight"][layer]
-            entered = [m0 * row + m1 * start for row, start in zip(x, self.x0, strict=True)]
-        else:
-            entered = x
+        entered = self.mix(layer, x)
         attended = [w[f"blocks.{layer}.attention_scale"] * row for row in self.attention(layer, [self.norm(row, layer) for row in entered])]
         feed = lambda rows: [w[f"blocks.{layer}.mlp_scale"] * self.mlp(layer, self.norm(row, layer)) for row in rows]  # noqa: E731
+        if lane is not None and f["two_lane"]["writes"] == "sequential":
+            stay, attention, mlp = (w[f"two_lane.{part}"][layer] for part in ("stay", "attention", "mlp"))
+            p, q = ([stay[0] * row + attention[i] * a for row, a in zip(rows, attended, strict=True)] for i, rows in enumerate((x, lane)))
+            fed = feed(self.mix(layer, q))
+            p, q = ([stay[1] * row + mlp[i] * m for row, m in zip(rows, fed, strict=True)] for i, rows in enumerate((p, q)))
+            return p, q
         if lane is not None:
             stay, attention, mlp = (w[f"two_lane.{part}"][layer] for part in ("stay", "attention", "mlp"))
             fed = feed(lane)
@@ -128,6 +133,12 @@ class Reference:
             gates = [sigmoid(w["dtg.weight"][layer] @ row + w["dtg.bias"][layer]) for row in entered]
             out = [row + gate * (new - row) for row, gate, new in zip(entered, gates, out, strict=True)]
         return out, None
+
+    def mix(self, layer, x):
+        if "residual_mix" not in self.f:
+            return x
+        m0, m1 = self.w["residual_mix.weight"][layer]
+        return [m0 * row + m1 * start for row, start in zip(x, self.x0, strict=True)]
 
     def norm(self, row, layer):
         return rms(row) / math.sqrt(layer + 1) if "ln_scale" in self.f else rms(row)

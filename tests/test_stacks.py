@@ -47,7 +47,8 @@ def last_stack(gain: float, softcap: float, **more: dict) -> dict:
             "depth_recurrence": {"first_layer": 3, "last_layer": 5, "passes": 3, "start_step": 0, "start_fraction": 0.35}}}
 
 
-LANES = {"two_lane": {"first_layer": 8}, "sparse_gate": {"window": 12, "factor": 0.5}, "smear_gate": {"version": 2, "window": 12}}
+LANES = {"two_lane": {"first_layer": 8, "writes": "simultaneous"},
+         "sparse_gate": {"window": 12, "factor": 0.5}, "smear_gate": {"version": 2, "window": 12}}
 STACKS = {
     "naive": (17_059_912, COMMON | {
         "vocabulary_size": 1024, "num_layers": 9, "mlp_width": 1024, "mlp_negative_slope": 0.0, "rope_dims": 64, "query_gain": 1.5,

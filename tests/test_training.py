@@ -96,7 +96,7 @@ def test_only_the_last_two_checkpoints_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("named", [{}, {"bigram_hash": {"buckets": 64, "width": 8, "scale": 0.05, "trigram": False},
-                                       "two_lane": {"first_layer": 1}, "unet_skips": {"gated": True, "sets": 5},
+                                       "two_lane": {"first_layer": 1, "writes": "simultaneous"}, "unet_skips": {"gated": True, "sets": 5},
                                        "depth_recurrence": {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 6,
                                                             "start_fraction": 0.0}}], ids=["plain", "features"])
 def test_two_processes_train_as_one_does(project, tree, named):

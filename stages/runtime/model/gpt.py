@@ -74,7 +74,10 @@ class GPT(nn.Module):
             if two_lane and lane_BTD is None and layer >= two_lane.first_layer:
                 lane_BTD = x_BTD
             if skips and position >= half and first_half:
-                x_BTD = skips.merge(x_BTD, first_half.pop(), position - half)
+                written_BTD = first_half.pop()
+                x_BTD = skips.merge(x_BTD, written_BTD, position - half)
+                if lane_BTD is not None and two_lane.skips_join_both:
+                    lane_BTD = skips.merge(lane_BTD, written_BTD, position - half)
             x_BTD, lane_BTD = self._layer(layer, x_BTD, lane_BTD, now)
             if skips and position < half:
                 first_half.append(x_BTD)
@@ -86,7 +89,9 @@ class GPT(nn.Module):
         entered_BTD = self.hooks.apply("enter", x_BTD, layer, now)
         attended_BTD = block.attend(entered_BTD, layer, self.hooks, now)
         if lane_BTD is not None:
-            return self.features["two_lane"].write(x_BTD, lane_BTD, attended_BTD, block.feed(lane_BTD, layer, self.hooks), layer)
+            return self.features["two_lane"].write(
+                x_BTD, lane_BTD, attended_BTD, lambda lane_BTD: self.hooks.apply("enter", lane_BTD, layer, now),
+                lambda lane_BTD: block.feed(lane_BTD, layer, self.hooks), layer)
         x_BTD = entered_BTD + attended_BTD
         parallel = self.features.get("parallel_residual")
         read_BTD = entered_BTD if parallel and layer >= parallel.first_layer else x_BTD
