@@ -113,7 +113,11 @@ class Reference:
     def layer(self, layer, x, lane):
         w, f = self.w, self.f
         entered = self.mix(layer, x)
-        attended = [w[f"blocks.{layer}.attention_scale"] * row for row in self.attention(layer, [self.norm(row, layer) for row in entered])]
+        if layer in f.get("skip_attention", {"layers": ()})["layers"]:
+            attended = [0 * row for row in entered]
+        else:
+            attended = [w[f"blocks.{layer}.attention_scale"] * row
+                        for row in self.attention(layer, [self.norm(row, layer) for row in entered])]
         feed = lambda rows: [w[f"blocks.{layer}.mlp_scale"] * self.mlp(layer, self.norm(row, layer)) for row in rows]  # noqa: E731
         if lane is not None and f["two_lane"]["writes"] == "sequential":
             stay, attention, mlp = (w[f"two_lane.{part}"][layer] for part in ("stay", "attention", "mlp"))

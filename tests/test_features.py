@@ -41,6 +41,9 @@ ALONE = {  # a name for the test, then the features
     "output_gate": {"output_gate": {"window": 3}},
     "parallel_residual": {"parallel_residual": {"first_layer": 2}},
     "residual_mix": {"residual_mix": {}},
+    "skip_attention": {"skip_attention": {"layers": [0, 2]}},
+    "skip_attention_mixed": {"skip_attention": {"layers": [0]}, "residual_mix": {}, "value_residual": {"form": "add"},
+                             "parallel_residual": {"first_layer": 0}},
     "smear_1": {"smear_gate": {"version": 1, "window": 0}},
     "smear_2": {"smear_gate": {"version": 2, "window": 5}},
     "sparse_gate": {"sparse_gate": {"window": 3, "factor": 0.5}},
@@ -83,8 +86,9 @@ def test_every_file_is_tested_and_every_feature_acts():
     assert {name for case in ALONE.values() for name in case} == set(FILES)
     for case in ALONE:
         (x, _), net = documents(), random_model(config(case))
-        bare = GPT(PLAIN).eval()
-        bare.load_state_dict({name: weight for name, weight in net.state_dict().items() if name in dict(bare.named_parameters())})
+        bare = random_model(PLAIN)
+        bare.load_state_dict({name: weight for name, weight in net.state_dict().items() if name in dict(bare.named_parameters())},
+                             strict="skip_attention" not in net.features)
         assert not torch.allclose(net(x), bare(x), atol=1e-4), case
 
 
@@ -206,7 +210,7 @@ def test_initial_values_are_the_published_ones_and_leave_the_blocks_as_they_were
     for model in (net, bare):
         initialise(model, generator=torch.Generator().manual_seed(0))
     weights = dict(net.named_parameters())
-    assert all(torch.equal(weights[name], weight) for name, weight in bare.named_parameters())
+    assert "skip_attention" in net.features or all(torch.equal(weights[name], weight) for name, weight in bare.named_parameters())
     for name in weights.keys() - dict(bare.named_parameters()).keys():
         weight = weights[name]
         if name.endswith("projection.weight"):
@@ -262,6 +266,13 @@ def test_feature_and_its_options_are_documented(name):
     assert {option.name for option in options if option.kind is option.KEYWORD_ONLY} <= set(re.findall(r"`(\w+)`", row.split("|")[2]))
 
 
+def test_skipped_attention_has_no_parameters_and_the_other_layers_keep_theirs():
+    names = dict(GPT(config("skip_attention")).named_parameters())
+    gone = {name for name in dict(GPT(PLAIN).named_parameters()) if name not in names}
+    assert gone == {f"blocks.{layer}.{part}" for layer in (0, 2) for part in (
+        "attention_scale", "attention.query_gain", *(f"attention.{matrix}.weight" for matrix in ("query", "key", "value", "output")))}
+
+
 def test_bos_is_the_tokenizers():
     assert smear_gate.BOS == BOS
 
@@ -283,7 +294,8 @@ def test_every_parameter_is_in_one_group_and_tables_go_with_the_embedding(case):
     found = {group: {names[id(weight)] for weight in weights} for group, weights in groups.items()}
     assert sum(map(len, groups.values())) == len(names) == len(set().union(*found.values()))
     assert found["tables"] == {name for name in names.values() if name.endswith(("embedding.weight", "table.weight"))}
-    assert all(name.startswith("blocks.") for name in found["matrices"]) and len(found["matrices"]) == 24
+    skipped = len(ALONE[case].get("skip_attention", {"layers": ()})["layers"])
+    assert all(name.startswith("blocks.") for name in found["matrices"]) and len(found["matrices"]) == 24 - 4 * skipped
 
 
 @pytest.mark.parametrize("case", ["bigram_hash", "dense_gate", "two_lane", "value_embedding", "value_blend", "xsa_gated", "dtg", "smear_2"])
@@ -324,6 +336,10 @@ def test_half_precision_stays_near_full_precision(case):
     ({"depth_recurrence": LOOP | {"passes": 1}}, "2 to 64"), ({"depth_recurrence": LOOP | {"passes": 65}}, "2 to 64"),
     ({"depth_recurrence": LOOP | {"start_fraction": 1.5}}, "0 to 1"),
     ({"parallel_residual": {"first_layer": 4}}, r"0 to model\.num_layers 4 - 1"),
+    ({"skip_attention": {"layers": [4]}}, r"different layers below model\.num_layers 4"),
+    ({"skip_attention": {"layers": [0, 1, 2, 3]}}, "not all of them"), ({"skip_attention": {"layers": []}}, "different layers"),
+    ({"skip_attention": {"layers": [0, 2]}, "two_lane": LANES}, "from layer 2 on, two_lane needs attention"),
+    ({"skip_attention": {"layers": [1]}, "value_embedding": {"layers": [1, 2], "width": 4, "scale": 1.0}}, r"attention of \[1\]"),
     ({"two_lane": LANES | {"first_layer": 4}}, r"0 to model\.num_layers 4 - 1"),
     ({"two_lane": LANES | {"writes": "both"}}, r"writes is 'both'; it takes simultaneous \| sequential"),
     ({"two_lane": LANES, "depth_recurrence": LOOP}, "after the last layer that recurs, 2"),

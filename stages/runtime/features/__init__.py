@@ -19,7 +19,7 @@ called by the spine (model/gpt.py, model/attention.py) at one place; each takes 
 | leave(x_BTD, entered_BTD, layer) | a layer's output                          | after the layer, unless it has two lanes            |
 
 `layer` is the physical layer, also where a layer runs several times. `progress(self, *, step, fraction)` replaces nothing: training
-calls it before each step. Four features decide how layers are wired; the spine names each of them once, where it acts.
+calls it before each step. Five features decide how layers are wired; the spine names each of them once, where it acts.
 
 Features act in the alphabetical order of their names, never in that of params.yaml: neither JSON with sorted keys nor DVC's
 comparison of parameters keeps the order of a mapping. A row of a hook's result may depend on the same and earlier rows only.
@@ -39,7 +39,7 @@ from .. import plugin
 from ..model.config import MAX_SIZE, ModelConfig
 
 HOOKS = ("embed", "stream", "enter", "normalised", "value", "attended", "gate", "leave", "progress")
-STRUCTURAL = ("depth_recurrence", "parallel_residual", "two_lane", "unet_skips")
+STRUCTURAL = ("depth_recurrence", "parallel_residual", "skip_attention", "two_lane", "unet_skips")
 
 
 @dataclasses.dataclass

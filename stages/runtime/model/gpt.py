@@ -4,7 +4,7 @@
 * pre-norm blocks: x <- x + a ⊙ Attention(rms(x));  x <- x + b ⊙ MLP(rms(x)), a and b learned per feature
 * RMSNorm without weights, grouped-query attention with QK-norm and partial RoPE (attention.py), squared activation (mlp.py)
 * logits are soft-capped: z <- c tanh(z / c), which keeps one confident token from dominating the loss
-* features act at the places marked `hooks.apply`; the four that rewire the layers are named in `hidden` and `_layer`
+* features act at the places marked `hooks.apply`; the five that rewire the layers are named where they do it
 """
 
 # B batch, T time, D width, V vocabulary
@@ -25,11 +25,11 @@ from .mlp import MLP
 class Block(nn.Module):
     """The two branches of one layer, each (B, T, D) -> (B, T, D); GPT adds them to the stream."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, *, has_attention: bool):
         super().__init__()
-        self.attention = Attention(config)
+        self.attention = Attention(config) if has_attention else None
         self.mlp = MLP(config)
-        self.attention_scale = nn.Parameter(torch.ones(config.width))
+        self.attention_scale = nn.Parameter(torch.ones(config.width)) if has_attention else None
         self.mlp_scale = nn.Parameter(torch.ones(config.width))
 
     def attend(self, x_BTD: Tensor, layer: int, hooks: Hooks, now: Pass) -> Tensor:
@@ -52,11 +52,13 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.attention_backend = "auto"  # not architecture: what trained with one back end is evaluated with any (backends.py)
+        self.features = features.build(config)
         self.embedding = nn.Embedding(config.vocabulary_size, config.width)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        skip_attention = self.features.get("skip_attention")
+        without = skip_attention.layers if skip_attention else ()
+        self.blocks = nn.ModuleList(Block(config, has_attention=layer not in without) for layer in range(config.num_layers))
         if not config.tied_head:
             self.unembedding = nn.Embedding(config.vocabulary_size, config.width)
-        self.features = features.build(config)
         for name, feature in self.features.items():
             self.add_module(name, feature)
         self.hooks = Hooks(self.features)
@@ -87,12 +89,12 @@ class GPT(nn.Module):
         """The stream after one layer, and the second lane, if there is one."""
         block = self.blocks[layer]
         entered_BTD = self.hooks.apply("enter", x_BTD, layer, now)
-        attended_BTD = block.attend(entered_BTD, layer, self.hooks, now)
+        attended_BTD = None if block.attention is None else block.attend(entered_BTD, layer, self.hooks, now)
         if lane_BTD is not None:
             return self.features["two_lane"].write(
                 x_BTD, lane_BTD, attended_BTD, lambda lane_BTD: self.hooks.apply("enter", lane_BTD, layer, now),
                 lambda lane_BTD: block.feed(lane_BTD, layer, self.hooks), layer)
-        x_BTD = entered_BTD + attended_BTD
+        x_BTD = entered_BTD if attended_BTD is None else entered_BTD + attended_BTD
         parallel = self.features.get("parallel_residual")
         read_BTD = entered_BTD if parallel and layer >= parallel.first_layer else x_BTD
         return self.hooks.apply("leave", x_BTD + block.feed(read_BTD, layer, self.hooks), entered_BTD, layer), None
