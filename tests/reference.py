@@ -66,6 +66,8 @@ def front(w, c, tokens):
                 gate = sigmoid(w["smear_gate.weight"] @ old[t][:smear["window"]])
                 x[t] = old[t] + w["smear_gate.strength"][0] * gate * old[t - 1]
     x = [rms(row) for row in x]
+    if "factorised_embedding" in f:
+        x = [w["factorised_embedding.input.weight"] @ row for row in x]
     if smear["version"] == 1:
         gate = sigmoid(w["smear_gate.gate"])
         x = [(1 - gate) * x[t] + gate * (x[t - 1] if t else 0) for t in range(len(x))]
@@ -100,7 +102,8 @@ class Reference:
         if lane is not None:
             x = [(p + q) / 2 for p, q in zip(x, lane, strict=True)]
         table = w["embedding.weight"] if c["tied_head"] else w["unembedding.weight"]
-        return np.array([c["logit_softcap"] * np.tanh(table @ rms(row) / c["logit_softcap"]) for row in x])
+        out = w["factorised_embedding.output.weight"] if "factorised_embedding" in f else np.eye(c["width"])
+        return np.array([c["logit_softcap"] * np.tanh(table @ (out @ rms(row)) / c["logit_softcap"]) for row in x])
 
     def merge(self, x, skip, k):
         k = min(k, self.f["unet_skips"]["sets"] - 1)

@@ -17,7 +17,7 @@ EMBEDDING, UNEMBEDDING = "embedding", "unembedding"
 def collect(model: gpt.GPT, batches: Iterable[Tensor], *, total: int) -> dict[str, Tensor]:
     """Hessians by module name for all linear layers, and for the head's table: the tied embedding, or the unembedding.
 
-    The head's inputs are the final hidden states. The role of input table has no layer error to weight: an embedding that is not
+    The head's inputs are what `hidden` returns. The role of input table has no layer error to weight: an embedding that is not
     the head has the identity, which makes GPTQ round to nearest.
     """
     head = EMBEDDING if model.config.tied_head else UNEMBEDDING
@@ -37,4 +37,4 @@ def collect(model: gpt.GPT, batches: Iterable[Tensor], *, total: int) -> dict[st
     finally:
         for hook in hooks:
             hook.remove()
-    return found if head == EMBEDDING else found | {EMBEDDING: torch.eye(model.config.width)}
+    return found if head == EMBEDDING else found | {EMBEDDING: torch.eye(model.embedding.embedding_dim)}

@@ -17,9 +17,11 @@ called by the spine (model/gpt.py, model/attention.py) at one place; each takes 
 | attended(y_BTHK, v_BTGK, layer)  | outputs of the heads                      | after attention                                     |
 | gate(y_BTHK, u_BTD, layer)       | the same; u is the layer's attention input | then; only one feature may have it                 |
 | leave(x_BTD, entered_BTD, layer) | a layer's output                          | after the layer, unless it has two lanes            |
+| final(x_BTD)                     | the normalised stream after all layers    | before the head                                     |
 
 `layer` is the physical layer, also where a layer runs several times. `progress(self, *, step, fraction)` replaces nothing: training
-calls it before each step. Five features decide how layers are wired; the spine names each of them once, where it acts.
+calls it before each step. Six features decide what is built and how it is wired; the spine names each of
+them once, where it acts.
 
 Features act in the alphabetical order of their names, never in that of params.yaml: neither JSON with sorted keys nor DVC's
 comparison of parameters keeps the order of a mapping. A row of a hook's result may depend on the same and earlier rows only.
@@ -38,8 +40,8 @@ from torch import Tensor, nn
 from .. import plugin
 from ..model.config import MAX_SIZE, ModelConfig
 
-HOOKS = ("embed", "stream", "enter", "normalised", "value", "attended", "gate", "leave", "progress")
-STRUCTURAL = ("depth_recurrence", "parallel_residual", "skip_attention", "two_lane", "unet_skips")
+HOOKS = ("embed", "stream", "enter", "normalised", "value", "attended", "gate", "leave", "final", "progress")
+STRUCTURAL = ("depth_recurrence", "factorised_embedding", "parallel_residual", "skip_attention", "two_lane", "unet_skips")
 
 
 @dataclasses.dataclass

@@ -4,7 +4,7 @@
 * pre-norm blocks: x <- x + a ⊙ Attention(rms(x));  x <- x + b ⊙ MLP(rms(x)), a and b learned per feature
 * RMSNorm without weights, grouped-query attention with QK-norm and partial RoPE (attention.py), squared activation (mlp.py)
 * logits are soft-capped: z <- c tanh(z / c), which keeps one confident token from dominating the loss
-* features act at the places marked `hooks.apply`; the five that rewire the layers are named where they do it
+* features act at the places marked `hooks.apply`; the six that change the build are named where they do it
 """
 
 # B batch, T time, D width, V vocabulary
@@ -53,18 +53,19 @@ class GPT(nn.Module):
         self.config = config
         self.attention_backend = "auto"  # not architecture: what trained with one back end is evaluated with any (backends.py)
         self.features = features.build(config)
-        self.embedding = nn.Embedding(config.vocabulary_size, config.width)
-        skip_attention = self.features.get("skip_attention")
+        factorised, skip_attention = (self.features.get(name) for name in ("factorised_embedding", "skip_attention"))
+        table_width = factorised.width if factorised else config.width
+        self.embedding = nn.Embedding(config.vocabulary_size, table_width)
         without = skip_attention.layers if skip_attention else ()
         self.blocks = nn.ModuleList(Block(config, has_attention=layer not in without) for layer in range(config.num_layers))
         if not config.tied_head:
-            self.unembedding = nn.Embedding(config.vocabulary_size, config.width)
+            self.unembedding = nn.Embedding(config.vocabulary_size, table_width)
         for name, feature in self.features.items():
             self.add_module(name, feature)
         self.hooks = Hooks(self.features)
 
     def hidden(self, tokens_BT: Tensor, cu_seqlens: Tensor | None = None, max_seqlen: int | None = None) -> Tensor:
-        """Final normalised hidden states (B, T, D): the input of `head`."""
+        """Final normalised hidden states (B, T, D), in the width of the table: the input of `head`."""
         now = Pass(tokens_BT, cu_seqlens, max_seqlen, self.attention_backend)
         x_BTD = self.hooks.apply("embed", self.embedding(tokens_BT), now)
         x_BTD = self.hooks.apply("stream", rms(x_BTD), now)
@@ -83,7 +84,7 @@ class GPT(nn.Module):
             x_BTD, lane_BTD = self._layer(layer, x_BTD, lane_BTD, now)
             if skips and position < half:
                 first_half.append(x_BTD)
-        return rms(x_BTD if lane_BTD is None else (x_BTD + lane_BTD) / 2)
+        return self.hooks.apply("final", rms(x_BTD if lane_BTD is None else (x_BTD + lane_BTD) / 2))
 
     def _layer(self, layer: int, x_BTD: Tensor, lane_BTD: Tensor | None, now: Pass) -> tuple[Tensor, Tensor | None]:
         """The stream after one layer, and the second lane, if there is one."""
