@@ -96,6 +96,7 @@ class Reference:
                 x = self.merge(x, skip, position - len(order) // 2)
                 if lane is not None and f["two_lane"]["writes"] == "sequential":
                     lane = self.merge(lane, skip, position - len(order) // 2)
+            self.repeats = layer in order[:position]
             x, lane = self.layer(layer, x, lane)
             if "unet_skips" in f and position < len(order) // 2:
                 stack.append(x)
@@ -151,8 +152,11 @@ class Reference:
         return rms(row) / math.sqrt(layer + 1) if "ln_scale" in self.f else rms(row)
 
     def mlp(self, layer, u):
-        z = self.w[f"blocks.{layer}.mlp.up.weight"] @ u
-        return self.w[f"blocks.{layer}.mlp.down.weight"] @ np.where(z > 0, z, self.c["mlp_negative_slope"] * z) ** 2
+        up, down = (self.w[f"blocks.{layer}.mlp.{part}.weight"] for part in ("up", "down"))
+        if self.repeats and layer in self.f.get("untied_mlp", {"layers": ()})["layers"]:
+            up, down = self.w.get(f"untied_mlp.up.{layer}.weight", up), self.w[f"untied_mlp.down.{layer}.weight"]
+        z = up @ u
+        return down @ np.where(z > 0, z, self.c["mlp_negative_slope"] * z) ** 2
 
     def attention(self, layer, u):
         c, w, T = self.c, self.w, len(u)

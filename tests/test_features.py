@@ -58,6 +58,8 @@ ALONE = {  # a name for the test, then the features
     "unet_plain": {"unet_skips": {"gated": False, "sets": 1}},
     "unet_gated": {"unet_skips": {"gated": True, "sets": 2}},
     "unet_looped": {"unet_skips": {"gated": True, "sets": 2}, "depth_recurrence": LOOP},
+    "untied_full": {"untied_mlp": {"layers": [1, 2], "parts": "full"}, "depth_recurrence": LOOP},
+    "untied_down": {"untied_mlp": {"layers": [2], "parts": "down"}, "depth_recurrence": LOOP},
     "value_embedding": {"value_embedding": {"layers": [0, 3], "width": 5, "scale": 0.4}},
     "value_blend": {"value_residual": {"form": "blend"}, "depth_recurrence": LOOP | {"first_layer": 0}},
     "value_add": {"value_residual": {"form": "add"}, "value_embedding": {"layers": [0, 2], "width": 5, "scale": 0.4}},
@@ -201,7 +203,8 @@ def test_gradients_reach_every_parameter_which_has_the_features_name(case):
 INITIAL = {"bigram_hash.table.weight": 0.0, "bigram_hash.scale": 0.3, "dtg.weight": 0.0, "dtg.bias": 2.0, "head_gate.weight": 0.0,
            "head_gate.bias": 4.0, "output_gate.weight": 0.0, "smear_gate.gate": 0.0, "smear_gate.weight": 0.0, "smear_gate.strength": 0.0,
            "sparse_gate.weight": 0.0, "two_lane.stay": 1.1, "two_lane.attention": 1.0, "two_lane.mlp": 1.0, "unet_skips.weight": 1.0,
-           "unet_skips.gate": 0.0, "value_embedding.scale": 0.4, "value_embedding.layer_scale": 1.0}
+           "unet_skips.gate": 0.0, "untied_mlp.down.1.weight": 0.0, "untied_mlp.down.2.weight": 0.0,
+           "value_embedding.scale": 0.4, "value_embedding.layer_scale": 1.0}
 RANDOM = {"value_embedding.table.weight": 0.01, "dense_gate.weight": 0.005}
 
 
@@ -217,7 +220,7 @@ def test_initial_values_are_the_published_ones_and_leave_the_blocks_as_they_were
     assert REBUILT & net.features.keys() or all(torch.equal(weights[name], weight) for name, weight in bare.named_parameters())
     for name in weights.keys() - dict(bare.named_parameters()).keys():
         weight = weights[name]
-        if name.endswith(("projection.weight", "embedding.input.weight", "embedding.output.weight")):
+        if name.endswith(("projection.weight", "embedding.input.weight", "embedding.output.weight")) or ".up." in name:
             tall = weight if weight.size(0) > weight.size(1) else weight.mT
             assert torch.allclose(tall.mT @ tall, torch.eye(tall.size(1)), atol=1e-5)
         elif name in RANDOM:
@@ -337,6 +340,8 @@ def test_half_precision_stays_near_full_precision(case):
     ({"factorised_embedding": {"width": 16}}, r"1 to model\.width 16 - 1"), ({"factorised_embedding": {"width": 0}}, "1 to"),
     ({"factorised_embedding": {"width": 4}, **ALONE["bigram_hash"]}, "leave one of them"),
     ({"factorised_embedding": {"width": 4}, **ALONE["smear_2"]}, "window is 5, but factorised_embedding has a width of 4"),
+    ({"untied_mlp": {"layers": [1], "parts": "full"}}, "name that too"),
+    ({"untied_mlp": {"layers": [3], "parts": "down"}, "depth_recurrence": LOOP}, "layers that recur, 1 to 2"),
     ({"skip_attention": {"layers": [4]}}, r"different layers below model\.num_layers 4"),
     ({"skip_attention": {"layers": [0, 1, 2, 3]}}, "not all of them"), ({"skip_attention": {"layers": []}}, "different layers"),
     ({"skip_attention": {"layers": [0, 2]}, "two_lane": LANES}, "from layer 2 on, two_lane needs attention"),

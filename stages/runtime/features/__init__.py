@@ -7,21 +7,21 @@
 The module is registered on the GPT under its file's name, so its parameters' names begin with that. It acts through hooks, each
 called by the spine (model/gpt.py, model/attention.py) at one place; each takes a tensor and returns what replaces it:
 
-| hook                             | tensor                                    | called                                              |
-|----------------------------------|-------------------------------------------|-----------------------------------------------------|
-| embed(x_BTD, now)                | embedded tokens                           | before the first norm                               |
-| stream(x_BTD, now)               | the residual stream                       | after it; the result is `now.start_BTD`             |
-| enter(x_BTD, layer, now)         | a layer's input                           | before anything in the layer                        |
-| normalised(u_BTD, layer)         | a normalised stream                       | before attention and before the feed-forward part   |
-| value(v_BTGK, layer, now)        | values of the key/value heads             | before attention                                    |
-| attended(y_BTHK, v_BTGK, layer)  | outputs of the heads                      | after attention                                     |
-| gate(y_BTHK, u_BTD, layer)       | the same; u is the layer's attention input | then; only one feature may have it                 |
-| leave(x_BTD, entered_BTD, layer) | a layer's output                          | after the layer, unless it has two lanes            |
-| final(x_BTD)                     | the normalised stream after all layers    | before the head                                     |
+| hook                                | tensor                                     | called                                            |
+|-------------------------------------|--------------------------------------------|---------------------------------------------------|
+| embed(x_BTD, now)                   | embedded tokens                            | before the first norm                             |
+| stream(x_BTD, now)                  | the residual stream                        | after it; the result is `now.start_BTD`           |
+| enter(x_BTD, layer, now)            | a layer's input                            | before anything in the layer                      |
+| normalised(u_BTD, layer)            | a normalised stream                        | before attention and before the feed-forward part |
+| value(v_BTGK, layer, now)           | values of the key/value heads              | before attention                                  |
+| attended(y_BTHK, v_BTGK, layer)     | outputs of the heads                       | after attention                                   |
+| gate(y_BTHK, u_BTD, layer)          | the same; u is the layer's attention input | then; only one feature may have it                |
+| projections((up, down), layer, now) | the two linear layers, not a tensor        | before the feed-forward part                      |
+| leave(x_BTD, entered_BTD, layer)    | a layer's output                           | after the layer, unless it has two lanes          |
+| final(x_BTD)                        | the normalised stream after all layers     | before the head                                   |
 
-`layer` is the physical layer, also where a layer runs several times. `progress(self, *, step, fraction)` replaces nothing: training
-calls it before each step. Six features decide what is built and how it is wired; the spine names each of
-them once, where it acts.
+`layer` is the physical layer, also where a layer runs several times. `progress(self, model, *, step, fraction)` replaces nothing:
+training calls it before each step. Six features decide what is built and how it is wired; the spine names each where it acts.
 
 Features act in the alphabetical order of their names, never in that of params.yaml: neither JSON with sorted keys nor DVC's
 comparison of parameters keeps the order of a mapping. A row of a hook's result may depend on the same and earlier rows only.
@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from .. import plugin
 from ..model.config import MAX_SIZE, ModelConfig
 
-HOOKS = ("embed", "stream", "enter", "normalised", "value", "attended", "gate", "leave", "final", "progress")
+HOOKS = ("embed", "stream", "enter", "normalised", "value", "attended", "gate", "projections", "leave", "final", "progress")
 STRUCTURAL = ("depth_recurrence", "factorised_embedding", "parallel_residual", "skip_attention", "two_lane", "unet_skips")
 
 
@@ -53,6 +53,7 @@ class Pass:
     max_seqlen: int | None
     attention_backend: str
     start_BTD: Tensor | None = None  # the stream before the first layer
+    is_repetition: bool = False  # whether the layer that runs now has run before in this pass
     kept: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # what a feature keeps for later layers, under its name
 
 

@@ -29,7 +29,7 @@ class Feature(nn.Module):
         self.start_step, self.start_fraction = start_step, start_fraction
         self.looping = True
 
-    def progress(self, *, step: float, fraction: float) -> None:
+    def progress(self, model: nn.Module, *, step: float, fraction: float) -> None:
         self.looping = step >= self.start_step and fraction >= self.start_fraction
 
     def layers(self) -> list[int]:

@@ -36,8 +36,9 @@ class Block(nn.Module):
         u_BTD = hooks.apply("normalised", rms(x_BTD), layer)
         return self.attention_scale.to(x_BTD.dtype) * self.attention(u_BTD, layer, hooks, now)
 
-    def feed(self, x_BTD: Tensor, layer: int, hooks: Hooks) -> Tensor:
-        return self.mlp_scale.to(x_BTD.dtype) * self.mlp(hooks.apply("normalised", rms(x_BTD), layer))
+    def feed(self, x_BTD: Tensor, layer: int, hooks: Hooks, now: Pass) -> Tensor:
+        u_BTD = hooks.apply("normalised", rms(x_BTD), layer)
+        return self.mlp_scale.to(x_BTD.dtype) * self.mlp(u_BTD, layer, hooks, now)
 
 
 class GPT(nn.Module):
@@ -81,6 +82,7 @@ class GPT(nn.Module):
                 x_BTD = skips.merge(x_BTD, written_BTD, position - half)
                 if lane_BTD is not None and two_lane.skips_join_both:
                     lane_BTD = skips.merge(lane_BTD, written_BTD, position - half)
+            now.is_repetition = layer in layers[:position]
             x_BTD, lane_BTD = self._layer(layer, x_BTD, lane_BTD, now)
             if skips and position < half:
                 first_half.append(x_BTD)
@@ -94,11 +96,11 @@ class GPT(nn.Module):
         if lane_BTD is not None:
             return self.features["two_lane"].write(
                 x_BTD, lane_BTD, attended_BTD, lambda lane_BTD: self.hooks.apply("enter", lane_BTD, layer, now),
-                lambda lane_BTD: block.feed(lane_BTD, layer, self.hooks), layer)
+                lambda lane_BTD: block.feed(lane_BTD, layer, self.hooks, now), layer)
         x_BTD = entered_BTD if attended_BTD is None else entered_BTD + attended_BTD
         parallel = self.features.get("parallel_residual")
         read_BTD = entered_BTD if parallel and layer >= parallel.first_layer else x_BTD
-        return self.hooks.apply("leave", x_BTD + block.feed(read_BTD, layer, self.hooks), entered_BTD, layer), None
+        return self.hooks.apply("leave", x_BTD + block.feed(read_BTD, layer, self.hooks, now), entered_BTD, layer), None
 
     def head(self, hidden_D: Tensor) -> Tensor:
         """(..., D) -> soft-capped float32 logits (..., V).
@@ -118,7 +120,7 @@ class GPT(nn.Module):
         """Tell the features how far training is: steps done, and the share of the budget. A model as built, or without arguments,
         is a finished one: what switches on during training is on."""
         for feature in self.hooks.having["progress"]:
-            feature.progress(step=step, fraction=fraction)
+            feature.progress(self, step=step, fraction=fraction)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ The square keeps the gain of relu² (slope 0, arXiv:2109.08668); the leak lets n
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..features import Hooks, Pass
 from .config import ModelConfig
 
 
@@ -18,5 +19,6 @@ class MLP(nn.Module):
         self.up = nn.Linear(config.width, config.mlp_width, bias=False)
         self.down = nn.Linear(config.mlp_width, config.width, bias=False)
 
-    def forward(self, u_BTD: Tensor) -> Tensor:
-        return self.down(F.leaky_relu(self.up(u_BTD), self.negative_slope).square())
+    def forward(self, u_BTD: Tensor, layer: int, hooks: Hooks, now: Pass) -> Tensor:
+        up, down = hooks.apply("projections", (self.up, self.down), layer, now)
+        return down(F.leaky_relu(up(u_BTD), self.negative_slope).square())
