@@ -88,7 +88,7 @@ def reference(net, **options):
 
 
 def test_every_file_is_tested_and_every_feature_acts():
-    assert {name for case in ALONE.values() for name in case} == set(FILES)
+    assert {name for case in ALONE.values() for name in case} | set(features.TRAINING_ONLY) == set(FILES)  # the latter: test_structure.py
     for case in ALONE:
         (x, _), net = documents(), random_model(config(case))
         bare = random_model(PLAIN)
@@ -342,6 +342,7 @@ def test_half_precision_stays_near_full_precision(case):
     ({"factorised_embedding": {"width": 4}, **ALONE["smear_2"]}, "window is 5, but factorised_embedding has a width of 4"),
     ({"untied_mlp": {"layers": [1], "parts": "full"}}, "name that too"),
     ({"untied_mlp": {"layers": [3], "parts": "down"}, "depth_recurrence": LOOP}, "layers that recur, 1 to 2"),
+    ({"multi_token_prediction": {"heads": 0, "weight": 0.1}}, "heads of 1 or more"),
     ({"skip_attention": {"layers": [4]}}, r"different layers below model\.num_layers 4"),
     ({"skip_attention": {"layers": [0, 1, 2, 3]}}, "not all of them"), ({"skip_attention": {"layers": []}}, "different layers"),
     ({"skip_attention": {"layers": [0, 2]}, "two_lane": LANES}, "from layer 2 on, two_lane needs attention"),

@@ -1,12 +1,15 @@
 """Features that change which parameters there are: what is gone, what is kept out of the artifact, and how the rest goes on."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from stages.lib.quant import hessians
 from stages.quantize.__main__ import Settings, quantize
-from stages.runtime import dequantize
+from stages.runtime import dequantize, features
 from stages.runtime.model import gpt
 from stages.runtime.model.gpt import GPT
 from tests.test_features import PLAIN, config
@@ -68,3 +71,67 @@ def test_own_feed_forward_part_of_a_repetition_gets_no_gradient_before_the_recur
     net.progress(step=0, fraction=0.0)
     F.cross_entropy(net(x)[0], x[0].roll(-1)).backward()
     assert {name.split(".")[0] for name, weight in net.named_parameters() if weight.grad is None} == {"untied_mlp"}
+
+
+AHEAD = {"multi_token_prediction": {"heads": 2, "weight": 0.3}}
+
+
+def ahead_model(**changes):
+    net = random_model(replace(PLAIN, features=AHEAD, logit_softcap=2.0, **changes))
+    bare = GPT(replace(PLAIN, logit_softcap=2.0, **changes)).eval()
+    bare.load_state_dict({name: weight for name, weight in net.state_dict().items() if not name.startswith("multi_token_prediction")})
+    return net, bare
+
+
+def nats(logits_TV, targets_T):
+    return -np.mean([row[target] - np.log(np.exp(row).sum()) for row, target in zip(logits_TV, targets_T, strict=True)])
+
+
+@pytest.mark.parametrize("length, heads", [(10, 2), (2, 1), (1, 0)])
+def test_extra_heads_add_their_mean_loss_as_far_as_the_row_goes(length, heads):
+    (net, bare), (x, _) = ahead_model(), documents((11,))
+    x, targets = x[:, :length], x[:, 1:length + 1]
+    hidden = net.hidden(x)[0].detach().double().numpy()
+    own = []
+    for ahead in range(1, heads + 1):
+        table = net.features["multi_token_prediction"].heads[ahead - 1].weight.detach().double().numpy()
+        own.append(nats(2 * np.tanh(hidden[:length - ahead] @ table.T / 2), targets[0, ahead:].tolist()))
+    expected = nats(bare(x)[0].detach().double().numpy(), targets[0].tolist()) + (0.3 * np.mean(own) if own else 0)
+    assert net.loss(x, targets).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_extra_heads_change_no_logit_and_start_at_zero():
+    (net, bare), (x, cu_seqlens) = ahead_model(), documents()
+    assert torch.equal(net(x), bare(x)) and torch.equal(net(x, cu_seqlens), bare(x, cu_seqlens))
+    gpt.initialise(net, generator=torch.Generator().manual_seed(0))
+    gpt.initialise(bare, generator=torch.Generator().manual_seed(0))
+    assert all(torch.equal(weight, net.get_parameter(name)) for name, weight in bare.named_parameters())
+    assert not any(head.weight.any() for head in net.features["multi_token_prediction"].heads)
+
+
+def test_gradient_of_the_extra_loss_reaches_heads_and_trunk():
+    (net, bare), (x, _) = ahead_model(), documents()
+    net.loss(x, x.roll(-1)).backward()
+    bare.loss(x, x.roll(-1)).backward()
+    assert all(weight.grad.any() for weight in net.parameters())
+    assert not torch.allclose(net.blocks[0].mlp.up.weight.grad, bare.blocks[0].mlp.up.weight.grad)
+
+
+def test_loss_without_extra_heads_is_the_cross_entropy_to_the_bit():
+    net, (x, cu_seqlens) = random_model(PLAIN), documents()
+    expected = F.cross_entropy(net(x, cu_seqlens).flatten(0, 1), x.roll(-1).flatten())
+    assert torch.equal(net.loss(x, x.roll(-1), cu_seqlens), expected)
+
+
+def test_extra_heads_do_not_leave_the_training():
+    net, bare = ahead_model()
+    state, values = features.exported({name: weight.detach() for name, weight in net.named_parameters()}, net.config.to_dict())
+    assert values == bare.config.to_dict() and list(state) == [name for name, _ in bare.named_parameters()]
+    dequantize.build(state, values)
+    again = features.exported(state, values)
+    assert again == (state, values) and list(again[0]) == list(state)
+
+
+def test_extra_heads_read_a_factorised_table():
+    net, (x, _) = random_model(replace(PLAIN, features=AHEAD | {"factorised_embedding": {"width": 6}})), documents()
+    assert net.loss(x, x.roll(-1)).isfinite() and net.features["multi_token_prediction"].heads[0].in_features == 6

@@ -19,7 +19,7 @@ from torch import Tensor
 from stages.lib import launch, posthoc_averages, scoring, stage, tensors
 from stages.lib.data import tokens
 from stages.lib.stage import Input, Metrics, Output, Plot
-from stages.runtime import dequantize
+from stages.runtime import dequantize, features
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ def main(
     reference, _ = choice.weights("final")
     distance = sum((chosen[key] - reference[key]).square().sum().item() for key in reference) ** 0.5
     norm = sum(weight.square().sum().item() for weight in reference.values()) ** 0.5
-    tensors.save(weights, chosen, choice.facts)
+    chosen, model = features.exported(chosen, choice.facts["model"])
+    tensors.save(weights, chosen, choice.facts | {"model": model})
     _write(curve, rows)
     stage.write_json(metrics, {"average": name, "relative_distance_to_final": distance / norm, "profile_error": error,
                                "text_sha256": choice.facts["text_sha256"]})

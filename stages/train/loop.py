@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -132,8 +131,7 @@ def _slowest(seconds: float, world: World) -> float:
 def _step(run: Run, batches: base.Loader, settings: Settings, scale: float, fraction: float, world: World, precision: str) -> float:
     batch = batches.batch(run.step, rank=world.rank, world_size=world.size).to(world.device)
     with numerics.cast_at_use(precision, world.device.type), run.rounding.active():
-        logits_BTV = run.model(batch.inputs, batch.cu_seqlens, batch.max_seqlen)
-    loss = F.cross_entropy(logits_BTV.flatten(0, 1), batch.targets.flatten())
+        loss = run.model.loss(batch.inputs, batch.targets, batch.cu_seqlens, batch.max_seqlen)
     run.model.zero_grad(set_to_none=True)
     loss.backward()
     value = loss.detach()

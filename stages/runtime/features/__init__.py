@@ -21,7 +21,9 @@ called by the spine (model/gpt.py, model/attention.py) at one place; each takes 
 | final(x_BTD)                        | the normalised stream after all layers     | before the head                                   |
 
 `layer` is the physical layer, also where a layer runs several times. `progress(self, model, *, step, fraction)` replaces nothing:
-training calls it before each step. Six features decide what is built and how it is wired; the spine names each where it acts.
+training calls it before each step. `auxiliary_loss(self, hidden_BTD, targets_BT)` is a number that training adds to its loss; what
+is in TRAINING_ONLY has that alone, and `exported` leaves it out of what goes on from the training. Six features (STRUCTURAL) decide
+what is built and how it is wired; the spine names each where it acts.
 
 Features act in the alphabetical order of their names, never in that of params.yaml: neither JSON with sorted keys nor DVC's
 comparison of parameters keeps the order of a mapping. A row of a hook's result may depend on the same and earlier rows only.
@@ -40,8 +42,10 @@ from torch import Tensor, nn
 from .. import plugin
 from ..model.config import MAX_SIZE, ModelConfig
 
-HOOKS = ("embed", "stream", "enter", "normalised", "value", "attended", "gate", "projections", "leave", "final", "progress")
+HOOKS = ("embed", "stream", "enter", "normalised", "value", "attended", "gate", "projections", "leave", "final",
+         "auxiliary_loss", "progress")
 STRUCTURAL = ("depth_recurrence", "factorised_embedding", "parallel_residual", "skip_attention", "two_lane", "unet_skips")
+TRAINING_ONLY = ("multi_token_prediction",)
 
 
 @dataclasses.dataclass
@@ -77,6 +81,12 @@ class Hooks:
 def build(config: ModelConfig) -> dict[str, nn.Module]:
     """The features that the configuration names, by name. ValueError with the nearest spelling, or with what an option takes."""
     return {name: _build(name, config) for name in config.features}
+
+
+def exported(state: dict[str, Tensor], config: dict) -> tuple[dict[str, Tensor], dict]:
+    """Weights and configuration without the features that only training uses."""
+    kept = {name: options for name, options in config["features"].items() if name not in TRAINING_ONLY}
+    return {name: weight for name, weight in state.items() if name.split(".")[0] not in TRAINING_ONLY}, config | {"features": kept}
 
 
 def _build(name: str, config: ModelConfig) -> nn.Module:
