@@ -264,6 +264,12 @@ def test_the_page_is_well_formed_and_loads_nothing(written):
     assert set(re.findall(r"https?://[^\"\s]+", html)) == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
 
 
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_page_with_few_averages_or_none_is_drawn(tree, kept):
+    tree.averages = [["final", 4.9132, 0.0], ["posthoc_ema_0.9", 4.9718, 0.0]][:kept]
+    assert ("holdout bits per byte over the decay" in tree.run()["index.html"].lower()) == (kept > 0)
+
+
 def test_plots_take_their_colours_from_the_page(written):
     html = written["index.html"]
     plots = "".join(re.findall(r"<svg.*?</svg>", html, re.DOTALL))

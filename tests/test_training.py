@@ -181,3 +181,51 @@ def test_training_goes_through_every_stage_with_features_on(project, tree, monke
                for stage, path in (("train", "train"), ("quantize", "measure/quantize"), ("sliding", "evaluate/sliding"))}
     assert metrics["train"]["loss_nats"] < np.log(384) - 0.2
     assert metrics["sliding"]["bits_per_byte"] == pytest.approx(metrics["quantize"]["bits_per_byte"], rel=1e-6)  # the artifact alone
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_compiled_training_is_the_same_training_in_one_graph_for_each_state(project, tree, monkeypatch, packed):
+    """By the eager back end: what is compiled is what is traced, and no more often than it must be."""
+    torch._dynamo.reset()
+    graphs, compile = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile(
+        function, backend=lambda graph, inputs: graphs.append(1) or graph.forward, **options))
+    recurrence = {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 6, "start_fraction": 0.0}
+    tree({"model.features": {"depth_recurrence": recurrence}, "train.loader": "packed" if packed else "shuffled"})
+    run_node("train")
+    plain, _ = tensors.load(project / "artifacts/train/model.safetensors")
+    assert not graphs
+    tree({"train.compile": "always", "train.priming_steps": 1})
+    run_node("train")
+    fast, _ = tensors.load(project / "artifacts/train/model.safetensors")
+    assert all(torch.allclose(plain[name], fast[name], atol=1e-4) for name in plain)
+    assert 2 <= len(graphs) <= 4
+    torch._dynamo.reset()
+
+
+def test_priming_leaves_no_trace(project, tree):
+    recurrence = {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 6, "start_fraction": 0.0}
+    tree({"model.features": {"depth_recurrence": recurrence}, "train.loader": "coprime", "train.averages.lawa_every": 2,
+          "train.averages.swa_every": 2, "train.averages.swa_below": 1.0})
+    run_node("train")
+    before = {path.name: path.read_bytes() for path in (project / "artifacts/train").rglob("*.safetensors")}
+    tree({"train.priming_steps": 3})
+    run_node("train")
+    assert {"lawa.safetensors", "swa.safetensors"} < before.keys()
+    assert before == {path.name: path.read_bytes() for path in (project / "artifacts/train").rglob("*.safetensors")}
+
+
+def test_a_run_of_seconds_is_repeated_by_the_clock_it_recorded(project, tree):
+    recurrence = {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 0, "start_fraction": 0.4}
+    tree({"model.features": {"depth_recurrence": recurrence}, "train.steps": 100_000, "train.seconds": 2.0, "train.reserve_seconds": 0.5,
+          "train.schedule": "iterations", "train.warmdown": 5.0})
+    run_node("train")
+    timed = json.loads((project / "artifacts/train/metrics.json").read_text())
+    assert timed["budget"] == 1.5 <= timed["spent"] and timed["budget_unit"] == "seconds"
+    tree({"train.clock": timed["clock"]})
+    run_node("train")
+    repeated = json.loads((project / "artifacts/train/metrics.json").read_text())
+    assert repeated["steps"] == timed["steps"] and repeated["budget_unit"] == "virtual seconds" and repeated["clock"] is None
+    weights = (project / "artifacts/train/model.safetensors").read_bytes()
+    run_node("train")
+    assert (project / "artifacts/train/model.safetensors").read_bytes() == weights

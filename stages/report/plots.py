@@ -130,7 +130,9 @@ def averages(table: pd.DataFrame) -> str:
         axes.plot([x for x, _, _ in points], [y for _, y, _ in points], color=ACCENT, linewidth=1.8)
         for x, y, goes_on in points:
             axes.plot([x], [y], color=ACCENT, marker="o", markersize=7 if goes_on else 4)
-        axes.set_xscale("log")
+        if points:
+            axes.set_xlim(points[0][0] / 1.5, points[-1][0] * 1.5)
+            axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.xaxis.set_minor_formatter("")
         axes.margins(y=0.12)

@@ -6,6 +6,7 @@ averaged over processes, clipped, applied) -> running averages. The budget is in
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -24,6 +25,7 @@ from stages.train.optimizers import Optimizers
 from stages.train.qat import Rounding
 from stages.train.settings import Settings
 
+GRAPHS = 64  # that may be compiled: packed rows come in several numbers of segments (#1855 has the same limit)
 HOLDOUT_TARGETS = 32_768  # of the curve: enough to see the trend, cheap enough not to slow the run
 
 
@@ -35,6 +37,7 @@ class Run:
     optimizers: Optimizers
     averages: Averages
     rounding: Rounding
+    loss: Callable[..., Tensor]  # model.loss, compiled where that was chosen
     step: int = 0
     seconds: float = 0.0
     curve: list[dict] = field(default_factory=list)
@@ -47,7 +50,19 @@ class Run:
 
 def start(model: gpt.GPT, settings: Settings, world: World) -> Run:
     """A fresh run."""
-    return Run(model, Optimizers(model, settings, world), Averages(model, settings.averages), Rounding(model, settings.qat))
+    return Run(model, Optimizers(model, settings, world), Averages(model, settings.averages), Rounding(model, settings.qat),
+               compiled(model) if compiles(settings, world) else model.loss)
+
+
+def compiles(settings: Settings, world: World) -> bool:
+    """Whether this run's loss is compiled: train.compile, or on a GPU where that is auto."""
+    return settings.compile == "always" or (settings.compile == "auto" and world.device.type == "cuda")
+
+
+def compiled(model: gpt.GPT) -> Callable[..., Tensor]:
+    """The loss as one graph for each shape and each state of the recurrence; priming makes them before the clock starts."""
+    torch._dynamo.config.recompile_limit = GRAPHS
+    return torch.compile(model.loss, dynamic=False, fullgraph=True)
 
 
 def clock_of(settings: Settings) -> schedule.Clock:
@@ -131,7 +146,7 @@ def _slowest(seconds: float, world: World) -> float:
 def _step(run: Run, batches: base.Loader, settings: Settings, scale: float, fraction: float, world: World, precision: str) -> float:
     batch = batches.batch(run.step, rank=world.rank, world_size=world.size).to(world.device)
     with numerics.cast_at_use(precision, world.device.type), run.rounding.active():
-        loss = run.model.loss(batch.inputs, batch.targets, batch.cu_seqlens, batch.max_seqlen)
+        loss = run.loss(batch.inputs, batch.targets, batch.cu_seqlens, batch.max_seqlen)
     run.model.zero_grad(set_to_none=True)
     loss.backward()
     value = loss.detach()

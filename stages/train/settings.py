@@ -80,6 +80,7 @@ class Settings:
     averages: AverageSettings
     holdout_every: int
     checkpoint_seconds: float
+    compile: Literal["auto", "always", "never"]
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16"]
     processes: int
