@@ -61,6 +61,12 @@ def test_file_that_cannot_be_used_is_a_sentence(tmp_path, text, sentence):
         params.read(tmp_path / "params.yaml")
 
 
+def test_number_in_the_form_that_dvc_writes_is_a_number(tmp_path):
+    """DVC writes 1e-08 after `dvc exp run -S train.adamw.epsilon=1e-8`; to YAML 1.1 that is text."""
+    (tmp_path / "params.yaml").write_text("train: {a: 1e-08, b: -2E+3, c: 1.5e-3, d: e5, e: 1e5x}")
+    assert params.read(tmp_path / "params.yaml")["train"] == {"a": 1e-8, "b": -2000.0, "c": 0.0015, "d": "e5", "e": "1e5x"}
+
+
 def test_missing_file_says_how_to_restore_it(tmp_path):
     with pytest.raises(ValueError, match="git checkout"):
         params.read(tmp_path / "params.yaml")

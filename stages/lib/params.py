@@ -18,6 +18,13 @@ STAGES = Path(__file__).resolve().parents[1]
 EXTRA_SECTIONS = {"model"}  # read by `train`; from there on the configuration travels inside the checkpoint
 
 
+class Yaml12Floats(yaml.SafeLoader):
+    """PyYAML's safe loader, with 1e-08 a number, as DVC reads it and writes it after `dvc exp run -S`; YAML 1.1 wants 1.0e-8."""
+
+
+Yaml12Floats.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789"))
+
+
 def sections() -> set[str]:
     """The top-level sections that params.yaml may have: one per stage folder, plus `model`."""
     return {entry.parent.name for entry in STAGES.glob("*/__main__.py")} - {"recipes"} | EXTRA_SECTIONS
@@ -26,7 +33,7 @@ def sections() -> set[str]:
 def read(path: Path) -> dict:
     """The whole file as a dict; raises ValueError if it is absent, not YAML, or has an unknown top-level section."""
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        tree = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=Yaml12Floats)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing; run from the repository root, or restore it: git checkout {path}") from None
     except yaml.YAMLError as error:
