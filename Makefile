@@ -4,16 +4,18 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+SCALE ?= full
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PYTHONUTF8 := 1
 
-.PHONY: help setup repro test recipe show lint wiring report clean
+.PHONY: help setup repro test test-recipes recipe show lint wiring report clean
 
 help:
 	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
 	@echo "make test                  set up, run the test suite"
-	@echo "make recipe NAME=tiny      run a recipe of stages/recipes as an experiment"
+	@echo "make test-recipes          every published stack in small, from text to certificate: 15 minutes"
+	@echo "make recipe NAME=pr1855    run a recipe of stages/recipes as an experiment; SCALE=tiny: small sizes, minutes on a CPU"
 	@echo "make show                  the experiments, in the columns that matter"
 	@echo "make report                print the summary of the last run"
 	@echo "make lint                  ruff, and the wiring of dvc.yaml"
@@ -46,9 +48,12 @@ report:
 test: setup
 	python -m pytest
 
+test-recipes: setup
+	python -m pytest -m recipes tests/test_recipes.py
+
 recipe: setup
-	@test -n "$(NAME)" || { echo "which one? make recipe NAME=tiny; there are: $$(python -m stages.recipes | tr '\n' ' ')"; exit 1; }
-	flags=$$(python -m stages.recipes $(NAME)) && eval "dvc exp run --name $(NAME)-$$(date +%Y%m%d-%H%M%S) $$flags"
+	@test -n "$(NAME)" || { echo "which one? make recipe NAME=pr1855 SCALE=tiny; there are: $$(python -m stages.recipes | tr '\n' ' ')"; exit 1; }
+	flags=$$(python -m stages.recipes $(NAME) --scale $(SCALE)) && eval "dvc exp run --name $(NAME)-$(SCALE)-$$(date +%Y%m%d-%H%M%S) $$flags"
 	@cat artifacts/report/summary.md
 
 lint: setup

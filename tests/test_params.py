@@ -9,6 +9,7 @@ from dvc.utils.hydra import apply_overrides
 
 from stages.lib import params
 from stages.recipes import __main__ as recipes
+from stages.recipes import files
 from tests.conftest import ROOT, run_node
 
 
@@ -72,15 +73,15 @@ def test_missing_file_says_how_to_restore_it(tmp_path):
         params.read(tmp_path / "params.yaml")
 
 
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("name", files.names())
 def test_every_recipe_sets_only_what_exists(name):
-    assert recipes.flags(name, params.read(ROOT / "params.yaml"))
+    assert files.flags(files.values(name, params.read(ROOT / "params.yaml")))
 
 
 def test_unknown_recipe_lists_the_known_ones(capsys):
     with pytest.raises(SystemExit):
         recipes.main(["tinny"])
-    assert "there are tiny" in capsys.readouterr().err
+    assert "there are naive, pr1019" in capsys.readouterr().err
 
 
 def test_applied_recipe_is_in_params_with_the_comments_kept(tmp_path, monkeypatch):
@@ -97,15 +98,16 @@ def test_recipe_replaces_a_mapping_as_a_whole(tmp_path, monkeypatch):
     """Through DVC's own reading of -S: what was there before is gone, whichever way the recipe is applied."""
     wanted = {"xsa": {"last_layers": 2}, "residual_mix": {}, "value_residual": {"form": "add"},
               "value_embedding": {"layers": [0, 1], "width": 8, "scale": 0.1}, "unet_skips": {"gated": True, "sets": 1}}
-    monkeypatch.setattr(recipes, "FOLDER", tmp_path)
+    monkeypatch.setattr(files, "FOLDER", tmp_path)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"model.num_layers": 3, "model.features": wanted}))
     before = (ROOT / "params.yaml").read_text().replace("features: {} ", "features: {dtg: {}} ")
     assert "features: {dtg: {}} " in before
     for name in ("flags", "applied"):
         (tmp_path / f"{name}.params.yaml").write_text(before)
-    flags = recipes.flags("mine", params.read(ROOT / "params.yaml"))
+    values = files.values("mine", params.read(ROOT / "params.yaml"))
+    flags = files.flags(values)
     apply_overrides(tmp_path / "flags.params.yaml", [flag for flag in flags if flag != "-S"])
-    recipes.apply("mine", tmp_path / "applied.params.yaml")
+    files.apply(values, tmp_path / "applied.params.yaml")
     for name in ("flags", "applied"):
         model = params.read(tmp_path / f"{name}.params.yaml")["model"]
         assert model["features"] == wanted and model["num_layers"] == 3

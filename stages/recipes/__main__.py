@@ -1,76 +1,76 @@
-"""Recipes: a published stack, or a profile, as one flat file of `path: value`.
+"""Recipes: a published stack, or a profile, as one flat file of `path: value`; docs/recipes.md has them all.
 
-    python -m stages.recipes            the names
-    python -m stages.recipes tiny       its -S flags, for: dvc exp run $(python -m stages.recipes tiny)
-    python -m stages.recipes tiny --apply        write its values into params.yaml, for: dvc repro
+    python -m stages.recipes                            the names
+    python -m stages.recipes pr1855                     its -S flags, for: dvc exp run $(python -m stages.recipes pr1855)
+    python -m stages.recipes pr1855 --apply             write its values into params.yaml, for: dvc repro
+    python -m stages.recipes pr1855 --scale tiny        the same recipe with every feature on and small sizes, for a CPU
+    python -m stages.recipes pr1855 --describe          its layers as they run, parameters, bytes and FLOPs; `default`: params.yaml as it is
+    python -m stages.recipes --check                    build every stack at full size and compare its parameters with the published number
+    python -m stages.recipes --document                 write docs/recipes.md
 """
 
 import argparse
-import json
 import shlex
+import sys
 from pathlib import Path
 
-import yaml
-
 from stages.lib import params, stage
+from stages.recipes import describe, document, files, shrink
 
-FOLDER = Path(__file__).parent
-
-
-def names() -> list[str]:
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+DEFAULT = "default"  # params.yaml as it is, where a recipe's name is asked for
+PARAMS = Path("params.yaml")
 
 
-def values(name: str, tree: dict) -> dict:
-    """The recipe's values by path. ValueError if it does not exist or sets a path that params.yaml does not have."""
-    if name not in names():
-        raise ValueError(f"there is no recipe {name!r}; there are {', '.join(names())}")
-    found = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")) or {}
-    for path in found:
-        params.lookup(tree, path)
-    return found
-
-
-def flags(name: str, tree: dict) -> list[str]:
-    """The recipe as -S flags of `dvc exp run`."""
-    out = []
-    for path, value in values(name, tree).items():
-        text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-        if isinstance(value, dict):  # hydra would merge it into what is there, refuses new keys, and takes none in quotes
-            out += ["-S", f"~{path}", "-S", f"+{path}={text.replace(chr(34), '')}"]
-        else:
-            out += ["-S", f"{path}={text}"]
-    return out
-
-
-def apply(name: str, path: Path) -> None:
-    """Write the recipe's values into a params.yaml, keeping its comments: what `dvc exp run` does, without an experiment."""
-    from ruamel.yaml import YAML  # comes with dvc
-
-    yaml_file = YAML()
-    yaml_file.width = 4096
-    tree = yaml_file.load(path.read_text(encoding="utf-8"))
-    for leaf_path, value in values(name, tree).items():
-        *parents, leaf = leaf_path.split(".")
-        params.lookup(tree, ".".join(parents))[leaf] = value
-    with stage.atomic(path) as partial, open(partial, "w", encoding="utf-8") as handle:
-        yaml_file.dump(tree, handle)
-
-
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m stages.recipes", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="?", help="a recipe; without it, the list")
-    parser.add_argument("--apply", action="store_true", help="write the recipe into params.yaml instead of printing flags")
-    arguments = parser.parse_args(argv)
-    name = arguments.name
+    parser.add_argument("--scale", choices=("full", "tiny"), default="full", help="tiny: small sizes (default: %(default)s)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--apply", action="store_true", help="write the recipe into params.yaml instead of printing flags")
+    what.add_argument("--describe", action="store_true", help="print its layers, parameters, bytes and FLOPs")
+    what.add_argument("--check", action="store_true", help="compare every stack's number of parameters with the published one")
+    what.add_argument("--document", action="store_true", help="write docs/recipes.md")
+    chosen = parser.parse_args(argv)
     with stage.sentences("recipes"):
-        if arguments.apply:
-            params.require(bool(name), f"--apply needs a recipe; there are {', '.join(names())}")
-            apply(name, Path("params.yaml"))
-            return
-        print(shlex.join(flags(name, params.read(Path("params.yaml")))) if name else "\n".join(names()))
+        if chosen.check or chosen.document:
+            params.require(chosen.name is None, "--check and --document look at all recipes; leave the name out")
+            return check() if chosen.check else document.write()
+        if chosen.name is None:
+            params.require(not (chosen.apply or chosen.describe), f"name a recipe; there are {', '.join(files.names())}")
+            print("\n".join(files.names()))
+            return 0
+        tree = params.read(PARAMS)
+        found = {} if chosen.describe and chosen.name == DEFAULT else scaled(chosen.name, chosen.scale, tree)
+        if chosen.describe:
+            print(describe.text(chosen.name, files.applied(found, tree)))
+        elif chosen.apply:
+            files.apply(found, PARAMS)
+        else:
+            print(shlex.join(files.flags(found)))
+    return 0
+
+
+def scaled(name: str, scale: str, tree: dict) -> dict:
+    """The recipe's values by path, at full size or in small. ValueError for a profile in small: it has its sizes already."""
+    found = files.values(name, tree)
+    if scale == "full":
+        return found
+    params.require(name not in files.PROFILES, f"{name} is no stack but a choice of sizes; leave --scale out")
+    return found | shrink.values(files.applied(found, tree))
+
+
+def check() -> int:
+    """Print every stack with its parameters and the published number; 1 if any differs."""
+    tree, is_wrong = params.read(PARAMS), False
+    for name in files.stacks():
+        published = files.read_header(name).parameters
+        built = describe.network(files.applied(files.values(name, tree), tree))
+        parameters = sum(weight.numel() for weight in built.parameters())
+        is_wrong |= parameters != published
+        print(f"{name:8} {parameters:>12,} parameters, {published:>12,} published{'' if parameters == published else ': THEY DIFFER'}")
+    return int(is_wrong)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

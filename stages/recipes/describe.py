@@ -1,0 +1,150 @@
+"""What a recipe's network is and costs: its layers in the order in which they run, parameters and bytes by group, FLOPs.
+
+Everything is read off the network itself, built at full size on the meta device (trace.py, which has the counting rule).
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+
+from stages.lib.params import require
+from stages.lib.quant import hessians
+from stages.recipes import budget, trace
+from stages.runtime.model import gpt
+from stages.runtime.model.config import ModelConfig
+
+SCALE_BYTES, REST_BITS = 2, 16  # a float16 scale for each row of codes; what is not quantized travels as float16
+BYTES_VOCABULARY = 260
+RULE = ("2 per multiply-add of every matrix, the head included, and of attention over the causal average of (T + 1) / 2 keys; a layer "
+        "counts each time it runs; training is three times the forward pass")
+
+
+@dataclass
+class Group:
+    """Parameters of one kind. `bits` per parameter in the artifact, before the codec; `scales` are rows with a scale of their own."""
+
+    name: str
+    bits: int
+    parameters: int = 0
+    scales: int = 0
+
+    @property
+    def stored_bytes(self) -> int:
+        return -(-self.parameters * self.bits // 8) + self.scales * SCALE_BYTES
+
+
+@dataclass(frozen=True)
+class Description:
+    """Places are those of the network with its recurrence on; `plain_flops` is the forward pass per token before it starts."""
+
+    places: list[trace.Place]
+    front_features: list[str]
+    front_flops: int
+    head_flops: int
+    flops: int
+    plain_flops: int
+    groups: list[Group]
+    steps: budget.Steps | None
+    batch_tokens: int
+    sequence_length: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(group.parameters for group in self.groups)
+
+    @property
+    def stored_bytes(self) -> int:
+        return sum(group.stored_bytes for group in self.groups)
+
+    @property
+    def training_flops(self) -> int | None:
+        """Of the whole run; None where its number of steps is not known."""
+        if self.steps is None:
+            return None
+        return trace.TRAINING * self.batch_tokens * (self.steps.plain * self.plain_flops + self.steps.looped * self.flops)
+
+
+def network(tree: dict) -> gpt.GPT:
+    """The network that the parsed params.yaml asks for, with shapes and no values. ValueError for sizes that cannot be."""
+    section, vocabulary = tree["model"], tree["vocabulary"]
+    size = BYTES_VOCABULARY if vocabulary["source"] == "bytes" else vocabulary["size"]
+    names = [field.name for field in fields(ModelConfig) if field.name != "vocabulary_size"]
+    for name in names:
+        require(name in section, f"params.yaml: model.{name} is missing; add it (git diff params.yaml shows what was removed)")
+    with torch.device("meta"):
+        return gpt.GPT(ModelConfig(vocabulary_size=size, **{name: section[name] for name in names}))
+
+
+def describe(tree: dict) -> Description:
+    """All of it, for a parsed params.yaml."""
+    train, features, net = tree["train"], tree["model"]["features"], network(tree)
+    parts = groups(net, tree["quantize"])
+    looped = plain = trace.run(net, length=train["sequence_length"])
+    if "depth_recurrence" in features:
+        net = network(tree)
+        net.progress(step=0, fraction=0.0)
+        plain = trace.run(net, length=train["sequence_length"])
+    return Description(looped.places, looped.front_features, looped.front_flops, looped.head_flops, looped.flops, plain.flops, parts,
+                       budget.steps(train, features), train["batch_tokens"], train["sequence_length"])
+
+
+def groups(net: gpt.GPT, quantize: dict) -> list[Group]:
+    """Every parameter in exactly one group: the embedding, matrices and vectors of the layers, and each feature."""
+    found: dict[str, Group] = {}
+    matrices = {f"{name}.weight" for name in gpt.matrices(net)}
+    tables = {f"{name}.weight" for name in (hessians.EMBEDDING, hessians.UNEMBEDDING)}
+    for name, weight in net.named_parameters():
+        is_table, is_matrix = name in tables, name in matrices
+        bits = quantize["embedding_bits"] if is_table else quantize["matrix_bits"] if is_matrix else REST_BITS
+        top, *rest = name.split(".")
+        kind = top if top != "blocks" else f"{rest[1]} matrices" if is_matrix else "layer vectors"
+        kind += " projection" * (is_matrix and top != "blocks")
+        group = found.setdefault(kind, Group(kind, bits))
+        group.parameters += weight.numel()
+        group.scales += weight.size(0) * (is_table or is_matrix)
+    return list(found.values())
+
+
+def text(name: str, tree: dict) -> str:
+    """The description as text for a terminal."""
+    found = describe(tree)
+    rows = [("place", "layer", "visit", "reads", "MFLOPs", "features that act there")]
+    if found.front_features or found.front_flops:
+        rows.append(("-", "front", "", "", _millions(found.front_flops), " ".join(found.front_features)))
+    rows += [(str(i), str(place.layer), str(place.visit), "" if place.reads is None else str(place.reads), _millions(place.flops),
+              " ".join(sorted(place.features))) for i, place in enumerate(found.places)]
+    rows.append(("-", "head", "", "", _millions(found.head_flops), ""))
+    lines = [f"{name}: layers in the order in which they run; reads: the place whose output is merged as a skip; FLOPs per token, forward",
+             "", *_aligned(rows, left=5), ""]
+    rows = [("group", "parameters", "bytes in fp32", "bits", "bytes stored")]
+    rows += [(group.name, f"{group.parameters:,}", f"{4 * group.parameters:,}", str(group.bits), f"{group.stored_bytes:,}")
+             for group in found.groups]
+    rows.append(("total", f"{found.parameters:,}", f"{4 * found.parameters:,}", "", f"{found.stored_bytes:,}"))
+    lines += [*_aligned(rows, left=0), "", "bytes stored: codes and float16 scales, before the codec", ""]
+    return "\n".join([*lines, *costs(found)])
+
+
+def costs(found: Description) -> list[str]:
+    """FLOPs, steps and tokens, one sentence each."""
+    lines = [f"FLOPs per token, forward: {found.flops:,} in rows of {found.sequence_length} tokens"]
+    if found.plain_flops != found.flops:
+        lines[0] += f", {found.plain_flops:,} before the recurrence starts"
+    lines.append(f"FLOPs per token, training: {trace.TRAINING * found.flops:,}")
+    if found.steps is None:
+        lines.append("steps: as many as fit into train.seconds of real time; set train.clock to know them")
+    else:
+        looped = f", {found.steps.looped:,} of them with the recurrence on" if found.steps.looped else ""
+        lines.append(f"training: {found.steps.total:,} steps{looped}, {found.steps.total * found.batch_tokens:,} tokens, "
+                     f"{found.training_flops:.4g} FLOPs")
+    return [*lines, f"counted: {RULE}"]
+
+
+def _millions(flops: int) -> str:
+    return f"{flops / 1e6:.3f}"
+
+
+def _aligned(rows: list[tuple[str, ...]], *, left: int) -> list[str]:
+    """Columns of equal width, numbers to the right, the column `left` to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) if i == left else cell.rjust(width) for i, (cell, width) in
+                      enumerate(zip(row, widths, strict=True))).rstrip() for row in rows]

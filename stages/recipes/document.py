@@ -1,0 +1,111 @@
+"""docs/recipes.md: every stack's header, what its network is and costs, and the verdict of its certificate here.
+
+Verdicts come from docs/recipes.csv, which `python benchmarks/recipes.py --write` measures; everything else from the recipes.
+"""
+
+import csv
+import statistics
+import textwrap
+from pathlib import Path
+
+from stages.lib import closure, params, stage
+from stages.recipes import describe, files, header
+
+PAGE, TABLE = closure.ROOT / "docs/recipes.md", closure.ROOT / "docs/recipes.csv"
+WIDTH = 130  # of a line of Markdown source
+INTRODUCTION = """# The published stacks as recipes
+
+Written by `python -m stages.recipes --document`; a test compares. A recipe is a flat file of `path: value` in `stages/recipes/`: with
+it, [params.yaml](../params.yaml) says all that runs. Where a write-up and its code disagree, the recipe is what was run, and *As written*
+names the values that give the other.
+
+```sh
+make recipe NAME=pr1855                # as published: needs the data and the hardware that the recipe names
+make recipe NAME=pr1855 SCALE=tiny     # every feature on, small sizes, from the built-in text to a certificate in minutes on a CPU
+python -m stages.recipes pr1855 --describe     # layers as they run, parameters, bytes, FLOPs
+python -m stages.recipes --check               # parameters of every stack against the published number
+```
+
+*Verdict here* is the certificate of the recipe in small: the audit perturbs tokens, sums distributions, counts bytes and walks the
+lineage of an artifact that was made by the same method. What fails in small fails at any size; what passes has only passed in small.
+The scores of such small models mean nothing and are not shown. Seconds are of the whole run on 2 CPU cores. Bits per byte are those of
+the published runs on the field's val split, mean over seeds.
+
+{rule}
+"""
+
+
+def write() -> int:
+    """Write the page; returns the exit code."""
+    with stage.atomic(PAGE) as partial:
+        partial.write_text(page(), encoding="utf-8")
+    return 0
+
+
+def page() -> str:
+    """The page as Markdown."""
+    tree, rows = params.read(closure.ROOT / "params.yaml"), certificates(TABLE)
+    heads = {name: files.read_header(name) for name in files.stacks()}
+    ordered = sorted(heads, key=lambda name: -_mean(heads[name]))
+    parts = [INTRODUCTION.format(rule="\n".join(_wrapped(f"FLOPs: {describe.RULE}."))), "\n".join(_overview(ordered, heads, rows))]
+    parts += ["\n".join(_section(name, heads[name], describe.describe(files.applied(files.values(name, tree), tree)), rows.get(name, [])))
+              for name in ordered]
+    return "\n".join(parts).rstrip("\n") + "\n"
+
+
+def certificates(path: Path) -> dict[str, list[dict]]:
+    """The rows of docs/recipes.csv by recipe."""
+    found: dict[str, list[dict]] = {}
+    with open(path, newline="", encoding="utf-8") as handle:
+        for row in csv.DictReader(handle):
+            found.setdefault(row["recipe"], []).append(row)
+    return found
+
+
+def _overview(ordered: list[str], heads: dict[str, header.Header], rows: dict[str, list[dict]]) -> list[str]:
+    lines = ["| recipe | parameters | steps | published bits per byte | verdict here |", "|---|---:|---:|---:|---|"]
+    for name in ordered:
+        verdicts = ", ".join(_verdict(row) for row in rows.get(name, [])) or "not run"
+        lines.append(f"| [{name}](#{name}) | {heads[name].parameters:,} | {heads[name].steps:,} | {_mean(heads[name]):.4f} | {verdicts} |")
+    return [*lines, ""]
+
+
+def _section(name: str, head: header.Header, cost: describe.Description, rows: list[dict]) -> list[str]:
+    facts = {
+        "Source": head.source,
+        "Network": f"{cost.parameters:,} parameters, {cost.stored_bytes:,} bytes of codes and scales before the codec; "
+                   f"{len(cost.places)} layers run; {cost.flops:,} FLOPs per token forward"
+                   + (f", {cost.plain_flops:,} before the recurrence starts" if cost.plain_flops != cost.flops else ""),
+        "Training": f"{cost.steps.total:,} steps" + (f", {cost.steps.looped:,} of them with the recurrence on" if cost.steps.looped else "")
+                    + f", {cost.steps.total * cost.batch_tokens:,} tokens, {cost.training_flops:.3g} FLOPs",
+        "As run": head.as_run, "As written": head.as_written, "Deviations": head.deviations, "Needs": head.needs, "Ruling": head.ruling}
+    lines = [f"## {name}", "", *_wrapped(_sentence(head.stack)), "",
+             "| seed | bits per byte | artifact bytes | training s | evaluation s |", "|---:|---:|---:|---:|---:|"]
+    lines += [f"| {seed.seed} | {seed.bits_per_byte:.5f} | {seed.artifact_bytes:,} | {_seconds(seed.train_seconds)} | "
+              f"{_seconds(seed.evaluate_seconds)} |" for seed in head.published]
+    lines.append("")
+    for field, value in facts.items():
+        lines += _wrapped(f"* **{field}.** {_sentence(value)}")
+    for row in rows:
+        lines += _wrapped(f"* **Verdict here.** `{row['run']}` is {_verdict(row)}. The small run took {row['seconds']} s.")
+    return [*lines, ""]
+
+
+def _sentence(value: str) -> str:
+    return value[0].upper() + value[1:].removesuffix(".") + "."
+
+
+def _wrapped(value: str) -> list[str]:
+    return textwrap.wrap(value, WIDTH, subsequent_indent="  " * value.startswith("* "), break_long_words=False, break_on_hyphens=False)
+
+
+def _verdict(row: dict) -> str:
+    return "legal" if row["legal"] == "true" else f"not legal (fails {', '.join(row['failed'].split())})"
+
+
+def _mean(head: header.Header) -> float:
+    return statistics.mean(seed.bits_per_byte for seed in head.published)
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"

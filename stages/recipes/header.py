@@ -1,0 +1,86 @@
+"""The comment header of a recipe: what was published, what was run, and what the replica does otherwise. It is parsed.
+
+    # Field: text
+    #   more of the same text
+
+Every field of FIELDS, once, in that order. `Parameters` and `Steps` are whole numbers; `Published` has one entry per seed,
+
+    seed 42: 1.05989 bits per byte, 15,897,259 bytes, 599.5 s of training, 455 s of evaluation; seed 0: ...
+
+whose seconds may be left out where no log has them.
+"""
+
+import re
+from dataclasses import dataclass
+
+FIELDS = ("Stack", "Source", "Parameters", "Steps", "Published", "As run", "As written", "Deviations", "Needs", "Ruling")
+SEED = re.compile(r"seed (?P<seed>\d+): (?P<bits_per_byte>\d\.\d+) bits per byte, (?P<artifact_bytes>[\d,]+) bytes"
+                  r"(?:, (?P<train_seconds>[\d.]+) s of training)?(?:, (?P<evaluate_seconds>[\d.]+) s of evaluation)?")
+
+
+@dataclass(frozen=True)
+class Seed:
+    """One published run. Seconds are None where no log has them."""
+
+    seed: int
+    bits_per_byte: float
+    artifact_bytes: int
+    train_seconds: float | None
+    evaluate_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Header:
+    """The fields of one recipe; `parameters` and `steps` are what was published, and what --check and the tests hold it to."""
+
+    stack: str
+    source: str
+    parameters: int
+    steps: int
+    published: tuple[Seed, ...]
+    as_run: str
+    as_written: str
+    deviations: str
+    needs: str
+    ruling: str
+
+
+def parse(text: str, name: str) -> Header:
+    """The header of the recipe file `text`. ValueError names the field that is missing, unknown, twice there or not readable."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        if line.startswith("#   ") and found:
+            found[next(reversed(found))] += " " + line[4:].strip()
+            continue
+        field, colon, rest = line.removeprefix("# ").partition(":")
+        if not colon or field not in FIELDS:
+            raise ValueError(f"recipe {name}: the header line {line!r} is neither a field ({', '.join(FIELDS)}) nor indented by three "
+                             "blanks as the rest of one; correct it")
+        if field in found:
+            raise ValueError(f"recipe {name}: the header has {field!r} twice; leave one of them")
+        found[field] = rest.strip()
+    for field in FIELDS:
+        if not found.get(field):
+            raise ValueError(f"recipe {name}: the header has no {field!r}; add a line '# {field}: ...'")
+    if tuple(found) != FIELDS:
+        raise ValueError(f"recipe {name}: the header's fields stand in another order than {', '.join(FIELDS)}; put them in that order")
+    return Header(found["Stack"], found["Source"], _number(found["Parameters"], "Parameters", name), _number(found["Steps"], "Steps", name),
+                  tuple(_seed(entry, name) for entry in found["Published"].split(";")),
+                  *(found[field] for field in FIELDS[FIELDS.index("As run"):]))
+
+
+def _number(text: str, field: str, name: str) -> int:
+    if not re.fullmatch(r"\d{1,3}(,\d{3})*", text):
+        raise ValueError(f"recipe {name}: {field} is {text!r}; write a whole number with commas between thousands, such as 35,945,671")
+    return int(text.replace(",", ""))
+
+
+def _seed(entry: str, name: str) -> Seed:
+    match = SEED.fullmatch(entry.strip())
+    if match is None:
+        raise ValueError(f"recipe {name}: Published has {entry.strip()!r}; write 'seed 42: 1.05989 bits per byte, 15,897,259 bytes', then "
+                         "', 599.5 s of training' and ', 455 s of evaluation' where they are known")
+    seconds = [None if match[key] is None else float(match[key]) for key in ("train_seconds", "evaluate_seconds")]
+    return Seed(int(match["seed"]), float(match["bits_per_byte"]), int(match["artifact_bytes"].replace(",", "")), *seconds)

@@ -1,0 +1,109 @@
+"""The same recipe in small: every feature on, every option as published, from the built-in text to a certificate in minutes on a CPU.
+
+What is a size shrinks; what is a choice stays. Layers, ratios of heads and of the feed-forward part, wiring, loader, optimizer,
+schedule, rates, averages, codec, evaluator and epochs stay. A number of steps keeps its share of the run (its first steps and its
+decays too), a number of tokens its share of a row, a number of features its share of the width.
+
+| size                                           | becomes                                                    |
+|------------------------------------------------|------------------------------------------------------------|
+| width, and what is measured in it              | 64; rotary dimensions at least 4                           |
+| vocabulary, tables                             | 512 pieces; tables a sixteenth as high and an eighth as wide |
+| rows, batches                                  | 64 tokens, 16 rows                                         |
+| steps                                          | 24; a budget in seconds and its clock are off              |
+| evaluation windows                             | 64 tokens, a quarter of it per pass unless they do not overlap |
+| text                                           | 400,000 bytes of the built-in text                         |
+"""
+
+import copy
+
+from stages.lib import averages
+from stages.lib.params import require
+from stages.recipes import budget
+
+WIDTH, VOCABULARY, LENGTH, ROWS, STEPS = 64, 512, 64, 16, 24
+TABLE_SHARE = 16                # a hashed table has so many times fewer rows
+SMALLEST_ROTATION = 4           # rope_trained_length needs more than 2 dimensions
+PROBE_BATCHES = 1.2             # the audit's probe crosses the edge of a batch of windows
+FIXED = {
+    "prepare.source": "builtin", "prepare.split": "hash", "prepare.max_bytes": 400_000, "baseline.train_bytes": 100_000,
+    "vocabulary.source": "bpe", "vocabulary.size": VOCABULARY, "vocabulary.sample_documents": None,
+    "tokenize.shard_tokens": 20_000,  # several shards, as the coprime loader mixes shards
+    "train.steps": STEPS, "train.seconds": None, "train.reserve_seconds": 0.0, "train.clock": [], "train.sequence_length": LENGTH,
+    "train.batch_tokens": ROWS * LENGTH, "train.holdout_every": STEPS // 2, "train.device": "cpu", "train.processes": 1,
+    "train.threads": 1,  # two are no faster at this size, and 40 times slower on cores that something else uses
+    "prequant_ttt.sequence_length": LENGTH, "prequant_ttt.batch_tokens": ROWS * LENGTH,
+    "calibrate.sequences": ROWS, "calibrate.sequence_length": LENGTH, "ema.window": LENGTH, "measure.window": LENGTH, "audit.flips": 3,
+}
+
+
+def values(tree: dict) -> dict:
+    """Values by path that shrink the parsed params.yaml of a recipe. ValueError where its number of steps is not known."""
+    steps = budget.steps(tree["train"], tree["model"]["features"])
+    require(steps is not None, "a recipe whose budget is real seconds has no number of steps to shrink; set train.clock, or train.seconds "
+            "to null")
+    runs = {run: copy.deepcopy(settings) for run, settings in tree["evaluate"]["runs"].items()}
+    for settings in runs.values():
+        settings["options"] = _windows(settings["options"])
+    options = _windows(tree["package"]["options"])
+    return FIXED | _model(tree, steps) | _train(tree["train"], steps) | _averages(tree, steps) | {
+        "package.options": options, "evaluate.runs": runs,
+        "audit.probe_tokens": int(PROBE_BATCHES * (options["window"] + options["batch"] * options["stride"]))}
+
+
+def _windows(options: dict) -> dict:
+    """An evaluator's options with small windows."""
+    stride = LENGTH if options["stride"] == options["window"] else LENGTH // 4
+    return options | {"window": LENGTH, "stride": stride}
+
+
+def _model(tree: dict, steps: budget.Steps) -> dict:
+    model = tree["model"]
+    share = WIDTH / model["width"]
+    rotated = max(SMALLEST_ROTATION, 2 * round(share * model["rope_dims"] / 2))
+    longer = LENGTH / tree["train"]["sequence_length"]
+    return {"model.width": WIDTH, "model.mlp_width": round(share * model["mlp_width"]), "model.rope_dims": rotated,
+            "model.rope_trained_length": round(longer * model["rope_trained_length"]),
+            "model.features": {name: _feature(name, options, share, steps) for name, options in model["features"].items()}}
+
+
+def _feature(name: str, options: dict, share: float, steps: budget.Steps) -> dict:
+    """A feature's options: the widths and heights of its tables, windows that would not fit, and when its recurrence starts."""
+    out = dict(options)
+    if name in ("bigram_hash", "value_embedding"):
+        out["width"] = round(share * options["width"])
+    if "buckets" in options:
+        out["buckets"] = options["buckets"] // TABLE_SHARE
+    if "window" in options:
+        out["window"] = min(options["window"], WIDTH)
+    if name == "depth_recurrence" and steps.plain:  # from the same share of the steps, whether steps or seconds started it
+        out |= {"start_step": _steps(steps.plain, steps), "start_fraction": 0.0}
+    return out
+
+
+def _train(train: dict, steps: budget.Steps) -> dict:
+    """Everything in `train` that is counted in steps."""
+    out = {path: _steps(value, steps) for path, value in {
+        "train.muon.momentum_warmup_steps": train["muon"]["momentum_warmup_steps"],
+        "train.priming_steps": train["priming_steps"],
+        "train.qat.earliest_step": train["qat"]["earliest_step"],
+        "train.qat.ramp_steps": train["qat"]["ramp_steps"],
+        "train.averages.swa_every": train["averages"]["swa_every"],
+        "train.averages.lawa_every": train["averages"]["lawa_every"]}.items()}
+    if train["schedule"] == "iterations":
+        out["train.warmdown"] = float(_steps(train["warmdown"], steps))
+    return out
+
+
+def _averages(tree: dict, steps: budget.Steps) -> dict:
+    """Decays that forget after the same share of the run, and the names that the averages then have."""
+    decays = tree["train"]["averages"]["ema"]
+    smaller = [round(decay ** (steps.total / STEPS), 4) for decay in decays]
+    names = {averages.name(decay): averages.name(small) for decay, small in zip(decays, smaller, strict=True)}
+    section = tree["ema"]
+    return {"train.averages.ema": smaller, "ema.average": names.get(section["average"], section["average"]),
+            "ema.candidates": [names.get(name, name) for name in section["candidates"]]}
+
+
+def _steps(number: float, steps: budget.Steps) -> int:
+    """The same share of the small run; at least 1 where there was any."""
+    return max(1, round(number * STEPS / steps.total)) if number else 0

@@ -1,0 +1,367 @@
+"""The published stacks as recipes: headers, values, parameters, steps, costs; small ones that run from text to certificate."""
+
+import copy
+import datetime
+import importlib
+import os
+import shutil
+
+import pytest
+import torch
+import yaml
+from dvc.utils.hydra import apply_overrides
+
+from benchmarks import recipes as campaign
+from stages.lib import params, stage
+from stages.prepare import settings as prepare
+from stages.recipes import __main__ as command
+from stages.recipes import budget, describe, document, files, header, shrink, trace
+from stages.runtime import plugin
+from stages.train import schedule
+from stages.train import settings as train
+from tests.conftest import ROOT, set_leaf
+from tests.test_stacks import STACKS
+
+PARAMS = params.read(ROOT / "params.yaml")
+STACK_OF = {"naive": "naive"} | {name: name.removeprefix("pr") for name in files.stacks() if name != "naive"}
+BOTH = [(name, scale) for name in files.stacks() for scale in ("full", "tiny")]
+QAT = ("pr549", "pr1150", "pr1019", "pr1306", "pr1172")
+CHOICES = [f"model.{name}" for name in ("num_layers", "num_heads", "num_kv_heads", "mlp_negative_slope", "query_gain", "logit_softcap",
+                                        "tied_head", "initialisation")]
+CHOICES += [f"train.{name}" for name in ("seed", "loader", "optimizer", "split", "schedule", "learning_rate_floor", "gradient_clip",
+                                         "gradient_clip_scope", "qat.form", "qat.scope", "qat.bits", "adamw", "matrix_learning_rate")]
+CHOICES += ["quantize", "compress", "package.evaluator", "package.compress_run", "prequant_ttt.enabled", "prequant_ttt.split",
+            "prequant_ttt.epochs", "vocabulary.transform", "vocabulary.normalization"]
+LOOPED = ("pr1285", "pr1399", "pr1493", "pr1855", "pr1958")
+
+
+def tree_of(name: str, scale: str = "full") -> dict:
+    """params.yaml with the recipe set."""
+    return files.applied(command.scaled(name, scale, PARAMS), PARAMS)
+
+
+def clock_of(section: dict) -> schedule.Clock:
+    return schedule.Clock(steps=section["steps"], seconds=section["seconds"], reserve_seconds=section["reserve_seconds"],
+                          knots=section["clock"])
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A copy of the recipes, to be broken."""
+    shutil.copytree(files.FOLDER, tmp_path / "recipes", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(files, "FOLDER", tmp_path / "recipes")
+    monkeypatch.chdir(ROOT)
+    return tmp_path / "recipes"
+
+
+def edit(path, before: str, after: str) -> None:
+    text = path.read_text()
+    assert text.count(before) == 1
+    path.write_text(text.replace(before, after))
+
+
+# headers
+
+
+def test_eleven_stacks_and_one_profile():
+    assert set(STACK_OF.values()) == set(STACKS) - {"1060"} and set(files.names()) - set(files.stacks()) == {"tiny"}
+
+
+@pytest.mark.parametrize("name", files.stacks())
+def test_header_is_complete_and_its_facts_agree_with_the_values(name):
+    head, tree = files.read_header(name), tree_of(name)
+    number = name.removeprefix("pr")
+    assert name == "naive" or f"#{number}" in head.source
+    assert tree["train"]["seed"] == head.published[0].seed, "the recipe is the first published run"
+    assert all(1.0 < seed.bits_per_byte < 1.3 and 15_000_000 < seed.artifact_bytes < 16_100_000 for seed in head.published)
+    assert len({seed.seed for seed in head.published}) == len(head.published) == (1 if name == "naive" else 3)
+    tainted = tree["prequant_ttt"]["enabled"] or tree["package"]["evaluator"] == "slot"
+    assert head.ruling.startswith("not legal" if tainted else "accepted")
+    assert max(map(len, (files.FOLDER / f"{name}.yaml").read_text().splitlines())) <= 250
+
+
+@pytest.mark.parametrize("field", header.FIELDS)
+def test_header_without_a_field_is_refused_by_its_name(folder, field):
+    lines = (folder / "pr1855.yaml").read_text().splitlines(keepends=True)
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"# {field}:"))
+    end = next(i for i in range(start + 1, len(lines)) if not lines[i].startswith("#   "))
+    (folder / "pr1855.yaml").write_text("".join(lines[:start] + lines[end:]))
+    with pytest.raises(ValueError, match=f"recipe pr1855: the header has no '{field}'"):
+        files.read_header("pr1855")
+
+
+@pytest.mark.parametrize("before, after, sentence", [
+    ("# Parameters: 35,945,671", "# Parameters: 35945671", "write a whole number with commas"),
+    ("# Steps: 4,945", "# Steps: about 4,945", "Steps is 'about 4,945'"),
+    ("# Steps: 4,945", "# Stepz: 4,945", "neither a field"),
+    ("# Steps: 4,945", "# Steps: 4,945\n# Steps: 4,945", "'Steps' twice"),
+    ("# Parameters: 35,945,671\n# Steps: 4,945", "# Steps: 4,945\n# Parameters: 35,945,671", "another order"),
+    ("seed 42: 1.05989 bits per byte", "seed 42: 1.05989 bpb", "Published has 'seed 42"),
+    ("# Steps: 4,945", "#Steps: 4,945", "neither a field"),
+])
+def test_header_that_cannot_be_read_is_one_sentence(folder, before, after, sentence):
+    edit(folder / "pr1855.yaml", before, after)
+    with pytest.raises(ValueError, match=sentence):
+        files.read_header("pr1855")
+
+
+def test_published_seconds_may_be_unknown():
+    entry = "seed 7: 1.5 bits per byte, 15,000 bytes"
+    seeds = [header._seed(entry + more, "x") for more in ("", ", 9.5 s of training", ", 8 s of evaluation")]
+    assert [(seed.train_seconds, seed.evaluate_seconds) for seed in seeds] == [(None, None), (9.5, None), (None, 8.0)]
+
+
+# values
+
+
+@pytest.mark.parametrize("name, scale", BOTH)
+def test_values_load_through_every_stage_and_every_plugin_exists(name, scale):
+    tree = tree_of(name, scale)
+    for node, body in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+        foreach = body.get("foreach")
+        variants = foreach if isinstance(foreach, list) else [None] if foreach is None else list(params.lookup(tree, foreach.strip("${}")))
+        main = importlib.import_module(f"stages.{node}.__main__").main
+        for variant in variants:
+            for schema in (hint for hint in main.__annotations__.values() if hasattr(hint, "SECTION")):
+                params.section(tree, schema, variant=variant)
+            stage.contract(main, variant=variant, tree=tree)  # fills the paths that name other parameters
+    train.check(params.section(tree, train.Settings))
+    prepare.check(params.section(tree, prepare.Settings))
+    plugin_of = {"codec": "codecs", "filter": "filters"}
+    for run in tree["compress"]["runs"].values():
+        assert all(run[key] in plugin.names(kind) for key, kind in plugin_of.items())
+        plugin.load("codecs", run["codec"]).encode(b"x", **run["options"])
+    package = tree["package"]
+    assert package["compress_run"] in tree["compress"]["runs"] and package["evaluators"] == [package["evaluator"]]
+    for run in (*tree["evaluate"]["runs"].values(), {"evaluator": package["evaluator"], "options": package["options"]}):
+        assert run["evaluator"] in package["evaluators"] and run["options"] == package["options"]
+        plugin.load("evaluators", run["evaluator"]).Evaluator(None, **run["options"])
+        one_batch = run["options"]["window"] + (run["options"]["batch"] - 1) * run["options"]["stride"]
+        assert tree["audit"]["probe_tokens"] > one_batch + run["options"]["stride"], "the audit's probe ends inside the first batch"
+    averages = tree["train"]["averages"]
+    assert tree["ema"]["average"] == "final" or tree["ema"]["average"] in {f"ema_{decay:g}" for decay in averages["ema"]}
+
+
+@pytest.mark.parametrize("name", files.stacks())
+def test_network_is_the_one_that_is_compared_with_the_formulas(name):
+    """tests/test_stacks.py: equal to the plain network, wired as published."""
+    tree = tree_of(name)
+    values = STACKS[STACK_OF[name]][1]
+    assert {key: tree["model"][key] for key in values if key != "vocabulary_size"} == {
+        key: value for key, value in values.items() if key != "vocabulary_size"}
+    assert tree["vocabulary"]["size"] == values["vocabulary_size"]
+
+
+@pytest.mark.parametrize("name, scale", BOTH)
+def test_flags_and_apply_leave_the_same_params(name, scale, tmp_path, monkeypatch):
+    """Through DVC's own reading of -S."""
+    wanted, found = tree_of(name, scale), command.scaled(name, scale, PARAMS)
+    for way in ("flags", "applied"):
+        shutil.copy(ROOT / "params.yaml", tmp_path / f"{way}.yaml")
+    apply_overrides(tmp_path / "flags.yaml", [flag for flag in files.flags(found) if flag != "-S"])
+    files.apply(found, tmp_path / "applied.yaml")
+    assert params.read(tmp_path / "flags.yaml") == wanted and params.read(tmp_path / "applied.yaml") == wanted
+
+
+# parameters, steps, costs
+
+
+def test_check_passes_and_prints_every_stack(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert command.main(["--check"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(files.stacks())
+
+
+@pytest.mark.parametrize("before, after", [("# Parameters: 35,945,671", "# Parameters: 35,945,672"),
+                                           ("model.mlp_width: 2048", "model.mlp_width: 2040")])
+def test_check_fails_where_header_and_network_differ(folder, capsys, before, after):
+    edit(folder / "pr1855.yaml", before, after)
+    assert command.main(["--check"]) == 1
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if "THEY DIFFER" in line] == ["pr1855"]
+
+
+def test_check_fails_on_a_header_without_the_number(folder, capsys):
+    edit(folder / "pr1855.yaml", "# Parameters: 35,945,671\n", "")
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["--check"])
+    assert stopped.value.code == 1 and "no 'Parameters'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", files.stacks())
+def test_virtual_clock_gives_the_published_steps_and_the_training_counts_the_same(name):
+    tree = tree_of(name)
+    section, recurrence = tree["train"], tree["model"]["features"].get("depth_recurrence")
+    clock, found = clock_of(section), budget.steps(section, tree["model"]["features"])
+    assert found.total == files.read_header(name).steps == schedule.total_steps(clock)
+    assert bool(found.looped) == (recurrence is not None) == (name in LOOPED)
+    if recurrence:
+        starts = [step for step in range(found.total) if step >= recurrence["start_step"]
+                  and clock.spent(step, 0.0) / clock.budget >= recurrence["start_fraction"]]
+        assert starts == list(range(found.plain, found.total))
+
+
+@pytest.mark.parametrize("section, looped, expected", [
+    ({"seconds": None, "steps": 20, "clock": []}, None, (20, 0)),
+    ({"seconds": None, "steps": 20, "clock": []}, (0, 0.35), (7, 13)),
+    ({"seconds": None, "steps": 20, "clock": []}, (9, 0.35), (9, 11)),
+    ({"seconds": 10.0, "steps": 99, "clock": [[4, 4.0], [5, 6.0]]}, (0, 0.5), (5, 2)),   # 4 s, then 2 s a step: 10 s after 7
+    ({"seconds": 10.0, "steps": 6, "clock": [[4, 4.0], [5, 6.0]]}, None, (6, 0)),
+    ({"seconds": 10.0, "steps": 99, "clock": []}, None, None),
+])
+def test_steps_are_counted_from_the_budget(section, looped, expected):
+    features = {} if looped is None else {"depth_recurrence": {"start_step": looped[0], "start_fraction": looped[1]}}
+    found = budget.steps(section | {"reserve_seconds": 0.0}, features)
+    assert found == (None if expected is None else budget.Steps(*expected))
+
+
+def test_layers_cost_what_a_hand_count_gives():
+    """The default network, written out: 2 layers, width 192, one key/value head of 64, 832 hidden features, rows of 128 tokens."""
+    found = describe.describe(PARAMS)
+    matrices = 192 * 192 + 2 * 64 * 192 + 192 * 192 + 2 * 192 * 832
+    attention = 2 * 3 * 64 * sum(range(1, 129)) / 128  # scores and weighted sum, 3 heads of 64, over 1 to 128 keys
+    assert [place.flops for place in found.places] == [2 * (matrices + attention)] * 2
+    assert found.head_flops == 2 * 192 * 1024 and found.front_flops == 0
+    assert found.flops == found.plain_flops == 4 * (matrices + attention) + 2 * 192 * 1024
+    assert found.training_flops == 3 * found.flops * 700 * 2048
+
+
+def test_recurrence_gates_and_hashes_are_counted_as_they_run():
+    """#1855 and #549 by hand."""
+    found = describe.describe(tree_of("pr1855"))
+    layer = 2 * (2 * 512 * 512 + 2 * 256 * 512 + 2 * 512 * 2048 + 8 * 12 + 512 * 2049)
+    assert found.flops == 17 * layer + 2 * 512 * 8192 and found.plain_flops == 11 * layer + 2 * 512 * 8192
+    assert found.training_flops == 3 * 786_432 * (2186 * found.plain_flops + 2759 * found.flops)
+    assert [place.layer for place in found.places] == [0, 1, 2, 3, 4, 5, 3, 4, 5, 3, 4, 5, 6, 7, 8, 9, 10]
+    assert [place.reads for place in found.places] == [None] * 8 + [7, 6, 5, 4, 3, 2, 1, 0, None]
+    assert [i for i, place in enumerate(found.places) if "two_lane" in place.features] == [14, 15, 16]
+    found = describe.describe(tree_of("pr549"))
+    assert found.front_flops == 2 * 128 * 512 and found.front_features == ["bigram_hash", "smear_gate"]
+    assert found.places[9].flops - found.places[10].flops == 2 * 128 * 256, "the value embedding is projected once"
+    assert [place.layer for place in found.places if "xsa" in place.features] == [7, 8, 9, 10]
+
+
+@pytest.mark.parametrize("name", files.stacks())
+def test_groups_hold_every_parameter_once(name):
+    tree = tree_of(name)
+    found = describe.describe(tree)
+    assert found.parameters == files.read_header(name).parameters == sum(weight.numel() for weight in describe.network(tree).parameters())
+    features = {name for name in tree["model"]["features"]}
+    groups = {group.name.removesuffix(" projection"): group for group in found.groups}
+    assert set(groups) - features == {"embedding", "attention matrices", "mlp matrices", "layer vectors"}
+    embedding, bits = groups["embedding"], tree["quantize"]["embedding_bits"]
+    rows = tree["vocabulary"]["size"]
+    assert embedding.stored_bytes == rows * 512 * bits // 8 + 2 * rows
+
+
+def test_product_without_a_counting_rule_is_refused():
+    with trace.Counter(), pytest.raises(ValueError, match="no counting rule"):
+        torch.zeros(2, 3) @ torch.zeros(3, 2)
+
+
+def test_describe_prints_params_as_they_are_and_recipes(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert command.main(["default", "--describe"]) == 0
+    assert "1,032,966" in capsys.readouterr().out
+    command.main(["pr1285", "--describe"])
+    said = capsys.readouterr().out
+    assert "34,401,371" in said and "5,530 steps, 2,530 of them with the recurrence on" in said and "value_embedding projection" in said
+    real = copy.deepcopy(PARAMS)
+    set_leaf(real, "train.seconds", 10.0)
+    assert "set train.clock to know them" in describe.text("x", real)
+
+
+# in small
+
+
+@pytest.mark.parametrize("name", files.stacks())
+def test_small_recipe_keeps_every_choice(name):
+    full, small = tree_of(name), tree_of(name, "tiny")
+    assert set(small["model"]["features"]) == set(full["model"]["features"])
+    for path in CHOICES:
+        assert params.lookup(small, path) == params.lookup(full, path), path
+    assert small["model"]["mlp_width"] / small["model"]["width"] == full["model"]["mlp_width"] / full["model"]["width"]
+    for key in ("ema", "power"):
+        assert len(small["train"]["averages"][key]) == len(full["train"]["averages"][key])
+    for key in ("swa_every", "lawa_every"):
+        assert bool(small["train"]["averages"][key]) == bool(full["train"]["averages"][key])
+    assert bool(small["train"]["priming_steps"]) == bool(full["train"]["priming_steps"])
+    assert bool(small["model"]["rope_trained_length"]) == bool(full["model"]["rope_trained_length"])
+    assert (small["ema"]["average"] == "final") == (full["ema"]["average"] == "final")
+    assert describe.describe(small).parameters < 1_000_000 and small["train"]["seconds"] is None
+
+
+@pytest.mark.parametrize("name", LOOPED)
+def test_recurrence_of_a_small_recipe_starts_at_the_same_share_of_the_run(name):
+    full, small = (budget.steps(tree["train"], tree["model"]["features"]) for tree in (tree_of(name), tree_of(name, "tiny")))
+    assert small.total == shrink.STEPS and abs(small.plain / small.total - full.plain / full.total) < 0.5 / shrink.STEPS
+
+
+@pytest.mark.parametrize("name", QAT)
+def test_rounding_of_a_small_recipe_switches_on(name):
+    section = tree_of(name, "tiny")["train"]
+    clock = clock_of(section)
+    scales = [schedule.iteration_scale(step, spent=clock.spent(step, 0.0), budget=clock.budget, warmdown=section["warmdown"],
+                                       floor=section["learning_rate_floor"]) for step in range(section["steps"])]
+    on = [step for step, scale in enumerate(scales) if step >= section["qat"]["earliest_step"] and scale < section["qat"]["threshold"]]
+    assert on and on[0] > section["steps"] / 2
+
+
+def test_small_scale_is_for_stacks_and_for_known_budgets(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit):
+        command.main(["tiny", "--scale", "tiny"])
+    assert "leave --scale out" in capsys.readouterr().err
+    real = tree_of("pr1855")
+    set_leaf(real, "train.clock", [])
+    with pytest.raises(ValueError, match=r"set train\.clock"):
+        shrink.values(real)
+
+
+def of_today() -> str:
+    """The stack whose turn it is: CADDIE_RECIPE, or one a day."""
+    names = files.stacks()
+    return os.environ.get("CADDIE_RECIPE") or names[datetime.datetime.now(datetime.UTC).date().toordinal() % len(names)]
+
+
+def assert_runs(name: str, folder) -> None:
+    """From the built-in text to the certificate; the verdict is that of the method."""
+    tree = tree_of(name, "tiny")
+    (run,) = tree["evaluate"]["runs"]
+    folder.mkdir()
+    (row,) = campaign.run(name, folder, target=f"audit@{run}")
+    expected = {"lineage"} if tree["prequant_ttt"]["enabled"] else {"causality"} if tree["package"]["evaluator"] == "slot" else set()
+    assert set(row["failed"].split()) == expected and row["legal"] == str(not expected).lower(), f"CADDIE_RECIPE={name}: {row}"
+
+
+@pytest.mark.dvc
+def test_recipe_of_the_day_runs_from_text_to_certificate(tmp_path):
+    """Another one each day; CADDIE_RECIPE=pr1855 repeats one. All of them: make test-recipes."""
+    assert_runs(of_today(), tmp_path / "run")
+
+
+@pytest.mark.recipes
+@pytest.mark.parametrize("name", files.stacks())
+def test_recipe_runs_from_text_to_certificate(name, tmp_path):
+    assert_runs(name, tmp_path / "run")
+
+
+# the page
+
+
+def test_page_is_what_the_recipes_and_the_certificates_give():
+    page = document.page()
+    assert document.PAGE.read_text() == page, "run: python -m stages.recipes --document"
+    assert all(f"## {name}" in page for name in files.stacks())
+
+
+def test_page_shows_the_verdict_and_why(tmp_path):
+    (tmp_path / "recipes.csv").write_text("recipe,run,legal,failed,bits_per_byte,artifact_bytes,seconds\n"
+                                          "pr1958,sliding,false,lineage,3.1,400000,90\nnaive,sliding,true,,3.1,400000,80\n")
+    rows = document.certificates(tmp_path / "recipes.csv")
+    heads = {name: files.read_header(name) for name in ("naive", "pr1855", "pr1958")}
+    overview = document._overview(list(heads), heads, rows)
+    assert overview[2] == "| [naive](#naive) | 17,059,912 | 13,780 | 1.2244 | legal |"
+    assert overview[3].endswith("| 1.0611 | not run |") and overview[4].endswith("| not legal (fails lineage) |")
+    section = document._section("pr1958", heads["pr1958"], describe.describe(tree_of("pr1958")), rows["pr1958"])
+    assert "* **Verdict here.** `sliding` is not legal (fails lineage). The small run took 90 s." in section
+    assert "| 42 | 1.01398 | 15,911,549 | 600 | 366 |" in section
