@@ -205,6 +205,7 @@ def test_virtual_clock_gives_the_published_steps_and_the_training_counts_the_sam
     ({"seconds": None, "steps": 20, "clock": []}, (0, 0.35), (7, 13)),
     ({"seconds": None, "steps": 20, "clock": []}, (9, 0.35), (9, 11)),
     ({"seconds": 10.0, "steps": 99, "clock": [[4, 4.0], [5, 6.0]]}, (0, 0.5), (5, 2)),   # 4 s, then 2 s a step: 10 s after 7
+    ({"seconds": 10.0, "steps": 99, "clock": [[4, 4.0], [5, 6.0]]}, (0, 0.25), (3, 4)),
     ({"seconds": 10.0, "steps": 6, "clock": [[4, 4.0], [5, 6.0]]}, None, (6, 0)),
     ({"seconds": 10.0, "steps": 99, "clock": []}, None, None),
 ])
@@ -284,7 +285,9 @@ def test_small_recipe_keeps_every_choice(name):
         assert len(small["train"]["averages"][key]) == len(full["train"]["averages"][key])
     for key in ("swa_every", "lawa_every"):
         assert bool(small["train"]["averages"][key]) == bool(full["train"]["averages"][key])
-    assert bool(small["train"]["priming_steps"]) == bool(full["train"]["priming_steps"])
+    assert small["train"]["priming_steps"] == 1 and full["train"]["priming_steps"] == 20
+    for path in ("train.muon.momentum_warmup_steps", "train.qat.ramp_steps"):
+        assert 1 <= params.lookup(small, path) < shrink.STEPS < params.lookup(full, path), path
     assert bool(small["model"]["rope_trained_length"]) == bool(full["model"]["rope_trained_length"])
     assert (small["ema"]["average"] == "final") == (full["ema"]["average"] == "final")
     assert describe.describe(small).parameters < 1_000_000 and small["train"]["seconds"] is None
