@@ -221,7 +221,7 @@ def test_layers_cost_what_a_hand_count_gives():
     matrices = 192 * 192 + 2 * 64 * 192 + 192 * 192 + 2 * 192 * 832
     attention = 2 * 3 * 64 * sum(range(1, 129)) / 128  # scores and weighted sum, 3 heads of 64, over 1 to 128 keys
     assert [place.flops for place in found.places] == [2 * (matrices + attention)] * 2
-    assert found.head_flops == 2 * 192 * 1024 and found.front_flops == 0
+    assert found.end_flops == 2 * 192 * 1024 and found.front_flops == 0
     assert found.flops == found.plain_flops == 4 * (matrices + attention) + 2 * 192 * 1024
     assert found.training_flops == 3 * found.flops * 700 * 2048
 
@@ -239,6 +239,25 @@ def test_recurrence_gates_and_hashes_are_counted_as_they_run():
     assert found.front_flops == 2 * 128 * 512 and found.front_features == ["bigram_hash", "smear_gate"]
     assert found.places[9].flops - found.places[10].flops == 2 * 128 * 256, "the value embedding is projected once"
     assert [place.layer for place in found.places if "xsa" in place.features] == [7, 8, 9, 10]
+
+
+def test_features_that_rewire_the_network_are_described():
+    """The default network with heads and tables that are not those of the plain one."""
+    tree = files.applied({"model.num_layers": 4, "model.features": {
+        "skip_attention": {"layers": [0]}, "factorised_embedding": {"width": 64}, "multi_token_prediction": {"heads": 2, "weight": 0.1},
+        "depth_recurrence": {"first_layer": 1, "last_layer": 2, "passes": 2, "start_step": 0, "start_fraction": 0.5},
+        "untied_mlp": {"layers": [2], "parts": "down"}}}, PARAMS)
+    found = describe.describe(tree)
+    mlp = 2 * 2 * 192 * 832
+    assert [place.layer for place in found.places] == [0, 1, 2, 1, 2, 3] and found.places[0].flops == mlp
+    assert ["untied_mlp" in place.features for place in found.places] == [False] * 4 + [True, False]
+    assert found.front_flops == 2 * 64 * 192 and found.front_features == found.end_features == ["factorised_embedding"]
+    assert found.end_flops == 2 * 192 * 64 + 2 * 64 * 1024
+    heads = 2 * 64 * 1024 * (127 + 126) // 128  # the heads see all but the last tokens of a row
+    assert found.step_flops == 3 * (found.flops + heads)
+    groups = {group.name: group for group in found.groups}
+    assert groups["multi_token_prediction, not in the artifact"].parameters == 2 * 64 * 1024
+    assert groups["multi_token_prediction, not in the artifact"].stored_bytes == 0
 
 
 @pytest.mark.parametrize("name", files.stacks())

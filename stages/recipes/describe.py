@@ -10,6 +10,7 @@ import torch
 from stages.lib.params import require
 from stages.lib.quant import hessians
 from stages.recipes import budget, trace
+from stages.runtime.features import TRAINING_ONLY
 from stages.runtime.model import gpt
 from stages.runtime.model.config import ModelConfig
 
@@ -35,14 +36,18 @@ class Group:
 
 @dataclass(frozen=True)
 class Description:
-    """Places are those of the network with its recurrence on; `plain_flops` is the forward pass per token before it starts."""
+    """Places are those of the network with its recurrence on; FLOPs are per token: of a forward pass, and of a training step; `plain`:
+    before the recurrence starts. The head is at the end."""
 
     places: list[trace.Place]
     front_features: list[str]
     front_flops: int
-    head_flops: int
+    end_features: list[str]
+    end_flops: int
     flops: int
     plain_flops: int
+    step_flops: int
+    plain_step_flops: int
     groups: list[Group]
     steps: budget.Steps | None
     batch_tokens: int
@@ -61,7 +66,7 @@ class Description:
         """Of the whole run; None where its number of steps is not known."""
         if self.steps is None:
             return None
-        return trace.TRAINING * self.batch_tokens * (self.steps.plain * self.plain_flops + self.steps.looped * self.flops)
+        return self.batch_tokens * (self.steps.plain * self.plain_step_flops + self.steps.looped * self.step_flops)
 
 
 def network(tree: dict) -> gpt.GPT:
@@ -84,8 +89,9 @@ def describe(tree: dict) -> Description:
         net = network(tree)
         net.progress(step=0, fraction=0.0)
         plain = trace.run(net, length=train["sequence_length"])
-    return Description(looped.places, looped.front_features, looped.front_flops, looped.head_flops, looped.flops, plain.flops, parts,
-                       budget.steps(train, features), train["batch_tokens"], train["sequence_length"])
+    return Description(looped.places, looped.front_features, looped.front_flops, looped.end_features, looped.end_flops, looped.flops,
+                       plain.flops, looped.training_flops, plain.training_flops, parts, budget.steps(train, features),
+                       train["batch_tokens"], train["sequence_length"])
 
 
 def groups(net: gpt.GPT, quantize: dict) -> list[Group]:
@@ -99,6 +105,8 @@ def groups(net: gpt.GPT, quantize: dict) -> list[Group]:
         top, *rest = name.split(".")
         kind = top if top != "blocks" else f"{rest[1]} matrices" if is_matrix else "layer vectors"
         kind += " projection" * (is_matrix and top != "blocks")
+        if top in TRAINING_ONLY:
+            kind, bits, is_matrix = f"{top}, not in the artifact", 0, False
         group = found.setdefault(kind, Group(kind, bits))
         group.parameters += weight.numel()
         group.scales += weight.size(0) * (is_table or is_matrix)
@@ -113,7 +121,7 @@ def text(name: str, tree: dict) -> str:
         rows.append(("-", "front", "", "", _millions(found.front_flops), " ".join(found.front_features)))
     rows += [(str(i), str(place.layer), str(place.visit), "" if place.reads is None else str(place.reads), _millions(place.flops),
               " ".join(sorted(place.features))) for i, place in enumerate(found.places)]
-    rows.append(("-", "head", "", "", _millions(found.head_flops), ""))
+    rows.append(("-", "head", "", "", _millions(found.end_flops), " ".join(found.end_features)))
     lines = [f"{name}: layers in the order in which they run; reads: the place whose output is merged as a skip; FLOPs per token, forward",
              "", *_aligned(rows, left=5), ""]
     rows = [("group", "parameters", "bytes in fp32", "bits", "bytes stored")]
@@ -129,7 +137,7 @@ def costs(found: Description) -> list[str]:
     lines = [f"FLOPs per token, forward: {found.flops:,} in rows of {found.sequence_length} tokens"]
     if found.plain_flops != found.flops:
         lines[0] += f", {found.plain_flops:,} before the recurrence starts"
-    lines.append(f"FLOPs per token, training: {trace.TRAINING * found.flops:,}")
+    lines.append(f"FLOPs per token, training: {found.step_flops:,}")
     if found.steps is None:
         lines.append("steps: as many as fit into train.seconds of real time; set train.clock to know them")
     else:

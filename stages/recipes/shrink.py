@@ -69,7 +69,7 @@ def _model(tree: dict, steps: budget.Steps) -> dict:
 def _feature(name: str, options: dict, share: float, steps: budget.Steps) -> dict:
     """A feature's options: the widths and heights of its tables, windows that would not fit, and when its recurrence starts."""
     out = dict(options)
-    if name in ("bigram_hash", "value_embedding"):
+    if "width" in options:
         out["width"] = round(share * options["width"])
     if "buckets" in options:
         out["buckets"] = options["buckets"] // TABLE_SHARE

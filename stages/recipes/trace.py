@@ -23,7 +23,7 @@ from stages.runtime.model.gpt import GPT
 TRAINING = 3  # forward passes that a training step is worth
 UNCOUNTED = {torch.matmul, torch.mm, torch.bmm, torch.einsum, torch.addmm, torch.baddbmm, torch.tensordot, Tensor.matmul, Tensor.mm,
              Tensor.bmm, Tensor.__matmul__, Tensor.__rmatmul__, F.conv1d}
-PER_LAYER = ("enter", "normalised", "value", "attended", "gate", "leave")
+FRONT, END = ("embed", "stream"), ("final",)  # hooks before the first layer and after the last; the others act in a layer
 
 
 @dataclass
@@ -39,17 +39,25 @@ class Place:
 
 @dataclass
 class Trace:
-    """Places in order of execution; what acts before the first of them; FLOPs per token before the layers and of the head."""
+    """Places in order of execution, what acts before the first and after the last of them, and FLOPs per token there; those of the head
+    are with the latter. `auxiliary_flops` are of what only training computes."""
 
     places: list[Place]
     front_features: list[str]
     front_flops: int
-    head_flops: int
+    end_features: list[str]
+    end_flops: int
+    auxiliary_flops: int
 
     @property
     def flops(self) -> int:
         """Per token, forward."""
-        return self.front_flops + sum(place.flops for place in self.places) + self.head_flops
+        return self.front_flops + sum(place.flops for place in self.places) + self.end_flops
+
+    @property
+    def training_flops(self) -> int:
+        """Per token, forward and backward."""
+        return TRAINING * (self.flops + self.auxiliary_flops)
 
 
 class Counter(TorchFunctionMode):
@@ -78,7 +86,7 @@ class Watched(Hooks):
         super().__init__(features)
         self.names, self.note = {id(feature): name for name, feature in features.items()}, note
 
-    def apply(self, hook: str, tensor: Tensor, *rest) -> Tensor:
+    def apply(self, hook: str, tensor, *rest):
         for feature in self.having[hook]:
             after = getattr(feature, hook)(tensor, *rest)
             if after is not tensor:
@@ -91,6 +99,7 @@ def run(net: GPT, *, length: int) -> Trace:
     """What the network, built on the meta device, does with one row of `length` tokens. The network is changed: use it once."""
     places: list[Place] = []
     front: list[str] = []
+    end: list[str] = []
     outputs: list[Tensor] = []  # of the places; kept, so that no other tensor can get their ids
     counter, layer_of, reads, front_flops = Counter(), net._layer, None, 0
 
@@ -114,17 +123,21 @@ def run(net: GPT, *, length: int) -> Trace:
         return merge_of(x, skip, since_middle)
 
     def note(hook: str, name: str) -> None:
-        if hook in PER_LAYER:
+        if hook in FRONT + END:
+            (front if hook in FRONT else end).append(name)
+        else:
             places[-1].features.add(name)
-        elif name not in front:
-            front.append(name)
 
     net._layer, net.hooks = layer, Watched(net.features, note)
     if "unet_skips" in net.features:
         merge_of = net.features["unet_skips"].merge
         net.features["unet_skips"].merge = merge
     with torch.no_grad(), counter:
-        hidden_BTD = net.hidden(torch.zeros(1, length, dtype=torch.int64, device="meta"))
-        before_head = counter.flops
+        tokens_BT = torch.zeros(1, length, dtype=torch.int64, device="meta")
+        hidden_BTD = net.hidden(tokens_BT)
         net.head(hidden_BTD)
-    return Trace(places, front, front_flops // length, (counter.flops - before_head) // length)
+        forward = counter.flops
+        for feature in net.hooks.having["auxiliary_loss"]:
+            feature.auxiliary_loss(hidden_BTD, tokens_BT)
+    end_flops = forward - front_flops - length * sum(place.flops for place in places)
+    return Trace(places, front, front_flops // length, end, end_flops // length, (counter.flops - forward) // length)
