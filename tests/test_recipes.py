@@ -387,3 +387,11 @@ def test_page_shows_the_verdict_and_why(tmp_path):
     section = document._section("pr1958", heads["pr1958"], describe.describe(tree_of("pr1958")), rows["pr1958"])
     assert "* **Verdict here.** `sliding` is not legal (fails lineage). The small run took 90 s." in section
     assert "| 42 | 1.01398 | 15,911,549 | 600 | 366 |" in section
+
+
+def test_table_of_certificates_is_of_all_stacks_and_agrees_with_the_rulings():
+    """Empty until the campaign has run (benchmarks/recipes.py --write): then the page says so itself."""
+    rows = document.certificates(document.TABLE)
+    assert set(rows) in (set(), set(files.stacks()))
+    for name, (row,) in rows.items():
+        assert (row["legal"] == "true") == files.read_header(name).ruling.startswith("accepted"), name
