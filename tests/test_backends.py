@@ -152,7 +152,7 @@ def test_name_is_taken_at_its_word(name):
     ("flash2", {"dtype": torch.float32}, r"needs half precision and this is torch\.float32; set train\.precision to bf16"),
     ("varlen", {"head_width": 12}, r"needs a head width that 8 divides, up to 256, and this is 12; change model\.width"),
     ("flash2", {"installed": ()}, "pip install flash-attn --no-build-isolation"),
-    ("flash3", {"installed": ("flash2",)}, "pip install flash-attn-3"),
+    ("flash3", {"installed": ("flash2",)}, "install flash-attn-3 from"),
     ("flash4", {"installed": ()}, r"cannot be imported; pip install '\.\[flash\]', or set model\.attention_backend to auto"),
     ("varlen", {"installed": ()}, "newer torch"), ("flash5", {}, r"is 'flash5'; it takes auto \| plain \| sdpa"),
 ])

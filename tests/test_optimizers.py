@@ -189,7 +189,7 @@ def test_each_group_has_its_learning_rate_and_decay():
         others = [name for name in reference if optimizer_group(name) != optimizer_group(member)]
         assert all(torch.equal(changed[name], reference[name]) for name in others)
     for leaf, rate, member in (("matrix_weight_decay", 0.04, "blocks.0.mlp.up.weight"),
-                               ("embedding_weight_decay", 0.02, "embedding.weight"),
+                               ("embedding_weight_decay", 0.02, "embedding.weight"), ("embedding_weight_decay", 0.0, "unembedding.weight"),
                                ("scalar_weight_decay", 0.02, "value_embedding.projection.weight")):
         decays = dict.fromkeys(("matrix_weight_decay", "embedding_weight_decay", "scalar_weight_decay"), 0.0) | {leaf: 0.5}
         changed = one_step(net_of(), settings(**decays))

@@ -4,7 +4,7 @@
 |----------|------------------------------------------------------------------------|-------------------------|------------------------|
 | matrices | linear layers of the blocks, and the features' in muon.projections     | matrix_learning_rate    | matrix_weight_decay    |
 | tables   | embedding, tables of bigram_hash and value_embedding                   | embedding_learning_rate | embedding_weight_decay |
-| head     | table of an untied head                                                | head_learning_rate      | embedding_weight_decay |
+| head     | table of an untied head                                                | head_learning_rate      | none, as published     |
 | scalars  | all the rest                                                           | scalar_learning_rate    | scalar_weight_decay    |
 
 Per step: start (exchange of gradients begins) -> clip -> step. Source: #549, #1285 (its value projection is in Muon).
@@ -33,7 +33,7 @@ class Optimizers:
         multipliers = dict.fromkeys(self.early, settings.split.rate) if applied else {}
         self.muon = Muon({} if self.adam_only else groups["matrices"], settings.muon, world=world, multipliers=multipliers)
         adam_groups = [Group(groups["tables"], settings.embedding_learning_rate, settings.embedding_weight_decay),
-                       Group(groups["head"], settings.head_learning_rate, settings.embedding_weight_decay),
+                       Group(groups["head"], settings.head_learning_rate, 0.0),
                        Group(groups["scalars"], settings.scalar_learning_rate, settings.scalar_weight_decay)]
         if self.adam_only:
             for is_early in (True, False):
