@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from stages.lib import checkpoints, closure, launch, scoring, stage, tensors
+from stages.lib import checkpoints, closure, launch, schedule, scoring, stage, tensors
 from stages.lib.data import tokens
 from stages.lib.data.loaders import coprime, packed, sequential, shuffled
 from stages.lib.scratch import key
@@ -22,7 +22,7 @@ from stages.lib.stage import Input, Metrics, Output, Plot, Untracked
 from stages.runtime.model import backends
 from stages.runtime.model.config import ModelConfig
 from stages.runtime.model.gpt import GPT, initialise
-from stages.train import loop, numerics, schedule
+from stages.train import loop, numerics
 from stages.train.settings import Settings, check
 
 LOADERS = {"sequential": sequential, "coprime": coprime, "shuffled": shuffled, "packed": packed}  # imported: DVC sees their code

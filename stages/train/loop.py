@@ -14,13 +14,13 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
-from stages.lib import checkpoints, scoring
+from stages.lib import checkpoints, schedule, scoring
 from stages.lib.averages import Averages
 from stages.lib.data.loaders import base
 from stages.lib.data.tokens import Split
 from stages.lib.launch import World
 from stages.runtime.model import gpt
-from stages.train import numerics, schedule
+from stages.train import numerics
 from stages.train.optimizers import Optimizers
 from stages.train.qat import Rounding
 from stages.train.settings import Settings

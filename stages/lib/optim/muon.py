@@ -33,7 +33,7 @@ all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_te
 
 @dataclass(frozen=True)
 class Options:
-    """The section `train.muon`; momentum is what it is warmed up to (stages/train/schedule.py)."""
+    """The section `train.muon`; momentum is what it is warmed up to (stages/lib/schedule.py)."""
 
     momentum: float
     momentum_start: float

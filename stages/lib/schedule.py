@@ -8,6 +8,7 @@ on any machine. With b the budget, e what is spent of it after n steps and f = e
 """
 
 import itertools
+from collections.abc import Callable
 
 
 def fraction_scale(fraction: float, *, warmdown: float, floor: float) -> float:
@@ -69,10 +70,15 @@ def total_steps(clock: Clock) -> int:
     """How many steps a run with a budget in steps, or with a virtual clock, has. ValueError for real seconds."""
     if clock.in_seconds and not clock.knots:
         raise ValueError("a budget of real seconds has no number of steps; set train.clock, or train.seconds to null")
-    low, high = 0, clock.steps
+    return first_step(lambda step: clock.is_over(step, 0.0), clock.steps)
+
+
+def first_step(holds: Callable[[int], bool], most: int) -> int:
+    """The smallest of 0 .. most for which `holds`, which holds for all after it; `most` if there is none before."""
+    low, high = 0, most
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if clock.is_over(middle, 0.0) else (middle + 1, high)
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
     return low
 
 
