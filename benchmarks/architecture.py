@@ -23,18 +23,27 @@ import tempfile
 
 import yaml
 
+BIGRAM = {"bigram_hash": {"buckets": 2048, "width": 64, "scale": 0.05, "trigram": False}}
+SMEAR = {"smear_gate": {"version": 2, "window": 12}}
+VALUES = {"value_embedding": {"layers": [1], "width": 32, "scale": 0.1}}
 VARIANTS = {  # name -> what differs from params.yaml
     "default": {},
-    "one more layer, narrower hidden": {"model.num_layers": 3, "model.mlp_width": 512},
+    "bigram hash": {"model.features": BIGRAM},
+    "smear gate": {"model.features": SMEAR},
+    "value embedding": {"model.features": VALUES},
+    "residual mix": {"model.features": {"residual_mix": {}}},
+    "XSA": {"model.features": {"xsa": {"last_layers": 2}}},
+    "bigram hash, smear gate, value embedding": {"model.features": BIGRAM | SMEAR | VALUES},
+    "polar express": {"train.muon.coefficients": "polar_express"},
+    "MuonEq-R": {"train.muon.row_normalize": True},
+    "NorMuon": {"train.muon.neuron_beta2": 0.95},
     "one more layer": {"model.num_layers": 3},
     "wider": {"model.width": 256, "model.num_heads": 4},
     "sequences of 256": {"train.sequence_length": 256},
     "4096 tokens per step": {"train.batch_tokens": 4096},
     "Muon rate 0.02": {"train.matrix_learning_rate": 0.02},
-    "weight decay 0.02": {"train.matrix_weight_decay": 0.02, "train.embedding_weight_decay": 0.02},
     "warm-down over 0.7 of the run": {"train.warmdown": 0.7},
     "query gain 4": {"model.query_gain": 4.0},
-    "embedding rate 0.04": {"train.embedding_learning_rate": 0.04},
 }
 
 
@@ -42,14 +51,12 @@ def measure(changes: dict, seconds: float, seed: int) -> tuple[float, float, int
     """(holdout bits per byte, tokens per second, steps, parameters) of one training."""
     from stages.lib import scoring, tensors
     from stages.lib.data import tokens
+    from stages.recipes import files
     from stages.runtime import dequantize
 
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())
     fixed = {"train.seconds": seconds, "train.steps": 10**6, "train.seed": seed, "train.holdout_every": 10**6}
-    for path, value in (changes | fixed).items():
-        section, leaf = path.split(".")
-        assert leaf in tree[section], path
-        tree[section][leaf] = value
+    tree = files.applied(changes | fixed, tree)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         (out / "params.yaml").write_text(yaml.safe_dump(tree))
@@ -72,11 +79,12 @@ def measure(changes: dict, seconds: float, seed: int) -> tuple[float, float, int
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="training seconds of each run (default: 60)")
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="which variants (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1337], help="training seeds (default: 1337)")
     arguments = parser.parse_args()
     print("| variant | parameters | steps | tokens/s | holdout bits per byte | s.d. |\n|---|---:|---:|---:|---:|---:|")
-    for name, changes in VARIANTS.items():
-        runs = [measure(changes, arguments.seconds, seed) for seed in arguments.seeds]
+    for name in arguments.only:
+        runs = [measure(VARIANTS[name], arguments.seconds, seed) for seed in arguments.seeds]
         scores = [run[0] for run in runs]
         deviation = f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else "-"
         print(f"| {name} | {runs[0][3]:,} | {runs[0][2]} | {runs[0][1]:,} | {statistics.mean(scores):.4f} | {deviation} |", flush=True)
