@@ -13,7 +13,9 @@ import torch
 from stages.lib import checkpoints, params, tensors
 from stages.lib.data import tokens
 from stages.lib.data.loaders import coprime, packed
+from stages.lib.data.prefetch import Prefetcher
 from stages.lib.data.stream import Stream
+from stages.lib.launch import World
 from stages.runtime import shards
 from stages.runtime.tokenizer import BOS
 from stages.train import __main__ as train
@@ -384,3 +386,18 @@ def test_split_with_other_tokens_than_it_says_is_refused(text):
 def test_a_batch_moves_to_a_device_whole():
     moved = loader("packed").batch(0).to(torch.device("meta"))
     assert {moved.inputs.device.type, moved.targets.device.type, moved.cu_seqlens.device.type} == {"meta"}
+
+
+@KINDS
+def test_batches_that_are_read_ahead_are_the_same_and_so_is_the_state_at_every_step(kind):
+    world = World(0, 1, torch.device("cpu"))
+    plain, ahead = (Prefetcher(loader(kind), world, is_ahead=is_ahead) for is_ahead in (False, True))
+    states = []
+    for step in range(6):
+        one, other = plain.batch(step), ahead.batch(step)
+        assert torch.equal(one.inputs, other.inputs) and torch.equal(one.targets, other.targets)
+        assert json.dumps(plain.state()) == json.dumps(ahead.state())
+        states.append(json.loads(json.dumps(ahead.state())))
+    ahead.restore(states[2])
+    plain.restore(states[2])
+    assert torch.equal(ahead.batch(3).inputs, plain.batch(3).inputs) and json.dumps(plain.state()) == json.dumps(ahead.state())

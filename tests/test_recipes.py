@@ -12,10 +12,10 @@ import yaml
 from dvc.utils.hydra import apply_overrides
 
 from benchmarks import recipes as campaign
-from stages.lib import params, schedule, stage
+from stages.lib import params, schedule, stage, trace
 from stages.prepare import settings as prepare
 from stages.recipes import __main__ as command
-from stages.recipes import budget, describe, document, files, header, shrink, trace
+from stages.recipes import budget, describe, document, files, header, shrink
 from stages.runtime import plugin
 from stages.train import settings as train
 from tests.conftest import ROOT, set_leaf

@@ -7,13 +7,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from stages.lib.kernels import softcap_cross_entropy
 from stages.lib.quant import hessians
 from stages.quantize.__main__ import Settings, quantize
 from stages.runtime import dequantize, features
 from stages.runtime.model import gpt
 from stages.runtime.model.gpt import GPT
+from stages.train import loss
 from tests.test_features import PLAIN, config
 from tests.test_stacks import documents, random_model
+
+
+def loss_of(net):
+    return loss.of(net, softcap_cross_entropy.plain)
 
 
 def test_skipped_attention_has_no_parameters_and_the_other_layers_keep_theirs():
@@ -97,7 +103,7 @@ def test_extra_heads_add_their_mean_loss_as_far_as_the_row_goes(length, heads):
         table = net.features["multi_token_prediction"].heads[ahead - 1].weight.detach().double().numpy()
         own.append(nats(2 * np.tanh(hidden[:length - ahead] @ table.T / 2), targets[0, ahead:].tolist()))
     expected = nats(bare(x)[0].detach().double().numpy(), targets[0].tolist()) + (0.3 * np.mean(own) if own else 0)
-    assert net.loss(x, targets).item() == pytest.approx(expected, abs=1e-5)
+    assert loss_of(net)(x, targets).item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_extra_heads_change_no_logit_and_start_at_zero():
@@ -111,8 +117,8 @@ def test_extra_heads_change_no_logit_and_start_at_zero():
 
 def test_gradient_of_the_extra_loss_reaches_heads_and_trunk():
     (net, bare), (x, _) = ahead_model(), documents()
-    net.loss(x, x.roll(-1)).backward()
-    bare.loss(x, x.roll(-1)).backward()
+    loss_of(net)(x, x.roll(-1)).backward()
+    loss_of(bare)(x, x.roll(-1)).backward()
     assert all(weight.grad.any() for weight in net.parameters())
     assert not torch.allclose(net.blocks[0].mlp.up.weight.grad, bare.blocks[0].mlp.up.weight.grad)
 
@@ -120,7 +126,7 @@ def test_gradient_of_the_extra_loss_reaches_heads_and_trunk():
 def test_loss_without_extra_heads_is_the_cross_entropy_to_the_bit():
     net, (x, cu_seqlens) = random_model(PLAIN), documents()
     expected = F.cross_entropy(net(x, cu_seqlens).flatten(0, 1), x.roll(-1).flatten())
-    assert torch.equal(net.loss(x, x.roll(-1), cu_seqlens), expected)
+    assert torch.equal(loss_of(net)(x, x.roll(-1), cu_seqlens), expected)
 
 
 def test_extra_heads_do_not_leave_the_training():
@@ -134,4 +140,4 @@ def test_extra_heads_do_not_leave_the_training():
 
 def test_extra_heads_read_a_factorised_table():
     net, (x, _) = random_model(replace(PLAIN, features=AHEAD | {"factorised_embedding": {"width": 6}})), documents()
-    assert net.loss(x, x.roll(-1)).isfinite() and net.features["multi_token_prediction"].heads[0].in_features == 6
+    assert loss_of(net)(x, x.roll(-1)).isfinite() and net.features["multi_token_prediction"].heads[0].in_features == 6

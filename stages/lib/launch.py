@@ -1,8 +1,10 @@
 """One process or several: torchrun starts them, gloo (CPU) or NCCL (GPU) connects them."""
 
 import contextlib
+import math
 import os
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -40,6 +42,18 @@ def device_type(device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("train.device is cuda, but torch sees no GPU; set it to auto or cpu, or install a CUDA build of torch")
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOPs per second of the best of a few square matrix products here: what a model's use of the hardware is measured against."""
+    size = 8192 if device.type == "cuda" else 1024
+    a, best = torch.ones(size, size, device=device, dtype=dtype), math.inf
+    for _ in range(6):
+        started = time.perf_counter()
+        product = a @ a
+        product[0, 0].item()  # waits for a GPU
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
 
 
 @contextlib.contextmanager

@@ -7,9 +7,10 @@ from dataclasses import dataclass, fields
 
 import torch
 
+from stages.lib import trace
 from stages.lib.params import require
 from stages.lib.quant import hessians
-from stages.recipes import budget, trace
+from stages.recipes import budget
 from stages.runtime.features import TRAINING_ONLY
 from stages.runtime.model import gpt
 from stages.runtime.model.config import ModelConfig

@@ -17,6 +17,7 @@ import torch
 from stages.lib import checkpoints, closure, launch, schedule, scoring, stage, tensors
 from stages.lib.data import tokens
 from stages.lib.data.loaders import coprime, packed, sequential, shuffled
+from stages.lib.data.prefetch import Prefetcher
 from stages.lib.scratch import key
 from stages.lib.stage import Input, Metrics, Output, Plot, Untracked
 from stages.runtime.model import backends
@@ -81,16 +82,17 @@ def main(
         numerics.store(model, precision)
         model.attention_backend = asked
         run = loop.start(model.to(world.device), settings, world)
+        source = Prefetcher(batches, world, is_ahead=world.device.type == "cuda")
         folder = checkpoints.Folder(scratch / _key(settings, config, text, holdout, world, backend))
         with folder.locked() if world.is_main else contextlib.nullcontext():
             if saved := folder.latest():
-                loop.restore(run, batches, *saved)
+                loop.restore(run, source, *saved)
                 if world.is_main:
                     folder.drop_snapshots_after(run.step)
             if world.is_main:
                 print(f"{num_parameters(model):,} parameters on {world.device.type} ({precision}, attention by {backend}, "
                       f"{world.size} processes), from step {run.step}", file=sys.stderr)
-            loop.train(run, batches, holdout, settings, world=world, precision=precision, folder=folder)
+            loop.train(run, source, holdout, settings, world=world, precision=precision, folder=folder)
             if world.is_main:
                 facts = {"model": config.to_dict(), "text_sha256": text.text_sha256, "seed": settings.seed}
                 tensors.save(weights, numerics.leaving(model, run.weights()), facts)
@@ -144,6 +146,8 @@ def _metrics(run: loop.Run, settings: Settings, text: tokens.Split, world: launc
         # what train.clock needs to repeat a run of real seconds on any machine
         "clock": schedule.record(run.times, run.events) if clock.in_seconds and not clock.knots else None,
         "tokens_per_second": round(run.step * settings.batch_tokens / run.seconds),
+        "training_flops_per_token": run.hardware.looped, "matmul_flops_per_second": round(run.hardware.matmul_rate),
+        "model_flops_utilisation": round(run.flops / run.seconds / run.hardware.matmul_rate, 4),
         "loss_nats": sum(recent) / len(recent),
         "parameters": num_parameters(run.model), "seed": settings.seed, "processes": world.size, "device": world.device.type,
         "torch": torch.__version__, "text_sha256": text.text_sha256,

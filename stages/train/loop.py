@@ -4,8 +4,10 @@ Per step: learning-rate scale, recurrence and rounding for this share of the bud
 averaged over processes, clipped, applied) -> running averages. The budget is in steps, or in seconds of training.
 """
 
+import math
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,19 +16,34 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
-from stages.lib import checkpoints, schedule, scoring
+from stages.lib import checkpoints, launch, schedule, scoring, trace
 from stages.lib.averages import Averages
-from stages.lib.data.loaders import base
+from stages.lib.data.prefetch import Prefetcher
 from stages.lib.data.tokens import Split
+from stages.lib.kernels import softcap_cross_entropy
 from stages.lib.launch import World
 from stages.runtime.model import gpt
-from stages.train import numerics
+from stages.train import loss, numerics
 from stages.train.optimizers import Optimizers
 from stages.train.qat import Rounding
 from stages.train.settings import Settings
 
 GRAPHS = 64  # that may be compiled: packed rows come in several numbers of segments (#1855 has the same limit)
+PACE_STEPS = 50  # that the speed in the progress bar is of
 HOLDOUT_TARGETS = 32_768  # of the curve: enough to see the trend, cheap enough not to slow the run
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What tells how well it is used: FLOPs of training per token, before and after the recurrence starts, and FLOPs per second of
+    matrix products, of all processes."""
+
+    plain: int
+    looped: int
+    matmul_rate: float
+
+    def per_token(self, *, looping: bool) -> int:
+        return self.looped if looping else self.plain
 
 
 @dataclass
@@ -37,9 +54,11 @@ class Run:
     optimizers: Optimizers
     averages: Averages
     rounding: Rounding
-    loss: Callable[..., Tensor]  # model.loss, compiled where that was chosen
+    loss: Callable[..., Tensor]  # loss.py, compiled where that was chosen
+    hardware: Hardware
     step: int = 0
     seconds: float = 0.0
+    flops: int = 0
     curve: list[dict] = field(default_factory=list)
     times: list[tuple[int, float]] = field(default_factory=list)   # (step, seconds of training after it)
     events: list[int] = field(default_factory=list)                # steps before which something switched on
@@ -51,25 +70,42 @@ class Run:
 def start(model: gpt.GPT, settings: Settings, world: World) -> Run:
     """A fresh run."""
     return Run(model, Optimizers(model, settings, world), Averages(model, settings.averages), Rounding(model, settings.qat),
-               compiled(model) if compiles(settings, world) else model.loss)
+               loss_of(model, settings, world), hardware_of(model, settings, world))
 
 
-def compiles(settings: Settings, world: World) -> bool:
-    """Whether this run's loss is compiled: train.compile, or on a GPU where that is auto."""
-    return settings.compile == "always" or (settings.compile == "auto" and world.device.type == "cuda")
+def hardware_of(model: gpt.GPT, settings: Settings, world: World) -> Hardware:
+    """Measured for a fifth of a second, counted by running the network once without values."""
+    counts = []
+    for fraction in (0.0, 1.0):
+        with torch.device("meta"):
+            net = gpt.GPT(model.config)
+        net.progress(step=0 if fraction == 0 else math.inf, fraction=fraction)
+        counts.append(trace.run(net, length=settings.sequence_length).training_flops)
+    half = numerics.resolve(settings.precision, world.device.type) == "bf16"
+    return Hardware(*counts, world.size * launch.matmul_rate(world.device, torch.bfloat16 if half else torch.float32))
 
 
-def compiled(model: gpt.GPT) -> Callable[..., Tensor]:
-    """The loss as one graph for each shape and each state of the recurrence; priming makes them before the clock starts."""
+def loss_of(model: gpt.GPT, settings: Settings, world: World) -> Callable[..., Tensor]:
+    """The loss by the programs that `settings` name, or, where they are auto, by the fastest that this device has.
+
+    Compiled, it is one graph for each shape and each state of the recurrence; priming makes them before the clock starts.
+    """
+    is_cuda = world.device.type == "cuda"
+    is_fused = settings.fused_loss == "always" or (settings.fused_loss == "auto" and is_cuda and softcap_cross_entropy.is_available())
+    if is_fused and not (is_cuda and softcap_cross_entropy.is_available()):
+        raise ValueError("train.fused_loss is always, but it needs a GPU and the package triton; set it to auto or never")
+    chosen = loss.of(model, softcap_cross_entropy.fused if is_fused else softcap_cross_entropy.plain)
+    if settings.compile == "never" or (settings.compile == "auto" and not is_cuda):
+        return chosen
     torch._dynamo.config.recompile_limit = GRAPHS
-    return torch.compile(model.loss, dynamic=False, fullgraph=True)
+    return torch.compile(chosen, dynamic=False, fullgraph=True)
 
 
 def clock_of(settings: Settings) -> schedule.Clock:
     return schedule.Clock(steps=settings.steps, seconds=settings.seconds, reserve_seconds=settings.reserve_seconds, knots=settings.clock)
 
 
-def train(run: Run, batches: base.Loader, holdout: Split, settings: Settings, *, world: World, precision: str,
+def train(run: Run, batches: Prefetcher, holdout: Split, settings: Settings, *, world: World, precision: str,
           folder: checkpoints.Folder) -> None:
     """Bring `run` to the end of its budget, in place. Raises ValueError when the loss stops being a number."""
     model, clock = run.model, clock_of(settings)
@@ -78,22 +114,27 @@ def train(run: Run, batches: base.Loader, holdout: Split, settings: Settings, *,
         _snapshot(run, settings, world, folder)
     saved = run.seconds
     bar = tqdm(total=settings.steps, initial=run.step, desc="train", unit=" steps", disable=not world.is_main, mininterval=1.0)
-    started = time.perf_counter()
+    started, pace = time.perf_counter(), deque([(run.step, run.seconds)], maxlen=PACE_STEPS)
     while not clock.is_over(run.step, run.seconds):
         spent = clock.spent(run.step, run.seconds)
         scale = _prepare(run, settings, spent=spent, budget=clock.budget)
-        loss = _step(run, batches, settings, scale, spent / clock.budget, world, precision)
+        nats = _step(run, batches, settings, scale, spent / clock.budget, world, precision)
         run.step += 1
+        per_token = run.hardware.per_token(looping=_loops(run))
+        run.flops += batches.batch_tokens * per_token
         run.seconds = _slowest(run.seconds + time.perf_counter() - started, world)
         run.times.append((run.step, run.seconds))
         last = clock.is_over(run.step, run.seconds)
-        row = {"step": run.step, "train_loss": loss, "learning_rate_scale": scale, "holdout_bits_per_byte": None}
+        row = {"step": run.step, "train_loss": nats, "learning_rate_scale": scale, "holdout_bits_per_byte": None}
         if last or run.step % settings.holdout_every == 0:
             with numerics.cast_at_use(precision, world.device.type):
                 row["holdout_bits_per_byte"] = scoring.chunked(
                     model, holdout, window=settings.sequence_length, max_targets=HOLDOUT_TARGETS).bits_per_byte
         run.curve.append(row)
-        bar.set_postfix(loss=f"{loss:.3f}", tokens_per_second=f"{run.step * batches.batch_tokens / run.seconds:.0f}", refresh=False)
+        pace.append((run.step, run.seconds))
+        speed = (pace[-1][0] - pace[0][0]) * batches.batch_tokens / max(pace[-1][1] - pace[0][1], 1e-9)
+        bar.set_postfix(loss=f"{nats:.3f}", tokens_per_second=f"{speed:.0f}",
+                        mfu=f"{per_token * speed / run.hardware.matmul_rate:.0%}", refresh=False)
         bar.update(1)
         if _crosses(spent, clock.spent(run.step, run.seconds), clock.budget, settings.averages.power_snapshots) or last:
             _snapshot(run, settings, world, folder)
@@ -125,8 +166,11 @@ def _prepare(run: Run, settings: Settings, *, spent: float, budget: float) -> fl
 
 
 def _switches(run: Run) -> tuple:
-    recurrence = run.model.features.get("depth_recurrence")
-    return recurrence and recurrence.looping, run.rounding.started_at
+    return _loops(run), run.rounding.started_at
+
+
+def _loops(run: Run) -> bool:
+    return "depth_recurrence" in run.model.features and run.model.features["depth_recurrence"].looping
 
 
 def _crosses(before: float, after: float, budget: float, parts: int) -> bool:
@@ -143,13 +187,13 @@ def _slowest(seconds: float, world: World) -> float:
     return clock.item()
 
 
-def _step(run: Run, batches: base.Loader, settings: Settings, scale: float, fraction: float, world: World, precision: str) -> float:
-    batch = batches.batch(run.step, rank=world.rank, world_size=world.size).to(world.device)
+def _step(run: Run, batches: Prefetcher, settings: Settings, scale: float, fraction: float, world: World, precision: str) -> float:
+    batch = batches.batch(run.step)
     with numerics.cast_at_use(precision, world.device.type), run.rounding.active():
-        loss = run.loss(batch.inputs, batch.targets, batch.cu_seqlens, batch.max_seqlen)
+        nats = run.loss(batch.inputs, batch.targets, batch.cu_seqlens, batch.max_seqlen)
     run.model.zero_grad(set_to_none=True)
-    loss.backward()
-    value = loss.detach()
+    nats.backward()
+    value = nats.detach()
     if world.size > 1:
         dist.all_reduce(value)
         value /= world.size
@@ -165,7 +209,7 @@ def _step(run: Run, batches: base.Loader, settings: Settings, scale: float, frac
     return value.item()
 
 
-def prime(run: Run, batches: base.Loader, settings: Settings, *, world: World, precision: str) -> None:
+def prime(run: Run, batches: Prefetcher, settings: Settings, *, world: World, precision: str) -> None:
     """Full steps that leave no trace, so that compiling and allocating cost no training time: `priming_steps` before, and as many
     after, the recurrence starts. Weights, optimizers (momentum too), averages and loader are put back."""
     if not settings.priming_steps:
@@ -185,7 +229,7 @@ def _snapshot(run: Run, settings: Settings, world: World, folder: checkpoints.Fo
         folder.save_snapshot(run.step, run.averages.power_averages())
 
 
-def checkpoint(run: Run, batches: base.Loader, world: World, folder: checkpoints.Folder) -> None:
+def checkpoint(run: Run, batches: Prefetcher, world: World, folder: checkpoints.Folder) -> None:
     """Save everything; with several processes a collective."""
     tensors = state(run)
     if world.is_main:
@@ -199,13 +243,13 @@ def state(run: Run) -> dict[str, Tensor]:
     return out | {f"average/{name}": tensor for name, tensor in run.averages.state().items()}
 
 
-def facts_of(run: Run, batches: base.Loader) -> dict:
-    return {"step": run.step, "seconds": run.seconds, "curve": run.curve, "times": run.times, "events": run.events,
+def facts_of(run: Run, batches: Prefetcher) -> dict:
+    return {"step": run.step, "seconds": run.seconds, "flops": run.flops, "curve": run.curve, "times": run.times, "events": run.events,
             "loader": batches.state(), "averages": run.averages.facts(), "rounding": run.rounding.started_at}
 
 
 @torch.no_grad()
-def restore(run: Run, batches: base.Loader, saved: dict[str, Tensor], facts: dict) -> None:
+def restore(run: Run, batches: Prefetcher, saved: dict[str, Tensor], facts: dict) -> None:
     """Continue from a checkpoint: `run` and `batches` are as they were after `facts["step"]` steps, bit for bit."""
     batches.restore(facts["loader"])
     kinds: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "average": {}}
@@ -217,5 +261,5 @@ def restore(run: Run, batches: base.Loader, saved: dict[str, Tensor], facts: dic
     run.optimizers.restore(kinds["optimizer"])
     run.averages.restore(kinds["average"], facts["averages"])
     run.rounding.started_at = facts["rounding"]
-    run.step, run.seconds, run.curve = facts["step"], facts["seconds"], list(facts["curve"])
+    run.step, run.seconds, run.flops, run.curve = facts["step"], facts["seconds"], facts["flops"], list(facts["curve"])
     run.times, run.events = [tuple(pair) for pair in facts["times"]], list(facts["events"])

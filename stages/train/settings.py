@@ -81,6 +81,7 @@ class Settings:
     holdout_every: int
     checkpoint_seconds: float
     compile: Literal["auto", "always", "never"]
+    fused_loss: Literal["auto", "always", "never"]
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16"]
     processes: int

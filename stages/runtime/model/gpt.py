@@ -109,20 +109,15 @@ class GPT(nn.Module):
         fused kernel keeps float32 between the two.
         """
         cap = self.config.logit_softcap
+        return cap * torch.tanh(self.uncapped(hidden_D).float() / cap)
+
+    def uncapped(self, hidden_D: Tensor) -> Tensor:
+        """(..., D) -> the logits (..., V) before the cap, in the type of the stream."""
         table_VD = self.embedding.weight if self.config.tied_head else self.unembedding.weight
-        logits_V = F.linear(hidden_D, table_VD.to(hidden_D.dtype)).float()
-        return cap * torch.tanh(logits_V / cap)
+        return F.linear(hidden_D, table_VD.to(hidden_D.dtype))
 
     def forward(self, tokens_BT: Tensor, cu_seqlens: Tensor | None = None, max_seqlen: int | None = None) -> Tensor:
         return self.head(self.hidden(tokens_BT, cu_seqlens, max_seqlen))
-
-    def loss(self, tokens_BT: Tensor, targets_BT: Tensor, cu_seqlens: Tensor | None = None, max_seqlen: int | None = None) -> Tensor:
-        """What training minimises: the mean cross-entropy in nats, and what features add to it."""
-        hidden_BTD = self.hidden(tokens_BT, cu_seqlens, max_seqlen)
-        loss = F.cross_entropy(self.head(hidden_BTD).flatten(0, 1), targets_BT.flatten())
-        for feature in self.hooks.having["auxiliary_loss"]:
-            loss = loss + feature.auxiliary_loss(hidden_BTD, targets_BT)
-        return loss
 
     def progress(self, *, step: float = math.inf, fraction: float = 1.0) -> None:
         """Tell the features how far training is: steps done, and the share of the budget. A model as built, or without arguments,

@@ -74,7 +74,7 @@ class Counter(TorchFunctionMode):
             query_BHTK = args[0]
             self.flops += 2 * query_BHTK.numel() * (query_BHTK.size(-2) + 1)
         elif func in UNCOUNTED:
-            raise ValueError(f"the network multiplies with {func.__name__}, for which stages/recipes/trace.py has no counting rule; use "
+            raise ValueError(f"the network multiplies with {func.__name__}, for which stages/lib/trace.py has no counting rule; use "
                              "torch.nn.functional.linear, or add the rule")
         return func(*args, **(kwargs or {}))
 
