@@ -145,6 +145,18 @@ def test_divergence_stops_with_the_step_and_advice(project, tree, capsys):
     assert "the training loss is" in (said := capsys.readouterr().err) and "at step" in said and "lower train." in said
 
 
+def test_a_loss_that_stays_above_guessing_stops_the_run_and_a_spike_does_not(project, tree, capsys, monkeypatch):
+    take, shift = loop._step, {}
+    monkeypatch.setattr(loop, "_step", lambda run, *rest: take(run, *rest) + (5.0 if shift["from"] <= run.step < shift["to"] else 0.0))
+    tree({"train.steps": 130, "train.holdout_every": 1000, "train.batch_tokens": 64})
+    shift |= {"from": 0, "to": 60}
+    run_node("train")
+    shift |= {"from": 60, "to": 999}
+    with pytest.raises(SystemExit):
+        run_node("train")
+    assert "at step 100, guessing has 5.95: the training has diverged; lower train.matrix" in capsys.readouterr().err
+
+
 def test_budget_in_seconds_ends_the_run(project, tree):
     tree({"train.steps": 10_000_000, "train.seconds": 0.3})
     run_node("train")

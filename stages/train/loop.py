@@ -29,6 +29,9 @@ from stages.train.qat import Rounding
 from stages.train.settings import Settings
 
 GRAPHS = 64  # that may be compiled: packed rows come in several numbers of segments (#1855 has the same limit)
+DIVERGED_STEPS = 20
+ADVICE = ("lower train.matrix_learning_rate or train.embedding_learning_rate, or set train.gradient_clip; the last checkpoint before it is "
+          "kept in scratch/train")
 PACE_STEPS = 50  # that the speed in the progress bar is of
 HOLDOUT_TARGETS = 32_768  # of the curve: enough to see the trend, cheap enough not to slow the run
 
@@ -125,6 +128,7 @@ def train(run: Run, batches: Prefetcher, holdout: Split, settings: Settings, *, 
         run.seconds = _slowest(run.seconds + time.perf_counter() - started, world)
         run.times.append((run.step, run.seconds))
         last = clock.is_over(run.step, run.seconds)
+        _check(run, nats)
         row = {"step": run.step, "train_loss": nats, "learning_rate_scale": scale, "holdout_bits_per_byte": None}
         if last or run.step % settings.holdout_every == 0:
             with numerics.cast_at_use(precision, world.device.type):
@@ -148,6 +152,14 @@ def train(run: Run, batches: Prefetcher, holdout: Split, settings: Settings, *, 
         print(f"DEPTH_RECURRENCE NEVER STARTED: {run.step} steps ended before it, and the finished model repeats layers that were not "
               "trained for it; lower model.features.depth_recurrence.start_step or start_fraction", file=sys.stderr)
     model.progress()  # from here on the model is what its configuration says, whatever the budget reached
+
+
+def _check(run: Run, nats: float) -> None:
+    """ValueError once a run that should have learned something is worse than guessing; the spike of the first steps is normal."""
+    guessing, recent = math.log(run.model.config.vocabulary_size), [row["train_loss"] for row in run.curve[-DIVERGED_STEPS + 1:]]
+    if run.step >= 5 * DIVERGED_STEPS and (sum(recent) + nats) / DIVERGED_STEPS > guessing + 1:
+        raise ValueError(f"the training loss has been {nats:.2f} nats and the like for {DIVERGED_STEPS} steps at step {run.step}, guessing "
+                         f"has {guessing:.2f}: the training has diverged; {ADVICE}")
 
 
 def _prepare(run: Run, settings: Settings, *, spent: float, budget: float) -> float:
@@ -197,9 +209,8 @@ def _step(run: Run, batches: Prefetcher, settings: Settings, scale: float, fract
     if world.size > 1:
         dist.all_reduce(value)
         value /= world.size
-    if not torch.isfinite(value):
-        raise ValueError(f"the training loss is {value.item()} at step {run.step + 1}; lower train.matrix_learning_rate or "
-                         "train.embedding_learning_rate, the checkpoint before it is kept in scratch/")
+    if not torch.isfinite(value):  # before the weights are touched
+        raise ValueError(f"the training loss is {value.item()} at step {run.step + 1}; {ADVICE}")
     run.optimizers.step(
         scale=scale,
         momentum=schedule.momentum(run.step, start=settings.muon.momentum_start, end=settings.muon.momentum,
