@@ -47,7 +47,7 @@ VARIANTS = {  # name -> what differs from params.yaml
 }
 
 
-def measure(changes: dict, seconds: float, seed: int) -> tuple[float, float, int, int]:
+def measure(changes: dict, budget: dict, seed: int) -> tuple[float, float, int, int]:
     """(holdout bits per byte, tokens per second, steps, parameters) of one training."""
     from stages.lib import scoring, tensors
     from stages.lib.data import tokens
@@ -55,7 +55,7 @@ def measure(changes: dict, seconds: float, seed: int) -> tuple[float, float, int
     from stages.runtime import dequantize
 
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())
-    fixed = {"train.seconds": seconds, "train.steps": 10**6, "train.seed": seed, "train.holdout_every": 10**6}
+    fixed = budget | {"train.seed": seed, "train.holdout_every": 10**6}
     tree = files.applied(changes | fixed, tree)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
@@ -81,14 +81,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="training seconds of each run (default: 60)")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="which variants (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1337], help="training seeds (default: 1337)")
+    parser.add_argument("--steps", type=int, help="training steps of each run instead: does not see what a step costs, nor other load")
     arguments = parser.parse_args()
+    budget = {"train.steps": arguments.steps} if arguments.steps else {"train.seconds": arguments.seconds, "train.steps": 10**6}
     print("| variant | parameters | steps | tokens/s | holdout bits per byte | s.d. |\n|---|---:|---:|---:|---:|---:|")
     for name in arguments.only:
-        runs = [measure(VARIANTS[name], arguments.seconds, seed) for seed in arguments.seeds]
+        runs = [measure(VARIANTS[name], budget, seed) for seed in arguments.seeds]
         scores = [run[0] for run in runs]
         deviation = f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else "-"
         print(f"| {name} | {runs[0][3]:,} | {runs[0][2]} | {runs[0][1]:,} | {statistics.mean(scores):.4f} | {deviation} |", flush=True)
-    print(f"\n{arguments.seconds:g} s of training each, n = {len(arguments.seeds)}, {os.cpu_count()} cores, {platform.machine()}, "
+    each = f"{arguments.steps} steps" if arguments.steps else f"{arguments.seconds:g} s"
+    print(f"\n{each} of training each, n = {len(arguments.seeds)}, {os.cpu_count()} cores, {platform.machine()}, "
           f"load {os.getloadavg()[0]:.1f} at the end")
 
 
