@@ -26,17 +26,20 @@ import yaml
 BIGRAM = {"bigram_hash": {"buckets": 2048, "width": 64, "scale": 0.05, "trigram": False}}
 SMEAR = {"smear_gate": {"version": 2, "window": 12}}
 VALUES = {"value_embedding": {"layers": [1], "width": 32, "scale": 0.1}}
+PLAIN = {"model.features": {}, "train.muon.row_normalize": False}
 VARIANTS = {  # name -> what differs from params.yaml
     "default": {},
-    "bigram hash": {"model.features": BIGRAM},
-    "smear gate": {"model.features": SMEAR},
-    "value embedding": {"model.features": VALUES},
-    "residual mix": {"model.features": {"residual_mix": {}}},
-    "XSA": {"model.features": {"xsa": {"last_layers": 2}}},
-    "bigram hash, smear gate, value embedding": {"model.features": BIGRAM | SMEAR | VALUES},
-    "polar express": {"train.muon.coefficients": "polar_express"},
-    "MuonEq-R": {"train.muon.row_normalize": True},
-    "NorMuon": {"train.muon.neuron_beta2": 0.95},
+    "plain": PLAIN,
+    "plain, bigram hash": PLAIN | {"model.features": BIGRAM},
+    "plain, smear gate": PLAIN | {"model.features": SMEAR},
+    "plain, value embedding": PLAIN | {"model.features": VALUES},
+    "plain, residual mix": PLAIN | {"model.features": {"residual_mix": {}}},
+    "plain, XSA": PLAIN | {"model.features": {"xsa": {"last_layers": 2}}},
+    "plain, polar express": PLAIN | {"train.muon.coefficients": "polar_express"},
+    "plain, MuonEq-R": PLAIN | {"train.muon.row_normalize": True},
+    "plain, NorMuon": PLAIN | {"train.muon.neuron_beta2": 0.95},
+    "default, NorMuon too": {"train.muon.neuron_beta2": 0.95},
+    "default, NorMuon instead": {"train.muon.row_normalize": False, "train.muon.neuron_beta2": 0.95},
     "one more layer": {"model.num_layers": 3},
     "wider": {"model.width": 256, "model.num_heads": 4},
     "sequences of 256": {"train.sequence_length": 256},

@@ -34,7 +34,7 @@ def tiny_params() -> dict:
     for path, value in {
         "prepare.source": "local", "prepare.path": "documents", "prepare.val_fraction": 0.15, "prepare.holdout_fraction": 0.15,
         "vocabulary.path": "documents",
-        "train.steps": 12, "train.holdout_every": 6, "train.threads": 1, "vocabulary.size": 384,
+        "model.features": {}, "train.steps": 12, "train.holdout_every": 6, "train.threads": 1, "vocabulary.size": 384,
         "compress.runs": {run: tree["compress"]["runs"][run] for run in ("brotli_11", "zlib_9")},
     }.items():
         set_leaf(tree, path, value)

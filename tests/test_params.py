@@ -100,8 +100,8 @@ def test_recipe_replaces_a_mapping_as_a_whole(tmp_path, monkeypatch):
               "value_embedding": {"layers": [0, 1], "width": 8, "scale": 0.1}, "unet_skips": {"gated": True, "sets": 1}}
     monkeypatch.setattr(files, "FOLDER", tmp_path)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"model.num_layers": 3, "model.features": wanted}))
-    before = (ROOT / "params.yaml").read_text().replace("features: {} ", "features: {dtg: {}} ")
-    assert "features: {dtg: {}} " in before
+    before = (ROOT / "params.yaml").read_text().replace("    smear_gate:", "    dtg: {}\n    smear_gate:")
+    assert "    dtg: {}\n" in before
     for name in ("flags", "applied"):
         (tmp_path / f"{name}.params.yaml").write_text(before)
     values = files.values("mine", params.read(ROOT / "params.yaml"))
