@@ -88,10 +88,10 @@ def test_it_compiles_to_one_graph_and_a_sharper_rounding_compiles_nothing_anew()
     rounding.progress(0, 0.1)
     graphs, _ = [], net(x)  # the angles are cached
     fast = torch.compile(net, fullgraph=True, backend=lambda graph, inputs: graphs.append(1) or graph.forward)
-    with rounding.active():
-        outputs = []
-        for step in (0, 5, 10):
-            rounding.progress(step, 0.1)
+    outputs = []
+    for step in (0, 5, 10):
+        rounding.progress(step, 0.1)
+        with rounding.active():
             outputs.append((fast(x), net(x)))
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in outputs) and not torch.allclose(outputs[0][0], outputs[2][0], atol=1e-4)
     assert len(graphs) == 1

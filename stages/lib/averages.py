@@ -88,6 +88,7 @@ class Averages:
     @torch.no_grad()
     def restore(self, saved: dict[str, Tensor], facts: dict) -> None:
         self.swa_count = facts["swa_count"]
+        self.tensors.pop("swa", None)
         if self.swa_count:
             self.tensors["swa"] = self._copy()
         self.recent = [self._copy() for _ in range(facts["recent"])]

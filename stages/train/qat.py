@@ -52,6 +52,8 @@ class Rounding:
         self.sharpness = torch.tensor(SHARPNESS[0], device=next(model.parameters()).device)
         self.layers = {} if settings.form == "none" else {
             name: layer for name, layer in gpt.matrices(model).items() if settings.scope == "matrices" or not name.startswith("blocks.")}
+        # made once: a compiled loss is compiled again for every new function that it meets
+        self.forwards = {name: self._forward(layer) for name, layer in self.layers.items()}
         if settings.form != "none" and not self.layers:
             raise ValueError(f"train.qat.scope is {settings.scope}, but the model has no such layer; set it to matrices, or train.qat.form "
                              "to none")
@@ -72,8 +74,8 @@ class Rounding:
         if self.started_at is None:
             yield
             return
-        for layer in self.layers.values():
-            layer.forward = self._forward(layer)
+        for name, layer in self.layers.items():
+            layer.forward = self.forwards[name]
         try:
             yield
         finally:
