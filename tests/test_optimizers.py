@@ -184,8 +184,7 @@ def test_each_group_has_its_learning_rate_and_decay():
                          ("head_learning_rate", "unembedding.weight"), ("scalar_learning_rate", "value_embedding.projection.weight")):
         doubled = settings(matrix_weight_decay=0.0, embedding_weight_decay=0.0, scalar_weight_decay=0.0, **{leaf: 2 * getattr(plain, leaf)})
         changed = one_step(net_of(), doubled)
-        ratio = (changed[member] / reference[member])[reference[member] != 0]
-        assert torch.allclose(ratio, torch.full_like(ratio, 2.0), atol=2e-2), leaf
+        assert torch.allclose(changed[member], 2 * reference[member], atol=1e-6) and reference[member].abs().max() > 1e-3, leaf
         others = [name for name in reference if optimizer_group(name) != optimizer_group(member)]
         assert all(torch.equal(changed[name], reference[name]) for name in others)
     for leaf, rate, member in (("matrix_weight_decay", 0.04, "blocks.0.mlp.up.weight"),
