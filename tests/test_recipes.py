@@ -321,7 +321,7 @@ def test_recurrence_of_a_small_recipe_starts_at_the_same_share_of_the_run(name):
 def test_rounding_of_a_small_recipe_switches_on(name):
     section = tree_of(name, "tiny")["train"]
     clock = clock_of(section)
-    scales = [schedule.iteration_scale(step, spent=clock.spent(step, 0.0), budget=clock.budget, warmdown=section["warmdown"],
+    scales = [schedule.iteration_scale(1.0, spent=clock.spent(step, 0.0), budget=clock.budget, warmdown=section["warmdown"],
                                        floor=section["learning_rate_floor"]) for step in range(section["steps"])]
     on = [step for step, scale in enumerate(scales) if step >= section["qat"]["earliest_step"] and scale < section["qat"]["threshold"]]
     assert on and on[0] > section["steps"] / 2

@@ -138,6 +138,57 @@ def test_two_machines_train_as_one_does(project):
     assert losses(project) == pytest.approx(alone, abs=2e-5)
 
 
+@pytest.mark.parametrize("kind", ["shuffled", "packed"])
+def test_a_batch_in_parts_trains_as_the_whole_does(project, tree, kind):
+    tree({"train.loader": kind})
+    run_node("train")
+    whole, alone = tensors.load(project / "artifacts/train/model.safetensors")[0], losses(project)
+    tree({"train.micro_batch_tokens": 256})
+    run_node("train")
+    parts, _ = tensors.load(project / "artifacts/train/model.safetensors")
+    assert losses(project) == pytest.approx(alone, abs=2e-5)
+    assert all(torch.allclose(whole[name], parts[name], atol=2e-4) for name in whole)
+    assert any(not torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_snapshots_of_a_run_without_a_checkpoint_are_forgotten(project, tree, monkeypatch):
+    """A clock of seconds takes another way the next time; what was kept on the first must not be mixed in."""
+    take = loop._step
+
+    def die(run, *rest):
+        if run.step == 7:
+            raise KeyboardInterrupt
+        return take(run, *rest)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_step", die)
+        with pytest.raises(SystemExit):
+            run_node("train")
+    (folder,) = (project / "scratch/train").iterdir()
+    (folder / "snapshots/step_000000099.safetensors").write_bytes(b"of another way")
+    run_node("train")
+    kept = sorted(int(path.stem.removeprefix("step_")) for path in (project / "artifacts/train/snapshots").iterdir())
+    assert kept[0] == 0 and kept[-1] == 12 and len(kept) == 9
+
+
+@pytest.mark.parametrize("kill_at", [5, 6, 8])
+def test_switches_are_told_the_same_after_a_kill(project, tree, monkeypatch, kill_at):
+    recurrence = {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 6, "start_fraction": 0.0}
+    tree({"model.features": {"depth_recurrence": recurrence}, "train.checkpoint_seconds": 0.0})
+    take, events, killed = loop._step, [], []
+
+    def die(run, *rest):
+        if run.step == kill_at and not killed:
+            killed.append(True)
+            raise KeyboardInterrupt
+        events[:] = run.events
+        return take(run, *rest)
+    monkeypatch.setattr(loop, "_step", die)
+    with pytest.raises(SystemExit):
+        run_node("train")
+    run_node("train")
+    assert events == [6]
+
+
 def test_divergence_stops_with_the_step_and_advice(project, tree, capsys):
     tree({"train.embedding_learning_rate": 1e30, "train.matrix_learning_rate": 1e30})
     with pytest.raises(SystemExit):

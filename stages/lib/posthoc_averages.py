@@ -43,8 +43,8 @@ class Synthesis:
 def synthesise(wanted: np.ndarray, profiles: list[np.ndarray]) -> Synthesis:
     """The combination of `profiles` nearest to `wanted`. ValueError without snapshots."""
     if not profiles:
-        raise ValueError("there are no snapshots to put an average together from; set train.averages.power, e.g. [6.94, 16.97], and train "
-                         "again")
+        raise ValueError("there are no snapshots to put an average together from; set train.averages.power, e.g. [6.94, 16.97], and "
+                         "train.averages.power_snapshots, and train again")
     basis = np.stack(profiles, axis=1)
     coefficients = np.linalg.lstsq(basis, wanted, rcond=1e-10)[0]
     return Synthesis(coefficients, float(np.linalg.norm(basis @ coefficients - wanted) / np.linalg.norm(wanted)))

@@ -18,10 +18,11 @@ def fraction_scale(fraction: float, *, warmdown: float, floor: float) -> float:
     return max((1 - min(fraction, 1.0)) / warmdown, floor)
 
 
-def iteration_scale(step: int, *, spent: float, budget: float, warmdown: float, floor: float) -> float:
-    """The same with a warm-down over what the last `warmdown` steps would take at the average pace of the `step` steps so far."""
-    left, needed = max(budget - spent, 0.0), warmdown * spent / max(step, 1)
-    if step == 0 or left > needed or needed <= 0:
+def iteration_scale(pace: float | None, *, spent: float, budget: float, warmdown: float, floor: float) -> float:
+    """The same with a warm-down over what the last `warmdown` steps would take at the average `pace` per step so far; None: unknown,
+    as before the first step of a run of real seconds."""
+    left, needed = max(budget - spent, 0.0), warmdown * (pace or 0.0)
+    if left > needed or needed <= 0:
         return 1.0
     return max(left / needed, floor)
 

@@ -33,6 +33,8 @@ class Folder:
     def locked(self) -> Iterator["Folder"]:
         """Hold the folder; ValueError if another process has it."""
         self.path.mkdir(parents=True, exist_ok=True)
+        for gone in self.path.parent.glob("*.removed"):
+            shutil.rmtree(gone, ignore_errors=True)  # of a process that was killed while it removed its work
         with open(self.path / "lock", "a+") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -46,4 +48,7 @@ class Folder:
             yield self
 
     def remove(self) -> None:
-        shutil.rmtree(self.path)
+        """All of it at once: a kill in between must not leave a part that looks like work to continue."""
+        gone = self.path.with_name(f"{self.path.name}.{os.getpid()}.removed")
+        os.replace(self.path, gone)
+        shutil.rmtree(gone)

@@ -29,7 +29,8 @@ FIXED = {
     "vocabulary.source": "bpe", "vocabulary.size": VOCABULARY, "vocabulary.sample_documents": None,
     "tokenize.shard_tokens": 20_000,  # several shards, as the coprime loader mixes shards
     "train.steps": STEPS, "train.seconds": None, "train.reserve_seconds": 0.0, "train.clock": [], "train.sequence_length": LENGTH,
-    "train.batch_tokens": ROWS * LENGTH, "train.holdout_every": STEPS // 2, "train.device": "cpu", "train.processes": 1,
+    "train.batch_tokens": ROWS * LENGTH, "train.micro_batch_tokens": ROWS * LENGTH // 2,
+    "train.holdout_every": STEPS // 2, "train.device": "cpu", "train.processes": 1,
     "train.threads": 1,  # two are no faster at this size, and 40 times slower on cores that something else uses
     "prequant_ttt.sequence_length": LENGTH, "prequant_ttt.batch_tokens": ROWS * LENGTH,
     "calibrate.sequences": ROWS, "calibrate.sequence_length": LENGTH, "ema.window": LENGTH, "measure.window": LENGTH, "audit.flips": 3,

@@ -72,6 +72,7 @@ def main(
     batches = LOADERS[settings.loader].Loader(text.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens,
                                               seed=settings.seed, section="train")
     batches.check_processes(settings.processes)
+    batches.check_parts(settings.micro_batch_tokens, settings.processes)
     with torch.device("meta"):
         GPT(config)  # says what is wrong with the features
     backend = _backend(asked, settings, precision, config)
@@ -87,8 +88,8 @@ def main(
         with folder.locked() if world.is_main else contextlib.nullcontext():
             if saved := folder.latest():
                 loop.restore(run, source, *saved)
-                if world.is_main:
-                    folder.drop_snapshots_after(run.step)
+            if world.is_main:
+                folder.drop_snapshots_after(run.step)
             if world.is_main:
                 print(f"{num_parameters(model):,} parameters on {world.device.type} ({precision}, attention by {backend}, "
                       f"{world.size} processes), from step {run.step}", file=sys.stderr)

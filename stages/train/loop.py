@@ -30,8 +30,8 @@ from stages.train.settings import Settings
 
 GRAPHS = 64  # that may be compiled: packed rows come in several numbers of segments (#1855 has the same limit)
 DIVERGED_STEPS = 20
-ADVICE = ("lower train.matrix_learning_rate or train.embedding_learning_rate, or set train.gradient_clip; the last checkpoint before it is "
-          "kept in scratch/train")
+ADVICE = ("lower train.matrix_learning_rate or train.embedding_learning_rate, or set train.gradient_clip; checkpoints that were made "
+          "before are in scratch/train")
 PACE_STEPS = 50  # that the speed in the progress bar is of
 HOLDOUT_TARGETS = 32_768  # of the curve: enough to see the trend, cheap enough not to slow the run
 
@@ -157,6 +157,7 @@ def train(run: Run, batches: Prefetcher, holdout: Split, settings: Settings, *, 
 def _check(run: Run, nats: float) -> None:
     """ValueError once a run that should have learned something is worse than guessing; the spike of the first steps is normal."""
     guessing, recent = math.log(run.model.config.vocabulary_size), [row["train_loss"] for row in run.curve[-DIVERGED_STEPS + 1:]]
+    guessing += sum(feature.weight * guessing for feature in run.model.hooks.having["auxiliary_loss"])
     if run.step >= 5 * DIVERGED_STEPS and (sum(recent) + nats) / DIVERGED_STEPS > guessing + 1:
         raise ValueError(f"the training loss has been {nats:.2f} nats and the like for {DIVERGED_STEPS} steps at step {run.step}, guessing "
                          f"has {guessing:.2f}: the training has diverged; {ADVICE}")
@@ -167,8 +168,9 @@ def _prepare(run: Run, settings: Settings, *, spent: float, budget: float) -> fl
     if settings.schedule == "fraction":
         scale = schedule.fraction_scale(spent / budget, warmdown=settings.warmdown, floor=settings.learning_rate_floor)
     else:
-        scale = schedule.iteration_scale(run.step, spent=spent, budget=budget, warmdown=settings.warmdown,
-                                         floor=settings.learning_rate_floor)
+        pace = None if run.step == 0 and settings.seconds is not None and not settings.clock else (
+            clock_of(settings).spent(1, 0.0) if run.step == 0 else spent / run.step)
+        scale = schedule.iteration_scale(pace, spent=spent, budget=budget, warmdown=settings.warmdown, floor=settings.learning_rate_floor)
     before = _switches(run)
     run.model.progress(step=run.step, fraction=spent / budget)
     run.rounding.progress(run.step, scale)
@@ -201,11 +203,14 @@ def _slowest(seconds: float, world: World) -> float:
 
 def _step(run: Run, batches: Prefetcher, settings: Settings, scale: float, fraction: float, world: World, precision: str) -> float:
     batch = batches.batch(run.step)
-    with numerics.cast_at_use(precision, world.device.type), run.rounding.active():
-        nats = run.loss(batch.inputs, batch.targets, batch.cu_seqlens, batch.max_seqlen)
+    parts = batch.parts(settings.micro_batch_tokens or batch.inputs.numel())
     run.model.zero_grad(set_to_none=True)
-    nats.backward()
-    value = nats.detach()
+    value = torch.zeros((), device=world.device)
+    for part in parts:
+        with numerics.cast_at_use(precision, world.device.type), run.rounding.active():
+            nats = run.loss(part.inputs, part.targets, part.cu_seqlens, part.max_seqlen) / len(parts)
+        nats.backward()
+        value += nats.detach()
     if world.size > 1:
         dist.all_reduce(value)
         value /= world.size
@@ -221,17 +226,19 @@ def _step(run: Run, batches: Prefetcher, settings: Settings, scale: float, fract
 
 
 def prime(run: Run, batches: Prefetcher, settings: Settings, *, world: World, precision: str) -> None:
-    """Full steps that leave no trace, so that compiling and allocating cost no training time: `priming_steps` before, and as many
-    after, the recurrence starts. Weights, optimizers (momentum too), averages and loader are put back."""
+    """Full steps that leave no trace, so that compiling and allocating cost no training time: `priming_steps` for each state of
+    recurrence and rounding. Weights, optimizers (momentum too), averages and loader are put back."""
     if not settings.priming_steps:
         return
     before, facts = state(run), facts_of(run, batches)
     before = {key: tensor.clone() for key, tensor in before.items()}
     for fraction in (0.0, 1.0) if "depth_recurrence" in run.model.features else (0.0,):
         run.model.progress(step=0 if fraction == 0 else sys.maxsize, fraction=fraction)
-        for _ in range(settings.priming_steps):
-            _step(run, batches, settings, 1.0, fraction, world, precision)
-            run.step += 1
+        for started_at in (None, 0) if run.rounding.layers else (None,):
+            run.rounding.started_at = started_at
+            for _ in range(settings.priming_steps):
+                _step(run, batches, settings, 1.0, fraction, world, precision)
+                run.step += 1
     restore(run, batches, before, facts)
 
 
@@ -256,7 +263,8 @@ def state(run: Run) -> dict[str, Tensor]:
 
 def facts_of(run: Run, batches: Prefetcher) -> dict:
     return {"step": run.step, "seconds": run.seconds, "flops": run.flops, "curve": run.curve, "times": run.times, "events": run.events,
-            "loader": batches.state(), "averages": run.averages.facts(), "rounding": run.rounding.started_at}
+            "loader": batches.state(), "averages": run.averages.facts(), "rounding": run.rounding.started_at,
+            "looping": _loops(run)}
 
 
 @torch.no_grad()
@@ -272,5 +280,7 @@ def restore(run: Run, batches: Prefetcher, saved: dict[str, Tensor], facts: dict
     run.optimizers.restore(kinds["optimizer"])
     run.averages.restore(kinds["average"], facts["averages"])
     run.rounding.started_at = facts["rounding"]
+    if "depth_recurrence" in run.model.features:  # as built it loops; what switched on is told from this
+        run.model.features["depth_recurrence"].looping = facts["looping"]
     run.step, run.seconds, run.flops, run.curve = facts["step"], facts["seconds"], facts["flops"], list(facts["curve"])
     run.times, run.events = [tuple(pair) for pair in facts["times"]], list(facts["events"])

@@ -57,6 +57,7 @@ class Settings:
     loader: Literal["shuffled", "sequential", "coprime", "packed"]
     sequence_length: int
     batch_tokens: int
+    micro_batch_tokens: int | None
     optimizer: Literal["muon", "adamw"]
     matrix_learning_rate: float
     embedding_learning_rate: float

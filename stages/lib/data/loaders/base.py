@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stages.lib.data.stream import Stream
 
+PADDING = 64  # entries of cu_seqlens come in multiples of this, so that few shapes are compiled for (#1530)
 SPANS = 8  # processes times accumulation of every published run: its global step is this many spans of text
 
 
@@ -29,6 +30,21 @@ class Batch:
     targets: Tensor
     cu_seqlens: Tensor | None
     max_seqlen: int
+
+    def parts(self, tokens: int) -> list["Batch"]:
+        """The same rows as batches of `tokens` tokens each, which must be whole rows and divide the batch; packed or not."""
+        if tokens == self.inputs.numel():
+            return [self]
+        rows, out = tokens // self.inputs.size(1), []
+        for first in range(0, len(self.inputs), rows):
+            cu_seqlens = self.cu_seqlens
+            if cu_seqlens is not None:
+                low, high = first * self.inputs.size(1), (first + rows) * self.inputs.size(1)
+                own = cu_seqlens[(cu_seqlens >= low) & (cu_seqlens < high)] - low
+                padded = -(-(len(own) + 1) // PADDING) * PADDING
+                cu_seqlens = torch.nn.functional.pad(own, (0, padded - len(own)), value=tokens)
+            out.append(Batch(self.inputs[first: first + rows], self.targets[first: first + rows], cu_seqlens, self.max_seqlen))
+        return out
 
     def to(self, device: torch.device) -> "Batch":
         """The same on `device`; from pinned memory the copy does not wait."""
@@ -69,6 +85,13 @@ class Loader:
         if self.num_rows % world_size:
             raise ValueError(f"{self.num_rows} rows per batch do not divide over {world_size} processes; set {self.section}.processes to a "
                              f"divisor of {self.num_rows}")
+
+    def check_parts(self, tokens: int | None, world_size: int) -> None:
+        """ValueError unless a process's share of a batch divides into parts of `tokens` tokens (None: one part)."""
+        share = self.batch_tokens // world_size
+        if tokens is not None and (tokens < 1 or share % tokens or tokens % self.row_length):
+            raise ValueError(f"{self.section}.micro_batch_tokens is {tokens}; set it to whole rows of {self.row_length} tokens that divide "
+                             f"the {share} tokens of a process's share of a batch, or to null")
 
     def state(self) -> dict:
         """What a checkpoint must hold beside the step, JSON-able: nothing where `_starts` is a formula in the step."""

@@ -17,7 +17,6 @@ from stages.lib.data.loaders import base
 from stages.lib.data.stream import Stream
 
 BOS = 1  # as in runtime/tokenizer.py (a test compares): importing it would retrain whenever the tokenizer's code changes
-PADDING = 64  # entries of cu_seqlens come in multiples of this, so that few shapes are compiled for (#1530)
 CHUNK = 1 << 16  # tokens looked at at a time for the first BOS
 
 
@@ -59,7 +58,7 @@ def segments(inputs_BT: np.ndarray, *, cut: int) -> np.ndarray:
     pieces = -(-np.diff(starts, append=total) // cut)
     within = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     cuts = np.repeat(starts, pieces) + cut * within
-    padded = -(-(len(cuts) + 1) // PADDING) * PADDING
+    padded = -(-(len(cuts) + 1) // base.PADDING) * base.PADDING
     return np.concatenate([cuts, np.full(padded - len(cuts), total)]).astype(np.int32)
 
 
