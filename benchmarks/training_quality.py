@@ -1,7 +1,7 @@
 """Is the default worth it? Against the naive baseline of the same size, and against AdamW with the same network.
 
     python benchmarks/training_quality.py     the built-in text, which `dvc repro train` has tokenized
-    python benchmarks/training_quality.py --text ../shared/data/wikipedia.train.jsonl.xz --max-bytes 30000000
+    python benchmarks/training_quality.py --text FILE --max-bytes 30000000
 
 Every run trains for the same number of seconds on an otherwise idle machine, measured inside the training, and is scored on the val split
 in plain windows with the average of the weights that is best for it on holdout. The naive baseline has its own network (9 layers,
