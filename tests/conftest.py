@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from stages.lib import params, stage
@@ -99,6 +100,15 @@ def project(finished, tmp_path, monkeypatch) -> Path:
     shutil.copytree(finished, root)
     monkeypatch.chdir(root)
     return root
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Small products are faster with one thread, and the same on any machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

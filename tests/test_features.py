@@ -25,6 +25,8 @@ from tests.conftest import ROOT
 from tests.reference import Reference
 from tests.test_stacks import assert_no_look_ahead, documents, random_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PLAIN = ModelConfig(vocabulary_size=40, num_layers=4, width=16, num_heads=4, num_kv_heads=2, mlp_width=24, mlp_negative_slope=0.5,
                     rope_dims=4, rope_base=1e4, rope_trained_length=0, query_gain=1.5, logit_softcap=30.0, tied_head=True,
                     embedding_std=0.02, initialisation="published", features={})
@@ -69,14 +71,6 @@ ALONE = {  # a name for the test, then the features
 REBUILT = {"factorised_embedding", "skip_attention"}  # the parameters of the plain network are not all there, or have another shape
 LOOKS_ACROSS = ("bigram_hash", "trigram", "smear_1")
 FILES = plugin.names("features")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def config(case: str = "", **changes) -> ModelConfig:

@@ -13,9 +13,7 @@ import torch
 from stages.lib import checkpoints, params, tensors
 from stages.lib.data import tokens
 from stages.lib.data.loaders import coprime, packed
-from stages.lib.data.prefetch import Prefetcher
 from stages.lib.data.stream import Stream
-from stages.lib.launch import World
 from stages.runtime import shards
 from stages.runtime.tokenizer import BOS
 from stages.train import __main__ as train
@@ -386,44 +384,3 @@ def test_split_with_other_tokens_than_it_says_is_refused(text):
 def test_a_batch_moves_to_a_device_whole():
     moved = loader("packed").batch(0).to(torch.device("meta"))
     assert {moved.inputs.device.type, moved.targets.device.type, moved.cu_seqlens.device.type} == {"meta"}
-
-
-@KINDS
-def test_batches_that_are_read_ahead_are_the_same_and_so_is_the_state_at_every_step(kind):
-    world = World(0, 1, torch.device("cpu"))
-    plain, ahead = (Prefetcher(loader(kind), world, is_ahead=is_ahead) for is_ahead in (False, True))
-    states = []
-    for step in range(6):
-        one, other = plain.batch(step), ahead.batch(step)
-        assert torch.equal(one.inputs, other.inputs) and torch.equal(one.targets, other.targets)
-        assert json.dumps(plain.state()) == json.dumps(ahead.state())
-        states.append(json.loads(json.dumps(ahead.state())))
-    ahead.restore(states[2])
-    plain.restore(states[2])
-    assert torch.equal(ahead.batch(3).inputs, plain.batch(3).inputs) and json.dumps(plain.state()) == json.dumps(ahead.state())
-
-
-@KINDS
-@pytest.mark.parametrize("parts", [1, 2, 8])
-def test_parts_of_a_batch_are_its_rows_in_order_with_their_own_segments(kind, parts):
-    whole = loader(kind).batch(3)
-    found = whole.parts(BATCH // parts)
-    assert len(found) == parts and torch.equal(torch.cat([part.inputs for part in found]), whole.inputs)
-    assert torch.equal(torch.cat([part.targets for part in found]), whole.targets)
-    for i, part in enumerate(found):
-        if whole.cu_seqlens is None:
-            assert part.cu_seqlens is None
-            continue
-        low = i * BATCH // parts
-        own = [start - low for start in whole.cu_seqlens.tolist() if low <= start < low + BATCH // parts]
-        assert part.cu_seqlens.dtype == torch.int32 and len(part.cu_seqlens) % 64 == 0
-        assert part.cu_seqlens.tolist() == own + [BATCH // parts] * (len(part.cu_seqlens) - len(own)) and own[0] == 0
-
-
-def test_parts_that_are_no_whole_rows_or_do_not_divide_are_refused():
-    plain = loader("shuffled")
-    plain.check_parts(None, 1)
-    plain.check_parts(2 * T, 2)
-    for size, processes in ((T + 1, 1), (3 * T, 1), (BATCH, 2), (0, 1)):
-        with pytest.raises(ValueError, match=r"train\.micro_batch_tokens is"):
-            plain.check_parts(size, processes)

@@ -152,59 +152,6 @@ def test_chunks_hold_every_document_once_in_order(tmp_path, monkeypatch, chunk_b
     assert [text for start, end in corpus.chunks(prepared) for text in corpus.read_chunk(prepared, start, end)] == TEXTS[:40]
 
 
-def square(n: int) -> int:
-    if n == 13:
-        raise ValueError("thirteen")
-    return n * n
-
-
-@pytest.mark.parametrize("processes", [1, 3])
-def test_results_come_in_order_and_an_error_in_its_turn(processes):
-    assert list(parallel.in_order(square, range(12), processes=processes)) == [n * n for n in range(12)]
-    got = []
-    with pytest.raises(ValueError, match="thirteen"):
-        for value in parallel.in_order(square, range(20), processes=processes):
-            got.append(value)
-    assert got == [n * n for n in range(13)]
-
-
-def test_no_more_tasks_are_taken_than_are_under_way():
-    taken = []
-    results = parallel.in_order(square, (taken.append(n) or n for n in range(12)), processes=2)
-    next(results)
-    assert len(taken) <= 4
-    results.close()
-
-
-def test_workers_end_with_a_parent_that_is_killed(tmp_path):
-    script = ("import os, sys, time\nfrom stages.lib import parallel\nfrom tests.test_scale import report_and_sleep\n"
-              "if __name__ == '__main__':\n    list(parallel.in_order(report_and_sleep, [sys.argv[1]] * 2, processes=2))\n")
-    (tmp_path / "parent.py").write_text(script)
-    process = subprocess.Popen([sys.executable, str(tmp_path / "parent.py"), str(tmp_path)], env=os.environ | {"PYTHONPATH": str(ROOT)})
-    deadline = time.monotonic() + 30
-    while len(list(tmp_path.glob("*.pid"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    workers = [int(path.stem) for path in tmp_path.glob("*.pid")]
-    assert len(workers) == 2
-    process.kill()
-    process.wait()
-    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
-
-
-def report_and_sleep(folder: str) -> None:
-    (Path(folder) / f"{os.getpid()}.pid").touch()
-    time.sleep(60)
-
-
-@pytest.mark.parametrize("value", ["0", "-1", "many"])
-def test_number_of_workers_that_cannot_be_is_a_sentence(monkeypatch, value):
-    monkeypatch.setenv("CADDIE_WORKERS", value)
-    with pytest.raises(ValueError, match="CADDIE_WORKERS is"):
-        parallel.workers()
-
-
 def commands(folder: Path, nodes: list[list[str]], **environment: str) -> list[subprocess.CompletedProcess]:
     return [subprocess.run([sys.executable, "-m", f"stages.{node[0]}", *node[1:]], cwd=folder, capture_output=True, text=True,
                            env=os.environ | {"PYTHONPATH": str(ROOT)} | environment, check=False) for node in nodes]
@@ -305,15 +252,6 @@ def test_worker_that_is_killed_costs_no_finished_chunk(tmp_path, model, small_ch
     monkeypatch.setattr(sharding.Writer, "add", lambda self, encoded: (kept.append(self.chunks), add(self, encoded)))
     run()
     assert kept[0] == 12 and (tmp_path / "out/meta.json").is_file()
-
-
-def test_pool_whose_worker_dies_says_so():
-    with pytest.raises(parallel.WorkerKilled, match="a worker process was killed, as happens when memory runs out"):
-        list(parallel.in_order(die, range(3), processes=2))
-
-
-def die(_: int) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_other_code_does_not_continue_the_work(tmp_path, model, small_chunks, monkeypatch):

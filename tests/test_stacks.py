@@ -14,6 +14,8 @@ from stages.runtime.model.config import ModelConfig
 from stages.runtime.model.gpt import GPT, initialise
 from tests.reference import Reference, execution
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 COMMON = {"num_layers": 11, "width": 512, "num_heads": 8, "num_kv_heads": 4, "mlp_negative_slope": 0.5, "rope_dims": 16, "rope_base": 1e4,
           "rope_trained_length": 0, "logit_softcap": 30.0, "tied_head": True, "embedding_std": 0.005, "initialisation": "published"}
 ELEVEN = {"residual_mix": {}, "ln_scale": {}}
@@ -105,14 +107,6 @@ def documents(lengths=(4, 1, 5), seed=3):
     """One row of documents, each beginning with BOS, and where they begin."""
     rows = [[1, *np.random.default_rng(seed + i).integers(4, 40, length - 1).tolist()] for i, length in enumerate(lengths)]
     return torch.tensor([[token for row in rows for token in row]]), torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", STACKS)

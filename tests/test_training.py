@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -205,7 +206,7 @@ def test_a_loss_that_stays_above_guessing_stops_the_run_and_a_spike_does_not(pro
     shift |= {"from": 60, "to": 999}
     with pytest.raises(SystemExit):
         run_node("train")
-    assert "at step 100, guessing has 5.95: the training has diverged; lower train.matrix" in capsys.readouterr().err
+    assert "at step 100, it began with 5.9" in capsys.readouterr().err
 
 
 def test_budget_in_seconds_ends_the_run(project, tree):
@@ -227,6 +228,46 @@ def test_prequant_ttt_lowers_the_loss_on_its_split(project, tree, split, capsys)
     metrics = json.loads((project / "artifacts/prequant_ttt/metrics.json").read_text())
     assert metrics["last_loss_nats"] < metrics["first_loss_nats"] and metrics["steps"] > 3
     assert ("ADAPTS TO THE VALIDATION SPLIT" in capsys.readouterr().err) == (split == "val")
+
+
+def test_processes_that_would_continue_from_different_steps_are_refused(monkeypatch):
+    """As when two machines do not share scratch/: rank 0 is at step 7, this one at 0."""
+    two, one = (launch.World(1, size, torch.device("cpu")) for size in (2, 1))
+    others = torch.tensor([7, -7])
+    monkeypatch.setattr(launch.dist, "all_reduce", lambda extremes, operation: extremes.copy_(torch.maximum(extremes, others)))
+    launch.require_same(7, two, "no")
+    launch.require_same(0, one, "no")
+    for number in (0, 8):
+        with pytest.raises(ValueError, match="share scratch"):
+            launch.require_same(number, two, "share scratch/")
+
+
+def test_more_processes_than_gpus_is_a_sentence_before_any_is_started(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(os, "execv", lambda *arguments: pytest.fail("started"))
+    with pytest.raises(ValueError, match=r"train\.processes is 8, but torch sees 1 GPUs"):
+        launch.relaunch(8, "stages.train", "auto")
+
+
+def test_world_size_of_the_environment_says_nothing_without_torchrun(monkeypatch):
+    """Containers of clusters set it for every process."""
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    with launch.world("cpu") as alone:
+        assert (alone.size, alone.rank) == (1, 0)
+
+
+@pytest.mark.parametrize("compile, fused, device, found", [
+    ("auto", "auto", "cpu", (False, False)), ("auto", "auto", "cuda", (True, True)), ("always", "auto", "cpu", (True, False)),
+    ("never", "never", "cuda", (False, False)), ("never", "always", "cuda", (False, True)), ("auto", "always", "cpu", None)])
+def test_programs_are_what_was_named_or_the_fastest_of_the_device(compile, fused, device, found, monkeypatch):
+    monkeypatch.setattr(loop.softcap_cross_entropy, "is_available", lambda: True)
+    settings = SimpleNamespace(compile=compile, fused_loss=fused)
+    if found is None:
+        with pytest.raises(ValueError, match="it needs a GPU and the package triton"):
+            loop.programs(settings, device)
+    else:
+        assert loop.programs(settings, device) == dict(zip(("compiled", "fused_loss"), found, strict=True))
 
 
 def test_every_process_takes_the_slowest_clock(monkeypatch):

@@ -27,11 +27,18 @@ class World:
         return self.rank == 0
 
 
-def relaunch(processes: int, module: str) -> None:
+def is_worker() -> bool:
+    """Whether torchrun started this process; a WORLD_SIZE that the environment has of its own says nothing."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def relaunch(processes: int, module: str, device: str) -> None:
     """Replace this process by torchrun with `processes` workers of `python -m module`, unless it is one, or one is enough."""
     if processes < 1:
         raise ValueError(f"train.processes is {processes}; it takes 1 or more")
-    if processes > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+    if processes > 1 and not is_worker():
+        if device_type(device) == "cuda" and processes > torch.cuda.device_count():
+            raise ValueError(f"train.processes is {processes}, but torch sees {torch.cuda.device_count()} GPUs; set it to at most that")
         arguments = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", module]
         sys.stdout.flush()
         os.execv(sys.executable, [*arguments, *sys.argv[1:]])
@@ -63,8 +70,9 @@ def world(device: str, *, threads: int = THREADS) -> Iterator[World]:
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(not cuda)
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs 3 % of a step
-    size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    local = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    size, rank, place = (int(os.environ[name]) if is_worker() else single
+                         for name, single in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))
+    local = torch.device("cuda", place) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(local)
     if size > 1:
@@ -74,3 +82,12 @@ def world(device: str, *, threads: int = THREADS) -> Iterator[World]:
     finally:
         if size > 1:
             dist.destroy_process_group()
+
+
+def require_same(number: int, world: World, sentence: str) -> None:
+    """ValueError(sentence) on every process unless all of them have the same number."""
+    if world.size > 1:
+        extremes = torch.tensor([number, -number], dtype=torch.int64, device=world.device)
+        dist.all_reduce(extremes, dist.ReduceOp.MAX)
+        if extremes[0] != -extremes[1]:
+            raise ValueError(sentence)

@@ -63,6 +63,12 @@ class Clock:
                 return seconds0 + (seconds1 - seconds0) * (step - step0) / (step1 - step0)
         raise AssertionError("a clock without knots")
 
+    def pace(self, step: int, real_seconds: float) -> float | None:
+        """Spent per step on average; before the first what that one will take, None where nobody knows."""
+        if step:
+            return self.spent(step, real_seconds) / step
+        return None if self.in_seconds and not self.knots else self.spent(1, 0.0)
+
     def is_over(self, step: int, real_seconds: float) -> bool:
         return step >= self.steps or self.spent(step, real_seconds) >= self.budget
 

@@ -75,8 +75,9 @@ def main(
     batches.check_parts(settings.micro_batch_tokens, settings.processes)
     with torch.device("meta"):
         GPT(config)  # says what is wrong with the features
-    backend = _backend(asked, settings, precision, config)
-    launch.relaunch(settings.processes, "stages.train")  # after the checks: one sentence from one process
+    chosen = {"precision": precision, "attention_backend": _backend(asked, settings, precision, config),
+              **loop.programs(settings, launch.device_type(settings.device))}
+    launch.relaunch(settings.processes, "stages.train", settings.device)  # after the checks: one sentence from one process
     with launch.world(settings.device, threads=settings.threads) as world:
         model = GPT(config)
         initialise(model, generator=torch.Generator().manual_seed(settings.seed))
@@ -84,15 +85,17 @@ def main(
         model.attention_backend = asked
         run = loop.start(model.to(world.device), settings, world)
         source = Prefetcher(batches, world, is_ahead=world.device.type == "cuda")
-        folder = checkpoints.Folder(scratch / _key(settings, config, text, holdout, world, backend))
+        folder = checkpoints.Folder(scratch / _key(settings, config, text, holdout, world, chosen))
         with folder.locked() if world.is_main else contextlib.nullcontext():
             if saved := folder.latest():
                 loop.restore(run, source, *saved)
             if world.is_main:
                 folder.drop_snapshots_after(run.step)
-            if world.is_main:
-                print(f"{num_parameters(model):,} parameters on {world.device.type} ({precision}, attention by {backend}, "
+                print(f"{num_parameters(model):,} parameters on {world.device.type} ({precision}, attention by "
+                      f"{chosen['attention_backend']}{', compiled' * chosen['compiled']}{', fused loss' * chosen['fused_loss']}, "
                       f"{world.size} processes), from step {run.step}", file=sys.stderr)
+            launch.require_same(run.step, world, "the processes found checkpoints of different steps, as happens when several machines do "
+                                "not share scratch/; share it, or remove scratch/train on all of them")
             loop.train(run, source, holdout, settings, world=world, precision=precision, folder=folder)
             if world.is_main:
                 facts = {"model": config.to_dict(), "text_sha256": text.text_sha256, "seed": settings.seed}
@@ -108,8 +111,8 @@ def main(
                 _write_curve(curve, run.curve)
                 with numerics.cast_at_use(precision, world.device.type):
                     final = scoring.chunked(model, holdout, window=settings.sequence_length)
-                stage.write_json(metrics, _metrics(run, settings, text, world) | {
-                    "precision": precision, "attention_backend": backend, "holdout_bits_per_byte": final.bits_per_byte})
+                stage.write_json(metrics, _metrics(run, settings, text, world) | chosen | {
+                    "holdout_bits_per_byte": final.bits_per_byte})
                 folder.remove()
 
 
@@ -124,11 +127,11 @@ def num_parameters(model: GPT) -> int:
     return sum(weight.numel() for weight in model.parameters())
 
 
-def _key(settings: Settings, config: ModelConfig, text: tokens.Split, holdout: tokens.Split, world: launch.World, backend: str) -> str:
+def _key(settings: Settings, config: ModelConfig, text: tokens.Split, holdout: tokens.Split, world: launch.World, chosen: dict) -> str:
     """Everything that decides the weights and the curve; not the pace of checkpoints, nor the number of processes."""
-    chosen = {name: value for name, value in asdict(settings).items() if name not in ("checkpoint_seconds", "processes")}
+    named = {name: value for name, value in asdict(settings).items() if name not in ("checkpoint_seconds", "processes")}
     code = closure.paths("stages.train.__main__", *(f"stages.runtime.features.{name}" for name in config.features))
-    return key(chosen, config.to_dict(), text.facts, holdout.facts, world.device.type, backend, torch.__version__, *code)
+    return key(named, config.to_dict(), text.facts, holdout.facts, world.device.type, chosen, torch.__version__, *code)
 
 
 def _write_curve(path: Path, curve: list[dict]) -> None:

@@ -88,20 +88,25 @@ def hardware_of(model: gpt.GPT, settings: Settings, world: World) -> Hardware:
     return Hardware(*counts, world.size * launch.matmul_rate(world.device, torch.bfloat16 if half else torch.float32))
 
 
-def loss_of(model: gpt.GPT, settings: Settings, world: World) -> Callable[..., Tensor]:
-    """The loss by the programs that `settings` name, or, where they are auto, by the fastest that this device has.
-
-    Compiled, it is one graph for each shape and each state of the recurrence; priming makes them before the clock starts.
-    """
-    is_cuda = world.device.type == "cuda"
-    is_fused = settings.fused_loss == "always" or (settings.fused_loss == "auto" and is_cuda and softcap_cross_entropy.is_available())
-    if is_fused and not (is_cuda and softcap_cross_entropy.is_available()):
+def programs(settings: Settings, device: str) -> dict[str, bool]:
+    """Whether the loss is compiled and fused, on a device of type cpu or cuda: as `settings` say, or where that is auto, whatever
+    is fastest there. ValueError for what cannot run."""
+    can_fuse = device == "cuda" and softcap_cross_entropy.is_available()
+    if settings.fused_loss == "always" and not can_fuse:
         raise ValueError("train.fused_loss is always, but it needs a GPU and the package triton; set it to auto or never")
-    chosen = loss.of(model, softcap_cross_entropy.fused if is_fused else softcap_cross_entropy.plain)
-    if settings.compile == "never" or (settings.compile == "auto" and not is_cuda):
-        return chosen
+    return {"compiled": settings.compile == "always" or (settings.compile == "auto" and device == "cuda"),
+            "fused_loss": settings.fused_loss != "never" and can_fuse}
+
+
+def loss_of(model: gpt.GPT, settings: Settings, world: World) -> Callable[..., Tensor]:
+    """The loss by the programs chosen. Compiled, it is one graph for each shape and each state of recurrence and rounding; priming makes
+    them before the clock starts."""
+    chosen = programs(settings, world.device.type)
+    of = loss.of(model, softcap_cross_entropy.fused if chosen["fused_loss"] else softcap_cross_entropy.plain)
+    if not chosen["compiled"]:
+        return of
     torch._dynamo.config.recompile_limit = GRAPHS
-    return torch.compile(chosen, dynamic=False, fullgraph=True)
+    return torch.compile(of, dynamic=False, fullgraph=True)
 
 
 def clock_of(settings: Settings) -> schedule.Clock:
@@ -120,7 +125,7 @@ def train(run: Run, batches: Prefetcher, holdout: Split, settings: Settings, *, 
     started, pace = time.perf_counter(), deque([(run.step, run.seconds)], maxlen=PACE_STEPS)
     while not clock.is_over(run.step, run.seconds):
         spent = clock.spent(run.step, run.seconds)
-        scale = _prepare(run, settings, spent=spent, budget=clock.budget)
+        scale = _prepare(run, settings, clock)
         nats = _step(run, batches, settings, scale, spent / clock.budget, world, precision)
         run.step += 1
         per_token = run.hardware.per_token(looping=_loops(run))
@@ -155,22 +160,21 @@ def train(run: Run, batches: Prefetcher, holdout: Split, settings: Settings, *, 
 
 
 def _check(run: Run, nats: float) -> None:
-    """ValueError once a run that should have learned something is worse than guessing; the spike of the first steps is normal."""
-    guessing, recent = math.log(run.model.config.vocabulary_size), [row["train_loss"] for row in run.curve[-DIVERGED_STEPS + 1:]]
-    guessing += sum(feature.weight * guessing for feature in run.model.hooks.having["auxiliary_loss"])
-    if run.step >= 5 * DIVERGED_STEPS and (sum(recent) + nats) / DIVERGED_STEPS > guessing + 1:
-        raise ValueError(f"the training loss has been {nats:.2f} nats and the like for {DIVERGED_STEPS} steps at step {run.step}, guessing "
-                         f"has {guessing:.2f}: the training has diverged; {ADVICE}")
+    """ValueError once a run is worse than at its start, where it guesses; the spike of the first steps is normal."""
+    recent = [row["train_loss"] for row in run.curve[-DIVERGED_STEPS + 1:]]
+    if run.step >= 5 * DIVERGED_STEPS and (sum(recent) + nats) / DIVERGED_STEPS > run.curve[0]["train_loss"] + 1:
+        raise ValueError(f"the training loss has been {nats:.2f} nats and the like for {DIVERGED_STEPS} steps at step {run.step}, it began "
+                         f"with {run.curve[0]['train_loss']:.2f}: the training has diverged; {ADVICE}")
 
 
-def _prepare(run: Run, settings: Settings, *, spent: float, budget: float) -> float:
+def _prepare(run: Run, settings: Settings, clock: schedule.Clock) -> float:
     """Everything that depends on the share of the budget, before a step. Returns the multiplier of the learning rates."""
+    spent, budget = clock.spent(run.step, run.seconds), clock.budget
     if settings.schedule == "fraction":
         scale = schedule.fraction_scale(spent / budget, warmdown=settings.warmdown, floor=settings.learning_rate_floor)
     else:
-        pace = None if run.step == 0 and settings.seconds is not None and not settings.clock else (
-            clock_of(settings).spent(1, 0.0) if run.step == 0 else spent / run.step)
-        scale = schedule.iteration_scale(pace, spent=spent, budget=budget, warmdown=settings.warmdown, floor=settings.learning_rate_floor)
+        scale = schedule.iteration_scale(clock.pace(run.step, run.seconds), spent=spent, budget=budget, warmdown=settings.warmdown,
+                                         floor=settings.learning_rate_floor)
     before = _switches(run)
     run.model.progress(step=run.step, fraction=spent / budget)
     run.rounding.progress(run.step, scale)
