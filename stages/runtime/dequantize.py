@@ -104,7 +104,7 @@ def column_scales(level_MK: np.ndarray, arrays: dict[str, np.ndarray], scheme: d
     gain_K = np.ones(level_MK.shape[1])
     if scheme.get("gain"):
         states = scheme.get("trellis", 0)
-        gain_K = gains(square_sums(level_MK), rows=len(level_MK), states=states)
+        gain_K = gains(square_sums(level_MK).astype(np.float64), rows=len(level_MK), states=states)
     return gain_K.astype(np.float32) * octaves(arrays.get("column_steps", np.zeros(level_MK.shape[1], np.int8)))
 
 
@@ -114,10 +114,10 @@ def square_sums(level_MK: np.ndarray) -> np.ndarray:
     return (wide_MK * wide_MK).sum(axis=0)
 
 
-def gains(square_sums_K: np.ndarray, *, rows: int, states: int) -> np.ndarray:
-    """max(0, 1 - d / mean level²), float64 (K), from Σ level² in half steps with a trellis, in steps without."""
+def gains(square_sums_K, *, rows: int, states: int):
+    """max(0, 1 - d / mean level²) (K), from float64 Σ level² in half steps with a trellis, in steps without; array or Tensor."""
     noise = NOISE[states] * (4 if states else 1) * rows
-    return np.maximum(0.0, 1.0 - noise / np.maximum(square_sums_K, 1).astype(np.float64)) * (square_sums_K > 0)
+    return (1.0 - noise / square_sums_K.clip(min=1)).clip(min=0.0)
 
 
 def octaves(eighths: np.ndarray) -> np.ndarray:
