@@ -1,0 +1,157 @@
+"""Entropy-constrained quantization of all matrices of a model with one constant, and the constant that meets a budget.
+
+    step of matrix m = c · multiplier_m · rms(W_m)            multiplier 1: the same bits per weight for every matrix
+
+Coded bits are smooth in c: an octave of c is one bit per weight. So the constant for a budget is found in two to four passes.
+"""
+
+# M rows, K columns
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from stages.lib.quant import entropy_constrained, rate
+from stages.lib.quant.entropy_constrained import Factor, Options
+from stages.lib.quant.quantized import Quantized
+
+GAUSSIAN_BITS = 2.047  # log2 sqrt(2 pi e): entropy of a Gaussian in steps of its own standard deviation
+COARSEST = 6.0  # octaves above the rms at which the search gives up: every code is 0 long before
+PASSES = 16
+BATCH_WEIGHTS = 1 << 25  # matrices of one shape are quantized together up to so many weights: bounds the memory
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One matrix: W (M, K), H (K, K) or None where nothing is known of the inputs, row steps int8 (M,) or None, and its multiplier."""
+
+    weight: Tensor
+    hessian: Tensor | None
+    row_steps: Tensor | None
+    multiplier: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The constant that was chosen, what it makes of the matrices, the measured bits of that, and (constant, bits) of every pass."""
+
+    constant: float
+    quantized: dict[str, Quantized]
+    bits: float
+    passes: tuple[tuple[float, float], ...]
+
+
+class Model:
+    """Matrices by name with their factors, which every pass uses again. Works on `device`."""
+
+    def __init__(self, matrices: dict[str, Matrix], *, options: Options, device: torch.device):
+        if not matrices:
+            raise ValueError("no matrix has the method entropy; set it for a group under quantize.groups")
+        self.matrices, self.options, self.device = matrices, options, device
+        self.scales = {name: _scale(name, matrix) for name, matrix in matrices.items()}
+        self.factors: dict[str, Factor] = {}
+        for name, matrix in tqdm(matrices.items(), desc="factorise", unit=" matrices", mininterval=1.0):
+            self.factors[name] = self._factor(name, matrix)
+        self.num_weights = sum(matrix.weight.numel() for matrix in matrices.values())
+
+    def quantize(self, constant: float, *, only: set[str] | None = None) -> dict[str, Quantized]:
+        """All matrices, or some, with steps of `constant` times multiplier times rms."""
+        out: dict[str, Quantized] = {}
+        chosen = [name for name in self.matrices if only is None or name in only]
+        for batch in tqdm(self._batches(chosen), desc="quantize", unit=" batches", mininterval=1.0):
+            found = entropy_constrained.quantize_alike(
+                [self.matrices[name].weight.to(self.device) for name in batch], [self.factors[name] for name in batch],
+                steps=[constant * self.scales[name] for name in batch], row_steps=[self.matrices[name].row_steps for name in batch],
+                options=self.options)
+            out |= dict(zip(batch, found, strict=True))
+        return {name: out[name] for name in chosen}
+
+    def start(self, bits_per_weight: float) -> float:
+        """The constant that would give so many bits per weight if every column were Gaussian: a good first guess."""
+        octaves = 0.0
+        for name, matrix in self.matrices.items():
+            rms_K = matrix.weight.double().square().mean(dim=0).sqrt()
+            octaves += matrix.weight.numel() * torch.log2((rms_K / self.scales[name]).clamp_min(2**-4)).mean().item()
+        return 2.0 ** (octaves / self.num_weights + GAUSSIAN_BITS - bits_per_weight)
+
+    def _factor(self, name: str, matrix: Matrix) -> Factor:
+        K = matrix.weight.size(1)
+        hessian = torch.eye(K) if matrix.hessian is None else matrix.hessian
+        if hessian.shape != (K, K):
+            raise ValueError(f"{name} has {K} inputs, its Hessian is {tuple(hessian.shape)}; run: dvc repro calibrate -f")
+        try:
+            return entropy_constrained.factorise(hessian.to(self.device), self.options).to(self.device, torch.float32)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+
+    def _batches(self, names: list[str]) -> list[list[str]]:
+        """Names of matrices of one shape, together as far as memory allows."""
+        alike = defaultdict(list)
+        for name in names:
+            M, K = self.matrices[name].weight.shape
+            alike[M, K, self.matrices[name].row_steps is None].append(name)
+        batches = []
+        for (M, K, _), members in alike.items():
+            size = max(1, BATCH_WEIGHTS // (M * K + K * K))
+            batches += [members[i: i + size] for i in range(0, len(members), size)]
+        return batches
+
+
+def _scale(name: str, matrix: Matrix) -> float:
+    rms = matrix.weight.double().square().mean().sqrt().item()
+    if not math.isfinite(rms):
+        raise ValueError(f"weight {name} is not finite; lower the training's rates, or train again")
+    if not 0 < matrix.multiplier < math.inf:
+        raise ValueError(f"the step of {name} has the multiplier {matrix.multiplier}; it must be positive, run: dvc repro allocate -f")
+    return matrix.multiplier * max(rms, 2.0**-60)
+
+
+def estimated(quantized: dict[str, Quantized]) -> rate.Rate:
+    """What an adaptive coder will charge for these matrices: rate.py."""
+    arrays = {name: {suffix: array.numpy() for suffix, array in found.arrays.items()} for name, found in quantized.items()}
+    return rate.estimate(arrays, {name: found.scheme for name, found in quantized.items()})
+
+
+def finest(model: Model, *, limit: float, tolerance: float, bits_of: Callable[[dict[str, Quantized]], float]) -> Fit:
+    """The finest quantization whose `bits_of` is at most `limit`, to within `tolerance` bits of it where the steps allow that.
+
+    Newton's step with a slope of one bit per weight and octave, then secants, inside a bracket. ValueError with the smallest size there
+    is if even the coarsest steps are too many bits.
+    """
+    count, goal = model.num_weights, limit - tolerance / 2
+    octave = math.log2(model.start(max(goal / count, 0.1)))
+    fine, coarse, best = -math.inf, math.inf, None  # octaves too fine, octaves that fit
+    passes: list[tuple[float, float]] = []
+    previous, slope = None, float(count)
+    for _ in range(PASSES):
+        found = model.quantize(2.0**octave)
+        bits = bits_of(found)
+        passes.append((2.0**octave, bits))
+        if bits <= limit and (best is None or bits > best.bits):
+            best = Fit(2.0**octave, found, bits, ())
+        if limit - tolerance <= bits <= limit:
+            break
+        if bits > limit:
+            fine = max(fine, octave)
+            if octave >= COARSEST:
+                raise ValueError(f"the matrices cannot be coded in {limit / 8:,.0f} bytes: with every code 0 they still need "
+                                 f"{bits / 8:,.0f}; raise the target, or make the model smaller")
+        else:
+            coarse = min(coarse, octave)
+        if previous is not None and previous[0] != octave:
+            slope = min(max((previous[1] - bits) / (octave - previous[0]), 0.1 * count), 1.2 * count)
+        previous = octave, bits
+        octave = min(octave + (bits - goal) / slope, COARSEST)
+        if not fine < octave < coarse:
+            octave = (fine + coarse) / 2 if math.isfinite(fine + coarse) else octave
+        if coarse - fine < 1e-6:
+            break
+    if best is None:
+        raise ValueError(f"no constant gave at most {limit / 8:,.0f} bytes in {PASSES} passes; the smallest was "
+                         f"{min(bits for _, bits in passes) / 8:,.0f} bytes")
+    return Fit(best.constant, best.quantized, best.bits, tuple(passes))
