@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +25,25 @@ GAUSSIAN_BITS = 2.047  # log2 sqrt(2 pi e): entropy of a Gaussian in steps of it
 COARSEST = 6.0  # octaves above the rms at which the search gives up: every code is 0 long before
 PASSES = 16
 BATCH_WEIGHTS = 1 << 25  # matrices of one shape are quantized together up to so many weights: bounds the memory
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The section of params.yaml, which says what each leaf is."""
+
+    SECTION: ClassVar[str] = "quantize.entropy"
+    bits_per_weight: float
+    trellis: Literal[0, 4, 8, 16, 32]
+    column_steps: bool
+    row_steps: Literal["none", "std", "gradient"]
+    frequency_exponent: float
+    gain: bool
+    damping: float
+    rate_distortion: float
+
+    @property
+    def options(self) -> Options:
+        return Options(self.trellis, self.column_steps, self.gain, self.damping, self.rate_distortion)
 
 
 @dataclass(frozen=True)
@@ -44,6 +64,30 @@ class Fit:
     quantized: dict[str, Quantized]
     bits: float
     passes: tuple[tuple[float, float], ...]
+
+
+def matrices(weights: dict[str, Tensor], hessians: dict[str, Tensor], rows: dict[str, Tensor], *, settings: Settings,
+             multipliers: dict[str, float]) -> dict[str, Matrix]:
+    """Every weight (M, K) by parameter name with what calibration says of it; hessians and rows by module name.
+
+    Row steps: a table whose look-ups were counted has them from `frequency_exponent`, unless that is 0; any other by the rule
+    `row_steps`. What was not calibrated, such as a table of a feature, has one step with `gradient`.
+    """
+    if not 0 <= settings.frequency_exponent <= 1 or not settings.bits_per_weight > 0:
+        raise ValueError("quantize.entropy.frequency_exponent takes 0 to 1, and bits_per_weight a positive number")
+    return {name: Matrix(weight, hessians.get(name.removesuffix(".weight")), _row_steps(name, weight, rows, settings),
+                         multipliers.get(name, 1.0)) for name, weight in weights.items()}
+
+
+def _row_steps(name: str, weight_MK: Tensor, rows: dict[str, Tensor], settings: Settings) -> Tensor | None:
+    module = name.removesuffix(".weight")
+    counts, importance = rows.get(f"{module}.counts"), rows.get(module)
+    if counts is not None and settings.frequency_exponent:
+        return entropy_constrained.token_row_steps(counts, exponent=settings.frequency_exponent)
+    if settings.row_steps == "gradient" and importance is None:
+        if any(not key.endswith(".counts") for key in rows):
+            return None  # calibration gathers gradients, but this has no output of its own
+    return entropy_constrained.row_steps(weight_MK, rule=settings.row_steps, importance_M=importance)
 
 
 class Model:
