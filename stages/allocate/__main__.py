@@ -47,7 +47,7 @@ def main(
     multipliers: Output = "artifacts/allocate/multipliers.json",
     metrics: Metrics = "artifacts/allocate/metrics.json",
 ) -> None:
-    require(settings.tokens > settings.sequence_length >= 1, "allocate.tokens must be more than allocate.sequence_length, and that 1 or more")
+    require(settings.tokens >= settings.sequence_length >= 1, "allocate.tokens takes allocate.sequence_length or more, and that 1 or more")
     state, facts = tensors.load(weights)
     found, parts, damage, gain = {}, {}, {}, 0.0
     if settings.enabled:
@@ -57,8 +57,9 @@ def main(
             matrices = entropy_model.matrices(coded, hessians, importance, settings=entropy, multipliers={})
             model = entropy_model.Model(matrices, options=entropy.options, device=world.device)
             parts = allocation.units(list(matrices), by=settings.by, depth_groups=settings.depth_groups)
+            loss_of = divergence(state, facts["model"], tokens.read(text, "holdout").tokens, settings, world.device)
             damage = allocation.damages(model, parts, constant=model.start(entropy.bits_per_weight), coarseness=settings.coarseness,
-                                        loss_of=divergence(state, facts["model"], tokens.read(text, "holdout").tokens, settings, world.device))
+                                        loss_of=loss_of)
         sizes = {unit: sum(state[name].numel() for name in names) for unit, names in parts.items()}
         chosen = allocation.multipliers(damage, sizes, least=settings.least, most=settings.most)
         found = {name: chosen[unit] for unit, names in parts.items() for name in names}

@@ -24,6 +24,7 @@ from stages.lib.quant.quantized import Quantized
 GAUSSIAN_BITS = 2.047  # log2 sqrt(2 pi e): entropy of a Gaussian in steps of its own standard deviation
 COARSEST = 6.0  # octaves above the rms at which the search gives up: every code is 0 long before
 PASSES = 16
+UNMET = 6  # passes without one that fits
 BATCH_WEIGHTS = 1 << 25  # matrices of one shape are quantized together up to so many weights: bounds the memory
 
 
@@ -70,8 +71,8 @@ def matrices(weights: dict[str, Tensor], hessians: dict[str, Tensor], rows: dict
              multipliers: dict[str, float]) -> dict[str, Matrix]:
     """Every weight (M, K) by parameter name with what calibration says of it; hessians and rows by module name.
 
-    Row steps: a table whose look-ups were counted has them from `frequency_exponent`, unless that is 0; any other by the rule
-    `row_steps`. What was not calibrated, such as a table of a feature, has one step with `gradient`.
+    Row steps follow the rule `row_steps`. A table whose look-ups were counted and which has no gradient, or whose gradient is not asked
+    for, has them from `frequency_exponent`, unless that is 0. What has neither has one step with `gradient`.
     """
     if not 0 <= settings.frequency_exponent <= 1 or not settings.bits_per_weight > 0:
         raise ValueError("quantize.entropy.frequency_exponent takes 0 to 1, and bits_per_weight a positive number")
@@ -80,14 +81,14 @@ def matrices(weights: dict[str, Tensor], hessians: dict[str, Tensor], rows: dict
 
 
 def _row_steps(name: str, weight_MK: Tensor, rows: dict[str, Tensor], settings: Settings) -> Tensor | None:
-    module = name.removesuffix(".weight")
+    module, rule = name.removesuffix(".weight"), settings.row_steps
     counts, importance = rows.get(f"{module}.counts"), rows.get(module)
+    if rule == "gradient" and importance is not None:
+        return entropy_constrained.row_steps(weight_MK, rule=rule, importance_M=importance)
     if counts is not None and settings.frequency_exponent:
         return entropy_constrained.token_row_steps(counts, exponent=settings.frequency_exponent)
-    if settings.row_steps == "gradient" and importance is None:
-        if any(not key.endswith(".counts") for key in rows):
-            return None  # calibration gathers gradients, but this has no output of its own
-    return entropy_constrained.row_steps(weight_MK, rule=settings.row_steps, importance_M=importance)
+    has_gradients = any(not key.endswith(".counts") for key in rows)
+    return entropy_constrained.row_steps(weight_MK, rule="none" if rule == "gradient" and has_gradients else rule, importance_M=None)
 
 
 class Model:
@@ -191,6 +192,8 @@ def finest(model: Model, *, limit: float, tolerance: float, bits_of: Callable[[d
             slope = min(max((previous[1] - bits) / (octave - previous[0]), 0.1 * count), 1.2 * count)
         previous = octave, bits
         octave = min(octave + (bits - goal) / slope, COARSEST)
+        if len(passes) == UNMET and math.isinf(coarse):
+            octave = COARSEST  # what cannot be met is known from the coarsest steps
         if not fine < octave < coarse:
             octave = (fine + coarse) / 2 if math.isfinite(fine + coarse) else octave
         if coarse - fine < 1e-6:

@@ -96,7 +96,8 @@ def _variances(level_MK: np.ndarray, column_steps_K: np.ndarray, row_steps_M: np
     best = None
     for row_octaves_M, bits in candidates:
         variance_MK = _running(square_MK, np.exp2(row_octaves_M)[:, None].astype(np.float32), column_K.astype(np.float32))
-        gaussian = 0.5 * float((np.log2(variance_MK) + square_MK / variance_MK * np.float32(math.log2(math.e))).sum(dtype=np.float64)) + bits
+        nats_MK = np.log(variance_MK) + square_MK / variance_MK
+        gaussian = 0.5 / math.log(2) * float(nats_MK.sum(dtype=np.float64)) + bits
         if best is None or gaussian < best[0]:
             best = gaussian, variance_MK, bits
     return best[1], best[2]
