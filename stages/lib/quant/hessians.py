@@ -32,10 +32,11 @@ COUNTS = ".counts"
 
 
 class Statistics:
-    """Sums over the tokens that `add` has seen, by module name. `row_gradients`: whether G is gathered, for twice the time."""
+    """Sums over the tokens that `add` has seen, by module name. `row_gradients`: whether G is gathered, for twice the time; it freezes
+    the weights, as only outputs need gradients."""
 
     def __init__(self, model: gpt.GPT, *, row_gradients: bool):
-        self.model, self.row_gradients, self.tokens = model, row_gradients, 0
+        self.model, self.row_gradients, self.tokens = model.requires_grad_(False) if row_gradients else model, row_gradients, 0
         self.layers = gpt.matrices(model)
         self.tables = {name: table for name, table in model.named_modules() if isinstance(table, nn.Embedding) and name != UNEMBEDDING}
         self.head = EMBEDDING if model.config.tied_head else UNEMBEDDING
