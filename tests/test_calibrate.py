@@ -127,21 +127,14 @@ def test_layer_that_no_token_reached_has_zeros():
 # text of its own
 
 
-def one_by_one(net, *, rows, length, temperature, generator):
-    x = torch.randint(net.config.vocabulary_size, (rows, 1), generator=generator)
-    for _ in range(length - 1):
-        scores = net(x)[:, -1] / temperature + own_text.gumbel(rows, net.config.vocabulary_size, generator)
-        x = torch.cat((x, scores.argmax(-1, keepdim=True)), dim=1)
-    return x
-
-
-@pytest.mark.parametrize("ahead", [1, 5, 64])
-def test_written_text_is_that_of_one_token_after_the_other(ahead, monkeypatch):
-    monkeypatch.setattr(own_text, "AHEAD", ahead)
-    net = random_model(config("unet_looped"))
-    how = {"rows": 3, "length": 33, "temperature": 0.8}
+def test_written_text_is_drawn_token_by_token_from_the_logits_after_all_before_it():
+    net, generator = random_model(config("unet_looped")), torch.Generator().manual_seed(2)
+    how = {"rows": 3, "length": 21, "temperature": 0.8}
     written = own_text.write(net, generator=torch.Generator().manual_seed(2), **how)
-    assert torch.equal(written, one_by_one(net, generator=torch.Generator().manual_seed(2), **how))
+    assert torch.equal(written[:, :1], torch.randint(40, (3, 1), generator=generator))
+    for t in range(1, 21):
+        chances = (net(written[:, :t])[:, -1] / 0.8).softmax(-1)
+        assert torch.equal(written[:, t], torch.multinomial(chances, 1, generator=generator)[:, 0])
     assert not torch.equal(written, own_text.write(net, generator=torch.Generator().manual_seed(3), **how))
 
 
