@@ -31,6 +31,8 @@ CHOICES += [f"train.{name}" for name in ("seed", "loader", "optimizer", "split",
                                          "gradient_clip_scope", "qat.form", "qat.scope", "qat.bits", "adamw", "matrix_learning_rate")]
 CHOICES += ["quantize", "compress", "package.evaluator", "package.compress_run", "prequant_ttt.enabled", "prequant_ttt.split",
             "prequant_ttt.epochs", "vocabulary.transform", "vocabulary.normalization"]
+CHOICES += [f"prequant_ttt.{name}" for name in ("procedure", "ranks", "learning_rate", "learning_rate_floor", "adamw", "gradient_clip",
+                                                "freeze")] + ["calibrate.source", "calibrate.temperature"]
 LOOPED = ("pr1285", "pr1399", "pr1493", "pr1855", "pr1958")
 
 

@@ -216,20 +216,6 @@ def test_budget_in_seconds_ends_the_run(project, tree):
     assert 0.3 <= metrics["train_seconds"] < 3.0
 
 
-def test_prequant_ttt_is_the_identity_when_off(finished):
-    adapted, before = (finished / f"artifacts/{stage}/model.safetensors" for stage in ("prequant_ttt", "ema"))
-    assert adapted.read_bytes() == before.read_bytes()
-
-
-@pytest.mark.parametrize("split", ["holdout", "val"])
-def test_prequant_ttt_lowers_the_loss_on_its_split(project, tree, split, capsys):
-    tree({"prequant_ttt.enabled": True, "prequant_ttt.split": split, "prequant_ttt.epochs": 3})
-    run_node("prequant_ttt")
-    metrics = json.loads((project / "artifacts/prequant_ttt/metrics.json").read_text())
-    assert metrics["last_loss_nats"] < metrics["first_loss_nats"] and metrics["steps"] > 3
-    assert ("ADAPTS TO THE VALIDATION SPLIT" in capsys.readouterr().err) == (split == "val")
-
-
 def test_processes_that_would_continue_from_different_steps_are_refused(monkeypatch):
     """As when two machines do not share scratch/: rank 0 is at step 7, this one at 0."""
     two, one = (launch.World(1, size, torch.device("cpu")) for size in (2, 1))

@@ -34,20 +34,21 @@ def is_worker() -> bool:
 
 def relaunch(processes: int, module: str, device: str) -> None:
     """Replace this process by torchrun with `processes` workers of `python -m module`, unless it is one, or one is enough."""
+    section = module.removeprefix("stages.")
     if processes < 1:
-        raise ValueError(f"train.processes is {processes}; it takes 1 or more")
+        raise ValueError(f"{section}.processes is {processes}; it takes 1 or more")
     if processes > 1 and not is_worker():
-        if device_type(device) == "cuda" and processes > torch.cuda.device_count():
-            raise ValueError(f"train.processes is {processes}, but torch sees {torch.cuda.device_count()} GPUs; set it to at most that")
+        if device_type(device, section=section) == "cuda" and processes > torch.cuda.device_count():
+            raise ValueError(f"{section}.processes is {processes}, but torch sees {torch.cuda.device_count()} GPUs; set it to at most that")
         arguments = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", module]
         sys.stdout.flush()
         os.execv(sys.executable, [*arguments, *sys.argv[1:]])
 
 
-def device_type(device: str) -> str:
-    """cpu or cuda, for auto | cpu | cuda."""
+def device_type(device: str, *, section: str = "train") -> str:
+    """cpu or cuda, for auto | cpu | cuda; `section` of params.yaml is what the error speaks of."""
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("train.device is cuda, but torch sees no GPU; set it to auto or cpu, or install a CUDA build of torch")
+        raise ValueError(f"{section}.device is cuda, but torch sees no GPU; set it to auto or cpu, or install a CUDA build of torch")
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
@@ -64,9 +65,9 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 @contextlib.contextmanager
-def world(device: str, *, threads: int = THREADS) -> Iterator[World]:
+def world(device: str, *, threads: int = THREADS, section: str = "train") -> Iterator[World]:
     """Join the process group, if torchrun started one; `device` is auto, cpu or cuda."""
-    cuda = device_type(device) == "cuda"
+    cuda = device_type(device, section=section) == "cuda"
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(not cuda)
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs 3 % of a step

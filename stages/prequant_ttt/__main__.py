@@ -1,26 +1,29 @@
-"""Adapt the weights to a split once more before they are quantized: AdamW, whole epochs, cosine decay. Identity when off.
+"""Adapt the weights to a split once more before they are quantized, as published: stages/lib/adapt.py. Identity when off.
 
-`prequant_ttt.split: holdout` is text of the same kind that nothing is scored on. `val` reproduces what #1399, #1306 and
-#1958 did; the audit's lineage check then refuses every score of the artifact.
+`prequant_ttt.split: holdout` is text of the same kind that nothing is scored on. `val` reproduces what #1306, #1399 and #1958 did; the
+audit's lineage check then refuses every score of the artifact. One process, or several through torchrun (prequant_ttt.processes).
 """
 
-import math
 import sys
 import time
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 from tqdm import tqdm
 
-from stages.lib import launch, stage, tensors
+from stages.lib import adapt, launch, stage, tensors
 from stages.lib.data import tokens
-from stages.lib.data.loaders import shuffled
 from stages.lib.params import require
 from stages.lib.stage import Input, Metrics, Output
 from stages.runtime import dequantize
+
+
+@dataclass(frozen=True)
+class AdamW:
+    beta1: float
+    beta2: float
+    epsilon: float
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,19 @@ class Settings:
     SECTION: ClassVar[str] = "prequant_ttt"
     enabled: bool
     split: Literal["holdout", "val"]
+    procedure: Literal["synchronous", "single_pass", "federated"]
+    ranks: int
     epochs: int
     learning_rate: float
     learning_rate_floor: float
+    adamw: AdamW
     gradient_clip: float
     sequence_length: int
     batch_tokens: int
-    seed: int
+    freeze: adapt.Freeze
+    device: Literal["auto", "cpu", "cuda"]
+    processes: int
+    threads: int
 
 
 def main(
@@ -45,45 +54,65 @@ def main(
     weights: Output = "artifacts/prequant_ttt/model.safetensors",
     metrics: Metrics = "artifacts/prequant_ttt/metrics.json",
 ) -> None:
+    check(settings)
+    state, facts = tensors.load(before)
+    record = {"enabled": settings.enabled, "split": settings.split if settings.enabled else None, "text_sha256": facts["text_sha256"]}
+    if not settings.enabled:
+        tensors.save(weights, state, facts)
+        stage.write_json(metrics, record | {"steps": 0, "seconds": 0.0, "epoch_loss_nats": []})
+        print("off: the same weights go on")
+        return
+    split = tokens.read(text, settings.split)
+    visits = adapt.visits(len(split.tokens), settings)
+    launch.relaunch(settings.processes, "stages.prequant_ttt", settings.device)  # after the checks: one sentence from one process
+    started = time.perf_counter()
+    with launch.world(settings.device, threads=settings.threads, section="prequant_ttt") as world:
+        if settings.split == "val" and world.is_main:
+            print("PREQUANT_TTT ADAPTS TO THE VALIDATION SPLIT: NO SCORE OF THIS ARTIFACT WILL BE CERTIFIED AS LEGAL", file=sys.stderr)
+        model = dequantize.build(state, facts["model"]).to(world.device)  # as built, its recurrence is on
+        learner = adapt.Learner(model, split.tokens, settings, world)
+        losses = _adapt(learner, visits, world)
+        if world.is_main:
+            seconds = round(time.perf_counter() - started, 2)
+            tensors.save(weights, {name: weight.detach().cpu() for name, weight in model.named_parameters()}, facts)
+            stage.write_json(metrics, record | {
+                "procedure": settings.procedure, "steps": settings.epochs * max(map(len, visits)),  # of the busiest rank
+                "seconds": seconds, "epoch_loss_nats": losses, "epoch_learning_rate": adapt.rates(settings),
+                "learning_parameters": learner.learning, "frozen_parameters": sum(map(torch.numel, state.values())) - learner.learning,
+                "device": world.device.type, "processes": world.size})
+            print(f"{settings.procedure}: {losses[0]:.4f} nats in the first epoch, {losses[-1]:.4f} in the last, on {settings.split}")
+
+
+def _adapt(learner: adapt.Learner, visits: list[list[range]], world: launch.World) -> list[float]:
+    """`adapt.run` under a progress bar."""
+    federated = learner.settings.procedure == "federated"
+    steps = sum(map(len, visits[world.rank::world.size])) if federated else max(map(len, visits))
+    bar = tqdm(total=learner.settings.epochs * steps, desc="prequant_ttt", unit=" steps", disable=not world.is_main, mininterval=1.0)
+
+    def report(epoch: int, nats: float) -> None:
+        bar.set_postfix(epoch=epoch + 1, loss=f"{nats:.3f}", refresh=False)
+        bar.update(1)
+
+    losses = adapt.run(learner, visits, report)
+    bar.close()
+    return losses
+
+
+def check(settings: Settings) -> None:
+    """ValueError for values that cannot be."""
     require(settings.epochs >= 1 and settings.gradient_clip >= 0,
             "prequant_ttt takes epochs of 1 or more and gradient_clip of 0 (off) or more")
-    state, facts = tensors.load(before)
-    losses, started = [], time.perf_counter()
-    if settings.enabled:
-        if settings.split == "val":
-            print("PREQUANT_TTT ADAPTS TO THE VALIDATION SPLIT: NO SCORE OF THIS ARTIFACT WILL BE CERTIFIED AS LEGAL", file=sys.stderr)
-        with launch.world("cpu"):
-            state, losses = adapt(state, facts["model"], tokens.read(text, settings.split), settings)
-    tensors.save(weights, state, facts)
-    stage.write_json(metrics, {"enabled": settings.enabled, "split": settings.split if settings.enabled else None,
-                               "steps": len(losses), "seconds": round(time.perf_counter() - started, 2),
-                               "first_loss_nats": losses[0] if losses else None,
-                               "last_loss_nats": losses[-1] if losses else None, "text_sha256": facts["text_sha256"]})
-    print(f"{len(losses)} steps on {settings.split}" if settings.enabled else "off: the same weights go on")
-
-
-def adapt(state: dict, config: dict, split: tokens.Split, settings: Settings) -> tuple[dict, list[float]]:
-    """Adapted copies of the weights, and the loss of each step (nats). Learning rate: cosine per epoch down to its floor."""
-    model = dequantize.build({name: weight.clone() for name, weight in state.items()}, config).requires_grad_(True)
-    batches = shuffled.Loader(split.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens,
-                              seed=settings.seed, section="prequant_ttt")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.0)
-    steps_per_epoch = max(1, batches.windows_per_epoch // batches.num_rows)
-    losses = []
-    for step in tqdm(range(settings.epochs * steps_per_epoch), desc="prequant_ttt", unit=" steps", mininterval=1.0):
-        progress = (step // steps_per_epoch) / max(settings.epochs - 1, 1)
-        low, high = settings.learning_rate_floor * settings.learning_rate, settings.learning_rate
-        optimizer.param_groups[0]["lr"] = low + (high - low) * 0.5 * (1 + math.cos(math.pi * progress))
-        batch = batches.batch(step)
-        loss = F.cross_entropy(model(batch.inputs).flatten(0, 1), batch.targets.flatten())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if settings.gradient_clip > 0:
-            nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
-        optimizer.step()
-        losses.append(loss.item())
-        require(math.isfinite(losses[-1]), f"the loss is {losses[-1]} at step {step + 1}; lower prequant_ttt.learning_rate")
-    return {name: weight.detach() for name, weight in model.named_parameters()}, losses
+    require(settings.learning_rate >= 0 and 0 <= settings.learning_rate_floor <= 1,
+            "prequant_ttt takes a learning_rate of 0 or more and a learning_rate_floor of 0 to 1")
+    require(settings.sequence_length >= 1 and settings.batch_tokens >= 1 and settings.batch_tokens % settings.sequence_length == 0,
+            f"prequant_ttt.batch_tokens is {settings.batch_tokens}; it takes a multiple of sequence_length {settings.sequence_length}")
+    require(0 <= settings.adamw.beta1 < 1 and 0 <= settings.adamw.beta2 < 1 and settings.adamw.epsilon > 0,
+            "prequant_ttt.adamw takes beta1 and beta2 of 0 or more and below 1, and an epsilon above 0")
+    require(1 <= settings.processes <= settings.ranks,
+            f"prequant_ttt.processes is {settings.processes}; it takes 1 to prequant_ttt.ranks {settings.ranks}, the more follow nothing")
+    require(settings.threads >= 1, f"prequant_ttt.threads is {settings.threads}; it takes 1 or more")
+    require(settings.procedure != "single_pass" or (settings.ranks, settings.epochs, settings.learning_rate_floor) == (1, 1, 1.0),
+            "prequant_ttt.procedure single_pass is one pass at a constant rate; set ranks 1, epochs 1 and learning_rate_floor 1.0")
 
 
 if __name__ == "__main__":

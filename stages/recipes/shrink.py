@@ -32,7 +32,8 @@ FIXED = {
     "train.batch_tokens": ROWS * LENGTH, "train.micro_batch_tokens": ROWS * LENGTH // 2,
     "train.holdout_every": STEPS // 2, "train.device": "cpu", "train.processes": 1,
     "train.threads": 1,  # two are no faster at this size, and 40 times slower on cores that something else uses
-    "prequant_ttt.sequence_length": LENGTH, "prequant_ttt.batch_tokens": ROWS * LENGTH,
+    "prequant_ttt.sequence_length": LENGTH, "prequant_ttt.batch_tokens": ROWS * LENGTH // 4, "prequant_ttt.device": "cpu",
+    "prequant_ttt.processes": 1, "prequant_ttt.threads": 1, "calibrate.device": "cpu", "calibrate.processes": 1, "calibrate.threads": 1,
     "calibrate.sequences": ROWS, "calibrate.sequence_length": LENGTH, "ema.window": LENGTH, "measure.window": LENGTH, "audit.flips": 3,
 }
 

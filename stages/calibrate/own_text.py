@@ -1,0 +1,27 @@
+"""Text that the model writes itself, for calibration without any text: what #1019 does.
+
+    x_0 uniform over the vocabulary;   x_t drawn from softmax(z_t / temperature), z_t the logits after x_0 .. x_{t-1}
+
+There is no cache of keys and values, as published: T tokens cost as many as T²/2 tokens of reading, for 64 rows of 2,048 a few minutes
+of a large GPU. Guessing tokens ahead from the last pass, with the dice thrown before, saved a tenth of the passes: docs/log.md.
+
+Source: parameter-golf #1019 (64 sequences of 2,048 tokens at temperature 0.8, 8 at a time).
+"""
+
+# B rows, T time, V vocabulary
+
+import torch
+from torch import Tensor
+
+from stages.runtime.model import gpt
+
+
+@torch.no_grad()
+def write(model: gpt.GPT, *, rows: int, length: int, temperature: float, generator: torch.Generator) -> Tensor:
+    """int64 (B, T) on the CPU, where the dice are thrown with `generator`, so that they are the same for any device of the model."""
+    tokens_BT = torch.randint(model.config.vocabulary_size, (rows, 1), generator=generator)
+    for _ in range(length - 1):
+        hidden_BTD = model.hidden(tokens_BT.to(model.embedding.weight.device))
+        chances_BV = (model.head(hidden_BTD[:, -1]) / temperature).softmax(-1).cpu()
+        tokens_BT = torch.cat((tokens_BT, torch.multinomial(chances_BV, 1, generator=generator)), dim=1)
+    return tokens_BT
