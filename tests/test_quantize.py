@@ -276,7 +276,8 @@ def test_entropy_of_gaussian_rows_is_the_published_rate(gaussian):
 
 
 def test_error_grows_with_the_square_of_the_clip(gaussian):
-    one, half_more = (gptq.layer_error(gaussian[:64], rounded(gaussian[:64], bits=6, clip=clip), torch.eye(2048)) for clip in (12.85, 19.275))
+    weight = gaussian[:64]
+    one, half_more = (gptq.layer_error(weight, rounded(weight, bits=6, clip=clip), torch.eye(2048)) for clip in (12.85, 19.275))
     assert half_more / one == pytest.approx(2.25, abs=0.1)
 
 
@@ -303,7 +304,8 @@ def test_low_rank_factors_have_the_published_codes_and_scales():
     weight, _ = problem(rows=48, columns=80)
     quantized = rounded(weight, bits=2, clip=1.0)
     arrays = low_rank.correct(quantized, weight, rank=4, form="asymmetric", group=64).arrays
-    assert arrays["left"].shape == (48, 4) and arrays["left_scales"].shape == (1,) and set(arrays["left"].unique().tolist()) <= {-2, -1, 0, 1}
+    assert arrays["left"].shape == (48, 4) and arrays["left_scales"].shape == (1,)
+    assert set(arrays["left"].unique().tolist()) <= {-2, -1, 0, 1}
     assert arrays["right"].shape == (4, 80) and arrays["right_scales"].shape == (5,)
     assert arrays["right"].min() >= -8 and arrays["right"].max() <= 7
     u, s, _ = torch.linalg.svd(weight - quantized.weights(), full_matrices=False)

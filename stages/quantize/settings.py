@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from stages.lib.params import require
-from stages.lib.quant.scales import limit
+from stages.lib.quant.scales import limit, takes
 
 
 @dataclass(frozen=True)
@@ -113,4 +113,4 @@ def check_group(group: Group, path: str) -> None:
     require(bool(group.clips), f"{path}.clip is an empty list; give at least one number")
     for clip in group.clips:
         require(0 < clip <= top and clip < math.inf,
-                f"{path}.clip has {clip}; {group.scales} takes {'a quantile above 0 and up to 1' if top == 1 else 'a positive number'}")
+                f"{path}.clip has {clip}; {group.scales} takes {takes(group.scales)}")

@@ -42,11 +42,16 @@ def limit(bits: int) -> int:
     return 2 ** (bits - 1) - 1
 
 
+def takes(rule: str) -> str:
+    """What a rule takes as its clip, in words."""
+    return "a quantile above 0 and up to 1" if rule == "percentile" else "a positive number"
+
+
 def clips(weight_MK: Tensor, *, rule: str, clip: float, hessian_KK: Tensor | None = None, strength: float = 0.0) -> Tensor:
     """clip_i, float32 (M): the largest weight that a row can hold. ValueError for a clip that the rule does not take."""
     absolute_MK = weight_MK.float().abs()
     if not clip > 0 or (rule == "percentile" and clip > 1):
-        raise ValueError(f"clip is {clip}; {rule} takes {'a quantile above 0 and up to 1' if rule == 'percentile' else 'a positive number'}")
+        raise ValueError(f"clip is {clip}; {rule} takes {takes(rule)}")
     if rule == "max":
         return clip * absolute_MK.amax(dim=1)
     if rule == "percentile":
