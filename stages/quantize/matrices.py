@@ -40,6 +40,8 @@ def quantize(state: dict[str, Tensor], group_of: dict[str, str], hessians: dict[
             result.float16[name] = halved(name, weight)
         else:
             result.groups[name] = group_of[name], group
+    together = [name for name, (_, group) in result.groups.items() if group.method == "entropy"]
+    require(not together, f"{', '.join(together[:1])} has the method entropy, which is not built in yet; set it to gptq")
     for name in tqdm(result.groups, desc="quantize", unit=" matrices", mininterval=1.0):
         try:
             result.matrices[name] = solver.quantize(name, as_matrix(state[name]), *result.groups[name])
