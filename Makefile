@@ -40,7 +40,7 @@ repro: setup
 	@echo "The same with plots: artifacts/report/index.html"
 
 show: setup
-	dvc exp show --drop '.*' --keep 'score\.bits_per_byte|package\.artifact_bytes|bits_per_byte\.(quantize|sliding)$$|matrix_bits|train\.seed'
+	dvc exp show --drop '.*' --keep 'score\.bits_per_byte|package\.artifact_bytes|bits_per_byte\.(quantize|sliding)$$|groups\.mlp\.(method|bits|clip)|train\.seed'
 
 report:
 	@cat artifacts/report/summary.md

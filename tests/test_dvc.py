@@ -72,7 +72,7 @@ LEAVES = {  # one leaf of every section -> the nodes that read it
     ("ema.average", "final"): {"ema"},
     ("prequant_ttt.epochs", 2): {"prequant_ttt"},
     ("calibrate.sequences", 17): {"calibrate"},
-    ("quantize.matrix_bits", 5): {"quantize"},
+    ("quantize.groups.mlp.bits", 5): {"quantize"},
     ("measure.window", 32): MEASURE,
     ("compress.runs.zlib_9.options.level", 8): {"compress@zlib_9", "report"},
     ("package.cap_bytes", 15_000_000): {"package"},
@@ -126,8 +126,8 @@ def test_quantize_reruns_itself_and_what_is_below(committed):
 
 
 def test_experiment_reruns_from_quantize_down_and_lineage_is_certified(committed):
-    """dvc exp run -S quantize.matrix_bits=5, for real; then the metrics are there by name and the audit walks dvc.lock."""
-    said = run(committed, "dvc", "exp", "run", "-n", "five-bits", "-S", "quantize.matrix_bits=5")
+    """dvc exp run -S quantize.groups.mlp.bits=5, for real; then the metrics are there by name and the audit walks dvc.lock."""
+    said = run(committed, "dvc", "exp", "run", "-n", "five-bits", "-S", "quantize.groups.mlp.bits=5")
     for node in ("prepare", "vocabulary", "tokenize@train", "train", "ema", "prequant_ttt", "calibrate", "measure@train", "baseline"):
         assert f"Running stage '{node}'" not in said, node
     for node in ("quantize", "measure@quantize", "compress@zlib_9", "package", "evaluate@slot", "audit@slot", "report"):

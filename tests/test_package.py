@@ -96,7 +96,7 @@ def test_cap_is_exact_to_the_byte(project, tree, capsys):
 
 
 def test_blob_of_another_model_is_refused(project, tree, capsys):
-    tree({"quantize.matrix_bits": 4})
+    tree({"quantize.groups.mlp.bits": 4})
     run_node("quantize")
     with pytest.raises(SystemExit):
         run_node("package")

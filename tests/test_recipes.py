@@ -3,6 +3,7 @@
 import copy
 import datetime
 import importlib
+import json
 import os
 import shutil
 
@@ -13,6 +14,7 @@ from dvc.utils.hydra import apply_overrides
 
 from benchmarks import recipes as campaign
 from stages.lib import params, schedule, stage, trace
+from stages.lib.quant import groups
 from stages.prepare import settings as prepare
 from stages.recipes import __main__ as command
 from stages.recipes import budget, describe, document, files, header, shrink
@@ -29,10 +31,11 @@ CHOICES = [f"model.{name}" for name in ("num_layers", "num_heads", "num_kv_heads
                                         "tied_head", "initialisation")]
 CHOICES += [f"train.{name}" for name in ("seed", "loader", "optimizer", "split", "schedule", "learning_rate_floor", "gradient_clip",
                                          "gradient_clip_scope", "qat.form", "qat.scope", "qat.bits", "adamw", "matrix_learning_rate")]
-CHOICES += ["quantize", "compress", "package.evaluator", "package.compress_run", "prequant_ttt.enabled", "prequant_ttt.split",
+CHOICES += [f"quantize.{name}" for name in PARAMS["quantize"] if name != "smallest"]
+CHOICES += ["compress", "package.evaluator", "package.compress_run", "prequant_ttt.enabled", "prequant_ttt.split",
             "prequant_ttt.epochs", "vocabulary.transform", "vocabulary.normalization"]
-CHOICES += [f"prequant_ttt.{name}" for name in ("procedure", "ranks", "learning_rate", "learning_rate_floor", "adamw", "gradient_clip",
-                                                "freeze")] + ["calibrate.source", "calibrate.temperature"]
+SEARCHED = ("naive", "pr549", "pr1150", "pr1019", "pr1172", "pr1306", "pr1285", "pr1399")  # quantiles, with a floor under the step
+LQER = ("pr1855", "pr1958")
 LOOPED = ("pr1285", "pr1399", "pr1493", "pr1855", "pr1958")
 
 
@@ -256,9 +259,9 @@ def test_features_that_rewire_the_network_are_described():
     assert found.end_flops == 2 * 192 * 64 + 2 * 64 * 1024
     heads = 2 * 64 * 1024 * (127 + 126) // 128  # the heads see all but the last tokens of a row
     assert found.step_flops == 3 * (found.flops + heads)
-    groups = {group.name: group for group in found.groups}
-    assert groups["multi_token_prediction, not in the artifact"].parameters == 2 * 64 * 1024
-    assert groups["multi_token_prediction, not in the artifact"].stored_bytes == 0
+    parts = {group.name: group for group in found.groups}
+    assert parts["multi_token_prediction, not in the artifact"].parameters == 2 * 64 * 1024
+    assert parts["multi_token_prediction, not in the artifact"].stored_bytes == 0
 
 
 @pytest.mark.parametrize("name", files.stacks())
@@ -267,9 +270,9 @@ def test_groups_hold_every_parameter_once(name):
     found = describe.describe(tree)
     assert found.parameters == files.read_header(name).parameters == sum(weight.numel() for weight in describe.network(tree).parameters())
     features = {name for name in tree["model"]["features"]}
-    groups = {group.name.removesuffix(" projection"): group for group in found.groups}
-    assert set(groups) - features == {"embedding", "attention matrices", "mlp matrices", "layer vectors"}
-    embedding, bits = groups["embedding"], tree["quantize"]["embedding_bits"]
+    parts = {group.name.removesuffix(" projection").removesuffix(" table"): group for group in found.groups}
+    assert set(parts) - features == {"embedding", "attention matrices", "mlp matrices", "layer vectors"}
+    embedding, bits = parts["embedding"], tree["quantize"]["groups"]["embedding"]["bits"]
     rows = tree["vocabulary"]["size"]
     assert embedding.stored_bytes == rows * 512 * bits // 8 + 2 * rows
 
@@ -311,6 +314,41 @@ def test_small_recipe_keeps_every_choice(name):
     assert bool(small["model"]["rope_trained_length"]) == bool(full["model"]["rope_trained_length"])
     assert (small["ema"]["average"] == "final") == (full["ema"]["average"] == "final")
     assert describe.describe(small).parameters < 1_000_000 and small["train"]["seconds"] is None
+
+
+@pytest.mark.parametrize("name", files.stacks())
+def test_small_recipe_quantizes_what_the_full_one_does(name):
+    coded = {}
+    for scale in ("full", "tiny"):
+        tree = tree_of(name, scale)
+        net = describe.network(tree)
+        section = tree["quantize"]
+        coded[scale] = {parameter for parameter, group in groups.by_parameter(net).items()
+                        if section["groups"][group]["method"] != "none" and net.get_parameter(parameter).numel() >= section["smallest"]}
+    assert coded["full"] == coded["tiny"]
+
+
+@pytest.mark.parametrize("name", files.stacks())
+def test_quantizer_is_the_one_that_was_published(name):
+    """Every tensor of the full stack: what it becomes, against the tables of the reference."""
+    tree = tree_of(name)
+    section, net = tree["quantize"], describe.network(tree)
+    assert section["clip_floor"] == (1.0 if name in SEARCHED else 0.0) and section["low_rank"]["matrices"] == (3 if name in LQER else 0)
+    assert not section["overrides"] and not section["rotation"]["groups"] and not section["prune"]["codes"]
+    found = {}
+    for parameter, group in groups.by_parameter(net).items():
+        chosen = section["groups"][group]
+        coded = chosen["method"] != "none" and net.get_parameter(parameter).numel() >= section["smallest"]
+        found.setdefault(group, set()).add((chosen["method"], chosen["bits"], json.dumps(chosen["clip"])) if coded else "float16")
+    quantiles = "[0.999, 0.9995, 0.9999, 0.99999, 1.0]"
+    lite, plain = ("nearest", 6, quantiles), ("nearest", 8, "0.9999984")
+    matrices = {"naive": plain, "pr549": lite, "pr1150": lite, "pr1493": ("gptq", 6, "12.85")}.get(name, ("gptq", 6, quantiles))
+    assert found["mlp"] == {("gptq", 6, "11.5") if name in LQER else matrices}
+    assert found["attention"] == {("gptq", 6, "13.0") if name in LQER else matrices}
+    assert found["embedding"] == {plain if name in SEARCHED else ("gptq", 8, "20.0") if name == "pr1493" else ("gptq", 7, "14.0")}
+    assert found.get("table", {plain}) == {plain}
+    gates = {"pr1855": {("nearest", 8, "1.0")}, "pr1172": {lite, "float16"}}
+    assert found.get("projection", {"float16"}) == gates.get(name, {"float16"})
 
 
 @pytest.mark.parametrize("name", LOOPED)

@@ -50,6 +50,11 @@ class Tree:
         self.files["calibrate/metrics.json"] = {"tokens": 32_768, "seconds": 7.25}
         self.averages = [["final", 1.41207, 0.0], ["posthoc_ema_0.98", 1.38913, 0.0021], ["posthoc_ema_0.9", 1.39871, 0.0313],
                          ["posthoc_ema_0.99", 1.39204, 0.0127]]
+        self.tensors = [
+            ["embedding.weight", "embedding", "gptq", 2_097_152, 4.7151, 0.00031, 58],
+            ["blocks.0.mlp.up.weight", "mlp", "gptq", 3_145_728, 3.3281, 0.0043, 13],
+            ["blocks.1.mlp.up.weight", "mlp", "nearest", 3_145_728, 3.4281, 0.0061, 14],
+            ["everything else", "other", "none", 1_048_576, 16.0, 0.0, 0]]
         for name, score in {"train": 1.40311, "ema": 1.38842, "prequant_ttt": 1.38842, "quantize": 1.39674}.items():
             self.files[f"measure/{name}/metrics.json"] = {"stage": name, **_score(score, 4.27)}
         self.add_codec("brotli_11", 4_230_118, "brotli", "byte_shuffle", 28.21, 0.061)
@@ -103,6 +108,9 @@ class Tree:
             writer.writerows(self.curve)
         (artifacts / "ema/candidates.csv").write_text("average,holdout_bits_per_byte,profile_error\n" + "".join(
             ",".join(map(str, row)) + "\n" for row in self.averages))
+        (artifacts / "quantize").mkdir(exist_ok=True)
+        (artifacts / "quantize/tensors.csv").write_text(",".join(evidence.QUANTIZED) + "\n" + "".join(
+            ",".join(map(str, row)) + "\n" for row in self.tensors))
         declared = {p.name: self.root / p.default for p in inspect.signature(report.main).parameters.values()
                     if isinstance(p.default, str)}
         report.main(report.Compress(self.compress_runs), report.Evaluate(self.evaluate_runs), **declared)
@@ -264,6 +272,24 @@ def test_the_page_is_well_formed_and_loads_nothing(written):
     assert set(re.findall(r"https?://[^\"\s]+", html)) == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
 
 
+def test_quantization_is_shown_by_group_with_what_it_costs(tree, written):
+    page = Page(written["index.html"]).text
+    line = "Quantizing costs +0.0083 bits per byte: 1.3884 before, 1.3967 after."
+    assert line in page and line in written["summary.md"]
+    assert f"mlp gptq, nearest 2 6,291,456 3.378 {3_145_728 * (3.3281 + 3.4281) / 8:,.0f} 5.20e-03 14" in page
+    assert f"embedding gptq 1 2,097,152 4.715 {2_097_152 * 4.7151 / 8:,.0f} 3.10e-04 58" in page
+    assert "other none 1 1,048,576 16.000 2,097,152 - -" in page
+    tree.tensors = tree.tensors[-1:]
+    assert "other none" in Page(tree.run()["index.html"]).text, "a network that is all float16 has a page too"
+
+
+def test_a_table_of_tensors_without_a_column_is_refused(tree):
+    tree.tensors = [["a", "b"]]
+    with pytest.raises(ValueError, match=r"tensors\.csv"):
+        (tree.root / "artifacts/quantize").mkdir(parents=True)
+        evidence._table(tree.root / "artifacts/quantize/tensors.csv", "quantize", evidence.QUANTIZED)
+
+
 @pytest.mark.parametrize("kept", [0, 1, 2])
 def test_page_with_few_averages_or_none_is_drawn(tree, kept):
     tree.averages = [["final", 4.9132, 0.0], ["posthoc_ema_0.9", 4.9718, 0.0]][:kept]
@@ -273,7 +299,7 @@ def test_page_with_few_averages_or_none_is_drawn(tree, kept):
 def test_plots_take_their_colours_from_the_page(written):
     html = written["index.html"]
     plots = "".join(re.findall(r"<svg.*?</svg>", html, re.DOTALL))
-    assert html.count("<svg") == 4 and "currentColor" in plots and "url(#scores-" in plots
+    assert html.count("<svg") == 5 and "currentColor" in plots and "url(#scores-" in plots
     assert set(re.findall(r"#[0-9a-f]{6}\b", plots)) <= {"#000000"}, "a fixed colour cannot suit both schemes"
     for name in set(re.findall(r"var\(--(\w+)\)", html)):
         assert len(re.findall(rf"--{name}:", html)) == 2, f"--{name} has a light and a dark value"
@@ -380,7 +406,7 @@ def test_the_sections_fit_params_and_the_contract_names_every_file():
     assert params.section(tree, report.Compress).runs == {"a": {}}
     assert params.section(tree, report.Evaluate) == report.Evaluate({"b": {}})
     contract = stage.contract(report.main)
-    assert contract.sections == ("compress", "evaluate") and len(contract.inputs) == 13
+    assert contract.sections == ("compress", "evaluate") and len(contract.inputs) == 14
     assert contract.outputs == ("artifacts/report/index.html", "artifacts/report/summary.md")
 
 

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from stages.lib.quant import hessians
-from stages.quantize.__main__ import Settings, quantize
+from stages.quantize import table
 from stages.runtime import container, dequantize
 from stages.runtime.model.config import ModelConfig
 from stages.runtime.model.gpt import GPT, initialise
+from tests.quantizing import eight_bits, quantized
 from tests.reference import Reference, execution
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -217,11 +218,7 @@ def test_stack_compiles_to_one_graph_before_and_after_its_recurrence_starts(name
 @pytest.mark.parametrize("name", ["549", "1172", "1285", "1493", "1855"])
 def test_quantized_stack_comes_back_with_its_features(name):
     net, (x, _) = random_model(small(name)), documents((30,))
-    state = {key: weight.detach() for key, weight in net.named_parameters()}
-    grams = hessians.collect(net, iter([x]), total=1)
-    settings = Settings(matrix_bits=8, matrix_clip_sigmas=4.0, embedding_bits=8, embedding_clip_sigmas=4.0, damping=0.1, block=16,
-                        sort_columns=True)
-    stored, _ = quantize(state, grams, settings)
+    stored = table.in_order(quantized(net, hessians.collect(net, iter([x]), total=1), eight_bits()))
     payload = container.serialise({key: tensor.numpy() for key, tensor in stored.items()}, net.config.to_dict())
     tensors, config = container.deserialise(container.unpack(
         container.pack(payload, codec="zlib", filter="identity", options={"level": 9})))

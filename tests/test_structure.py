@@ -9,11 +9,11 @@ import torch.nn.functional as F
 
 from stages.lib.kernels import softcap_cross_entropy
 from stages.lib.quant import hessians
-from stages.quantize.__main__ import Settings, quantize
 from stages.runtime import dequantize, features
 from stages.runtime.model import gpt
 from stages.runtime.model.gpt import GPT
 from stages.train import loss
+from tests.quantizing import decoded, eight_bits, quantized
 from tests.test_features import PLAIN, config
 from tests.test_stacks import documents, random_model
 
@@ -34,11 +34,10 @@ def test_skipped_attention_has_no_parameters_and_the_other_layers_keep_theirs():
 def test_network_that_is_built_differently_is_quantized_and_comes_back(case, tied):
     net, (x, _) = random_model(config(case, tied_head=tied)), documents((30,))
     grams = hessians.collect(net, iter([x]), total=1)
-    state = {name: weight.detach() for name, weight in net.named_parameters()}
-    stored, errors = quantize(state, grams, Settings(matrix_bits=8, matrix_clip_sigmas=4.0, embedding_bits=8, embedding_clip_sigmas=4.0,
-                                                     damping=0.1, block=16, sort_columns=True))
-    assert set(errors) == set(gpt.matrices(net)) | {"embedding"} | ({"unembedding"} if not tied else set())
-    back = dequantize.build(dequantize.weights({name: tensor.numpy() for name, tensor in stored.items()}), net.config.to_dict())
+    result = quantized(net, grams, eight_bits())
+    expected = set(gpt.matrices(net)) | {"embedding"} | ({"unembedding"} if not tied else set())
+    assert set(result.matrices) == {f"{name}.weight" for name in expected}
+    back = dequantize.build(decoded(result), net.config.to_dict())
     assert F.cosine_similarity(back(x).flatten(), net(x).flatten(), dim=0) > 0.99
 
 

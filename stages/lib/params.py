@@ -88,10 +88,12 @@ def _typed(value, hint, path: str):
             raise ValueError(f"params.yaml: {path} is {value!r}; it takes {' | '.join(map(str, typing.get_args(hint)))}")
         return value
     if origin in (typing.Union, types.UnionType):
-        if value is None:
+        if value is None and type(None) in typing.get_args(hint):
             return None
-        (hint,) = [arm for arm in typing.get_args(hint) if arm is not type(None)]
-        return _typed(value, hint, path)
+        arms = [arm for arm in typing.get_args(hint) if arm is not type(None)]
+        if len(arms) > 1:  # a number or a list of them
+            arms = [arm for arm in arms if (typing.get_origin(arm) is tuple) == isinstance(value, list)]
+        return _typed(value, arms[0], path)
     if origin is tuple:
         if not isinstance(value, list):
             raise ValueError(f"params.yaml: {path} is {value!r}; it takes a list")

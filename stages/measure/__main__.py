@@ -28,7 +28,7 @@ def main(
     stored, facts = tensors.load(model)
     split = tokens.read(text, "val", sidecar=True)
     with launch.world("cpu"):
-        state = dequantize.weights({name: tensor.numpy() for name, tensor in stored.items()})
+        state = dequantize.weights({name: tensor.numpy() for name, tensor in stored.items()}, facts.get("quantization"))
         score = scoring.chunked(dequantize.build(state, facts["model"]), split, window=settings.window)
     stage.write_json(metrics, {"stage": after, **asdict(score), "text_sha256": split.text_sha256})
     print(f"after {after}: {score.bits_per_byte:.4f} bits per byte")

@@ -9,13 +9,14 @@ import torch
 
 from stages.lib import trace
 from stages.lib.params import require
-from stages.lib.quant import hessians
+from stages.lib.quant import groups as quantized
 from stages.recipes import budget
 from stages.runtime.features import TRAINING_ONLY
 from stages.runtime.model import gpt
 from stages.runtime.model.config import ModelConfig
 
 SCALE_BYTES, REST_BITS = 2, 16  # a float16 scale for each row of codes; what is not quantized travels as float16
+TERNARY_BITS = 2
 BYTES_VOCABULARY = 260
 RULE = ("2 per multiply-add of every matrix, the head included, and of attention over the causal average of (T + 1) / 2 keys; a layer "
         "counts each time it runs; training is three times the forward pass")
@@ -98,20 +99,24 @@ def describe(tree: dict) -> Description:
 def groups(net: gpt.GPT, quantize: dict) -> list[Group]:
     """Every parameter in exactly one group: the embedding, matrices and vectors of the layers, and each feature."""
     found: dict[str, Group] = {}
-    matrices = {f"{name}.weight" for name in gpt.matrices(net)}
-    tables = {f"{name}.weight" for name in (hessians.EMBEDDING, hessians.UNEMBEDDING)}
+    group_of, matrices = quantized.by_parameter(net), {f"{name}.weight" for name in gpt.matrices(net)}
     for name, weight in net.named_parameters():
-        is_table, is_matrix = name in tables, name in matrices
-        bits = quantize["embedding_bits"] if is_table else quantize["matrix_bits"] if is_matrix else REST_BITS
+        settings, is_matrix = quantize["groups"].get(group_of.get(name)), name in matrices
+        is_coded = settings is not None and settings["method"] != "none" and weight.numel() >= quantize["smallest"]
+        bits = _bits(settings) if is_coded else REST_BITS
         top, *rest = name.split(".")
         kind = top if top != "blocks" else f"{rest[1]} matrices" if is_matrix else "layer vectors"
-        kind += " projection" * (is_matrix and top != "blocks")
+        kind += " projection" * (is_matrix and top != "blocks") + " table" * (group_of.get(name) == "table")
         if top in TRAINING_ONLY:
-            kind, bits, is_matrix = f"{top}, not in the artifact", 0, False
+            kind, bits, is_coded = f"{top}, not in the artifact", 0, False
         group = found.setdefault(kind, Group(kind, bits))
         group.parameters += weight.numel()
-        group.scales += weight.size(0) * (is_table or is_matrix)
+        group.scales += weight.numel() // weight.size(-1) * is_coded
     return list(found.values())
+
+
+def _bits(settings: dict) -> int:
+    return TERNARY_BITS if settings["method"] == "ternary" else settings["bits"]
 
 
 def text(name: str, tree: dict) -> str:

@@ -11,6 +11,7 @@ decays too), a number of tokens its share of a row, a number of features its sha
 | rows, batches                                  | 64 tokens, 16 rows                                         |
 | steps                                          | 24; a budget in seconds and its clock are off              |
 | evaluation windows                             | 64 tokens, a quarter of it per pass unless they do not overlap |
+| quantize.smallest                              | the same share of a matrix                                 |
 | text                                           | 400,000 bytes of the built-in text                         |
 """
 
@@ -48,8 +49,13 @@ def values(tree: dict) -> dict:
         settings["options"] = _windows(settings["options"])
     options = _windows(tree["package"]["options"])
     return FIXED | _model(tree, steps) | _train(tree["train"], steps) | _averages(tree, steps) | {
-        "package.options": options, "evaluate.runs": runs,
+        "package.options": options, "evaluate.runs": runs, "quantize.smallest": _smallest(tree),
         "audit.probe_tokens": int(PROBE_BATCHES * (options["window"] + options["batch"] * options["stride"]))}
+
+
+def _smallest(tree: dict) -> int:
+    """What travels as float16 at full size does in small."""
+    return round((tree["quantize"]["smallest"] - 1) * (WIDTH / tree["model"]["width"]) ** 2) + 1
 
 
 def _windows(options: dict) -> dict:

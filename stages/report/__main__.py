@@ -35,6 +35,7 @@ def main(
     averages: Input = "artifacts/ema/candidates.csv",
     prequant_ttt: Input = "artifacts/prequant_ttt/metrics.json",
     calibrate: Input = "artifacts/calibrate/metrics.json",
+    quantized_tensors: Input = "artifacts/quantize/tensors.csv",
     measure: Input = "artifacts/measure",
     compress: Input = "artifacts/compress",
     package: Input = "artifacts/package/metrics.json",
@@ -48,7 +49,7 @@ def main(
 ) -> None:
     found = evidence.load(
         prepare=prepare, baseline=baseline, train_metrics=train_metrics, loss_curve=loss_curve, ema_metrics=ema_metrics,
-        averages=averages, prequant_ttt=prequant_ttt, calibrate=calibrate, measure=measure,
+        averages=averages, prequant_ttt=prequant_ttt, calibrate=calibrate, quantized_tensors=quantized_tensors, measure=measure,
         compress=compress, package=package, evaluate=evaluate, audit=audit,
         compress_runs=codecs.runs, evaluate_runs=evaluators.runs)
     text = tables.summary(found)

@@ -18,6 +18,7 @@ CODED = ("blob_bytes", "bits_per_weight", "entropy_bits_per_weight", "encode_sec
 COMPRESSED = ("bytes", "bits_per_byte", "bytes_after_train", "bits_per_byte_after_train", "seconds")
 TRAINED = ("steps", "train_seconds", "tokens_per_second", "loss_nats", "holdout_bits_per_byte", "parameters", "seed",
            "processes", "device")
+QUANTIZED = ("tensor", "group", "method", "weights", "bits_per_weight", "relative_error", "max_code")
 PACKED = ("artifact_bytes", "cap_bytes", "code_bytes", "model_bytes", "compress_run", "sha256")
 
 
@@ -36,12 +37,13 @@ class Evidence:
     package: dict
     evaluate: dict[str, dict]
     certificates: dict[str, dict]
+    tensors: pd.DataFrame
 
 
 def load(
     *, prepare: Path, baseline: Path, train_metrics: Path, loss_curve: Path, ema_metrics: Path, averages: Path,
     prequant_ttt: Path, calibrate: Path, measure: Path, compress: Path, package: Path, evaluate: Path, audit: Path,
-    compress_runs: Iterable[str], evaluate_runs: Iterable[str],
+    quantized_tensors: Path, compress_runs: Iterable[str], evaluate_runs: Iterable[str],
 ) -> Evidence:
     """Read the files of the named runs and of no others: a folder may still hold a run that params.yaml dropped.
 
@@ -65,6 +67,7 @@ def load(
                              ("evaluator", "artifact_sha256", *SCORED)) for run in evaluate_runs},
         certificates={run: _read(audit / run / "certificate.json", f"audit@{run}",
                                  ("evaluator", "legal", "checks", "claims", *CERTIFIED)) for run in evaluate_runs},
+        tensors=_table(quantized_tensors, "quantize", QUANTIZED),
     )
     for run, certificate in evidence.certificates.items():
         if any(certificate[key] != evidence.evaluate[run].get(key) for key in CERTIFIED):

@@ -11,8 +11,6 @@ import pandas as pd
 from stages.report import plots, tables
 from stages.report.tables import Column, Evidence, Headline, cell
 
-NUMBERS = ("score", "ratio", "signed", "count", "seconds")
-
 STYLE = """
 :root { color-scheme: light dark; --ground: #f6f7f4; --card: #ffffff; --ink: #1b2420; --muted: #5d6a63;
   --line: #dde2dc; --accent: #2f6fb0; --good: #1c7c4f; --bad: #b5402a; --good-ground: #e2f2e9; --bad-ground: #fae7e2;
@@ -93,8 +91,8 @@ def render(evidence: Evidence) -> str:
     """The whole page. Equal evidence gives equal bytes."""
     top = tables.headline(evidence)
     title = "Caddie report" if top.run is None else f"Caddie report: {top.bits_per_byte:.4f} bits per byte"
-    body = [_notices(evidence), _tiles(evidence, top), _scores(evidence, top), _codecs(evidence),
-            _compressors(evidence, top), _certificates(evidence), _training(evidence), _text(evidence)]
+    body = [_notices(evidence), _tiles(evidence, top), _scores(evidence, top), _quantized(evidence),
+            _codecs(evidence), _compressors(evidence, top), _certificates(evidence), _training(evidence), _text(evidence)]
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -161,6 +159,16 @@ def _scores(evidence: Evidence, top: Headline) -> str:
         + _table(evaluators, tables.EVALUATOR_COLUMNS, beneath=lambda row: row.why,
                  is_best=lambda row: row.name == top.run)
         + "</div></div>")
+
+
+def _quantized(evidence: Evidence) -> str:
+    return _section(
+        "Quantization",
+        "Bits per weight and bytes: order-0 entropy of the codes and everything stored beside them, before any codec. Output error: of "
+        "what a layer gives on the calibration tokens, relative; of tables, of the weights themselves.",
+        f"<p>{escape(tables.lost(evidence))}</p>" + '<div class="sides">'
+        + _figure(plots.tensor_errors(evidence.tensors), "One dot for each tensor, in the order of the network, by group.")
+        + _table(tables.quantized(evidence), tables.QUANTIZED_COLUMNS) + "</div>")
 
 
 def _codecs(evidence: Evidence) -> str:
@@ -266,7 +274,7 @@ def _table(
 
 
 def _class(column: Column) -> str:
-    return ' class="number"' if column.kind in NUMBERS else ' class="hash"' if column.kind == "hash" else ""
+    return ' class="number"' if column.kind in tables.NUMBERS else ' class="hash"' if column.kind == "hash" else ""
 
 
 def _content(value, column: Column) -> str:

@@ -114,6 +114,27 @@ def codec_sizes(codecs: pd.DataFrame) -> str:
                 height=0.75 + ROW_INCHES * len(codecs))
 
 
+def tensor_errors(tensors: pd.DataFrame) -> str:
+    """Relative output error of every quantized tensor on a logarithmic axis, one row for each group."""
+    coded = tensors[(tensors["method"] != "none") & (tensors["relative_error"] > 0)]
+    names = list(dict.fromkeys(coded["group"]))
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for y, name in enumerate(names):
+            values = coded[coded["group"] == name]["relative_error"]
+            places = [y + 0.36 * (i / max(len(values) - 1, 1) - 0.5) for i in range(len(values))]
+            axes.plot(values, places, color=ACCENT, marker="o", markersize=4, linestyle="none", alpha=0.7)
+            axes.vlines(values.mean(), y - 0.3, y + 0.3, color=INK, linewidth=1.3)
+            _value(axes, y, f"{values.mean():.1e}")
+        if names:
+            axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter("")
+        _rows(axes, names)
+        axes.set_xlabel("relative output error (line: mean)", loc="left")
+    return _svg(draw, name="tensors", label="Relative output error of every tensor by group", height=0.75 + ROW_INCHES * max(len(names), 1))
+
+
 def averages(table: pd.DataFrame) -> str:
     """Bits per byte over 1 - decay for the exponential averages, and a dashed line for each of the others."""
     def draw(figure: Figure) -> None:

@@ -17,6 +17,7 @@ COMPARISON = """\
 After: having read the training text first, as the model has; that is the fair comparison. Neither side counts
 its own program: not the compressor's, and not the artifact's bytes."""
 ABSENT = "-"
+NUMBERS = ("score", "ratio", "signed", "count", "error", "seconds")
 RULE_SECONDS = 600  # of training (calibration and adaptation included), and again of evaluation, on eight H100
 
 
@@ -125,6 +126,24 @@ def codecs(evidence: Evidence) -> pd.DataFrame:
         row["note"] = "ships" if row["ships"] else row["note"]
     rows.sort(key=lambda row: (not row["available"], row["blob_bytes"] or 0))
     return _frame(rows, ("name", "codec", "filter", *CODED, "note", "available", "reason", "ships"))
+
+
+def quantized(evidence: Evidence) -> pd.DataFrame:
+    """The tensors of each group together, in the order of the table: bits with side information, error as the mean of its tensors."""
+    rows = []
+    for group, part in evidence.tensors.groupby("group", sort=False):
+        weights = int(part["weights"].sum())
+        bits = float((part["weights"] * part["bits_per_weight"]).sum())
+        rows.append((group, ", ".join(dict.fromkeys(part["method"])), len(part), weights, bits / weights if weights else None,
+                     round(bits / 8), None if (part["method"] == "none").all() else float(part["relative_error"].mean()),
+                     int(part["max_code"].max()) or None))
+    return _frame(rows, ("name", "method", "tensors", "weights", "bits_per_weight", "bytes", "relative_error", "max_code"))
+
+
+def lost(evidence: Evidence) -> str:
+    """What quantizing costs, in a line."""
+    before, after = (evidence.measure[stage]["bits_per_byte"] for stage in ("prequant_ttt", "quantize"))
+    return f"Quantizing costs {cell(after - before, 'signed')} bits per byte: {cell(before, 'score')} before, {cell(after, 'score')} after."
 
 
 def compressors(evidence: Evidence) -> pd.DataFrame:
@@ -241,6 +260,10 @@ CODEC_COLUMNS = (Column("name", "codec run"), Column("blob_bytes", "bytes", "cou
                  Column("bits_per_weight", "bits per weight", "ratio"),
                  Column("entropy_bits_per_weight", "entropy per weight", "ratio"),
                  Column("encode_seconds", "encode s", "seconds"), Column("decode_seconds", "decode s", "seconds"))
+QUANTIZED_COLUMNS = (Column("name", "group"), Column("method", "method"), Column("tensors", "tensors", "count"),
+                     Column("weights", "weights", "count"), Column("bits_per_weight", "bits per weight", "ratio"),
+                     Column("bytes", "bytes", "count"), Column("relative_error", "output error", "error"),
+                     Column("max_code", "max code", "count"))
 COMPRESSOR_COLUMNS = (Column("name", "compressor"), Column("bytes", "bytes alone", "count"),
                       Column("bits_per_byte", "bits per byte", "score"),
                       Column("bytes_after_train", "bytes after train", "count"),
@@ -259,6 +282,7 @@ FORMATS = {
     "ratio": "{:.3f}".format,
     "signed": lambda value: "0" if value == 0 else f"{value:+.4f}",
     "count": "{:,}".format,
+    "error": "{:.2e}".format,
     "seconds": lambda value: f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}",
     "legal": lambda value: "legal" if value else "not legal",
 }
@@ -292,7 +316,7 @@ def markdown(table: pd.DataFrame, columns: tuple[Column, ...]) -> str:
     texts = [[cell(value, column.kind).replace("|", "\\|") for value in table[column.key]] for column in columns]
     titles = [column.title for column in columns]
     widths = [max(map(len, [title, *column])) for title, column in zip(titles, texts, strict=True)]
-    is_right = [column.kind in ("score", "ratio", "signed", "count", "seconds") for column in columns]
+    is_right = [column.kind in NUMBERS for column in columns]
 
     def line(cells) -> str:
         padded = [text.rjust(width) if right else text.ljust(width)
@@ -318,6 +342,7 @@ def summary(evidence: Evidence) -> str:
     ])]
     blocks += ["## Bits per byte after each stage", markdown(stages(evidence), STAGE_COLUMNS)]
     blocks += ["## Bits per byte of the artifact, by evaluator", markdown(evaluators(evidence), EVALUATOR_COLUMNS)]
+    blocks += ["## Quantization", markdown(quantized(evidence), QUANTIZED_COLUMNS), lost(evidence)]
     table = codecs(evidence)
     blocks += ["## Codecs", markdown(table, (*CODEC_COLUMNS, Column("note", "note")))]
     if absent := [f"{row.name} is not available: {row.reason}" for row in table.itertuples() if not row.available]:

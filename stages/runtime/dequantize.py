@@ -26,6 +26,7 @@ Anything else travels as float16 under its own name.
 # M rows, K columns, G groups of columns, N columns of a group
 
 import hashlib
+import math
 
 import numpy as np
 import torch
@@ -236,6 +237,10 @@ def build(state: dict[str, torch.Tensor], config: dict) -> GPT:
     with torch.device("meta"):
         model = GPT(architecture)
     expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for name, tensor in state.items():
+        shape = expected.get(name, ())
+        if tensor.ndim == 2 < len(shape) and tuple(tensor.shape) == (math.prod(shape[:-1]), shape[-1]):
+            state = state | {name: tensor.reshape(shape)}  # a gate of several layers and heads, which travels as one matrix
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):

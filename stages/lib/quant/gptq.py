@@ -1,90 +1,104 @@
 """GPTQ: round column by column and push each rounding error onto the columns that are still to come.
 
-    H <- H + damping · mean(diag H) · I;   U = upper Cholesky factor of H⁻¹ (H⁻¹ = U'U)
+    H <- H + damping · mean(diag H) · I over the columns that fired;   U = upper Cholesky factor of H⁻¹ (H⁻¹ = U'U)
     for column j:  q_j = clamp(round(w_j / s), -R, R);   e = (w_j - s q_j) / U_jj;   w_m <- w_m - e U_jm  for m > j
 
-Source: Frantar et al., arXiv:2210.17323; row scales by standard deviation: SDClip, parameter-golf #1394.
+The order of the columns is that of decreasing diag(H), or the natural one. Dead columns (H_jj = 0) get weight 0 and take no part in the
+mean: no evidence, and their zeros cost nothing. The factor comes from H itself: with J the reversal, J H J = L L' gives H = R R' with
+R = J L J upper, and U = R⁻¹. In float64, because a Hessian of 2048 hidden units that hardly fire is close to singular.
+
+Source: Frantar et al., arXiv:2210.17323; order and damping as in parameter-golf #1019 and after (there in float32).
 """
 
 # M rows, K columns
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-MIN_SCALE = 2.0**-24  # the smallest positive float16: a dead row still divides
+from stages.lib.quant import gptq_lite
+from stages.lib.quant.quantized import Quantized
+from stages.lib.quant.scales import Steps, limit
+
+LARGEST_DAMPING = 1.0  # beyond it, H is no more than its diagonal's mean
 
 
 @dataclass(frozen=True)
-class Quantized:
-    """W ≈ scales[:, None] * codes: int8 codes (M, K) in -limit..limit, float16 scales (M)."""
+class Factor:
+    """What GPTQ needs of a Hessian: the order of the columns, U (K, K) in that order, which are dead, and the damping that it took."""
 
-    codes: Tensor
-    scales: Tensor
-
-    def weights(self) -> Tensor:
-        return self.codes.float() * self.scales.float()[:, None]
-
-
-def limit(bits: int) -> int:
-    """Largest code of a symmetric integer with `bits` bits: 31 for 6."""
-    if not 2 <= bits <= 8:
-        raise ValueError(f"a quantized tensor takes 2 to 8 bits, not {bits}")
-    return 2 ** (bits - 1) - 1
+    order: Tensor
+    upper_KK: Tensor
+    dead: Tensor
+    damping: float
 
 
-def row_scales(weight_MK: Tensor, *, bits: int, sigmas: float) -> Tensor:
-    """s_i = float16(max(sigmas · std(w_i) / R, tiny)): `sigmas` standard deviations of a row reach the largest code R."""
-    if not sigmas > 0:
-        raise ValueError(f"clip_sigmas is {sigmas}; it must be positive")
-    scales = (sigmas * weight_MK.float().std(dim=1) / limit(bits)).clamp_min(MIN_SCALE).half()
-    if not torch.isfinite(scales).all():
-        raise ValueError(f"a row scale does not fit in float16 with clip_sigmas {sigmas}; lower it, or the weights are not finite")
-    return scales
+def factorise(hessian_KK: Tensor, *, damping: float, sort_columns: bool) -> Factor:
+    """Damped, ordered, factorised. If that fails, damping is raised tenfold and again: `damping` of the result says so.
 
-
-def nearest(weight_MK: Tensor, scales_M: Tensor, *, bits: int) -> Quantized:
-    """Round to nearest, without a Hessian."""
-    codes = torch.round(weight_MK.float() / scales_M.float()[:, None]).clamp(-limit(bits), limit(bits))
-    return Quantized(codes.to(torch.int8), scales_M)
-
-
-def gptq(weight_MK: Tensor, hessian_KK: Tensor, scales_M: Tensor, *, bits: int, damping: float, block: int,
-         sort_columns: bool) -> Quantized:
-    """GPTQ with lazy block updates. The block size changes speed, not the result (up to rounding).
-
-    `sort_columns` visits the columns by decreasing diag(H), the order that lets well-determined columns absorb errors.
-    ValueError if H, damped, is not positive definite. W and H are not modified.
+    ValueError if H is all zero, not finite, or not positive definite with any damping up to 1. H is not modified.
     """
-    weight, hessian = weight_MK.float().clone(), hessian_KK.float().clone()
-    bound, scale = limit(bits), scales_M.float()
-    dead = hessian.diagonal() == 0  # inputs that never fired: no evidence, and a zero pivot
-    hessian.diagonal()[dead] = 1.0
-    weight[:, dead] = 0.0
-    hessian.diagonal().add_(damping * hessian.diagonal().mean())
-    order = torch.argsort(hessian.diagonal(), descending=True, stable=True) if sort_columns else torch.arange(weight.size(1))
-    weight, hessian = weight[:, order], hessian[order][:, order]
-    factor, failed = torch.linalg.cholesky_ex(hessian)
-    if failed:
-        raise ValueError(f"a Hessian is not positive definite with quantize.damping {damping}; raise it (0.01 to 0.1), "
-                         "or calibrate.sequences")
-    upper = torch.linalg.cholesky(torch.cholesky_inverse(factor), upper=True)
-    codes = torch.empty_like(weight)
-    for start in range(0, weight.size(1), block):
-        stop = min(start + block, weight.size(1))
-        errors = torch.empty(weight.size(0), stop - start)
-        for j in range(start, stop):
-            codes[:, j] = torch.round(weight[:, j] / scale).clamp(-bound, bound)
-            errors[:, j - start] = (weight[:, j] - scale * codes[:, j]) / upper[j, j]
-            weight[:, j + 1: stop] -= torch.outer(errors[:, j - start], upper[j, j + 1: stop])
-        weight[:, stop:] -= errors @ upper[start:stop, stop:]
-    restored = torch.empty_like(codes)
-    restored[:, order] = codes
-    return Quantized(restored.to(torch.int8), scales_M)
+    hessian = hessian_KK.double()
+    diagonal = hessian.diagonal()
+    if not torch.isfinite(hessian).all():
+        raise ValueError("its Hessian is not finite; lower train's rates, or calibrate on fewer sequences")
+    dead = diagonal == 0
+    if dead.all():
+        raise ValueError("its Hessian is all zero: no calibration token reached it; raise calibrate.sequences, or set its group's method "
+                         "to nearest")
+    mean = diagonal[~dead].mean()
+    order = torch.argsort(diagonal, descending=True, stable=True) if sort_columns else torch.arange(len(diagonal), device=diagonal.device)
+    hessian = hessian[order][:, order]
+    identity = torch.eye(len(hessian), dtype=torch.float64, device=hessian.device)
+    used = damping
+    while True:
+        raised = torch.where(dead[order], mean, used * mean)
+        lower, failed = torch.linalg.cholesky_ex((hessian + torch.diag(raised)).flip(0, 1))
+        if not failed:
+            break
+        used *= 10
+        if not 0 < used <= LARGEST_DAMPING:
+            raise ValueError(f"its Hessian is not positive definite with quantize.gptq.damping {damping:g}; raise it (0.01 to 0.1), "
+                             "or calibrate.sequences")
+    upper_KK = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
+    return Factor(order, upper_KK.float(), dead, used)
+
+
+def quantize(weight_MK: Tensor, factor: Factor, *, bits: int, candidates: Sequence[Steps], block: int) -> Quantized:
+    """Integers for the best of the candidate steps (gptq_lite.py). W is not modified.
+
+    Lazy updates: within a block of columns one by one, the rest once per block. The size of a block changes the speed, not the result.
+    """
+    assert block >= 1 and not math.isnan(factor.damping)
+    weight_MK = weight_MK.float().masked_fill(factor.dead, 0.0)
+    codes_MK, steps = gptq_lite.best(weight_MK, candidates,
+                                     lambda steps_M: sweep(weight_MK, factor, steps_M, bound=limit(bits), block=block))
+    return Quantized({"codes": codes_MK.to(torch.int8), **steps.arrays}, {})
+
+
+def sweep(weight_MK: Tensor, factor: Factor, steps_M: Tensor, *, bound: int, block: int) -> Tensor:
+    """One pass over the columns: codes (M, K), still float32."""
+    upper, num_columns = factor.upper_KK, weight_MK.size(1)
+    work_KM = weight_MK[:, factor.order].T.contiguous()  # a column of W is a row here: contiguous
+    codes_KM = torch.empty_like(work_KM)
+    for start in range(0, num_columns, block):
+        stop = min(start + block, num_columns)
+        errors = torch.empty(stop - start, weight_MK.size(0), device=work_KM.device)
+        pivots = upper.diagonal()[start:stop].tolist()
+        for j, pivot in enumerate(pivots, start):
+            codes_KM[j] = torch.round(work_KM[j] / steps_M).clamp_(-bound, bound)
+            errors[j - start] = (work_KM[j] - steps_M * codes_KM[j]) / pivot
+            work_KM[j + 1: stop].addr_(upper[j, j + 1: stop], errors[j - start], alpha=-1)
+        work_KM[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
+    restored_MK = torch.empty_like(weight_MK)
+    restored_MK[:, factor.order] = codes_KM.T
+    return restored_MK
 
 
 def layer_error(weight_MK: Tensor, quantized: Quantized, hessian_KK: Tensor) -> float:
     """tr((W - Ŵ) H (W - Ŵ)') / tr(W H W'): the relative error of the layer's output on the calibration tokens."""
-    difference = weight_MK.float() - quantized.weights()
+    difference = weight_MK.float() - quantized.weights().to(weight_MK.device)
     return (torch.sum((difference @ hessian_KK) * difference) / torch.sum((weight_MK @ hessian_KK) * weight_MK).clamp_min(1e-30)).item()

@@ -1,0 +1,26 @@
+"""Round to nearest: q = clamp(round(w / s), -R, R), half to even; no Hessian, no look at other columns.
+
+It is GPTQ with H = I, and what the field's naive baseline and its tables use. Source: parameter-golf, naive baseline.
+"""
+
+# M rows, K columns
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from stages.lib.quant import gptq_lite
+from stages.lib.quant.quantized import Quantized
+from stages.lib.quant.scales import Steps, limit
+
+
+def quantize(weight_MK: Tensor, *, bits: int, candidates: Sequence[Steps]) -> Quantized:
+    """Integers for the best of the candidate steps (gptq_lite.py). W is not modified."""
+    weight_MK, bound = weight_MK.float(), limit(bits)
+
+    def rounded(steps_M: Tensor) -> Tensor:
+        return torch.round(weight_MK / steps_M[:, None]).clamp(-bound, bound)
+
+    codes_MK, steps = gptq_lite.best(weight_MK, candidates, rounded)
+    return Quantized({"codes": codes_MK.to(torch.int8), **steps.arrays}, {})

@@ -1,0 +1,83 @@
+"""What quantizing did to each tensor, in figures: bits, error, codes; and the stored tensors in the order of the file."""
+
+import csv as writer
+import io
+import math
+
+import torch
+from torch import Tensor
+
+from stages.lib.quant import gptq
+from stages.lib.quant.quantized import Quantized
+from stages.quantize.matrices import Result, as_matrix
+
+COLUMNS = ("tensor", "group", "method", "weights", "bits_per_weight", "relative_error", "max_code")
+REST = "everything else"
+
+
+def rows(result: Result, state: dict[str, Tensor], hessians: dict[str, Tensor]) -> list[dict]:
+    """One row for each quantized matrix, and one for all that is float16.
+
+    `bits_per_weight`: order-0 entropy of the codes and of other integers, side information included; `relative_error`:
+    tr(E H E') / tr(W H W'), of a tensor without a Hessian with H = I.
+    """
+    found = []
+    for name, quantized in result.matrices.items():
+        weight_MK = as_matrix(state[name])
+        hessian_KK = hessians.get(name.removesuffix(".weight"), torch.eye(weight_MK.size(1)))
+        group, settings = result.groups[name]
+        found.append({"tensor": name, "group": group, "method": settings.method, "weights": weight_MK.numel(),
+                      "bits_per_weight": stored_bits(quantized) / weight_MK.numel(),
+                      "relative_error": gptq.layer_error(weight_MK, quantized, hessian_KK),
+                      "max_code": int(quantized.arrays["codes"].abs().max())})
+    rest = sum(weight.numel() for weight in result.float16.values())
+    return [*found, {"tensor": REST, "group": "other", "method": "none", "weights": rest, "bits_per_weight": 16.0, "relative_error": 0.0,
+                     "max_code": 0}]
+
+
+def csv(found: list[dict]) -> str:
+    """The rows as CSV, figures in six digits."""
+    buffer = io.StringIO()
+    out = writer.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    out.writeheader()
+    for row in found:
+        out.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+    return buffer.getvalue()
+
+
+def summary(found: list[dict]) -> dict:
+    """The figures of metrics.json."""
+    matrices = [row for row in found if row["tensor"] != REST]
+    weights, quantized = (sum(row["weights"] for row in part) for part in (found, matrices))
+    coded = sum(row["weights"] * row["bits_per_weight"] for row in matrices)
+    errors = [row["relative_error"] for row in matrices] or [0.0]
+    return {"weights": weights, "quantized_weights": quantized, "matrices": len(matrices),
+            "entropy_bits_per_weight": coded / max(quantized, 1),
+            "bits_per_weight": sum(row["weights"] * row["bits_per_weight"] for row in found) / weights,
+            "layer_error_mean": sum(errors) / len(errors), "layer_error_max": max(errors)}
+
+
+def stored_bits(quantized: Quantized) -> float:
+    """Bits of all arrays of a matrix: integers at their own order-0 entropy, floats as they are."""
+    return sum(8 * array.element_size() * array.numel() if array.is_floating_point() or suffix == "scales" else entropy_bits(array)
+               for suffix, array in quantized.arrays.items())
+
+
+def entropy_bits(codes: Tensor) -> float:
+    """Σ over the tensor of -log2 of its own empirical frequencies: the order-0 bound of its codes, in bits."""
+    counts = torch.unique(codes, return_counts=True)[1].double()
+    return float((counts * (math.log2(codes.numel()) - torch.log2(counts))).sum())
+
+
+def in_order(result: Result) -> dict[str, Tensor]:
+    """All stored tensors: integers before floats, then by suffix, then by kind, so that like lies beside like for the codec."""
+    stored = dict(result.float16)
+    for name, quantized in result.matrices.items():
+        stored |= quantized.stored(name)
+    order = sorted(stored, key=lambda name: (stored[name].is_floating_point(), name.rsplit(".", 1)[-1], _kind(name), name))
+    return {name: stored[name] for name in order}
+
+
+def _kind(name: str) -> str:
+    """The name without its layer number."""
+    return ".".join(part for part in name.split(".") if not part.isdigit())
