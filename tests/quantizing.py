@@ -37,7 +37,7 @@ def eight_bits() -> Settings:
 
 def quantized(net, hessians: dict, settings: Settings) -> Result:
     state = {name: weight.detach() for name, weight in net.named_parameters()}
-    return quantize(state, groups.by_parameter(net), hessians, settings, device=torch.device("cpu"))
+    return quantize(state, groups.by_parameter(net), hessians, settings, rows={}, multipliers={}, device=torch.device("cpu"))
 
 
 def decoded(result: Result) -> dict[str, torch.Tensor]:

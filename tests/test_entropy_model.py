@@ -73,8 +73,8 @@ def test_matrix_without_a_hessian_is_quantized_as_if_its_inputs_were_alike():
     assert all(torch.equal(found.weights(), explicit.quantize(0.5)[name].weights()) for name, found in net.quantize(0.5).items())
 
 
-SETTINGS = entropy_model.Settings(bits_per_weight=3.3, trellis=8, column_steps=True, row_steps="gradient", frequency_exponent=0.25,
-                                  gain=True, damping=0.005, rate_distortion=0.0)
+SETTINGS = entropy_model.Settings(bits_per_weight=3.3, target_bytes=None, trellis=8, column_steps=True, row_steps="gradient",
+                                  frequency_exponent=0.25, gain=True, damping=0.005, rate_distortion=0.0)
 
 
 def test_row_steps_come_from_gradients_and_of_tables_from_counts():

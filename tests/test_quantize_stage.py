@@ -33,7 +33,7 @@ def rich():
 
 def result_of(rich, settings):
     _, state, group_of, grams, _ = rich
-    return quantize(state, group_of, grams, settings, device=torch.device("cpu"))
+    return quantize(state, group_of, grams, settings, rows={}, multipliers={}, device=torch.device("cpu"))
 
 
 # groups
@@ -214,7 +214,7 @@ def test_gptq_has_less_output_error_than_rounding_on_every_layer_of_a_trained_mo
     errors = {}
     for method in ("gptq", "nearest"):
         settings = settings_with(every={"method": method, "bits": 6, "scales": "sigmas", "clip": 12.85})
-        result = quantize(state, groups.by_parameter(net), grams, settings, device=torch.device("cpu"))
+        result = quantize(state, groups.by_parameter(net), grams, settings, rows={}, multipliers={}, device=torch.device("cpu"))
         errors[method] = {row["tensor"]: row["relative_error"] for row in table.rows(result, state, grams)}
     assert len(errors["gptq"]) == 14
     assert all(errors["gptq"][name] < errors["nearest"][name] for name in errors["gptq"] if name != table.REST), errors

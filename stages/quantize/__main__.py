@@ -20,6 +20,8 @@ def main(
     *,
     weights: Input = "artifacts/prequant_ttt/model.safetensors",
     statistics: Input = "artifacts/calibrate/hessians.safetensors",
+    importance: Input = "artifacts/calibrate/rows.safetensors",
+    multipliers: Input = "artifacts/allocate/multipliers.json",
     codes: Output = "artifacts/quantize/model.safetensors",
     metrics: Metrics = "artifacts/quantize/metrics.json",
     rows: Plot = "artifacts/quantize/tensors.csv",
@@ -30,9 +32,13 @@ def main(
     with torch.device("meta"):
         group_of = groups.by_parameter(GPT(ModelConfig.from_dict(facts["model"])))
     with launch.world(settings.device) as world:
-        result = quantize(state, group_of, hessians, settings, device=world.device)
+        result = quantize(state, group_of, hessians, settings, rows=tensors.load(importance)[0], device=world.device,
+                          multipliers=stage.read_json(multipliers, required=("multipliers",))["multipliers"])
     for name, damping in result.damping.items():
         print(f"{name}: its Hessian needed a damping of {damping:g} instead of {settings.gptq.damping:g}")
+    if result.fit:
+        print(f"entropy: constant {result.fit.constant:.4f} after {len(result.fit.passes)} passes, an estimated "
+              f"{result.fit.bits / 8:,.0f} bytes of {result.fit.limit / 8:,.0f}")
     found = table.rows(result, state, hessians)
     stored = table.in_order(result)
     schemes = {name: quantized.scheme for name, quantized in result.matrices.items() if quantized.scheme}
@@ -41,6 +47,7 @@ def main(
         partial.write_text(table.csv(found), encoding="utf-8")
     summary = table.summary(found)
     stage.write_json(metrics, summary | {"damping_raised": result.damping, "device": world.device.type,
+                                         "entropy": result.fit and result.fit.summary(),
                                          "text_sha256": facts["text_sha256"]})
     print(f"{summary['matrices']} matrices, {summary['bits_per_weight']:.3f} bits per weight, mean relative layer error "
           f"{summary['layer_error_mean']:.2e}")

@@ -14,24 +14,27 @@ from tqdm import tqdm
 
 from stages.lib import params
 from stages.lib.params import require
-from stages.lib.quant import gptq, low_rank, nearest, prune, rotation, scales, ternary
+from stages.lib.quant import entropy_model, gptq, low_rank, nearest, prune, rotation, scales, ternary
 from stages.lib.quant.quantized import Quantized
 from stages.quantize.settings import Group, Settings, check_group
 
 
 @dataclass
 class Result:
-    """Quantized matrices by name, with the group and settings of each; float16 tensors; dampings that had to be raised."""
+    """Quantized matrices by name, with the group and settings of each; float16 tensors; dampings that had to be raised; the constant
+    of the entropy-constrained matrices, if there are any."""
 
     matrices: dict[str, Quantized] = field(default_factory=dict)
     groups: dict[str, tuple[str, Group]] = field(default_factory=dict)
     float16: dict[str, Tensor] = field(default_factory=dict)
     damping: dict[str, float] = field(default_factory=dict)
+    fit: entropy_model.Fit | None = None
 
 
 def quantize(state: dict[str, Tensor], group_of: dict[str, str], hessians: dict[str, Tensor], settings: Settings, *,
-             device: torch.device) -> Result:
-    """All of `state`. `group_of` by parameter, `hessians` by module. ValueError names the tensor that cannot be quantized so."""
+             rows: dict[str, Tensor], multipliers: dict[str, float], device: torch.device) -> Result:
+    """All of `state`. `group_of` by parameter, `hessians` and `rows` (gradients and counts) by module, `multipliers` of the steps by
+    parameter. ValueError names the tensor that cannot be quantized so."""
     result, solver = Result(), Solver(hessians, settings, device)
     for name, weight in state.items():
         require(bool(torch.isfinite(weight).all()), f"weight {name} is not finite; lower the training's rates, or train again")
@@ -41,13 +44,22 @@ def quantize(state: dict[str, Tensor], group_of: dict[str, str], hessians: dict[
         else:
             result.groups[name] = group_of[name], group
     together = [name for name, (_, group) in result.groups.items() if group.method == "entropy"]
-    require(not together, f"{', '.join(together[:1])} has the method entropy, which is not built in yet; set it to gptq")
-    for name in tqdm(result.groups, desc="quantize", unit=" matrices", mininterval=1.0):
+    for name in tqdm([name for name in result.groups if name not in together], desc="quantize", unit=" matrices", mininterval=1.0):
         try:
             result.matrices[name] = solver.quantize(name, as_matrix(state[name]), *result.groups[name])
         except ValueError as error:
             raise ValueError(f"{name} (quantize.groups.{result.groups[name][0]}): {error}") from None
     result.damping = solver.raised
+    if together:
+        turned = [name for name in together if result.groups[name][0] in settings.rotation.groups]
+        require(not turned, f"{', '.join(turned[:1])} has the method entropy, which takes no rotation; take its group out of "
+                "quantize.rotation.groups")
+        matrices = entropy_model.matrices({name: as_matrix(state[name]) for name in together}, hessians, rows, settings=settings.entropy,
+                                          multipliers=multipliers)
+        model = entropy_model.Model(matrices, options=settings.entropy.options, device=device)
+        rest = sum(16.0 * weight.numel() for weight in result.float16.values())
+        result.fit = entropy_model.fitted(model, settings=settings.entropy, others=result.matrices, rest_bits=rest)
+        result.matrices = {name: (result.matrices | result.fit.quantized)[name] for name in result.groups}
     pruned = {name: quantized for name, quantized in result.matrices.items() if group_of[name] in settings.prune.groups}
     result.matrices |= prune.cheapest(pruned, settings.prune.codes)
     if settings.low_rank.matrices:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from stages.lib.params import require
+from stages.lib.quant import entropy_model
 from stages.lib.quant.scales import limit, takes
 
 
@@ -75,6 +76,7 @@ class Settings:
     hessian_strength: float
     scales_as: Literal["float16", "float8"]
     gptq: Gptq
+    entropy: entropy_model.Settings
     ternary: Ternary
     rotation: Rotation
     low_rank: LowRank
@@ -92,6 +94,7 @@ def check(settings: Settings) -> None:
         require(0 <= getattr(settings, path) < math.inf, f"quantize.{path} is {getattr(settings, path)}; it takes 0 or more")
     require(0 <= settings.gptq.damping < math.inf, f"quantize.gptq.damping is {settings.gptq.damping}; it takes 0 or more")
     require(settings.gptq.block >= 1, f"quantize.gptq.block is {settings.gptq.block}; it takes 1 or more")
+    entropy_model.check(settings.entropy)
     require(0 <= settings.rotation.seed < 1 << 63, f"quantize.rotation.seed is {settings.rotation.seed}; it takes 0 or more")
     for path in ("low_rank.matrices", "prune.codes"):
         part, leaf = path.split(".")

@@ -10,7 +10,7 @@ Coded bits are smooth in c: an octave of c is one bit per weight. So the constan
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -24,6 +24,7 @@ from stages.lib.quant.quantized import Quantized
 GAUSSIAN_BITS = 2.047  # log2 sqrt(2 pi e): entropy of a Gaussian in steps of its own standard deviation
 COARSEST = 6.0  # octaves above the rms at which the search gives up: every code is 0 long before
 PASSES = 16
+TOLERANCE = 0.001  # share of the budget that may be left: 16 kB of 16 MB
 UNMET = 6  # passes without one that fits
 BATCH_WEIGHTS = 1 << 25  # matrices of one shape are quantized together up to so many weights: bounds the memory
 
@@ -34,6 +35,7 @@ class Settings:
 
     SECTION: ClassVar[str] = "quantize.entropy"
     bits_per_weight: float
+    target_bytes: int | None
     trellis: Literal[0, 4, 8, 16, 32]
     column_steps: bool
     row_steps: Literal["none", "std", "gradient"]
@@ -59,12 +61,31 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Fit:
-    """The constant that was chosen, what it makes of the matrices, the measured bits of that, and (constant, bits) of every pass."""
+    """The constant that was chosen, what it makes of the matrices, the measured bits of that, (constant, bits) of every pass, and the
+    limit."""
 
     constant: float
     quantized: dict[str, Quantized]
     bits: float
     passes: tuple[tuple[float, float], ...]
+    limit: float
+
+    def summary(self) -> dict:
+        """The figures of metrics.json."""
+        return {"constant": self.constant, "estimated_bytes": round(self.bits / 8), "limit_bytes": round(self.limit / 8),
+                "bits_per_weight": estimated(self.quantized).bits_per_weight,
+                "passes": [{"constant": constant, "estimated_bytes": round(bits / 8)} for constant, bits in self.passes]}
+
+
+def check(settings: Settings) -> None:
+    """ValueError for values that cannot be."""
+    if not 0 <= settings.frequency_exponent <= 1:
+        raise ValueError(f"quantize.entropy.frequency_exponent is {settings.frequency_exponent}; it takes 0 (off) to 1")
+    if not 0 < settings.bits_per_weight <= 16:
+        raise ValueError(f"quantize.entropy.bits_per_weight is {settings.bits_per_weight}; it takes more than 0, up to 16")
+    if settings.target_bytes is not None and settings.target_bytes < 1:
+        raise ValueError(f"quantize.entropy.target_bytes is {settings.target_bytes}; it takes null (bits_per_weight decides) or bytes")
+    settings.options  # noqa: B018 (checks the rest)
 
 
 def matrices(weights: dict[str, Tensor], hessians: dict[str, Tensor], rows: dict[str, Tensor], *, settings: Settings,
@@ -74,8 +95,7 @@ def matrices(weights: dict[str, Tensor], hessians: dict[str, Tensor], rows: dict
     Row steps follow the rule `row_steps`. A table whose look-ups were counted and which has no gradient, or whose gradient is not asked
     for, has them from `frequency_exponent`, unless that is 0. What has neither has one step with `gradient`.
     """
-    if not 0 <= settings.frequency_exponent <= 1 or not settings.bits_per_weight > 0:
-        raise ValueError("quantize.entropy.frequency_exponent takes 0 to 1, and bits_per_weight a positive number")
+    check(settings)
     return {name: Matrix(weight, hessians.get(name.removesuffix(".weight")), _row_steps(name, weight, rows, settings),
                          multipliers.get(name, 1.0)) for name, weight in weights.items()}
 
@@ -178,7 +198,7 @@ def finest(model: Model, *, limit: float, tolerance: float, bits_of: Callable[[d
         bits = bits_of(found)
         passes.append((2.0**octave, bits))
         if bits <= limit and (best is None or bits > best.bits):
-            best = Fit(2.0**octave, found, bits, ())
+            best = Fit(2.0**octave, found, bits, (), limit)
         if limit - tolerance <= bits <= limit:
             break
         if bits > limit:
@@ -201,4 +221,17 @@ def finest(model: Model, *, limit: float, tolerance: float, bits_of: Callable[[d
     if best is None:
         raise ValueError(f"no constant gave at most {limit / 8:,.0f} bytes in {PASSES} passes; the smallest was "
                          f"{min(bits for _, bits in passes) / 8:,.0f} bytes")
-    return Fit(best.constant, best.quantized, best.bits, tuple(passes))
+    return replace(best, passes=tuple(passes))
+
+
+def fitted(model: Model, *, settings: Settings, others: dict[str, Quantized], rest_bits: float) -> Fit:
+    """The finest quantization of `bits_per_weight`, side information included; or, if `target_bytes` is set, of so many bytes together
+    with `others`, what other methods quantized, and `rest_bits`. Sizes are those of rate.py."""
+    fixed, limit = 0.0, settings.bits_per_weight * model.num_weights
+    if settings.target_bytes is not None:
+        fixed = rest_bits + (estimated(others).bits if others else 0.0)
+        limit = 8.0 * settings.target_bytes
+        if fixed >= limit:
+            raise ValueError(f"quantize.entropy.target_bytes is {settings.target_bytes:,}, and what is not entropy constrained alone needs "
+                             f"{fixed / 8:,.0f} bytes; raise it, or give more groups the method entropy")
+    return finest(model, limit=limit, tolerance=TOLERANCE * limit, bits_of=lambda found: fixed + estimated(found).bits)

@@ -1,0 +1,139 @@
+"""The method `entropy` of the stage `quantize`, and the stage `allocate`: a network through both, budgets, sentences."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from stages.lib import params, tensors
+from stages.lib.quant import entropy_model, groups
+from stages.lib.quant.hessians import Statistics
+from stages.quantize import table
+from stages.quantize.matrices import quantize
+from stages.runtime import dequantize
+from tests.conftest import run_node, set_leaf
+from tests.quantizing import NEAREST, decoded, settings_with
+from tests.test_features import PLAIN
+from tests.test_quantize_stage import FEATURES
+from tests.test_stacks import documents, random_model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+ENTROPY = {"method": "entropy"}
+
+
+@pytest.fixture(scope="module")
+def rich():
+    """(network, state, group of each parameter, Hessians, row statistics, tokens)."""
+    net, (x, _) = random_model(replace(PLAIN, features=FEATURES)), documents((200, 300))
+    statistics = Statistics(net, row_gradients=True)
+    statistics.add(x, generator=torch.Generator().manual_seed(0))
+    state = {name: weight.detach() for name, weight in net.named_parameters()}
+    return net, state, groups.by_parameter(net), statistics.hessians(), statistics.rows(), x
+
+
+def result_of(rich, settings, **multipliers):
+    _, state, group_of, grams, rows, _ = rich
+    return quantize(state, group_of, grams, settings, rows=rows, multipliers=multipliers, device=torch.device("cpu"))
+
+
+def estimate(result):
+    return entropy_model.estimated(result.matrices).bits_per_weight
+
+
+def test_network_comes_back_and_more_bits_bring_it_closer(rich):
+    net, state, _, _, _, x = rich
+    distances = []
+    for bits in (4.0, 6.0):
+        result = result_of(rich, settings_with({"entropy.bits_per_weight": bits}, every=ENTROPY))
+        assert bits - 0.01 <= estimate(result) <= bits and result.fit.summary()["bits_per_weight"] == estimate(result)
+        back = dequantize.build(decoded(result), net.config.to_dict())
+        distances.append((back(x) - net(x)).square().mean().item())
+        assert {found.scheme["trellis"] for found in result.matrices.values()} == {8}
+    assert distances[1] < distances[0] / 4
+    assert list(result.matrices) == [name for name in state if name in result.matrices]
+
+
+def test_groups_may_mix_methods(rich):
+    settings = settings_with({"entropy.bits_per_weight": 4.0}, mlp=ENTROPY, table=NEAREST, projection=NEAREST)
+    result = result_of(rich, settings)
+    assert {name for name, found in result.matrices.items() if found.scheme} == {name for name in result.fit.quantized}
+    assert all(name.startswith("blocks.") and ".mlp." in name for name in result.fit.quantized)
+    assert len(table.rows(result, rich[1], rich[3])) == len(result.matrices) + 1
+
+
+def test_target_in_bytes_counts_what_other_groups_and_float16_take(rich):
+    leaves = {"entropy.target_bytes": 24_000}
+    result = result_of(rich, settings_with(leaves, every=ENTROPY, table=NEAREST))
+    rest = 2 * sum(weight.numel() for weight in result.float16.values())
+    assert rest > 0 and 0.999 * 24_000 <= entropy_model.estimated(result.matrices).bits / 8 + rest <= 24_000 + 32
+    assert result.fit.summary()["estimated_bytes"] <= 24_000
+    with pytest.raises(ValueError, match="alone needs"):
+        result_of(rich, settings_with({"entropy.target_bytes": 500}, every=ENTROPY, table=NEAREST))
+    with pytest.raises(ValueError, match="every code 0 they still need"):
+        result_of(rich, settings_with({"entropy.target_bytes": 5000, "entropy.trellis": 0}, every=ENTROPY, table=NEAREST))
+
+
+def test_multipliers_scale_the_steps_of_their_matrices(rich):
+    settings = settings_with({"entropy.bits_per_weight": 4.0, "entropy.trellis": 0}, mlp=ENTROPY, projection=NEAREST)
+    plain, changed = result_of(rich, settings), result_of(rich, settings, **{"blocks.0.mlp.up.weight": 0.5})
+    ratio = {name: (changed.matrices[name].arrays["step"] / plain.matrices[name].arrays["step"]).item() for name in plain.fit.quantized}
+    others = {round(value, 4) for name, value in ratio.items() if name != "blocks.0.mlp.up.weight"}
+    assert len(others) == 1 and ratio["blocks.0.mlp.up.weight"] == pytest.approx(others.pop() / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("leaves, sentence", [
+    ({"entropy.bits_per_weight": 0.0}, "bits_per_weight is 0.0"), ({"entropy.target_bytes": 0}, "target_bytes is 0"),
+    ({"entropy.damping": -1.0}, "damping"), ({"entropy.frequency_exponent": 2.0}, "frequency_exponent is 2.0")])
+def test_settings_out_of_range_are_refused(leaves, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        settings_with(leaves)
+
+
+def test_rotation_and_zeroing_of_trellis_codes_are_refused(rich):
+    with pytest.raises(ValueError, match="takes no rotation"):
+        result_of(rich, settings_with({"rotation.groups": ["mlp"], "rotation.block": 8}, mlp=ENTROPY, projection=NEAREST))
+    with pytest.raises(ValueError, match="trellis"):
+        result_of(rich, settings_with({"prune.codes": 3, "entropy.bits_per_weight": 4.0}, mlp=ENTROPY,
+                                       projection=NEAREST))
+
+
+@pytest.fixture
+def entropy_run(project):
+    """A copy of the finished pipeline with every group entropy constrained and the allocation on; (folder, parsed params.yaml)."""
+    tree = params.read(project / "params.yaml")
+    for group in groups.GROUPS:
+        set_leaf(tree, f"quantize.groups.{group}.method", "entropy")
+    set_leaf(tree, "quantize.entropy.bits_per_weight", 4.0)
+    set_leaf(tree, "allocate.enabled", True)
+    set_leaf(tree, "allocate.tokens", 1024)
+    (project / "params.yaml").write_text(json.dumps(tree))
+    return project, tree
+
+
+def test_allocation_is_the_identity_when_off_and_measures_every_matrix_when_on(entropy_run):
+    folder, _ = entropy_run
+    off = json.loads((folder / "artifacts/allocate/multipliers.json").read_text())
+    assert off == {"multipliers": {}}
+    run_node("allocate")
+    on = json.loads((folder / "artifacts/allocate/multipliers.json").read_text())["multipliers"]
+    state, _ = tensors.load(folder / "artifacts/prequant_ttt/model.safetensors")
+    assert set(on) == {name for name, weight in state.items() if weight.ndim == 2 and not name.startswith("skip")}
+    assert all(0.4 <= value <= 2.5 for value in on.values()) and len(set(on.values())) > 3
+    metrics = json.loads((folder / "artifacts/allocate/metrics.json").read_text())
+    assert metrics["expected_gain_bits_per_weight"] > 0 and all(value > 0 for value in metrics["damage_nats"].values())
+    run_node("quantize")
+    run_node("measure", "quantize")
+    before, after = (json.loads((folder / f"artifacts/measure/{stage}/metrics.json").read_text())["bits_per_byte"]
+                     for stage in ("prequant_ttt", "quantize"))
+    assert before - 0.02 < after < before + 0.1
+
+
+def test_allocation_of_a_split_that_is_too_short_is_refused(entropy_run, capsys):
+    folder, tree = entropy_run
+    for leaf in ("tokens", "sequence_length"):
+        set_leaf(tree, f"allocate.{leaf}", 10**7)
+    (folder / "params.yaml").write_text(json.dumps(tree))
+    with pytest.raises(SystemExit):
+        run_node("allocate")
+    assert "fewer than allocate.sequence_length" in capsys.readouterr().err
