@@ -167,6 +167,8 @@ def test_only_the_groups_of_prune_lose_codes(rich):
     ({"gptq.block": 0}, {}, r"quantize\.gptq\.block is 0"), ({"smallest": 0}, {}, r"quantize\.smallest is 0"),
     ({"clip_floor": -1.0}, {}, r"quantize\.clip_floor is -1"), ({"low_rank.matrices": -1}, {}, r"quantize\.low_rank\.matrices is -1"),
     ({"prune.codes": -1}, {}, r"quantize\.prune\.codes is -1"), ({"device": "gpu"}, {}, r"quantize\.device is 'gpu'"),
+    pytest.param({"device": "cuda"}, {}, r"quantize\.device is cuda, but torch sees no GPU; set it to auto",
+                 marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")),
     ({"scales_as": "int8"}, {}, r"quantize\.scales_as is 'int8'; it takes float16 \| float8"),
 ])
 def test_setting_that_cannot_work_is_named_with_its_path(leaves, changes, sentence):

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
+import torch
+
 from stages.lib.params import require
 from stages.lib.quant import entropy_model
 from stages.lib.quant.scales import limit, takes
@@ -89,6 +91,7 @@ def check(settings: Settings) -> None:
     for name in names:
         check_group(getattr(settings.groups, name), f"quantize.groups.{name}")
     require(settings.device in ("auto", "cpu", "cuda"), f"quantize.device is {settings.device!r}; it takes auto | cpu | cuda")
+    require(settings.device != "cuda" or torch.cuda.is_available(), "quantize.device is cuda, but torch sees no GPU; set it to auto or cpu")
     require(settings.smallest >= 1, f"quantize.smallest is {settings.smallest}; it takes 1 or more")
     for path in ("clip_floor", "hessian_strength"):
         require(0 <= getattr(settings, path) < math.inf, f"quantize.{path} is {getattr(settings, path)}; it takes 0 or more")

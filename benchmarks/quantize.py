@@ -1,0 +1,209 @@
+"""Every quantizer on one trained model: coded bits per weight against output error on held-out tokens and bits per byte of val.
+
+    python benchmarks/quantize.py                            artifacts/ after `dvc repro calibrate tokenize@holdout tokenize@val`
+    python benchmarks/quantize.py --artifacts FOLDER --table quantize.csv --picture quantize.svg
+
+Same weights and Hessians for all, so differences are the quantizer's. Every matrix that has a Hessian is quantized by the method of the
+row; the features' tables by rounding to 6 bits, everywhere. Bits: what an adaptive coder charges (stages/lib/quant/rate.py), side
+information included, over the matrices. Error: tr(E H E') / tr(W H W') with H from holdout, which no quantizer has seen, mean of decibels
+over the matrices. Limit: reverse water-filling at the errors of the row, matrix by matrix (stages/lib/quant/water_filling.py); the gap is
+what no coder of single rows could save. Lost: bits per byte of val, plain windows, against the weights as they are.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)  # instead of this folder, whose tokenize.py would hide the standard library's
+
+import argparse
+import csv
+import dataclasses
+import io
+import math
+import os
+import platform
+import time
+
+TABLE = {"method": "nearest", "bits": 6, "scales": "max", "clip": 1.0}
+LITE = [0.999, 0.9995, 0.9999, 0.99999, 1.0]
+COLUMNS = ("method", "setting", "bits_per_weight", "error_db", "limit_bits", "gap_bits", "bits_per_byte", "lost", "seconds")
+
+
+def group(method: str, bits: int, rule: str, clip) -> dict:
+    return {"method": method, "bits": bits, "scales": rule, "clip": clip}
+
+
+def rows() -> list[tuple[str, str, dict, dict]]:
+    """(method, setting, settings of the matrices' groups, other leaves of the section)."""
+    found = [("nearest, sigmas", f"6 bits, {clip}", group("nearest", 6, "sigmas", clip), {}) for clip in (6.0, 9.0, 12.85)]
+    found += [("nearest, max", f"{bits} bits", group("nearest", bits, "max", 1.0), {}) for bits in (5, 6, 8)]
+    found += [("GPTQ-lite", "6 bits, floor 1/31", group("nearest", 6, "percentile", LITE), {"clip_floor": 1.0}),
+              ("GPTQ-lite", "6 bits, no floor", group("nearest", 6, "percentile", LITE), {}),
+              ("GPTQ, quantiles", "6 bits, floor 1/31", group("gptq", 6, "percentile", LITE), {"clip_floor": 1.0})]
+    found += [("GPTQ, sigmas", f"8 bits, {127 / 31 * clip:.4g}" if clip < 9 else f"6 bits, {clip}",
+               group("gptq", 8, "sigmas", 127 / 31 * clip) if clip < 9 else group("gptq", 6, "sigmas", clip), {})
+              for clip in (6.0, 9.0, 12.85, 18.0, 26.0)]
+    found += [("GPTQ, sigmas by Hessian", "6 bits, 12.85", group("gptq", 6, "hessian_sigmas", 12.85), {}),
+              ("GPTQ, float8 steps", "6 bits, 12.85", group("gptq", 6, "sigmas", 12.85), {"scales_as": "float8"}),
+              ("GPTQ, rotated", "6 bits, 12.85", group("gptq", 6, "sigmas", 12.85),
+               {"rotation.groups": ["embedding", "attention", "mlp", "projection"]}),
+              ("GPTQ + LQER", "6 bits, 12.85, 3 x rank 4", group("gptq", 6, "sigmas", 12.85), {"low_rank.matrices": 3}),
+              ("ternary", "groups of 64", group("ternary", 2, "max", 1.0), {})]
+    return found
+
+
+class Bench:
+    """One checkpoint with its statistics, and the limit of each matrix."""
+
+    def __init__(self, artifacts: Path, *, sequences: int, threads: int):
+        import torch
+
+        from stages.lib import params, tensors
+        from stages.lib.data import tokens
+        from stages.lib.data.loaders import shuffled
+        from stages.lib.quant import groups, hessians, water_filling
+        from stages.runtime import dequantize
+
+        torch.set_num_threads(threads)
+        self.tree = params.read(ROOT / "params.yaml")
+        self.state, self.facts = tensors.load(artifacts / "prequant_ttt/model.safetensors")
+        self.hessians = tensors.load(artifacts / "calibrate/hessians.safetensors")[0]
+        self.net = dequantize.build(self.state, self.facts["model"])
+        self.group_of = groups.by_parameter(self.net)
+        self.val = tokens.read(artifacts / "tokenize/val", "val", sidecar=True)
+        length = self.tree["calibrate"]["sequence_length"]
+        loader = shuffled.Loader(tokens.read(artifacts / "tokenize/holdout", "holdout").tokens, sequence_length=length, batch_tokens=length,
+                                 seed=1, section="calibrate")
+        found = hessians.collect(self.net, (loader.batch(step).inputs for step in range(sequences)), total=sequences)
+        self.held = {name: hessian / (sequences * length) for name, hessian in found.items()}
+        self.matrices = {name: weight for name, weight in self.state.items() if name.removesuffix(".weight") in self.hessians}
+        self.limits = {name: water_filling.Limit.of(weight, self.held[name.removesuffix(".weight")])
+                       for name, weight in self.matrices.items()}
+        self.plain = self.score(self.state)
+
+    def score(self, state: dict) -> float:
+        from stages.lib import scoring
+        from stages.runtime import dequantize
+
+        net = dequantize.build(state, self.facts["model"])
+        return scoring.chunked(net, self.val, window=self.tree["measure"]["window"]).bits_per_byte
+
+    def grouped(self, matrices: dict, leaves: dict) -> dict:
+        """Quantized by the stage's own code: `matrices` for every group but the tables, `leaves` of the section `quantize`."""
+        import torch
+
+        from stages.lib import params
+        from stages.quantize.matrices import quantize
+        from stages.quantize.settings import Settings
+        from stages.recipes import files
+
+        changes = {f"quantize.groups.{name}": matrices for name in ("embedding", "attention", "mlp", "projection")}
+        changes |= {"quantize.groups.table": TABLE, "quantize.smallest": 64} | {f"quantize.{path}": value for path, value in leaves.items()}
+        settings = params.section(files.applied(changes, self.tree), Settings)
+        return quantize(self.state, self.group_of, self.hessians, settings, device=torch.device("cpu")).matrices
+
+    def entropy_constrained(self, bits: float, **changes) -> dict:
+        """All matrices with one constant at so many coded bits per weight."""
+        import torch
+
+        from stages.lib.quant import entropy_model
+
+        chosen = {"bits_per_weight": bits, "trellis": 8, "column_steps": True, "row_steps": "std", "frequency_exponent": 0.0, "gain": True,
+                  "damping": 0.005, "rate_distortion": 0.0} | changes
+        names = {field.name for field in dataclasses.fields(entropy_model.Settings)}
+        settings = entropy_model.Settings(**{name: value for name, value in chosen.items() if name in names})
+        found = entropy_model.matrices(self.matrices, self.hessians, {}, settings=settings, multipliers={})
+        model, weights = entropy_model.Model(found, options=settings.options, device=torch.device("cpu")), sum(
+            weight.numel() for weight in self.matrices.values())
+        return entropy_model.finest(model, limit=bits * weights, tolerance=0.004 * weights,
+                                    bits_of=lambda coded: entropy_model.estimated(coded).bits).quantized
+
+    def measure(self, quantized: dict, tables: dict) -> dict:
+        """Figures of one row, from the quantized matrices; `tables`: the same for the features' tables."""
+        from stages.lib.quant import entropy_model, gptq
+
+        chosen = {name: found for name, found in quantized.items() if name in self.matrices}
+        bits = entropy_model.estimated(chosen).bits_per_weight
+        decibels, limit, count = [], 0.0, 0
+        for name, found in chosen.items():
+            weight, held = self.matrices[name], self.held[name.removesuffix(".weight")]
+            relative = gptq.layer_error(weight, found, held)
+            decibels.append(10 * math.log10(max(relative, 1e-30)))
+            distortion = relative * float(((weight @ held) * weight).sum()) / weight.numel()
+            limit += self.limits[name].bits(distortion) * weight.numel()
+            count += weight.numel()
+        state = self.state | {name: found.weights().reshape(self.state[name].shape) for name, found in (tables | chosen).items()}
+        score = self.score({name: weight.half().float() if name not in chosen else weight for name, weight in state.items()})
+        return {"bits_per_weight": bits, "error_db": sum(decibels) / len(decibels), "limit_bits": limit / count,
+                "gap_bits": bits - limit / count, "bits_per_byte": score, "lost": score - self.plain}
+
+
+def picture(found: list[dict], path: Path) -> None:
+    """Two panels over coded bits per weight: error on held-out tokens with the limit, and bits per byte lost."""
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
+    with matplotlib.style.context(["default", {"svg.hashsalt": "quantize", "font.size": 9}]):
+        figure = Figure(figsize=(9.5, 4.2), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        methods = list(dict.fromkeys(row["method"] for row in found))
+        for i, method in enumerate(methods):
+            part = sorted((row for row in found if row["method"] == method), key=lambda row: row["bits_per_weight"])
+            for axes, key in ((left, "error_db"), (right, "lost")):
+                axes.plot([row["bits_per_weight"] for row in part], [row[key] for row in part], marker="osD^vPX*<>"[i % 10], markersize=5,
+                          color=f"C{i % 10}", linewidth=1.2, label=method, linestyle="-" if len(part) > 1 else "none")
+        line = sorted((row["limit_bits"], row["error_db"]) for row in found if row["method"] != "ternary")
+        left.plot(*zip(*line, strict=True), color="black", linewidth=1.2, linestyle=(0, (4, 2)), label="reverse water-filling")
+        left.set_ylabel("output error on holdout, dB")
+        right.set_ylabel("bits per byte of val lost")
+        right.set_yscale("symlog", linthresh=1e-3)
+        for axes in (left, right):
+            axes.set_xlabel("coded bits per weight")
+            axes.set_xlim(1.5, 8)
+            axes.grid(alpha=0.3)
+        left.legend(fontsize=7)
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--artifacts", type=Path, default=ROOT / "artifacts", help="results of the pipeline (default: %(default)s)")
+    parser.add_argument("--sequences", type=int, default=256, help="holdout sequences of the held-out Hessians (default: %(default)s)")
+    parser.add_argument("--bits", type=float, nargs="*", default=[2.5, 3.0, 3.34, 4.0],
+                        help="bits per weight of the entropy-constrained rows (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
+    parser.add_argument("--table", type=Path, default=Path("quantize.csv"), help="where the CSV goes (default: %(default)s)")
+    parser.add_argument("--picture", type=Path, default=Path("quantize.svg"), help="where the picture goes (default: %(default)s)")
+    arguments = parser.parse_args()
+    bench = Bench(arguments.artifacts, sequences=arguments.sequences, threads=arguments.threads)
+    jobs = [(method, setting, lambda matrices=matrices, leaves=leaves: bench.grouped(matrices, leaves))
+            for method, setting, matrices, leaves in rows()]
+    for bits in arguments.bits:
+        jobs.append(("entropy-constrained, scalar", f"{bits:g} bits", lambda bits=bits: bench.entropy_constrained(bits, trellis=0)))
+        jobs.append(("entropy-constrained, 8 states", f"{bits:g} bits", lambda bits=bits: bench.entropy_constrained(bits)))
+    print(f"float32: {bench.plain:.4f} bits per byte\n\n| method | setting | bits per weight | error dB | limit | gap | "
+          "lost bits per byte | s |\n|---|---|---:|---:|---:|---:|---:|---:|")
+    found, tables = [], {}
+    for method, setting, run in jobs:
+        started = time.perf_counter()
+        quantized = run()
+        seconds = time.perf_counter() - started
+        tables = tables or {name: coded for name, coded in quantized.items() if bench.group_of[name] == "table"}
+        row = {"method": method, "setting": setting, **bench.measure(quantized, tables), "seconds": seconds}
+        found.append(row)
+        print(f"| {method} | {setting} | {row['bits_per_weight']:.3f} | {row['error_db']:.2f} | {row['limit_bits']:.3f} | "
+              f"{row['gap_bits']:.3f} | {row['lost']:+.4f} | {seconds:.1f} |", flush=True)
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()} for row in found)
+    arguments.table.write_text(buffer.getvalue())
+    picture(found, arguments.picture)
+    print(f"\nn = 1 checkpoint, {sum(weight.numel() for weight in bench.matrices.values()):,} weights in {len(bench.matrices)} matrices, "
+          f"{arguments.sequences} holdout sequences, {arguments.threads} threads of {os.cpu_count()} cores, {platform.machine()}; "
+          f"{arguments.table}, {arguments.picture}")
+
+
+if __name__ == "__main__":
+    main()
