@@ -15,7 +15,8 @@ import numpy as np
 
 from . import header, plans, plugin
 from .codecs import CodecError
-from .header import DTYPES, ArtifactError, Entry, Section
+from .errors import ArtifactError
+from .header import DTYPES, Entry, Section
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Coding:
     tensors: tuple[str, ...]
 
 
-def pack(model: Model, codings: list[Coding], *, reordered: tuple[str, ...] = ()) -> bytes:
+def pack(model: Model, codings: list[Coding]) -> bytes:
     """The blob; sections of coders go to the end. ValueError unless every tensor of the model, and every array that a filter asks for, is
     in exactly one coding."""
     tensors, stored = dict(model.tensors), {}
@@ -63,7 +64,7 @@ def pack(model: Model, codings: list[Coding], *, reordered: tuple[str, ...] = ()
             part = module.encode(data, **coding.options)
         sections.append(Section(coding.how, coding.filters, entries, len(part), _digest(arrays.values())))
         parts.append(part)
-    blob = header.write(config=model.config, schemes=model.schemes, sections=sections, reordered=reordered) + b"".join(parts)
+    blob = header.write(config=model.config, schemes=model.schemes, sections=sections) + b"".join(parts)
     header.read(blob)  # what a reader would refuse is not written
     return blob
 

@@ -1,6 +1,6 @@
 """The header of a blob: read, and checked before anything is decoded or allocated for it. Specified in docs/artifact-format.md.
 
-    b"CADDIE\\x00\\x02" | u32 n | 8 bytes of sha256 | n bytes: zlib of JSON {config, schemes, sections[, reordered]} | coded sections
+    b"CADDIE\\x00\\x02" | u32 n | 8 bytes of sha256 | n bytes: zlib of JSON {config, schemes, sections} | coded sections
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import plans, plugin
+from .errors import ArtifactError
 
 MAGIC = b"CADDIE\x00\x02"
 DTYPES = {name: np.dtype(name).newbyteorder("<") for name in
@@ -24,11 +25,7 @@ MAX_PAYLOAD_BYTES = 1 << 30
 CHECK_BYTES = 8
 START = len(MAGIC) + 4 + CHECK_BYTES
 NAME = re.compile(r"\w+(?:\.\w+)*", re.ASCII)
-KEYS, OPTIONAL_KEYS = {"config", "schemes", "sections"}, {"reordered"}
-
-
-class ArtifactError(ValueError):
-    """The blob is not one of ours, is damaged, or asks for more than it may."""
+KEYS = {"config", "schemes", "sections"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,6 @@ class Header:
     config: dict
     schemes: dict
     sections: tuple[Section, ...]
-    reordered: tuple[str, ...]
     end: int
 
     def plugins(self) -> list[str]:
@@ -71,14 +67,12 @@ class Header:
                       | {f"filters/{name}" for section in self.sections for name, _ in section.filters})
 
 
-def write(*, config: dict, schemes: dict, sections: list[Section], reordered: tuple[str, ...]) -> bytes:
+def write(*, config: dict, schemes: dict, sections: list[Section]) -> bytes:
     """Everything in front of the sections' coded bytes; canonical, so that equal contents give equal bytes."""
     fields = {"config": config, "schemes": schemes, "sections": [
         [section.how, [list(filter) for filter in section.filters], [[entry.name, entry.dtype, list(entry.shape)] for entry in
                                                                      section.tensors], section.size, section.sha256]
         for section in sections]}
-    if reordered:
-        fields["reordered"] = list(reordered)
     text = zlib.compress(json.dumps(fields, separators=(",", ":"), sort_keys=True, ensure_ascii=False, allow_nan=False).encode(), 9)
     return MAGIC + struct.pack("<I", len(text)) + hashlib.sha256(text).digest()[:CHECK_BYTES] + text
 
@@ -96,16 +90,14 @@ def read(blob: bytes) -> Header:
     if hashlib.sha256(text).digest()[:CHECK_BYTES] != blob[START - CHECK_BYTES: START]:
         raise ArtifactError("the blob's header does not fit its checksum; it is damaged, make it again")
     fields = _json(_inflate(text))
-    _require(KEYS <= set(fields) <= KEYS | OPTIONAL_KEYS, "has other keys than config, schemes, sections and reordered")
+    _require(set(fields) == KEYS, "does not have exactly config, schemes and sections")
     _require(isinstance(fields["config"], dict), "has a configuration that is no object")
     _require(isinstance(fields["schemes"], dict) and all(isinstance(scheme, dict) for scheme in fields["schemes"].values()),
              "has schemes that are no objects")
-    reordered = fields.get("reordered", [])
-    _require(isinstance(reordered, list) and all(isinstance(name, str) for name in reordered), "has no list of words under reordered")
     _require(isinstance(fields["sections"], list), "has no list of sections")
     sections = tuple(_section(values) for values in fields["sections"])
     _check_together(sections, len(blob) - START - length)
-    return Header(fields["config"], fields["schemes"], sections, tuple(reordered), START + length)
+    return Header(fields["config"], fields["schemes"], sections, START + length)
 
 
 def on_arrays(filters, name: str) -> list[tuple[str, dict]]:
@@ -125,7 +117,8 @@ def extras(section: Section) -> list[str]:
 
 
 def _section(values) -> Section:
-    _require(isinstance(values, list) and len(values) == 5, f"has a section {_short(values)} that is not [how, filters, tensors, size, sha256]")
+    _require(isinstance(values, list) and len(values) == 5,
+             f"has a section {_short(values)} that is not [how, filters, tensors, size, sha256]")
     how, filters, tensors, size, sha256 = values
     kind, _, name = how.partition("/") if isinstance(how, str) else ("", "", "")
     _require(kind in ("codecs", "coders") and name in plugin.names(kind), f"names {_short(how)}, which is not installed here")

@@ -7,7 +7,7 @@ from types import ModuleType
 
 
 def names(kind: str) -> list[str]:
-    """The plug-ins of one kind (`codecs`, `filters`, `evaluators`), by name, sorted; works from a folder and from a zip."""
+    """The plug-ins of one kind (`codecs`, `coders`, `filters`, `evaluators`), by name, sorted; works from a folder and from a zip."""
     folder = importlib.import_module(f"{__package__}.{kind}")
     return sorted(entry.name for entry in pkgutil.iter_modules(folder.__path__))
 
