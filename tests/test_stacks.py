@@ -222,9 +222,9 @@ def test_quantized_stack_comes_back_with_its_features(name):
     settings = Settings(matrix_bits=8, matrix_clip_sigmas=4.0, embedding_bits=8, embedding_clip_sigmas=4.0, damping=0.1, block=16,
                         sort_columns=True)
     stored, _ = quantize(state, grams, settings)
-    payload = container.serialise({key: tensor.numpy() for key, tensor in stored.items()}, net.config.to_dict())
-    tensors, config = container.deserialise(container.unpack(
-        container.pack(payload, codec="zlib", filter="identity", options={"level": 9})))
+    packed = container.Model({key: tensor.numpy() for key, tensor in stored.items()}, net.config.to_dict(), {})
+    model = container.unpack(container.pack(packed, [container.Coding("codecs/zlib", {"level": 9}, (), tuple(packed.tensors))]))
+    tensors, config = model.tensors, model.config
     back = dequantize.build(dequantize.weights(tensors), config)
     assert back.config == net.config and list(back.features) == list(net.features)
     assert "depth_recurrence" not in back.features or back.features["depth_recurrence"].looping

@@ -19,14 +19,14 @@ WALL_SECONDS, WALL_BYTES = 5, 5_000     # the same for the clock on the wall, on
 MEMORY_BYTES, MEMORY_SHARE = 1 << 30, 32     # address space: the models of ZPAQ, and a multiple of the data
 
 
-def run(command: list[str], *, name: str, source: tuple[str, bytes], target: str, size: int) -> bytes:
+def run(command: list[str], *, name: str, source: tuple[str, bytes], target: str, size: int, start_seconds: int = 0) -> bytes:
     """The file `target` that `command` makes of the file `source` (name, content) in an empty folder, at most about `size` bytes.
 
-    `name` is what messages call it. The environment is empty but for HOME (the folder) and PATH: no configuration changes the result.
+    `name` is what messages call it; `start_seconds` are added to both clocks for a program that is slow to start. The environment is empty but for HOME (the folder) and PATH: no configuration changes the result.
     """
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder, source[0]), source[1])
-        said = call(command, folder=folder, name=name, size=size)
+        said = call(command, folder=folder, name=name, size=size, start_seconds=start_seconds)
         made = Path(folder, target)
         if not made.is_file() or made.is_symlink():
             raise CodecError(f"{name} made no file of this blob ({said or 'it says nothing'}); make it again")
@@ -35,13 +35,13 @@ def run(command: list[str], *, name: str, source: tuple[str, bytes], target: str
         return made.read_bytes()
 
 
-def call(command: list[str], *, folder: str, name: str, size: int) -> str:
+def call(command: list[str], *, folder: str, name: str, size: int, start_seconds: int = 0) -> str:
     """Run to the end and return the last line that the program said. CodecError if it failed or met a limit."""
-    seconds = WALL_SECONDS + size // WALL_BYTES
+    seconds = start_seconds + WALL_SECONDS + size // WALL_BYTES
     with open(Path(folder, "said"), "w+b") as said:
         process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
                                    env={"HOME": folder, "TMPDIR": folder, "PATH": "/usr/local/bin:/usr/bin:/bin"},
-                                   preexec_fn=lambda: _limit(size))
+                                   preexec_fn=lambda: _limit(size, start_seconds))
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -63,8 +63,8 @@ def write(path: Path, content: bytes) -> None:
     os.utime(path, (0, 0))
 
 
-def _limit(size: int) -> None:
-    seconds = CPU_SECONDS + size // CPU_BYTES
+def _limit(size: int, start_seconds: int) -> None:
+    seconds = start_seconds + CPU_SECONDS + size // CPU_BYTES
     memory = MEMORY_BYTES + MEMORY_SHARE * size
     for what, limit in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_FSIZE, size + SLACK_BYTES), (resource.RLIMIT_AS, memory),
                         (resource.RLIMIT_CORE, 0)):

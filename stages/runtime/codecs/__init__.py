@@ -3,7 +3,7 @@
     encode(data: bytes, **options) -> bytes          deterministic; options are keyword-only and documented in the file
     decode(blob: bytes, *, size: int) -> bytes       inverse; `size` is the exact length of the data
     PROGRAM: str | None                              the program on PATH that the codec calls, if any
-    PACKAGE: str                                     only where it needs a package that `make setup` does not install
+    PACKAGE: str                                     the Python package that it calls, where there may be none
 
 `decode` never produces more than `size` bytes. A blob that is corrupt, or whose content is not `size` bytes long, is a
 CodecError with one sentence. A codec whose program or package is absent raises MissingProgram on use, with the line that installs it.
