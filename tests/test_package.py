@@ -63,7 +63,7 @@ def test_score_is_the_ledgers_sum_over_the_raw_bytes(finished):
 def test_only_what_scoring_needs_is_packed(finished):
     with zipfile.ZipFile(finished / PYZ) as archive:
         names = set(archive.namelist())
-    assert {"__main__.py", "caddie/entry.py", "caddie/codecs/brotli.py", "caddie/header.py", "caddie/evaluators/sliding.py", "caddie/data/model.blob"} <= names
+    assert {"__main__.py", "caddie/entry.py", "caddie/codecs/brotli.py", "caddie/evaluators/sliding.py", "caddie/data/model.blob"} <= names
     assert not {"caddie/codecs/lrzip.py", "caddie/codecs/zlib.py", "caddie/filters/byte_shuffle.py", "caddie/program.py",
                 "caddie/coders/ans.py", "caddie/packing.py"} & names
     assert all(name == "__main__.py" or name.startswith("caddie/") for name in names)

@@ -146,9 +146,12 @@ def _filters(values, path: str) -> list[tuple[str, dict]]:
 
 def _try(filter: ModuleType, options: dict) -> None:
     """Refuse options that the filter does not take."""
-    if filter.ON_ARRAYS:
-        params.require(not options, f"it takes no options, not {options}")
-    else:
+    known = [] if filter.ON_ARRAYS else [parameter.name for parameter in inspect.signature(filter.length).parameters.values()
+                                         if parameter.kind is parameter.KEYWORD_ONLY]
+    name = filter.__name__.rpartition(".")[2]
+    params.require(sorted(options) == sorted(known),
+                   f"{name} takes the options {', '.join(known) or 'none'}, not {', '.join(options) or 'none'}")
+    if not filter.ON_ARRAYS:
         filter.length(0, **options)
 
 

@@ -27,10 +27,10 @@ def expected(node: str, body: dict) -> list[str]:
     paths = stage.contract(main, variant=f"${{{variant}}}", resolve=False)
     imported = closure.files(f"stages.{node}.__main__")
     by_hand = [dep for dep in body_of.get("deps", []) if _is_plugin(dep) and dep not in imported]
-    return [*paths.inputs, *by_hand, *sorted(set(imported) | _imported_by_plugins(by_hand))]
+    return [*paths.inputs, *by_hand, *sorted(set(imported) | imported_by_plugins(by_hand))]
 
 
-def _imported_by_plugins(by_hand: list[str]) -> set[str]:
+def imported_by_plugins(by_hand: list[str]) -> set[str]:
     """What the plug-ins in whole folders import from outside of these folders."""
     found = {path for folder in by_hand for plugin in (closure.ROOT / folder).glob("*.py")
              for path in closure.files(".".join((*folder.split("/"), plugin.stem)))}

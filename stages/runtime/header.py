@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import plans, plugin
+from .codecs import CodecError
 from .errors import ArtifactError
 
 MAGIC = b"CADDIE\x00\x02"
@@ -22,6 +23,8 @@ DTYPES = {name: np.dtype(name).newbyteorder("<") for name in
 CODE_DTYPES = ("int8", "int16", "int32")
 MAX_HEADER_BYTES = 1 << 20
 MAX_PAYLOAD_BYTES = 1 << 30
+MAX_CODES, MAX_AXES = 1 << 27, 1 << 22  # of all matrices of coders: codes, and rows and columns; they are int32 while they are decoded
+MAX_FILTERS = 8
 CHECK_BYTES = 8
 START = len(MAGIC) + 4 + CHECK_BYTES
 NAME = re.compile(r"\w+(?:\.\w+)*", re.ASCII)
@@ -124,6 +127,7 @@ def _section(values) -> Section:
     _require(kind in ("codecs", "coders") and name in plugin.names(kind), f"names {_short(how)}, which is not installed here")
     _require(isinstance(filters, list) and all(isinstance(filter, list) and len(filter) == 2 for filter in filters),
              f"has filters {_short(filters)} that are no list of [name, options]")
+    _require(len(filters) <= MAX_FILTERS, f"has {len(filters)} filters on a section, more than {MAX_FILTERS}")
     for filter in filters:
         _check_filter(*filter)
     order = [plugin.load("filters", filter).ON_ARRAYS for filter, _ in filters]
@@ -146,7 +150,7 @@ def _check_filter(name, options) -> None:
         _require(not module.ON_ARRAYS or options == {}, f"gives the filter {name} options, which it does not take")
         if not module.ON_ARRAYS:
             module.length(0, **options)
-    except TypeError:
+    except (TypeError, CodecError):
         _require(False, f"gives the filter {name} the options {_short(options)}, which it does not take")
 
 
@@ -165,12 +169,14 @@ def _check_together(sections: tuple[Section, ...], rest: int) -> None:
             names.add(entry.name)
             total += entry.num_bytes
     _require(total <= MAX_PAYLOAD_BYTES, f"declares {total} bytes of tensors, more than {MAX_PAYLOAD_BYTES}")
+    shapes = [entry.shape for section in sections if section.how.startswith("coders/") for entry in section.tensors]
+    _require(sum(map(math.prod, shapes)) <= MAX_CODES and sum(map(sum, shapes)) <= MAX_AXES,
+             f"declares more than {MAX_CODES} codes, or {MAX_AXES} rows and columns, for coders")
     kinds = [section.how.partition("/")[0] == "coders" for section in sections]
     _require(kinds == sorted(kinds), "has a codec's section after a coder's")
     wanted = {name for section in sections for name in extras(section)}
     _require(wanted <= names, f"lacks the arrays {_short(sorted(wanted - names))} that its filters need")
-    unasked = {name for name in names - wanted for section in sections for entry in section.tensors
-               if entry.name.endswith(plans.CODES) and name.startswith(entry.name + ".")} if wanted else set()
+    unasked = {name for name in names - wanted if name.rpartition(".")[0] in names and f"{plans.CODES}." in name}
     _require(not unasked, f"holds the arrays {_short(sorted(unasked))} that no filter asks for")
     coded = sum(section.size for section in sections)
     _require(coded == rest, f"declares {coded} bytes of sections where there are {rest}")

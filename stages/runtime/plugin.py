@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import pkgutil
+import sys
 from types import ModuleType
 
 
@@ -14,9 +15,12 @@ def names(kind: str) -> list[str]:
 
 def load(kind: str, name: str) -> ModuleType:
     """Import one plug-in. ValueError if there is no such file; the nearest spelling is offered."""
+    module = f"{__package__}.{kind}.{name}"
+    if module in sys.modules:  # listing the folder again would take longer than everything else
+        return sys.modules[module]
     known = names(kind)
     if name not in known:
         close = difflib.get_close_matches(str(name), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
         raise ValueError(f"no file {name}.py under runtime/{kind}; {hint}")
-    return importlib.import_module(f"{__package__}.{kind}.{name}")
+    return importlib.import_module(module)

@@ -1,7 +1,7 @@
 """ZipNN: byte planes of floating point, each with its own Huffman code (arXiv:2411.05239). Made for float weights, here for comparison.
 
 The package has a decoder in C that trusts its input, so it runs in a process of its own, under limits; and it breaks on short data and on
-lengths that are no multiple of 4, so the data get zeros at the end. On one-byte codes it has nothing to group and costs 16 % more than lrzip.
+lengths that are no multiple of 4, so the data get zeros at the end. One-byte codes give it nothing to group: 16 % more than lrzip.
 """
 
 import importlib.util
@@ -33,6 +33,7 @@ def encode(data: bytes, *, dtype: str = "float32") -> bytes:
 
 
 def decode(blob: bytes, *, size: int) -> bytes:
+    _require_package()
     # Bytes 16..23 of the package's header hold the size (little endian).
     if len(blob) < 28 or blob[0] >= len(DTYPES) or blob[1:3] != MAGIC or int.from_bytes(blob[17:25], "little") != _padded(size):
         raise CodecError(f"zipnn blob does not start with the header of {size} bytes; the file is damaged, make it again")
@@ -42,14 +43,17 @@ def decode(blob: bytes, *, size: int) -> bytes:
     return data[:size]
 
 
+def _require_package() -> None:
+    if importlib.util.find_spec(PACKAGE) is None:
+        raise MissingProgram(PACKAGE, is_package=True)
+
+
 def _padded(size: int) -> int:
     return max(64, size + -size % 4)
 
 
 def _run(call: str, data: bytes, size: int, dtype: str) -> bytes:
-    found = importlib.util.find_spec("zipnn")
-    if found is None:
-        raise MissingProgram(PACKAGE, is_package=True)
+    _require_package()
     code = CODE.format(path=[entry for entry in sys.path if entry], call=call, dtype=dtype)
     return program.run([sys.executable, "-I", "-c", code], name="zipnn", source=("source", data), target="made", size=size,
                        start_seconds=START_SECONDS)

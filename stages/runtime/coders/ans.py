@@ -1,6 +1,6 @@
 """Static histogram per matrix, coded by ANS (asymmetric numeral systems): within 0.1 % of the order-0 entropy, tables included.
 
-    blob   = frame of packing.py: the heads, matrix after matrix, and the words of one ANS stream
+    blob   = frame of packing.py: the number of codes and the heads, matrix after matrix, and the words of one ANS stream
     head   = 0, packed codes                                      short or random matrices
            | 1 low count e, count + e u16 frequencies, escapes    symbol s < count is the code low + s; symbol count is an escape
 
@@ -28,6 +28,7 @@ def encode(codes: list[np.ndarray], plans: list[Plan]) -> bytes:
     """No options: everything follows from the counts."""
     constriction = _library()
     heads, streams = Writer(), []
+    heads.integer(sum(matrix.size for matrix in codes))
     for matrix in codes:
         streams.append(_encode_head(matrix.astype(np.int64).ravel(), heads))
     coder = constriction.stream.stack.AnsCoder()
@@ -38,8 +39,10 @@ def encode(codes: list[np.ndarray], plans: list[Plan]) -> bytes:
 
 def decode(blob: bytes, plans: list[Plan]) -> list[np.ndarray]:
     constriction = _library()
-    most = sum(4 * plan.shape[0] * plan.shape[1] + MAX_TABLE_BYTES for plan in plans)
+    most = 16 + sum(4 * plan.shape[0] * plan.shape[1] + MAX_TABLE_BYTES for plan in plans)
     reader, words = unframe(blob, most=most, what="ans")
+    number = sum(plan.shape[0] * plan.shape[1] for plan in plans)
+    reader.bounded(number, number)
     try:
         coder = constriction.stream.stack.AnsCoder(words)
     except ValueError as error:

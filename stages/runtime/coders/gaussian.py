@@ -1,6 +1,6 @@
 """A Gaussian per column, coded by a range coder: 0.2 % below the order-0 entropy where columns differ in scale, one byte per column.
 
-    blob   = frame of packing.py: the heads, matrix after matrix, and the words of one range coder stream
+    blob   = frame of packing.py: the number of codes and the heads, matrix after matrix, and the words of one range coder stream
     head   = 0, packed codes                 short or random matrices
            | 1 low span centre, K bytes s    codes of column j: Gaussian(centre, 2^((s_j - 64) / 16)) over low to low + span
 
@@ -30,6 +30,7 @@ def encode(codes: list[np.ndarray], plans: list[Plan]) -> bytes:
     """No options: everything follows from the columns' deviations."""
     constriction = _library()
     heads, coder = Writer(), constriction.stream.queue.RangeEncoder()
+    heads.integer(sum(matrix.size for matrix in codes))
     for matrix in codes:
         values_MK = matrix.astype(np.int64)
         low, high = (int(values_MK.min()), int(values_MK.max())) if values_MK.size else (0, 0)
@@ -51,8 +52,10 @@ def encode(codes: list[np.ndarray], plans: list[Plan]) -> bytes:
 
 def decode(blob: bytes, plans: list[Plan]) -> list[np.ndarray]:
     constriction = _library()
-    most = sum(4 * plan.shape[0] * plan.shape[1] + plan.shape[1] + 64 for plan in plans)
+    most = 16 + sum(4 * plan.shape[0] * plan.shape[1] + plan.shape[1] + 64 for plan in plans)
     reader, words = unframe(blob, most=most, what="gaussian")
+    number = sum(plan.shape[0] * plan.shape[1] for plan in plans)
+    reader.bounded(number, number)
     coder = constriction.stream.queue.RangeDecoder(words)
     out = [_decode_matrix(reader, coder, constriction, plan.shape) for plan in plans]
     reader.end()
