@@ -106,8 +106,9 @@ def table(path: Path, which: str, runs: dict[str, dict], most_weights: int) -> p
     found, bound = pd.DataFrame(rows).sort_values("bytes"), sizes["entropy_bytes"] + sizes["left_out_bytes"]
     found.insert(2, "bits_per_weight", (8 * found["bytes"] / sizes["weights"]).round(4))
     found.insert(3, "over_entropy", (found["bytes"] / bound - 1).map("{:+.2%}".format))
-    print(f"\n{which}: {sizes['weights']:,} weights, {sizes['quantized_weights']:,} quantized at {sizes['entropy_bits_per_weight']:.4f} bits "
-          f"of order-0 entropy, {sizes['entropy_bytes']:,} bytes; over_entropy counts the other {sizes['left_out_bytes']:,} bytes as stored\n")
+    print(f"\n{which}: {sizes['weights']:,} weights, {sizes['quantized_weights']:,} of them quantized, their order-0 entropy "
+          f"{sizes['entropy_bytes']:,} bytes, {sizes['entropy_bits_per_weight']:.4f} bits each; over_entropy counts the other "
+          f"{sizes['left_out_bytes']:,} bytes as stored\n")
     print(found.to_markdown(index=False))
     return found.assign(model=which)
 

@@ -1,8 +1,11 @@
 """Runs of params.yaml: what they make of a model, what is refused, and what moves without being stored."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from dvc.utils.hydra import apply_overrides
 
 from stages.lib import hidden_order, params, payload
 from stages.lib.grouping import Run
@@ -92,6 +95,19 @@ def test_run_that_is_wrong_is_one_sentence_that_names_the_path(values, sentence)
 def test_hidden_order_that_is_unknown_is_refused():
     with pytest.raises(ValueError, match=r"norm \| nearest"):
         run(RAW | {"filters": [{"hidden_order": {"by": "size"}}]}).reordered(make.model())
+
+
+@pytest.mark.parametrize("values", [
+    "{codec: zlib, filters: [{byte_shuffle: {stride: 2}}, {delta: {stride: 1}}], options: {level: 9}}",
+    "{filters: [{hidden_order: {by: norm}}], groups: {codes: {coder: ans, filters: [], options: {}}, "
+    "up: {codec: zlib, filters: [sort_rows, transpose], options: {level: 9}}, rest: {codec: raw, filters: [], options: {}}}}"])
+def test_run_that_is_added_on_the_command_line_is_read(values, tmp_path):
+    """dvc exp run -S '+compress.runs.mine={...}', through DVC's own reading of it."""
+    shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
+    apply_overrides(tmp_path / "params.yaml", [f"+compress.runs.mine={values}"])
+    settings = params.section(params.read(tmp_path / "params.yaml"), Run, variant="mine")
+    model = settings.reordered(make.model())
+    assert payload.same(container.unpack(container.pack(model, list(settings.codings(model).values()))), model)
 
 
 # hidden order

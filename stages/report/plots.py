@@ -122,7 +122,7 @@ def codec_speeds(codecs: pd.DataFrame) -> str:
                 seconds = [max(value, 0.001) for value in (row.decode_seconds, row.encode_seconds)]
                 axes.plot(seconds, [row.blob_bytes] * 2, color=LINE, linewidth=1.0, zorder=1)
                 axes.plot(seconds[:1], [row.blob_bytes], marker="o", markersize=5, color=ACCENT)
-                axes.plot(seconds[1:], [row.blob_bytes], marker="o", markersize=5, markerfacecolor="none", markeredgecolor=ACCENT)
+                axes.plot(seconds[1:], [row.blob_bytes], marker="o", markersize=5, color=ACCENT, markerfacecolor="none")
                 axes.annotate(row.name, (max(seconds), row.blob_bytes), xytext=(6, -3), textcoords="offset points", fontsize=8.5,
                               fontweight="bold" if row.ships else "normal")
                 axes.axhline(row.entropy_bytes, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)), zorder=0.5)
