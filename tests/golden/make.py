@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.lib.grouping import Run
-from stages.runtime import container
+from stages.runtime import container, plugin
 from stages.runtime.container import Model
 
 FOLDER = Path(__file__).parent
@@ -56,7 +56,7 @@ def runs() -> dict[str, dict]:
     made["filter_bit_pack"] = {"filters": [], "groups": {
         "up": {"codec": "raw", "filters": ["sort_rows", "transpose", {"bit_pack": {"bits": 5}}], "options": {}}, "rest": BROTLI}}
     made |= {f"coder_{coder}": {"filters": [], "groups": {"codes": {"coder": coder, "filters": [], "options": {}}, "rest": BROTLI}}
-             for coder in ("ans", "gaussian")}
+             for coder in plugin.names("coders")}
     return made
 
 
