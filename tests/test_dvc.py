@@ -74,7 +74,7 @@ LEAVES = {  # one leaf of every section -> the nodes that read it
     ("calibrate.sequences", 17): {"calibrate"},
     ("quantize.groups.mlp.bits", 5): {"quantize"},
     ("measure.window", 32): MEASURE,
-    ("compress.runs.zlib_9.options.level", 8): {"compress@zlib_9", "report"},
+    ("compress.runs.zlib_9.options.level", 8): {"compress@zlib_9", "smallest", "report"},
     ("package.cap_bytes", 15_000_000): {"package"},
     ("evaluate.runs.slot.options.steps", 6): {"evaluate@slot", "audit@slot", "report"},
     ("audit.flips", 4): AUDIT,
@@ -100,7 +100,7 @@ def test_changed_leaf_makes_its_readers_stale_and_nothing_else(committed, change
 @pytest.mark.parametrize("path, nodes", [
     ("stages/lib/optim/muon.py", {"train"}),
     ("stages/lib/quant/gptq.py", {"quantize"}),
-    ("stages/runtime/codecs/zlib.py", {"compress@zlib_9", "package"}),
+    ("stages/runtime/codecs/zlib.py", {"compress@brotli_11", "compress@zlib_9", "package"}),
     ("stages/runtime/evaluators/slot.py", {"package"}),
     ("stages/audit/checks/lineage.py", AUDIT),
     ("stages/report/page.py", {"report"}),

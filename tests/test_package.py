@@ -64,7 +64,8 @@ def test_only_what_scoring_needs_is_packed(finished):
     with zipfile.ZipFile(finished / PYZ) as archive:
         names = set(archive.namelist())
     assert {"__main__.py", "caddie/entry.py", "caddie/codecs/brotli.py", "caddie/evaluators/sliding.py", "caddie/data/model.blob"} <= names
-    assert not {"caddie/codecs/lrzip.py", "caddie/codecs/zlib.py", "caddie/filters/byte_shuffle.py"} & names
+    assert not {"caddie/codecs/lrzip.py", "caddie/codecs/zlib.py", "caddie/filters/byte_shuffle.py", "caddie/program.py",
+                "caddie/coders/ans.py", "caddie/packing.py"} & names
     assert all(name == "__main__.py" or name.startswith("caddie/") for name in names)
 
 
@@ -104,7 +105,7 @@ def test_blob_of_another_model_is_refused(project, tree, capsys):
 
 
 def test_codec_without_its_program_is_shown_as_unavailable_and_cannot_ship(project, tree, capsys, monkeypatch):
-    runs = tree({})["compress"]["runs"] | {"lrzip": {"codec": "lrzip", "filter": "identity", "options": {"level": 9}}}
+    runs = tree({})["compress"]["runs"] | {"lrzip": {"codec": "lrzip", "filters": [], "options": {"level": 9}}}
     tree({"compress.runs": runs})
     monkeypatch.setenv("PATH", "/nonexistent")
     run_node("compress", "lrzip")
@@ -113,15 +114,40 @@ def test_codec_without_its_program_is_shown_as_unavailable_and_cannot_ship(proje
     assert "IS UNAVAILABLE" in capsys.readouterr().err
     run_node("report")
     assert "apt-get install lrzip" in (project / "artifacts/report/index.html").read_text()
-    tree({"package.compress_run": "lrzip"})
+    tree({"package.blob": "compress/lrzip"})
     with pytest.raises(SystemExit):
         run_node("package")
     assert "not available here" in capsys.readouterr().err
+    run_node("smallest")
+    assert json.loads((project / "artifacts/smallest/metrics.json").read_text())["run"] == "brotli_11"
+
+
+def test_smallest_blob_ships_with_what_decodes_it_and_nothing_else(project, tree, tmp_path):
+    """A coder with scales in a group of their own; the artifact scores alone, in an empty folder, as the one with brotli does."""
+    groups = {"codes": {"coder": "ans", "filters": [], "options": {}},
+              "scales": {"codec": "zlib", "filters": [{"byte_shuffle": {"stride": 2}}], "options": {"level": 9}},
+              "rest": {"codec": "brotli", "filters": [], "options": {"quality": 11, "window_bits": 24}}}
+    runs = {"zlib_9": tree({})["compress"]["runs"]["zlib_9"], "mine": {"filters": [], "groups": groups}}
+    tree({"compress.runs": runs, "package.blob": "smallest"})
+    for node in (("compress", "mine"), ("smallest",), ("package",)):
+        run_node(*node)
+    made = json.loads((project / "artifacts/compress/mine/metrics.json").read_text())
+    assert made["groups"].keys() == {"codes", "scales", "rest"}
+    assert made["blob_bytes"] == made["header_bytes"] + sum(group["coded_bytes"] for group in made["groups"].values())
+    assert json.loads((project / "artifacts/package/metrics.json").read_text())["compress_run"] == "mine"
+    with zipfile.ZipFile(project / PYZ) as archive:
+        names = set(archive.namelist())
+    assert {"caddie/coders/ans.py", "caddie/packing.py", "caddie/codecs/zlib.py", "caddie/filters/byte_shuffle.py"} <= names
+    assert not {"caddie/coders/gaussian.py", "caddie/codecs/lrzip.py"} & names
+    (tmp_path / "alone").mkdir()
+    shutil.copy(project / "artifacts/tokenize/val/fineweb_val_000000.bin", tmp_path / "alone/tokens.bin")
+    line = json.loads(score(project, tmp_path / "alone", "score", "tokens.bin").stdout)
+    assert line["bits_per_byte"] == json.loads((project / "artifacts/evaluate/sliding/metrics.json").read_text())["bits_per_byte"]
 
 
 def test_codec_that_became_available_is_found_stale(project, tree, monkeypatch):
     from stages.compress.stale import stale
-    runs = tree({})["compress"]["runs"] | {"lrzip": {"codec": "lrzip", "filter": "identity", "options": {"level": 9}}}
+    runs = tree({})["compress"]["runs"] | {"lrzip": {"codec": "lrzip", "filters": [], "options": {"level": 9}}}
     values = tree({"compress.runs": runs})
     metrics = project / "artifacts/compress/lrzip/metrics.json"
     metrics.parent.mkdir()
@@ -151,4 +177,4 @@ def test_artifact_answers_bad_input_with_one_sentence(finished, tmp_path, argv, 
 
 def test_show_prints_the_manifest(finished, tmp_path):
     manifest = json.loads(score(finished, tmp_path, "show").stdout)
-    assert manifest["evaluator"] == "sliding" and manifest["codec"] == "brotli" and manifest["model"]["num_layers"] == 2
+    assert manifest["evaluator"] == "sliding" and manifest["plugins"] == ["codecs/brotli"] and manifest["model"]["num_layers"] == 2

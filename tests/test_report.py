@@ -57,10 +57,10 @@ class Tree:
             ["everything else", "other", "none", 1_048_576, 16.0, 0.0, 0]]
         for name, score in {"train": 1.40311, "ema": 1.38842, "prequant_ttt": 1.38842, "quantize": 1.39674}.items():
             self.files[f"measure/{name}/metrics.json"] = {"stage": name, **_score(score, 4.27)}
-        self.add_codec("brotli_11", 4_230_118, "brotli", "byte_shuffle", 28.21, 0.061)
-        self.add_codec("lzma_9", 4_198_772, "lzma", "identity", 6.93, 0.288)
-        self.add_codec("zstd_22", 4_319_060, "zstd", "byte_shuffle", 4.4, 0.0132)
-        self.add_codec("lrzip_9", None, "lrzip", "byte_shuffle", None, None)
+        self.add_codec("brotli_11", 4_230_118, "brotli", ["byte_shuffle"], 28.21, 0.061)
+        self.add_codec("lzma_9", 4_198_772, "lzma", [], 6.93, 0.288)
+        self.add_codec("zstd_22", 4_319_060, "zstd", ["byte_shuffle"], 4.4, 0.0132)
+        self.add_codec("lrzip_9", None, "lrzip", ["byte_shuffle"], None, None)
         self.files["package/metrics.json"] = {
             "artifact_bytes": 4_239_004, "code_bytes": 40_232, "model_bytes": 4_198_772, "cap_bytes": 16_000_000,
             "sha256": ARTIFACT_SHA256, "compress_run": "lzma_9", "text_sha256": SHA256["train"]}
@@ -69,12 +69,14 @@ class Tree:
         self.add_evaluator("slot", "slot", 1.20413, 201.9, failed=("causality", "round_trip"),
                            claims=("single_pass",))
 
-    def add_codec(self, run, num_bytes, codec, filter, encode_seconds, decode_seconds):
-        self.compress_runs[run] = {"codec": codec, "filter": filter, "options": {}}
+    def add_codec(self, run, num_bytes, codec, filters, encode_seconds, decode_seconds):
+        self.compress_runs[run] = {"codec": codec, "filters": filters, "options": {}}
         self.files[f"compress/{run}/metrics.json"] = {
-            "codec": codec, "filter": filter, "available": num_bytes is not None,
+            "codec": codec, "filters": filters, "available": num_bytes is not None,
             "reason": None if num_bytes else NO_LRZIP, "blob_bytes": num_bytes, "raw_bytes": 9_514_332,
             "bits_per_weight": num_bytes and 8 * num_bytes / 9_437_184, "entropy_bits_per_weight": ENTROPY,
+            "entropy_bytes": 4_101_555, "left_out_bytes": 77_123, "quantized_weights": 9_400_000, "header_bytes": 901,
+            "groups": {"codes": {"raw_bytes": 9_400_000, "coded_bytes": 4_100_000}, "rest": {"raw_bytes": 77_123, "coded_bytes": 66_001}},
             "encode_seconds": encode_seconds, "decode_seconds": decode_seconds, "text_sha256": SHA256["train"]}
 
     def add_evaluator(self, run, evaluator, score, seconds, *, failed=(), claims=tables.CLAIMS):
@@ -224,7 +226,7 @@ def test_unavailable_codec_is_shown_with_its_reason(written):
 
 
 def test_a_codec_folder_that_params_does_not_name_is_not_read(tree):
-    tree.add_codec("removed", 1, "zlib", "identity", 1.0, 1.0)
+    tree.add_codec("removed", 1, "zlib", [], 1.0, 1.0)
     del tree.compress_runs["removed"]
     assert not any("removed" in text for text in tree.run().values())
 
@@ -341,6 +343,16 @@ def test_tables_for_plots_have_the_declared_columns(written):
     sizes = list(csv.DictReader(written["sizes.csv"].splitlines()))
     assert list(sizes[0]) == ["codec", "bytes", "bits_per_weight", "encode_seconds", "decode_seconds"]
     assert [row["codec"] for row in sizes] == ["lzma_9", "brotli_11", "zstd_22"], "smallest first"
+
+
+def test_bytes_of_each_group_are_in_a_table_and_the_entropy_says_what_it_leaves_out(written):
+    rows = list(csv.DictReader(written["groups.csv"].splitlines()))
+    assert list(rows[0]) == ["name", "group", "raw_bytes", "coded_bytes"]
+    assert {row["name"] for row in rows} == {"lzma_9", "brotli_11", "zstd_22"}
+    assert [(row["group"], row["coded_bytes"]) for row in rows[:3]] == [("header", "901"), ("codes", "4100000"), ("rest", "66001")]
+    for text in (Page(written["index.html"]).text, " ".join(written["summary.md"].split())):
+        assert "4,101,555 bytes for the codes of all quantized matrices" in text and "float16 tensors, 77,123 bytes as stored" in text
+    assert "66,001" in Page(written["index.html"]).text
 
 
 def test_the_summary_is_printed_and_its_columns_are_aligned(tree, capsys):

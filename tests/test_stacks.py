@@ -219,9 +219,9 @@ def test_stack_compiles_to_one_graph_before_and_after_its_recurrence_starts(name
 def test_quantized_stack_comes_back_with_its_features(name):
     net, (x, _) = random_model(small(name)), documents((30,))
     stored = table.in_order(quantized(net, hessians.collect(net, iter([x]), total=1), eight_bits()))
-    payload = container.serialise({key: tensor.numpy() for key, tensor in stored.items()}, net.config.to_dict())
-    tensors, config = container.deserialise(container.unpack(
-        container.pack(payload, codec="zlib", filter="identity", options={"level": 9})))
+    packed = container.Model({key: tensor.numpy() for key, tensor in stored.items()}, net.config.to_dict(), {})
+    model = container.unpack(container.pack(packed, [container.Coding("codecs/zlib", {"level": 9}, (), tuple(packed.tensors))]))
+    tensors, config = model.tensors, model.config
     back = dequantize.build(dequantize.weights(tensors), config)
     assert back.config == net.config and list(back.features) == list(net.features)
     assert "depth_recurrence" not in back.features or back.features["depth_recurrence"].looping

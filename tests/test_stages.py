@@ -23,7 +23,7 @@ def truncate(path, keep=0.5):
     ("artifacts/prequant_ttt/model.safetensors", ("calibrate",), "damaged or was not written by Caddie"),
     ("artifacts/calibrate/hessians.safetensors", ("quantize",), "damaged or was not written by Caddie"),
     ("artifacts/quantize/model.safetensors", ("compress", "zlib_9"), "damaged or is not a quantized model"),
-    ("artifacts/compress/brotli_11/model.blob", ("package",), "truncated"),
+    ("artifacts/compress/brotli_11/model.blob", ("package",), "not the blob that was checked"),
     ("artifacts/vocabulary/tokenizer.model", ("package",), "not a SentencePiece model"),
     ("artifacts/package/submission.pyz", ("evaluate", "sliding"), "not a readable submission"),
     ("artifacts/prepare/val/documents.jsonl", ("tokenize", "val"), "is not what prepare wrote"),

@@ -1,25 +1,18 @@
-"""Code the quantized model with one codec, decode it again and compare: the blob, its size and its speed.
+"""Code the quantized model in one way, decode it again and compare: the blob, its size and its speed.
 
-A codec whose program is not installed leaves an empty blob and metrics that say so; it is never left out of the tables.
+A run is one codec over everything, or a codec or coder for each group of tensors: stages/lib/grouping.py. What is not installed here leaves
+an empty blob and metrics that say so; it is never left out of the tables.
 """
 
+import hashlib
 import sys
 import time
-from dataclasses import dataclass
-from typing import ClassVar
 
 from stages.lib import payload, stage
+from stages.lib.grouping import Run
 from stages.lib.stage import Input, Metrics, Output, Variant
-from stages.runtime import container
+from stages.runtime import container, header
 from stages.runtime.codecs import MissingProgram
-
-
-@dataclass(frozen=True)
-class Run:
-    SECTION: ClassVar[str] = "compress.runs.{variant}"
-    codec: str
-    filter: str
-    options: dict
 
 
 def main(
@@ -27,25 +20,26 @@ def main(
     settings: Run,
     *,
     model: Input = "artifacts/quantize/model.safetensors",
-    quantize_metrics: Input = "artifacts/quantize/metrics.json",
     blob: Output = "artifacts/compress/{variant}/model.blob",
     metrics: Metrics = "artifacts/compress/{variant}/metrics.json",
 ) -> None:
-    raw, tensors, facts = payload.read(model)
-    num_weights = sum(tensor.size for name, tensor in tensors.items() if not name.endswith(".scales"))
+    quantized, facts = payload.read(model)
+    sizes = payload.sizes(quantized)
     result = {
-        "codec": settings.codec, "filter": settings.filter, "options": settings.options, "available": True, "reason": None,
-        "blob_bytes": None, "raw_bytes": len(raw), "bits_per_weight": None,
-        "entropy_bits_per_weight": stage.read_json(quantize_metrics, required=("entropy_bits_per_weight",))["entropy_bits_per_weight"],
-        "encode_seconds": None, "decode_seconds": None, "text_sha256": facts["text_sha256"]}
+        "run": run, **describe(settings), "available": True, "reason": None, "blob_bytes": None, **sizes, "bits_per_weight": None,
+        "encode_seconds": None, "decode_seconds": None, "header_bytes": None, "groups": {}, "blob_sha256": None,
+        "model_sha256": stage.sha256(model), "text_sha256": facts["text_sha256"]}
     try:
-        coded, encode_seconds = _timed(lambda: _pack(raw, run, settings))
+        reordered = settings.reordered(quantized)
+        codings = settings.codings(reordered)
+        coded, encode_seconds = _timed(lambda: _pack(reordered, run, list(codings.values())))
         decoded, decode_seconds = _timed(lambda: container.unpack(coded))
-        if decoded != raw:
-            raise ValueError(f"{run} does not decode to what it coded; do not use this codec, and report it")
-        result |= {"blob_bytes": len(coded), "bits_per_weight": 8 * len(coded) / num_weights,
-                   "encode_seconds": round(encode_seconds, 3), "decode_seconds": round(decode_seconds, 3)}
-        print(f"{run}: {len(coded)} bytes, {8 * len(coded) / num_weights:.4f} bits per weight")
+        if not payload.same(decoded, reordered):
+            raise ValueError(f"{run} does not decode to what it coded; do not use it, and report it")
+        bits = 8 * len(coded) / sizes["weights"]
+        result |= {"blob_bytes": len(coded), "blob_sha256": hashlib.sha256(coded).hexdigest(), "bits_per_weight": bits,
+                   "encode_seconds": round(encode_seconds, 3), "decode_seconds": round(decode_seconds, 3), **coded_bytes(coded, codings)}
+        print(f"{run}: {len(coded)} bytes, {bits:.4f} bits per weight")
     except MissingProgram as missing:
         coded = b""
         result |= {"available": False, "reason": f"{missing}; then: dvc repro -f compress@{run}"}
@@ -55,11 +49,31 @@ def main(
     stage.write_json(metrics, result)
 
 
-def _pack(raw: bytes, run: str, settings: Run) -> bytes:
+def describe(settings: Run) -> dict:
+    """The run in words for tables: its codecs and coders, and its filters, each named once."""
+    filters = [name for name, _ in settings.reorderings]
+    filters += [name for group in settings.groups.values() for name, _ in group.filters]
+    return {"codec": " + ".join(how.partition("/")[2] for how in settings.plugins()), "filters": list(dict.fromkeys(filters))}
+
+
+def coded_bytes(blob: bytes, codings: dict[str, container.Coding]) -> dict:
+    """Where the bytes of a blob are: the header, and each group before and after coding."""
+    found = header.read(blob)
+    by_tensors = {tuple(entry.name for entry in section.tensors): section for section in found.sections}
+    groups = {}
+    for group, coding in codings.items():
+        section = by_tensors[coding.tensors]
+        groups[group] = {"raw_bytes": sum(entry.num_bytes for entry in section.tensors), "coded_bytes": section.size}
+    return {"header_bytes": found.end, "groups": groups}
+
+
+def _pack(model: container.Model, run: str, codings: list[container.Coding]) -> bytes:
     try:
-        return container.pack(raw, codec=settings.codec, filter=settings.filter, options=settings.options)
-    except TypeError as error:
-        raise ValueError(f"compress.runs.{run}.options: {error}") from None
+        return container.pack(model, codings)
+    except MissingProgram:
+        raise
+    except ValueError as error:
+        raise ValueError(f"compress.runs.{run}: {error}") from None
 
 
 def _timed(call):

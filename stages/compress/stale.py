@@ -3,20 +3,21 @@
 DVC does not see that a program was installed or removed since; `make repro` asks here. Prints nothing on a first run.
 """
 
-import shutil
 from pathlib import Path
 
 from stages.lib import params, stage
+from stages.lib.grouping import Run
 from stages.runtime import plugin
+from stages.runtime.codecs import is_available
 
 
 def stale(tree: dict, folder: Path) -> list[str]:
-    """Names `compress@<run>` whose metrics under `folder` contradict what is on PATH."""
+    """Names `compress@<run>` whose metrics under `folder` contradict what is installed."""
     out = []
-    for run, settings in params.lookup(tree, "compress.runs").items():
-        metrics = folder / run / "metrics.json"
-        program = plugin.load("codecs", settings["codec"]).PROGRAM
-        if program and metrics.is_file() and stage.read_json(metrics, required=("available",))["available"] != bool(shutil.which(program)):
+    for run in params.lookup(tree, "compress.runs"):
+        metrics, settings = folder / run / "metrics.json", params.section(tree, Run, variant=run)
+        available = all(is_available(plugin.load(*how.split("/"))) for how in settings.plugins())
+        if metrics.is_file() and stage.read_json(metrics, required=("available",))["available"] != available:
             out.append(f"compress@{run}")
     return out
 

@@ -1,21 +1,28 @@
 #!/bin/sh
-# Install the programs that are not Python packages (today: lrzip), through the system's package manager where that is allowed.
-# Never fails: without lrzip its codec is shown as unavailable and everything else runs.
-command -v lrzip >/dev/null && exit 0
+# Install the programs that are not Python packages (lrzip, zpaq), through the system's package manager where that is allowed.
+# Never fails: without one of them its codec is shown as unavailable and everything else runs.
+missing=""
+for program in lrzip zpaq; do
+  command -v "$program" >/dev/null || missing="$missing $program"
+done
+[ -z "$missing" ] && exit 0
 as_root=""
 if [ "$(id -u)" != 0 ]; then
   if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then as_root="sudo -n"; else as_root="no"; fi
 fi
-if command -v brew >/dev/null; then
-  brew install lrzip >/dev/null 2>&1
-elif [ "$as_root" != "no" ]; then
-  if command -v apt-get >/dev/null; then
-    { $as_root apt-get update -qq && $as_root apt-get install -y -qq lrzip; } >/dev/null 2>&1
-  elif command -v dnf >/dev/null; then
-    $as_root dnf install -y -q lrzip >/dev/null 2>&1
-  elif command -v pacman >/dev/null; then
-    $as_root pacman -S --noconfirm lrzip >/dev/null 2>&1
+[ "$as_root" = "no" ] || ! command -v apt-get >/dev/null || $as_root apt-get update -qq >/dev/null 2>&1
+for program in $missing; do  # one by one: a system may have one of them and not the other
+  if command -v brew >/dev/null; then
+    brew install "$program" >/dev/null 2>&1
+  elif [ "$as_root" != "no" ]; then
+    if command -v apt-get >/dev/null; then
+      $as_root apt-get install -y -qq "$program" >/dev/null 2>&1
+    elif command -v dnf >/dev/null; then
+      $as_root dnf install -y -q "$program" >/dev/null 2>&1
+    elif command -v pacman >/dev/null; then
+      $as_root pacman -S --noconfirm "$program" >/dev/null 2>&1
+    fi
   fi
-fi
-command -v lrzip >/dev/null || echo "lrzip could not be installed here (no rights, or no package manager); its codec will be shown as unavailable. To add it: sudo apt-get install lrzip && make repro"
+  command -v "$program" >/dev/null || echo "$program could not be installed here (no rights, or no package manager); its codec will be shown as unavailable. To add it: sudo apt-get install $program && make repro"
+done
 exit 0

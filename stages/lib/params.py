@@ -10,6 +10,7 @@ import re
 import types
 import typing
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -49,8 +50,12 @@ def read(path: Path) -> dict:
 
 
 def section(tree: dict, schema: type, *, variant: str | None = None):
-    """`schema` filled from its section of `tree`. Raises ValueError naming the path of the offending key."""
-    return build(schema, lookup(tree, schema.SECTION.format(variant=variant)), schema.SECTION.format(variant=variant))
+    """`schema` filled from its section of `tree`. Raises ValueError naming the path of the offending key.
+
+    A schema whose sections come in several shapes reads them itself: `from_params(values, path)`.
+    """
+    path = schema.SECTION.format(variant=variant)
+    return getattr(schema, "from_params", partial(build, schema))(lookup(tree, path), path)
 
 
 def lookup(tree: dict, path: str):

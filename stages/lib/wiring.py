@@ -3,7 +3,8 @@
     python -m stages.lib.wiring            say which nodes differ; exit code 1 if any does
     python -m stages.lib.wiring --write    bring their deps up to date, and nothing else
 
-Plug-ins are loaded by name: their deps are written by hand as templates (`codecs/${item.codec}.py`) or folders, and stay.
+Plug-ins are loaded by name: their deps are written by hand as templates (`evaluators/${item.evaluator}.py`) or folders, and stay; what the
+files of such a folder import from elsewhere is added.
 """
 
 import argparse
@@ -14,8 +15,8 @@ from pathlib import Path
 from stages.lib import closure, stage
 
 DVC_YAML = closure.ROOT / "dvc.yaml"
-PLUGIN_FOLDERS = ("stages/runtime/codecs", "stages/runtime/filters", "stages/runtime/evaluators", "stages/runtime/features",
-                  "stages/audit/checks", "stages/runtime")
+PLUGIN_FOLDERS = ("stages/runtime/codecs", "stages/runtime/coders", "stages/runtime/filters", "stages/runtime/evaluators",
+                  "stages/runtime/features", "stages/audit/checks", "stages/runtime")
 
 
 def expected(node: str, body: dict) -> list[str]:
@@ -26,7 +27,14 @@ def expected(node: str, body: dict) -> list[str]:
     paths = stage.contract(main, variant=f"${{{variant}}}", resolve=False)
     imported = closure.files(f"stages.{node}.__main__")
     by_hand = [dep for dep in body_of.get("deps", []) if _is_plugin(dep) and dep not in imported]
-    return [*paths.inputs, *by_hand, *imported]
+    return [*paths.inputs, *by_hand, *sorted(set(imported) | imported_by_plugins(by_hand))]
+
+
+def imported_by_plugins(by_hand: list[str]) -> set[str]:
+    """What the plug-ins in whole folders import from outside of these folders."""
+    found = {path for folder in by_hand for plugin in (closure.ROOT / folder).glob("*.py")
+             for path in closure.files(".".join((*folder.split("/"), plugin.stem)))}
+    return {path for path in found if not path.startswith(tuple(f"{folder}/" for folder in by_hand))}
 
 
 def _is_plugin(dep: str) -> bool:

@@ -5,20 +5,19 @@
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from stages.lib import payload, stage
 from stages.lib.stage import Input, Metrics, Output
 from stages.package import bundle
-from stages.runtime import container, plugin
+from stages.runtime import header, plugin
 from stages.runtime.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Settings:
     SECTION: ClassVar[str] = "package"
-    compress_run: str
+    blob: str
     evaluators: tuple[str, ...]
     evaluator: str
     options: dict
@@ -29,7 +28,8 @@ def main(
     settings: Settings,
     *,
     model: Input = "artifacts/quantize/model.safetensors",
-    blob: Input = "artifacts/compress/${package.compress_run}/model.blob",
+    blob: Input = "artifacts/${package.blob}/model.blob",
+    blob_metrics: Input = "artifacts/${package.blob}/metrics.json",
     tokenizer: Input = "artifacts/vocabulary/tokenizer.model",
     submission: Output = "artifacts/package/submission.pyz",
     metrics: Metrics = "artifacts/package/metrics.json",
@@ -43,16 +43,16 @@ def main(
     except TypeError as error:
         raise ValueError(f"package.options do not fit {settings.evaluator}: {error}") from None
     coded, vocabulary = blob.read_bytes(), tokenizer.read_bytes()
-    raw, _, facts = payload.read(model)
-    _check_blob(coded, raw, blob, settings.compress_run)
+    made = stage.read_json(blob_metrics, required=("run", "blob_sha256", "model_sha256", "reason"))
+    _check_blob(coded, made, model_sha256=stage.sha256(model), where=f"package.blob {settings.blob}")
+    _, facts = payload.read(model)
     if Tokenizer(vocabulary).vocabulary_size != facts["model"]["vocabulary_size"]:
         raise ValueError(f"{tokenizer} has another vocabulary size than the model; run: dvc repro package")
-    header = container.header(coded)
+    plugins = header.read(coded).plugins()
     pyz = bundle.build(
-        bundle.code(codec=header["codec"], filter=header["filter"], evaluators=settings.evaluators,
-                    features=tuple(facts["model"]["features"])),
-        manifest={"format": 1, "evaluator": settings.evaluator, "options": settings.options, "evaluators": list(settings.evaluators),
-                  "codec": header["codec"], "model": facts["model"]},
+        bundle.code(plugins=plugins, evaluators=settings.evaluators, features=tuple(facts["model"]["features"])),
+        manifest={"format": 2, "evaluator": settings.evaluator, "options": settings.options, "evaluators": list(settings.evaluators),
+                  "plugins": plugins, "model": facts["model"]},
         blob=coded, tokenizer=vocabulary)
     _refuse_above_cap(len(pyz), len(coded), settings.cap_bytes)
     with stage.atomic(submission) as partial:
@@ -60,15 +60,18 @@ def main(
     shipped = bundle.model_bytes(pyz)
     stage.write_json(metrics, {
         "artifact_bytes": len(pyz), "code_bytes": len(pyz) - shipped, "model_bytes": shipped, "cap_bytes": settings.cap_bytes,
-        "sha256": hashlib.sha256(pyz).hexdigest(), "compress_run": settings.compress_run, "text_sha256": facts["text_sha256"]})
+        "sha256": hashlib.sha256(pyz).hexdigest(), "compress_run": made["run"], "text_sha256": facts["text_sha256"]})
     print(f"{submission}: {len(pyz)} bytes, {settings.cap_bytes - len(pyz)} below the cap")
 
 
-def _check_blob(coded: bytes, raw: bytes, path: Path, run: str) -> None:
+def _check_blob(coded: bytes, made: dict, *, model_sha256: str, where: str) -> None:
+    """The compress stage has decoded the blob and compared; here it must be that blob, of this model."""
     if not coded:
-        raise ValueError(f"{path} is empty because the codec of {run} is not available here; choose another package.compress_run")
-    if container.unpack(coded) != raw:
-        raise ValueError(f"{path} is not a blob of the current quantized model; run: dvc repro compress@{run}")
+        raise ValueError(f"{where} is empty because it is not available here ({made['reason']}); or choose another package.blob")
+    if hashlib.sha256(coded).hexdigest() != made["blob_sha256"]:
+        raise ValueError(f"{where} is not the blob that was checked; it is damaged, run: dvc repro compress@{made['run']}")
+    if model_sha256 != made["model_sha256"]:
+        raise ValueError(f"{where} is not a blob of the current quantized model; run: dvc repro compress@{made['run']}")
 
 
 def _refuse_above_cap(total: int, coded: int, cap: int) -> None:

@@ -15,9 +15,10 @@ START = f"import sys\nfrom {PACKAGE}.entry import main\nsys.exit(main())\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold
 
 
-def code(*, codec: str, filter: str, evaluators: tuple[str, ...], features: tuple[str, ...]) -> dict[str, str]:
-    """Source by path inside the zip: the closure of the entry point and the plug-ins by name."""
-    modules = ["stages.runtime.entry", f"stages.runtime.codecs.{codec}", f"stages.runtime.filters.{filter}",
+def code(*, plugins: list[str], evaluators: tuple[str, ...], features: tuple[str, ...]) -> dict[str, str]:
+    """Source by path inside the zip: the closure of the entry point and the plug-ins by name; `plugins` as codecs/brotli."""
+    modules = ["stages.runtime.entry", *(f"stages.runtime.{kind}" for kind in ("codecs", "coders", "filters")),
+               *(f"stages.runtime.{name.replace('/', '.')}" for name in plugins),
                *(f"stages.runtime.evaluators.{name}" for name in evaluators), *(f"stages.runtime.features.{name}" for name in features)]
     files = sorted({path for module in modules for path in closure.files(module)})
     outside = [path for path in files if not path.startswith("stages/runtime/")]

@@ -1,4 +1,4 @@
-"""Show what the other stages measured: one HTML page, one flat metrics file, two tables for plots, one summary.
+"""Show what the other stages measured: one HTML page, one flat metrics file, three tables for plots, one summary.
 
 Decides nothing and computes no score. Only runs that params.yaml names are read; the summary is printed too.
 """
@@ -45,6 +45,7 @@ def main(
     summary: Output = "artifacts/report/summary.md",
     metrics: Metrics = "artifacts/report/metrics.json",
     sizes: Plot = "artifacts/report/sizes.csv",
+    groups: Plot = "artifacts/report/groups.csv",
     bits_per_byte: Plot = "artifacts/report/bits_per_byte.csv",
 ) -> None:
     found = evidence.load(
@@ -57,6 +58,7 @@ def main(
         html: page.render(found),
         summary: text,
         sizes: tables.sizes(found).to_csv(index=False, lineterminator="\n"),
+        groups: tables.groups(found).to_csv(index=False, lineterminator="\n"),
         bits_per_byte: tables.bits_per_byte(found).to_csv(index=False, lineterminator="\n"),
     }.items():
         with stage.atomic(path) as partial:

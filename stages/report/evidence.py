@@ -14,7 +14,7 @@ CLAIMS = ("causal", "score_first", "single_pass")
 
 MEASURED = ("bits_per_byte", "loss_nats", "bytes", "seconds", "text_sha256")
 SCORED = (*MEASURED, "raw_bytes", "bytes_counted_on")
-CODED = ("blob_bytes", "bits_per_weight", "entropy_bits_per_weight", "encode_seconds", "decode_seconds")
+CODED = ("blob_bytes", "bits_per_weight", "entropy_bytes", "entropy_bits_per_weight", "encode_seconds", "decode_seconds")
 COMPRESSED = ("bytes", "bits_per_byte", "bytes_after_train", "bits_per_byte_after_train", "seconds")
 TRAINED = ("steps", "train_seconds", "tokens_per_second", "loss_nats", "holdout_bits_per_byte", "parameters", "seed",
            "processes", "device")
@@ -61,7 +61,8 @@ def load(
                "calibrate": _read(calibrate, "calibrate", ("seconds", "tokens"))},
         measure={name: _read(measure / name / "metrics.json", f"measure@{name}", MEASURED) for name in STAGES},
         compress={run: _read(compress / run / "metrics.json", f"compress@{run}",
-                             ("codec", "filter", "available", "reason", *CODED)) for run in compress_runs},
+                             ("codec", "filters", "available", "reason", "left_out_bytes", "quantized_weights", "header_bytes",
+                              "groups", *CODED)) for run in compress_runs},
         package=_read(package, "package", (*PACKED, "text_sha256")),
         evaluate={run: _read(evaluate / run / "metrics.json", f"evaluate@{run}",
                              ("evaluator", "artifact_sha256", *SCORED)) for run in evaluate_runs},

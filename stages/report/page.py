@@ -172,16 +172,20 @@ def _quantized(evidence: Evidence) -> str:
 
 
 def _codecs(evidence: Evidence) -> str:
-    codecs = tables.codecs(evidence)
+    codecs, groups = tables.codecs(evidence), tables.groups(evidence)
+    shipped = groups[groups["name"] == evidence.package["compress_run"]]
     return _section(
         "Codecs",
         "The same quantized weights under each codec, checked by decoding. The order-0 entropy is what a coder "
-        "reaches that knows only how often each value occurs; one that sees more than that can get below it.",
+        "reaches that knows only how often each code occurs in its matrix; one that sees more than that can get below it. "
+        + (f"It is {tables.entropy_note(evidence)}." if evidence.compress else ""),
         '<div class="sides">'
-        + _figure(plots.codec_sizes(codecs), "Strong: the one that ships. Line: the order-0 entropy of all weights.")
+        + _figure(plots.codec_sizes(codecs), "Strong: the one that ships. Line: the order-0 entropy of the codes.")
         + _table(codecs, tables.CODEC_COLUMNS, is_best=lambda row: row.ships,
-                 small=lambda row: f"{row.codec}, {row.filter}" + (", ships" if row.ships else ""),
-                 beneath=lambda row: "" if row.available else f"not available: {row.reason}") + "</div>")
+                 small=lambda row: ", ".join(filter(None, [row.codec, row.filters, "ships" if row.ships else ""])),
+                 beneath=lambda row: "" if row.available else f"not available: {row.reason}")
+        + _figure(plots.codec_speeds(codecs), "Full: to decode. Hollow: to encode. Dashed: the order-0 entropy of the codes.")
+        + _table(shipped, tables.GROUP_COLUMNS) + "</div>")
 
 
 def _compressors(evidence: Evidence, top: Headline) -> str:

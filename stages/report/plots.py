@@ -93,7 +93,7 @@ def score_steps(stages: pd.DataFrame, evaluators: pd.DataFrame) -> str:
 
 
 def codec_sizes(codecs: pd.DataFrame) -> str:
-    """Bytes per codec from zero, and where the order-0 entropy of the quantized weights would be."""
+    """Bytes per codec from zero, and where the order-0 entropy of the codes is; other tensors are not in it."""
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for y, row in enumerate(codecs.itertuples()):
@@ -102,8 +102,7 @@ def codec_sizes(codecs: pd.DataFrame) -> str:
                           fontsize=9)
                 continue
             axes.barh(y, row.blob_bytes, height=0.56, color=ACCENT, alpha=0.85 if row.ships else 0.4, linewidth=0)
-            entropy_bytes = row.blob_bytes * row.entropy_bits_per_weight / row.bits_per_weight
-            axes.vlines(entropy_bytes, y - 0.5, y + 0.5, color=INK, linewidth=1.3)
+            axes.vlines(row.entropy_bytes, y - 0.5, y + 0.5, color=INK, linewidth=1.3)
             _value(axes, y, cell(row.blob_bytes, "count"), is_bold=row.ships)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -133,6 +132,31 @@ def tensor_errors(tensors: pd.DataFrame) -> str:
         _rows(axes, names)
         axes.set_xlabel("relative output error (line: mean)", loc="left")
     return _svg(draw, name="tensors", label="Relative output error of every tensor by group", height=0.75 + ROW_INCHES * max(len(names), 1))
+
+
+def codec_speeds(codecs: pd.DataFrame) -> str:
+    """Bytes over seconds, hollow to encode, full to decode; the order-0 entropy of the codes as a dashed line."""
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for row in codecs.itertuples():
+            if row.available:
+                seconds = [max(value, 0.001) for value in (row.decode_seconds, row.encode_seconds)]
+                axes.plot(seconds, [row.blob_bytes] * 2, color=LINE, linewidth=1.0, zorder=1)
+                axes.plot(seconds[:1], [row.blob_bytes], marker="o", markersize=5, color=ACCENT)
+                axes.plot(seconds[1:], [row.blob_bytes], marker="o", markersize=5, color=ACCENT, markerfacecolor="none")
+                axes.annotate(row.name, (max(seconds), row.blob_bytes), xytext=(6, -3), textcoords="offset points", fontsize=8.5,
+                              fontweight="bold" if row.ships else "normal")
+                axes.axhline(row.entropy_bytes, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)), zorder=0.5)
+        axes.set_xscale("log")
+        axes.margins(x=0.25, y=0.12)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter("")
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(lambda value, _: _short(value))
+        axes.tick_params(axis="y", labelsize=8.5, labelcolor=MUTED, length=0)
+        axes.set_xlabel("seconds", loc="left")
+        _title(axes, "bytes")
+    return _svg(draw, name="speeds", label="Bytes per codec over the seconds to decode and to encode", height=2.9)
 
 
 def averages(table: pd.DataFrame) -> str:

@@ -119,13 +119,34 @@ def evaluators(evidence: Evidence) -> pd.DataFrame:
 def codecs(evidence: Evidence) -> pd.DataFrame:
     """Every codec run, smallest blob first, the unavailable ones last with their reason."""
     rows = [{"name": run, "ships": run == evidence.package["compress_run"],
-             **{key: metrics[key] for key in ("codec", "filter", "available", "reason", *CODED)}}
+             "filters": ", ".join(metrics["filters"]),
+             **{key: metrics[key] for key in ("codec", "available", "reason", *CODED)}}
             for run, metrics in evidence.compress.items()]
     for row in rows:
         row["note"] = "" if row["available"] else "not available"
         row["note"] = "ships" if row["ships"] else row["note"]
     rows.sort(key=lambda row: (not row["available"], row["blob_bytes"] or 0))
-    return _frame(rows, ("name", "codec", "filter", *CODED, "note", "available", "reason", "ships"))
+    return _frame(rows, ("name", "codec", "filters", *CODED, "note", "available", "reason", "ships"))
+
+
+def groups(evidence: Evidence) -> pd.DataFrame:
+    """Where the bytes of each blob are: its header and its groups; runs as in `codecs`."""
+    rows = []
+    for run in codecs(evidence).itertuples():
+        if run.available:
+            metrics = evidence.compress[run.name]
+            rows.append((run.name, "header", None, metrics["header_bytes"]))
+            rows += [(run.name, group, sizes["raw_bytes"], sizes["coded_bytes"]) for group, sizes in metrics["groups"].items()]
+    return _frame(rows, ("name", "group", "raw_bytes", "coded_bytes"))
+
+
+def entropy_note(evidence: Evidence) -> str:
+    """What the entropy counts and what it leaves out."""
+    if not evidence.compress:
+        return ""
+    metrics = next(iter(evidence.compress.values()))
+    return (f"{metrics['entropy_bytes']:,} bytes for the codes of all quantized matrices, {metrics['quantized_weights']:,} weights; it "
+            f"leaves out scales, steps and float16 tensors, {metrics['left_out_bytes']:,} bytes as stored")
 
 
 def quantized(evidence: Evidence) -> pd.DataFrame:
@@ -264,6 +285,7 @@ QUANTIZED_COLUMNS = (Column("name", "group"), Column("method", "method"), Column
                      Column("weights", "weights", "count"), Column("bits_per_weight", "bits per weight", "ratio"),
                      Column("bytes", "bytes", "count"), Column("relative_error", "output error", "error"),
                      Column("max_code", "max code", "count"))
+GROUP_COLUMNS = (Column("group", "group"), Column("raw_bytes", "bytes before", "count"), Column("coded_bytes", "bytes", "count"))
 COMPRESSOR_COLUMNS = (Column("name", "compressor"), Column("bytes", "bytes alone", "count"),
                       Column("bits_per_byte", "bits per byte", "score"),
                       Column("bytes_after_train", "bytes after train", "count"),
@@ -345,6 +367,8 @@ def summary(evidence: Evidence) -> str:
     blocks += ["## Quantization", markdown(quantized(evidence), QUANTIZED_COLUMNS), lost(evidence)]
     table = codecs(evidence)
     blocks += ["## Codecs", markdown(table, (*CODEC_COLUMNS, Column("note", "note")))]
+    if note := entropy_note(evidence):
+        blocks.append(textwrap.fill(f"Order-0 entropy: {note}.", WIDTH, break_long_words=False))
     if absent := [f"{row.name} is not available: {row.reason}" for row in table.itertuples() if not row.available]:
         blocks.append(_list(absent))
     blocks += ["## General-purpose compressors on the same text",

@@ -1,119 +1,142 @@
-"""The blob: named tensors and a JSON configuration, filtered, coded and checksummed. Specified in docs/artifact-format.md.
+"""The blob: named tensors and a JSON configuration in coded, checksummed sections. Specified in docs/artifact-format.md.
 
-    blob    = b"CADDIE\\x00\\x01" | u32 length | JSON {codec, filter, size, sha256} | coded payload
-    payload = u32 length | JSON {config, tensors: [[name, dtype, shape], ...]} | tensor bytes in that order
+    blob = header | coded bytes of section after section
 
-All integers are little endian. Headers are validated before anything is allocated for them; nothing is unpickled.
+A section of a codec holds tensors as bytes, filtered and coded; a section of a coder holds matrices of codes, and comes after those that
+say how fine they were rounded. The header is in header.py; nothing is unpickled.
 """
 
 import hashlib
-import json
 import math
-import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from . import plugin
-
-MAGIC = b"CADDIE\x00\x01"
-DTYPES = {"int8": np.dtype("<i1"), "float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
-MAX_HEADER_BYTES = 1 << 20
-MAX_PAYLOAD_BYTES = 1 << 30
+from . import header, plans, plugin
+from .codecs import CodecError
+from .errors import ArtifactError
+from .header import DTYPES, Entry, Section
 
 
-class ArtifactError(ValueError):
-    """The blob is not one of ours, is damaged, or asks for more than it may."""
+@dataclass(frozen=True)
+class Model:
+    """What a blob holds: tensors by name, the architecture, and by quantized tensor what is special about its quantization."""
+
+    tensors: dict[str, np.ndarray]
+    config: dict
+    schemes: dict
 
 
-def serialise(tensors: dict[str, np.ndarray], config: dict) -> bytes:
-    """The payload. Tensor order is kept: like beside like is what the codec can use."""
-    entries = []
-    for name, tensor in tensors.items():
-        if tensor.dtype.name not in DTYPES:
-            raise ValueError(f"tensor {name} has dtype {tensor.dtype}; the container stores {', '.join(DTYPES)}")
-        entries.append([name, tensor.dtype.name, list(tensor.shape)])
-    header = json.dumps({"config": config, "tensors": entries}, separators=(",", ":"), sort_keys=True).encode()
-    body = b"".join(np.ascontiguousarray(tensor, DTYPES[tensor.dtype.name]).tobytes() for tensor in tensors.values())
-    return struct.pack("<I", len(header)) + header + body
+@dataclass(frozen=True)
+class Coding:
+    """How a section is to be coded: `how` codecs/<name> or coders/<name>, filters with their options, and which tensors, in order."""
+
+    how: str
+    options: dict
+    filters: tuple[tuple[str, dict], ...]
+    tensors: tuple[str, ...]
 
 
-def deserialise(payload: bytes) -> tuple[dict[str, np.ndarray], dict]:
-    """Inverse of `serialise`. ArtifactError unless the tensors fill the payload exactly: no holes, no overlaps, no rest."""
-    header, offset = _header(payload, 0)
-    tensors: dict[str, np.ndarray] = {}
-    entries = header.get("tensors")
-    if not isinstance(entries, list) or not isinstance(header.get("config"), dict):
-        raise ArtifactError("the payload header lacks its tensor list or configuration; the blob is damaged, make it again")
-    for entry in entries:
-        name, dtype, shape = _entry(entry)
-        if name in tensors:
-            raise ArtifactError(f"tensor {name!r} appears twice in the blob; make it again")
-        size = DTYPES[dtype].itemsize * math.prod(shape)
-        if offset + size > len(payload):
-            raise ArtifactError(f"tensor {name!r} reaches past the end of the blob; it is truncated, make it again")
-        tensors[name] = np.frombuffer(payload, DTYPES[dtype], math.prod(shape), offset).reshape(shape)
-        offset += size
-    if offset != len(payload):
-        raise ArtifactError(f"{len(payload) - offset} bytes of the blob belong to no tensor; it is damaged, make it again")
-    return tensors, header["config"]
+def pack(model: Model, codings: list[Coding]) -> bytes:
+    """The blob; sections of coders go to the end. ValueError unless every tensor of the model, and every array that a filter asks for, is
+    in exactly one coding."""
+    tensors, stored = dict(model.tensors), {}
+    for coding in codings:
+        for name in coding.tensors:
+            for filter, _ in header.on_arrays(coding.filters, name):
+                stored[name], extra = plugin.load("filters", filter).forward(stored.get(name, tensors[name]))
+                tensors |= {f"{name}.{word}": array for word, array in extra.items()}
+    named = [name for coding in codings for name in coding.tensors]
+    if sorted(named) != sorted(tensors):
+        raise ValueError(f"not every tensor is in exactly one section: {sorted(set(named) ^ set(tensors)) or 'one is named twice'}")
+    sections, parts = [], []
+    for coding in sorted(codings, key=lambda coding: coding.how.startswith("coders/")):
+        arrays = {name: tensors[name] for name in coding.tensors}
+        entries = tuple(Entry(name, _dtype(name, array), array.shape) for name, array in arrays.items())
+        module = plugin.load(*coding.how.split("/"))
+        if coding.how.startswith("coders/"):
+            part = module.encode(list(arrays.values()), _plans(entries, model.tensors, model.schemes), **coding.options)
+        else:
+            data = b"".join(_bytes(stored.get(name, array)) for name, array in arrays.items())
+            for filter, options in header.on_bytes(coding.filters):
+                data = plugin.load("filters", filter).forward(data, **options)
+            part = module.encode(data, **coding.options)
+        sections.append(Section(coding.how, coding.filters, entries, len(part), _digest(arrays.values())))
+        parts.append(part)
+    blob = header.write(config=model.config, schemes=model.schemes, sections=sections) + b"".join(parts)
+    header.read(blob)  # what a reader would refuse is not written
+    return blob
 
 
-def pack(payload: bytes, *, codec: str, filter: str, options: dict) -> bytes:
-    """Filter and code the payload, and put the header in front."""
-    coded = plugin.load("codecs", codec).encode(plugin.load("filters", filter).forward(payload), **options)
-    header = json.dumps({"codec": codec, "filter": filter, "size": len(payload),
-                         "sha256": hashlib.sha256(payload).hexdigest()}, separators=(",", ":")).encode()
-    return MAGIC + struct.pack("<I", len(header)) + header + coded
+def unpack(blob: bytes) -> Model:
+    """The model of a blob, every section verified by its sha256. ArtifactError or CodecError with one sentence if it is damaged."""
+    found = header.read(blob)
+    arrays: dict[str, np.ndarray] = {}
+    offset = found.end
+    for section in found.sections:
+        coded = blob[offset: offset + section.size]
+        offset += section.size
+        if section.how.startswith("coders/"):
+            arrays |= _decode_matrices(coded, section, _plans(section.tensors, arrays, found.schemes))
+        else:
+            arrays |= _decode_bytes(coded, section)
+    for section in found.sections:
+        for entry in section.tensors:
+            for filter, _ in header.on_arrays(section.filters, entry.name)[::-1]:
+                module = plugin.load("filters", filter)
+                arrays[entry.name] = module.inverse(arrays[entry.name], {word: arrays[f"{entry.name}.{word}"] for word in module.EXTRA})
+        if _digest(arrays[entry.name] for entry in section.tensors) != section.sha256:
+            raise ArtifactError(f"a section of {section.how} decodes to other bytes than were coded (sha256 differs); the blob is damaged, "
+                                "make it again")
+    extra = {name for section in found.sections for name in header.extras(section)}
+    return Model({name: array for name, array in arrays.items() if name not in extra}, found.config, found.schemes)
 
 
-def header(blob: bytes) -> dict:
-    """The validated header of a blob: {codec, filter, size, sha256}."""
-    return _blob_header(blob)[0]
+def _decode_bytes(coded: bytes, section: Section) -> Iterator[tuple[str, np.ndarray]]:
+    """Tensors of a codec's section in the shapes they are stored in, as views of the decoded bytes."""
+    filters = header.on_bytes(section.filters)
+    sizes = [sum(entry.num_bytes for entry in section.tensors)]
+    for filter, options in filters:
+        sizes.append(plugin.load("filters", filter).length(sizes[-1], **options))
+    data = plugin.load(*section.how.split("/")).decode(coded, size=sizes.pop())
+    for filter, options in filters[::-1]:
+        data = plugin.load("filters", filter).inverse(data, size=sizes.pop(), **options)
+    offset = 0
+    for entry in section.tensors:
+        shape = entry.shape
+        for filter, _ in header.on_arrays(section.filters, entry.name):
+            shape = plugin.load("filters", filter).stored_shape(shape)
+        yield entry.name, np.frombuffer(data, DTYPES[entry.dtype], math.prod(shape), offset).reshape(shape)
+        offset += entry.num_bytes
 
 
-def unpack(blob: bytes) -> bytes:
-    """The payload of a blob, verified by its sha256."""
-    header, offset = _blob_header(blob)
-    payload = plugin.load("filters", header["filter"]).inverse(
-        plugin.load("codecs", header["codec"]).decode(blob[offset:], size=header["size"]))
-    if hashlib.sha256(payload).hexdigest() != header["sha256"]:
-        raise ArtifactError("the blob decodes to other bytes than were coded (sha256 differs); it is damaged, make it again")
-    return payload
+def _decode_matrices(coded: bytes, section: Section, made: list[plans.Plan]) -> Iterator[tuple[str, np.ndarray]]:
+    matrices = plugin.load(*section.how.split("/")).decode(coded, made)
+    for entry, matrix in zip(section.tensors, matrices, strict=True):
+        limits = np.iinfo(entry.dtype)
+        if matrix.shape != entry.shape or (matrix.size and not limits.min <= matrix.min() <= matrix.max() <= limits.max):
+            raise CodecError(f"codes of {entry.name} do not fit {entry.dtype} {entry.shape}; the blob is damaged, make it again")
+        yield entry.name, matrix.astype(DTYPES[entry.dtype])
 
 
-def _blob_header(blob: bytes) -> tuple[dict, int]:
-    if blob[: len(MAGIC)] != MAGIC:
-        raise ArtifactError("not a Caddie blob (wrong magic or version); make it with: dvc repro compress")
-    header, offset = _header(blob, len(MAGIC))
-    if set(header) != {"codec", "filter", "size", "sha256"}:
-        raise ArtifactError("the blob's header does not have exactly codec, filter, size and sha256; it is damaged, make it again")
-    codec, filter, size = header["codec"], header["filter"], header["size"]
-    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_PAYLOAD_BYTES:
-        raise ArtifactError(f"the blob declares {size!r} bytes; between 0 and {MAX_PAYLOAD_BYTES} are allowed")
-    if codec not in plugin.names("codecs") or filter not in plugin.names("filters"):
-        raise ArtifactError(f"the blob names codec {codec!r} and filter {filter!r}, which are not installed here")
-    return header, offset
+def _plans(entries: Iterable[Entry], arrays: dict[str, np.ndarray], schemes: dict) -> list[plans.Plan]:
+    names = [entry.name.removesuffix(plans.CODES) for entry in entries]
+    return [plans.plan(name, entry.shape, arrays, schemes.get(name, {})) for name, entry in zip(names, entries, strict=True)]
 
 
-def _header(data: bytes, offset: int) -> tuple[dict, int]:
-    if len(data) < offset + 4:
-        raise ArtifactError("the blob ends inside its header; it is truncated, make it again")
-    (length,) = struct.unpack_from("<I", data, offset)
-    offset += 4
-    if length > MAX_HEADER_BYTES or offset + length > len(data):
-        raise ArtifactError(f"the blob declares a header of {length} bytes; it is truncated or damaged, make it again")
-    try:
-        header = json.loads(data[offset: offset + length])
-    except (ValueError, RecursionError):
-        header = None
-    if not isinstance(header, dict):
-        raise ArtifactError("the blob's header is not valid JSON; it is damaged, make it again")
-    return header, offset + length
+def _dtype(name: str, array: np.ndarray) -> str:
+    if array.dtype.name not in DTYPES:
+        raise ValueError(f"tensor {name} has dtype {array.dtype}; the container stores {', '.join(DTYPES)}")
+    return array.dtype.name
 
 
-def _entry(entry) -> tuple[str, str, tuple[int, ...]]:
-    if not (isinstance(entry, list) and len(entry) == 3 and isinstance(entry[0], str) and entry[1] in tuple(DTYPES)
-            and isinstance(entry[2], list) and len(entry[2]) <= 4
-            and all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= MAX_PAYLOAD_BYTES for n in entry[2])):
-        raise ArtifactError(f"tensor entry {str(entry)[:80]} of the blob is not [name, dtype, shape]; it is damaged, make it again")
-    return entry[0], entry[1], tuple(entry[2])
+def _bytes(array: np.ndarray) -> bytes:
+    return np.ascontiguousarray(array, DTYPES[array.dtype.name]).tobytes()
+
+
+def _digest(arrays: Iterable[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(_bytes(array))
+    return digest.hexdigest()

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from . import trellis
-from .container import ArtifactError
+from .errors import ArtifactError
 from .model.config import ModelConfig
 from .model.gpt import GPT
 

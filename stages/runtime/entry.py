@@ -52,8 +52,8 @@ def read(name: str) -> bytes:
 
 def load_model():
     """Decode and dequantize the packed model."""
-    tensors, config = container.deserialise(container.unpack(read("model.blob")))
-    return dequantize.build(dequantize.weights(tensors), config)
+    model = container.unpack(read("model.blob"))
+    return dequantize.build(dequantize.weights(model.tensors, model.schemes), model.config)
 
 
 def _score(arguments: argparse.Namespace, manifest: dict) -> None:

@@ -3,10 +3,15 @@
     encode(data: bytes, **options) -> bytes          deterministic; options are keyword-only and documented in the file
     decode(blob: bytes, *, size: int) -> bytes       inverse; `size` is the exact length of the data
     PROGRAM: str | None                              the program on PATH that the codec calls, if any
+    PACKAGE: str                                     the Python package that it calls, where there may be none
 
 `decode` never produces more than `size` bytes. A blob that is corrupt, or whose content is not `size` bytes long, is a
-CodecError with one sentence. A codec whose program is absent raises MissingProgram on use, with the line that installs it.
+CodecError with one sentence. A codec whose program or package is absent raises MissingProgram on use, with the line that installs it.
 """
+
+import importlib.util
+import shutil
+from types import ModuleType
 
 
 class CodecError(ValueError):
@@ -14,12 +19,19 @@ class CodecError(ValueError):
 
 
 class MissingProgram(ValueError):
-    """The codec's external program is not on PATH."""
+    """What the codec calls is not installed."""
 
-    def __init__(self, program: str):
-        super().__init__(f"the program {program!r} is not installed; install it with: apt-get install {program} "
-                         f"(Debian, Ubuntu), brew install {program} (macOS), or choose another codec")
-        self.program = program
+    def __init__(self, name: str, *, is_package: bool = False):
+        line = f"pip install {name}" if is_package else f"apt-get install {name} (Debian, Ubuntu), brew install {name} (macOS)"
+        super().__init__(f"the {'package' if is_package else 'program'} {name!r} is not installed; install it with: {line}, "
+                         "or choose another codec")
+        self.program = name
+
+
+def is_available(codec: ModuleType) -> bool:
+    """Whether what the codec (or coder) calls is installed here."""
+    program, package = getattr(codec, "PROGRAM", None), getattr(codec, "PACKAGE", None)
+    return (program is None or shutil.which(program) is not None) and (package is None or importlib.util.find_spec(package) is not None)
 
 
 def exactly(data: bytes, size: int, codec: str) -> bytes:
