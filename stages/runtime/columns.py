@@ -70,10 +70,12 @@ def code(stream, shape: tuple[int, int], unit_W: np.ndarray, pool: Pool, role: s
         block = _Block(stream, unit_W, lowers, deviation_W, rho, b - a, None if partner_WR is None else partner_WR[:, index_B])
         for first in range(0, width, PANEL):
             block.panel(first, min(first + PANEL, width), None if values_WR is None else values_WR[:, index_B])
-        out_WR[:, index_B], left_WR[:, index_B] = block.values_WB, block.left_WB
-        square_W += (block.left_WB.astype(np.float64) ** 2).sum(axis=1)
-        seen += b - a
+        out_WR[:, index_B] = block.values_WB
         scale_B = (SURE_SCALE * rho + block.square_B) / (SURE_SCALE + width)
+        left_WB = _near(np.rint(block.left_WB / np.sqrt(scale_B)), MAX_X - 1)
+        left_WR[:, index_B] = left_WB
+        square_W += (left_WB * left_WB).sum(axis=1)
+        seen += b - a
         rho = float(np.sort(scale_B)[len(scale_B) // 2])
         moments.add(block.x_WB, np.clip(np.rint(WEIGHT * rho / scale_B), 1, 4 * WEIGHT))
     return out_WR, moments, left_WR
@@ -89,7 +91,7 @@ class _Block:
         self.step_W = deviation_W / (FINE * unit_W)  # 1/256 of a deviation, in codes
         self.class_W = sixteenths((deviation_W / unit_W) ** 2) + 48
         self.e = [np.zeros((width, rows)) for _ in lowers]
-        self.values_WB, self.left_WB = np.empty((width, rows), np.int64), np.empty((width, rows), np.int16)
+        self.values_WB, self.left_WB = np.empty((width, rows), np.int64), np.empty((width, rows))
         self.x_WB, self.square_B, self.prior_square = np.empty((width, rows)), np.zeros(rows), SURE_SCALE * rho
         guesses = [1.0] + [0.0] * (len(lowers) - 1 + (partner_WB is not None))
         sure = [SURE] * len(lowers) + [SURE_PARTNER] * (partner_WB is not None)
@@ -124,17 +126,16 @@ class _Block:
             self.values_WB[j], self.x_WB[j] = value, x
             target_PB.append(_near(np.rint(x * self.fine_W[j]), MAX_X))
             guess_PB.append(guess)
-        self._learn(a, b, means_PB, np.array(target_PB), np.array(guess_PB), scale_B)
+        self._learn(a, b, means_PB, np.array(target_PB), np.array(guess_PB))
 
-    def _learn(self, a, b, means_PB, target_PB, guess_PB, scale_B) -> None:
+    def _learn(self, a, b, means_PB, target_PB, guess_PB) -> None:
         """Sums of integers over the panel, so that their order does not matter."""
         for i, mean_PB in enumerate(means_PB):
             self.target[i] = self.target[i] + (mean_PB * target_PB).sum(axis=0) / FINE**2
             for j in range(i + 1):
                 self.normal[i][j] = self.normal[j][i] = self.normal[i][j] + (mean_PB * means_PB[j]).sum(axis=0) / FINE**2
-        left_PB = _near(np.rint(target_PB - guess_PB), MAX_X - 1)
+        left_PB = self.left_WB[a:b] = _near(np.rint(target_PB - guess_PB), MAX_X)
         self.square_B += (left_PB * left_PB).sum(axis=0) / FINE**2
-        self.left_WB[a:b] = _near(np.rint(left_PB / np.sqrt(scale_B)), MAX_X - 1)
 
 
 def _near(x: np.ndarray, limit: float) -> np.ndarray:

@@ -32,7 +32,7 @@ def power(sixteenths: np.ndarray) -> np.ndarray:
 
 def sixteenths(squares: np.ndarray) -> np.ndarray:
     """16 log2 of the square root, rounded, of positive numbers; within +-24 octaves."""
-    return np.searchsorted(power(np.arange(-769, 768, 2)), squares) - 384
+    return np.searchsorted(power(np.arange(-767, 768, 2)), squares) - 384
 
 
 @cache

@@ -3,7 +3,7 @@
     encode symbol with [start, start + freq) of 65536:   x <- (x // freq) 2^16 + x mod freq + start       after x has given away
     decode:   slot = x mod 2^16;   x <- freq (x // 2^16) + slot - start                                    or taken one word
 
-Every lane's state is in [2^16, 2^32) between steps. One step codes at most one symbol per lane, the first symbols of the step in the
+Every lane's state is in [2^22, 2^38) between steps. One step codes at most one symbol per lane, the first symbols of the step in the
 first lanes. Invariants and their proofs: docs/range-coder.md. Source: Duda, arXiv:1311.2540; Giesen, arXiv:1402.3392.
 """
 
@@ -12,7 +12,10 @@ import numpy as np
 from .codecs import CodecError
 
 BITS = 16
-TOTAL = 1 << BITS  # frequencies of a distribution add up to this; also the lowest state
+TOTAL = 1 << BITS  # frequencies of a distribution add up to this
+LOW_BITS = 22
+LOW = 1 << LOW_BITS  # the lowest state; at 2^16 a state is so coarse against the frequencies that 0.1 % is lost
+STATE_BYTES = 5
 
 
 class Encoder:
@@ -49,30 +52,33 @@ class Encoder:
 
     def finish(self) -> bytes:
         """The states, then the words in the order in which the decoder takes them."""
-        states, words = np.full(self.lanes, TOTAL, np.uint64), []
+        states, words = np.full(self.lanes, LOW, np.uint64), []
         for step in reversed(self.steps):
             x = states[:len(step)]
             start, freq = (step >> BITS).astype(np.uint64), (step & (TOTAL - 1)).astype(np.uint64) + 1
-            full = np.flatnonzero(x >= freq << BITS)
+            full = np.flatnonzero(x >= freq << LOW_BITS)
             words.append(x[full].astype(np.uint16))
             x[full] >>= BITS
             quotient = x // freq
             states[:len(step)] = (quotient << BITS) + (x - quotient * freq) + start
-        return states.astype("<u4").tobytes() + b"".join(word.astype("<u2").tobytes() for word in reversed(words))
+        return states.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :STATE_BYTES].tobytes() + b"".join(word.astype("<u2").tobytes() for word in reversed(words))
 
 
 class Decoder:
     """Reads what `Encoder.finish` made. CodecError if the words end early."""
 
     def __init__(self, data: bytes, lanes: int, escapes: np.ndarray):
-        if len(data) < 4 * lanes or (len(data) - 4 * lanes) % 2:
+        begin = STATE_BYTES * lanes
+        if len(data) < begin or (len(data) - begin) % 2:
             raise CodecError("the coded matrices are cut short; the file is truncated, make it again")
         self.lanes, self.escapes = lanes, escapes
-        self.states = np.frombuffer(data, "<u4", lanes).astype(np.int64)
-        self.words = np.frombuffer(data, "<u2", offset=4 * lanes).astype(np.int64)
+        states = np.zeros((lanes, 8), np.uint8)
+        states[:, :STATE_BYTES] = np.frombuffer(data, np.uint8, begin).reshape(lanes, STATE_BYTES)
+        self.states = states.view("<i8")[:, 0].astype(np.int64)
+        self.words = np.frombuffer(data, "<u2", offset=begin).astype(np.int64)
         self.taken = self.escaped = 0
-        if lanes and self.states.min() < TOTAL:
-            raise CodecError("a state of the coded matrices is too small; the file is damaged, make it again")
+        if self.states.min() < LOW or self.states.max() >= LOW << BITS:
+            raise CodecError("a state of the coded matrices is out of range; the file is damaged, make it again")
 
     def peek(self, count: int) -> np.ndarray:
         return self.states[:count] & (TOTAL - 1)
@@ -83,7 +89,7 @@ class Decoder:
         x >>= BITS
         x *= freq
         x += slot - start
-        low = np.flatnonzero(x < TOTAL)
+        low = np.flatnonzero(x < LOW)
         end = self.taken + len(low)
         if end > len(self.words):
             raise CodecError("the coded matrices end early; the file is truncated, make it again")
@@ -99,7 +105,7 @@ class Decoder:
 
     def close(self) -> None:
         """CodecError unless everything was used and every lane is back where the encoder started."""
-        if self.taken != len(self.words) or self.escaped != len(self.escapes) or (self.states != TOTAL).any():
+        if self.taken != len(self.words) or self.escaped != len(self.escapes) or (self.states != LOW).any():
             raise CodecError("the coded matrices do not end where they should; the file is damaged, make it again")
 
 

@@ -23,7 +23,7 @@ from . import ROLES, Plan
 PREDICTED, HISTOGRAM, DIGITS = 0, 1, 2
 PARTNER = {"key": "query", "output": "value", "down": "up"}
 MAX_LANES = 1024
-CODES_PER_LANE = 8192  # a lane costs two bytes
+CODES_PER_LANE = 16384  # a lane costs four bytes
 INT32 = 1 << 31
 
 
