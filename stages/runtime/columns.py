@@ -23,7 +23,9 @@ SURE = 10.0          # columns after which a row's own weights count as much as 
 SURE_PARTNER = 30.0
 SURE_SCALE = 30.0
 SURE_COLUMN = 100.0  # rows, the same for the deviation of a column
-FAR = 1 << 22
+SURE_REFERENCE = 10.0
+ALIKE = {16: 0.9, 64: 0.4}  # columns after which an earlier row is looked for, and the share of the squares that it has to explain
+MEMORY = 8192        # earlier rows that are looked at
 
 
 @dataclass
@@ -63,11 +65,12 @@ def code(stream, shape: tuple[int, int], unit_W: np.ndarray, pool: Pool, role: s
     out_WR, left_WR = np.empty((width, rows), np.int64), np.empty((width, rows), np.int16)
     moments, rho = Moments(width), 1.0
     seen, square_W = 0, np.zeros(width)
+    earlier_WN = np.empty((width, 0))
     for a, b in blocks(rows):
         index_B = order_R[a:b]
         lowers, deviation_W = experts(moments, pool, role)
         deviation_W *= np.sqrt((square_W / FINE**2 + SURE_COLUMN) / (seen + SURE_COLUMN))
-        block = _Block(stream, unit_W, lowers, deviation_W, rho, b - a, None if partner_WR is None else partner_WR[:, index_B])
+        block = _Block(stream, unit_W, lowers, deviation_W, rho, b - a, None if partner_WR is None else partner_WR[:, index_B], earlier_WN)
         for first in range(0, width, PANEL):
             block.panel(first, min(first + PANEL, width), None if values_WR is None else values_WR[:, index_B])
         out_WR[:, index_B] = block.values_WB
@@ -75,6 +78,7 @@ def code(stream, shape: tuple[int, int], unit_W: np.ndarray, pool: Pool, role: s
         left_WB = _near(np.rint(block.left_WB / np.sqrt(scale_B)), MAX_X - 1)
         left_WR[:, index_B] = left_WB
         square_W += (left_WB * left_WB).sum(axis=1)
+        earlier_WN = np.concatenate([earlier_WN, left_WB], axis=1)[:, -MEMORY:]
         seen += b - a
         rho = float(np.sort(scale_B)[len(scale_B) // 2])
         moments.add(block.x_WB, np.clip(np.rint(WEIGHT * rho / scale_B), 1, 4 * WEIGHT))
@@ -84,58 +88,78 @@ def code(stream, shape: tuple[int, int], unit_W: np.ndarray, pool: Pool, role: s
 class _Block:
     """One block of rows under way."""
 
-    def __init__(self, stream, unit_W, lowers, deviation_W, rho, rows, partner_WB):
-        self.stream, self.unit_W, self.lowers, self.partner_WB = stream, unit_W, lowers, partner_WB
+    def __init__(self, stream, unit_W, lowers, deviation_W, rho, rows, partner_WB, earlier_WN):
+        self.stream, self.unit_W, self.lowers, self.earlier_WN = stream, unit_W, lowers, earlier_WN
         width = len(unit_W)
         self.fine_W = FINE / deviation_W
         self.step_W = deviation_W / (FINE * unit_W)  # 1/256 of a deviation, in codes
         self.class_W = sixteenths((deviation_W / unit_W) ** 2) + 48
-        self.e = [np.zeros((width, rows)) for _ in lowers]
-        self.values_WB, self.left_WB = np.empty((width, rows), np.int64), np.empty((width, rows))
+        self.values_WB, self.target_WB, self.left_WB = np.empty((width, rows), np.int64), np.empty((width, rows)), np.empty((width, rows))
         self.x_WB, self.square_B, self.prior_square = np.empty((width, rows)), np.zeros(rows), SURE_SCALE * rho
-        guesses = [1.0] + [0.0] * (len(lowers) - 1 + (partner_WB is not None))
-        sure = [SURE] * len(lowers) + [SURE_PARTNER] * (partner_WB is not None)
-        zero = np.zeros(rows)
-        self.normal = [[zero + sure[i] * (i == j) for j in range(len(sure))] for i in range(len(sure))]
-        self.target = [zero + s * g for s, g in zip(sure, guesses, strict=True)]
+        self.e = [np.zeros((width, rows)) for _ in lowers]
+        self.means, self.normal, self.target = [], [], []
+        for guess in [1.0] + [0.0] * (len(lowers) - 1):
+            self._add(np.empty((width, rows)), 0, SURE, guess)
+        if partner_WB is not None:
+            self._add(partner_WB.astype(np.float64), 0, SURE_PARTNER, 0.0)
+
+    def _add(self, mean_WB: np.ndarray, known: int, sure: float, guess: float) -> None:
+        """One more mean to take part; of it and of the target, `known` columns are there."""
+        self.means.append(mean_WB)
+        self.normal.append([np.zeros_like(self.square_B) for _ in self.means])
+        self.target.append(np.full_like(self.square_B, sure * guess))
+        self.normal[-1][-1] += sure
+        self._learn(0, known, len(self.means) - 1)
+
+    def _learn(self, a: int, b: int, first: int) -> None:
+        """Columns a to b of the means from the `first` on. Sums of integers: their order does not matter."""
+        for i in range(first, len(self.means)):
+            mean_PB = self.means[i][a:b]
+            self.target[i] += (mean_PB * self.target_WB[a:b]).sum(axis=0) / FINE**2
+            for j in range(i + 1):
+                self.normal[i][j] += (mean_PB * self.means[j][a:b]).sum(axis=0) / FINE**2
+
+    def _refer(self, a: int, least: float) -> None:
+        """Rows that are so far much like an earlier one take it as a mean."""
+        left_BA, earlier_AN = self.left_WB[:a].T, self.earlier_WN[:a]
+        score_BN = (left_BA @ earlier_AN) ** 2 / ((earlier_AN * earlier_AN).sum(axis=0) + 1)
+        best_B = score_BN.argmax(axis=1)
+        alike_B = score_BN[np.arange(len(best_B)), best_B] > least * (left_BA * left_BA).sum(axis=1)
+        if alike_B.any():
+            self._add(self.earlier_WN[:, best_B] * alike_B, a, SURE_REFERENCE, 0.0)
+            guess_AB = 0.0
+            for weight, mean_WB in zip(solve(self.normal, self.target), self.means, strict=True):
+                guess_AB = guess_AB + weight * mean_WB[:a]
+            left_AB = _near(np.rint(self.target_WB[:a] - guess_AB), MAX_X)
+            square_B = (left_AB * left_AB).sum(axis=0) / FINE**2
+            self.square_B = np.where(alike_B, square_B, self.square_B)
+            self.prior_square = np.where(alike_B, square_B * (SURE_SCALE / a), self.prior_square)
 
     def panel(self, a: int, b: int, known_WB: np.ndarray | None) -> None:
         """Columns a to b."""
+        if a in ALIKE and self.earlier_WN.shape[1]:
+            self._refer(a, ALIKE[a])
         sums = [lower[a:b, :a] @ e[:a] for lower, e in zip(self.lowers, self.e, strict=True)]
         weights = solve(self.normal, self.target)
         scale_B = (self.prior_square + self.square_B) / (SURE_SCALE + a)
         shapes = Shapes((sixteenths(scale_B) + self.class_W[a:b, None] + 1) >> 1)
-        means_PB, target_PB = [np.empty_like(self.square_B, shape=(b - a, len(scale_B))) for _ in weights], []
-        guess_PB = []
-        if self.partner_WB is not None:
-            means_PB[-1] = self.partner_WB[a:b].astype(np.float64)
         for p, j in enumerate(range(a, b)):
-            guess = 0.0
             mus = [np.rint(total[p] * (1 / ONE)) for total in sums]
-            for mean_PB, mu in zip(means_PB, mus, strict=False):
-                mean_PB[p] = _near(np.rint(mu * self.fine_W[j]), MAX_X)
-            for weight, mean_PB in zip(weights, means_PB, strict=True):
-                guess = guess + weight * mean_PB[p]
-            center = _near(guess * self.step_W[j], 1 << 31)
-            value = shapes.code(self.stream, p, center, None if known_WB is None else known_WB[j])
+            for mean_WB, mu in zip(self.means, mus, strict=False):
+                mean_WB[j] = _near(np.rint(mu * self.fine_W[j]), MAX_X)
+            guess = weights[0] * self.means[0][j]
+            for weight, mean_WB in zip(weights[1:], self.means[1:], strict=True):
+                guess = guess + weight * mean_WB[j]
+            value = shapes.code(self.stream, p, _near(guess * self.step_W[j], 1 << 31), None if known_WB is None else known_WB[j])
             x = _near(np.rint(value * self.unit_W[j]), MAX_X)
             for lower, e, total, mu in zip(self.lowers, self.e, sums, mus, strict=True):
                 rest = e[j] = _near(x - mu, 2 * MAX_X)
                 if j + 1 < b:
                     total[p + 1:] += lower[j + 1:b, j, None] * rest
-            self.values_WB[j], self.x_WB[j] = value, x
-            target_PB.append(_near(np.rint(x * self.fine_W[j]), MAX_X))
-            guess_PB.append(guess)
-        self._learn(a, b, means_PB, np.array(target_PB), np.array(guess_PB))
-
-    def _learn(self, a, b, means_PB, target_PB, guess_PB) -> None:
-        """Sums of integers over the panel, so that their order does not matter."""
-        for i, mean_PB in enumerate(means_PB):
-            self.target[i] = self.target[i] + (mean_PB * target_PB).sum(axis=0) / FINE**2
-            for j in range(i + 1):
-                self.normal[i][j] = self.normal[j][i] = self.normal[i][j] + (mean_PB * means_PB[j]).sum(axis=0) / FINE**2
-        left_PB = self.left_WB[a:b] = _near(np.rint(target_PB - guess_PB), MAX_X)
-        self.square_B += (left_PB * left_PB).sum(axis=0) / FINE**2
+            self.values_WB[j], self.x_WB[j], self.target_WB[j] = value, x, _near(np.rint(x * self.fine_W[j]), MAX_X)
+            self.left_WB[j] = _near(np.rint(self.target_WB[j] - guess), MAX_X)
+        self._learn(a, b, 0)
+        self.square_B += (self.left_WB[a:b] * self.left_WB[a:b]).sum(axis=0) / FINE**2
 
 
 def _near(x: np.ndarray, limit: float) -> np.ndarray:

@@ -105,9 +105,9 @@ def factor(s_WW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def solve(a: list[list[np.ndarray]], g: list[np.ndarray]) -> list[np.ndarray]:
-    """x of a x = g, many small symmetric positive definite systems side by side: elimination, element by element."""
+    """x of a x = g, many small symmetric positive definite systems side by side, of `a` its lower half: elimination, element by element."""
     size = len(g)
-    a, g = [list(row) for row in a], list(g)
+    a, g = [[row[j] if j <= i else a[j][i] for j in range(size)] for i, row in enumerate(a)], list(g)
     for k in range(size):
         for i in range(k + 1, size):
             ratio = a[i][k] / a[k][k]
