@@ -98,7 +98,8 @@ def _encode(stream: Encoder, matrix: np.ndarray, plan: Plan, known: columns.Know
 
 def _predict(stream: Encoder, matrix: np.ndarray, plan: Plan, known: columns.Known):
     """Header and what `_predicted` says; the steps are used if they make the columns more alike."""
-    size_W = np.abs(matrix).mean(axis=1 if _turned(plan) else 0) + 0.01
+    size = np.abs(matrix)
+    size_W = np.minimum(size, 16 * (np.median(size) + 1)).mean(axis=1 if _turned(plan) else 0) + 0.01  # no outlier decides
     steps_W = (plan.row_steps if _turned(plan) else plan.column_steps) / 8
     used = int(np.std(np.log2(size_W) + steps_W) < np.std(np.log2(size_W)))
     size_W = size_W * np.exp2(used * (steps_W - np.median(steps_W)))
