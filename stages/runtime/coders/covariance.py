@@ -1,0 +1,151 @@
+"""Covariance coder: the integers of matrices predicted from one another, coded by interleaved range ANS.
+
+Matrices are turned so that the residual stream is the columns; columns.py has the model. A matrix for which that does not pay is coded with
+one histogram, or as plain digits (histogram.py). The format and the reasons why every machine decodes the same: docs/range-coder.md.
+
+    blob   = u16 lanes | u32 outliers | by matrix its header | states | words | int32 outliers
+    header = u8 0 | int8 scale, eighths of an octave | u8 1 if the steps of its columns are used      predicted
+           | u8 1 | u16 length | histogram                                                            histogram
+           | u8 2 | int32 least | u32 range                                                           digits
+"""
+
+import struct
+
+import numpy as np
+
+from .. import columns, histogram
+from ..codecs import CodecError
+from ..normal import power
+from ..rans import Decoder, Encoder
+from ..regression import MAX_WIDTH, UNIT, Pool
+from . import ROLES, Plan
+
+PREDICTED, HISTOGRAM, DIGITS = 0, 1, 2
+PARTNER = {"key": "query", "output": "value", "down": "up"}
+MAX_LANES = 1024
+CODES_PER_LANE = 16384  # a lane costs four bytes
+INT32 = 1 << 31
+
+
+def encode(codes: list[np.ndarray], plans: list[Plan]) -> bytes:
+    """No options."""
+    count = sum(plan.shape[0] * plan.shape[1] for plan in plans)
+    stream, known, headers = Encoder(min(max(count // CODES_PER_LANE, 1), MAX_LANES)), columns.Known({}, {}), []
+    for index in _order(plans):
+        plan, matrix = plans[index], np.asarray(codes[index])
+        if matrix.shape != plan.shape or not np.issubdtype(matrix.dtype, np.integer):
+            raise ValueError(f"matrix {plan.name} has codes {matrix.dtype} {matrix.shape}; its plan asks for integers {plan.shape}")
+        headers.append(_encode(stream, matrix.astype(np.int64), plan, known))
+    escapes = np.concatenate([np.empty(0, np.int64), *stream.escapes])
+    return struct.pack("<HI", stream.lanes, len(escapes)) + b"".join(headers) + stream.finish() + escapes.astype("<i4").tobytes()
+
+
+def decode(blob: bytes, plans: list[Plan]) -> list[np.ndarray]:
+    """CodecError if the blob is damaged."""
+    (lanes, outliers), at = _take(blob, 0, "<HI")
+    headers = {}
+    for index in _order(plans):
+        headers[index], at = _header(blob, at)
+    end = len(blob) - 4 * outliers
+    if not 1 <= lanes <= MAX_LANES or end < at:
+        raise CodecError("the header of the coded matrices is damaged; make the file again")
+    stream = Decoder(blob[at:end], lanes, np.frombuffer(blob, "<i4", outliers, end).astype(np.int64))
+    known, out = columns.Known({}, {}), [np.zeros(plan.shape, np.int32) for plan in plans]
+    for index, (kind, *fields) in headers.items():
+        plan = plans[index]
+        if kind == PREDICTED:
+            matrix, keep = _predicted(stream, plan, *fields, known, None)
+            keep()
+        else:
+            read = histogram.decode if kind == HISTOGRAM else histogram.decode_digits
+            matrix = read(stream, plan.shape[0] * plan.shape[1], *fields).reshape(plan.shape)
+        if matrix.min() < -INT32 or matrix.max() >= INT32:
+            raise CodecError(f"matrix {plan.name} has codes beyond int32; the file is damaged, make it again")
+        out[index][:] = matrix
+    stream.close()
+    return out
+
+
+def _order(plans: list[Plan]) -> list[int]:
+    """Layer by layer, a partner before its other half; nothing is stored of an empty matrix."""
+    keys = [(plan.layer, ROLES.index(plan.role), index) for index, plan in enumerate(plans) if min(plan.shape) > 0]
+    return [index for _, _, index in sorted(keys)]
+
+
+def _turned(plan: Plan) -> bool:
+    return plan.role in ("output", "down") or plan.shape[1] > MAX_WIDTH >= plan.shape[0]
+
+
+def _encode(stream: Encoder, matrix: np.ndarray, plan: Plan, known: columns.Known) -> bytes:
+    """Code one matrix in the cheapest way; its header."""
+    tries = [lambda: (struct.pack("<B", HISTOGRAM) + histogram.encode(stream, matrix.reshape(-1)), None),
+             lambda: (struct.pack("<B", DIGITS) + histogram.encode_digits(stream, matrix.reshape(-1)), None)]
+    if plan.shape[0 if _turned(plan) else 1] <= MAX_WIDTH:
+        tries.append(lambda: _predict(stream, matrix, plan, known))
+    best, mark = None, stream.mark()
+    for attempt in tries:
+        header, keep = attempt()
+        cost = stream.cost(mark) + 8 * len(header)
+        if best is None or cost < best[0]:
+            best = cost, header, keep, stream.since(mark)
+        stream.back(mark)
+    _, header, keep, coded = best
+    stream.put_back(coded)
+    if keep:
+        keep()
+    return header
+
+
+def _predict(stream: Encoder, matrix: np.ndarray, plan: Plan, known: columns.Known):
+    """Header and what `_predicted` says; the steps are used if they make the columns more alike."""
+    size = np.abs(matrix)
+    size_W = np.minimum(size, 16 * (np.median(size) + 1)).mean(axis=1 if _turned(plan) else 0) + 0.01  # no outlier decides
+    steps_W = (plan.row_steps if _turned(plan) else plan.column_steps) / 8
+    used = int(np.std(np.log2(size_W) + steps_W) < np.std(np.log2(size_W)))
+    size_W = size_W * np.exp2(used * (steps_W - np.median(steps_W)))
+    scale = int(np.clip(np.rint(8 * np.log2(1.2533 * np.mean(size_W))), -128, 127))
+    _, keep = _predicted(stream, plan, scale, used, known, matrix)
+    return struct.pack("<BbB", PREDICTED, scale, used), keep
+
+
+def _predicted(stream, plan: Plan, scale: int, used: int, known: columns.Known, matrix: np.ndarray | None):
+    """The matrix, coded or decoded, and a function that leaves to later matrices what it taught."""
+    (rows, width), steps_W = (plan.shape[::-1], plan.row_steps) if _turned(plan) else (plan.shape, plan.column_steps)
+    partner = known.partners.get((plan.layer, PARTNER.get(plan.role)))
+    partner = None if partner is None or partner.shape != (width, rows) else partner
+    pool = known.pools.get(width) or Pool(width)
+    steps_W = used * (steps_W.astype(np.int64) - int(np.sort(steps_W)[width // 2]))
+    unit_W = UNIT * power(np.clip(2 * (steps_W - scale), -400, 400))
+    values_WR = None if matrix is None else matrix if _turned(plan) else matrix.T
+    out_WR, moments, left_WR = columns.code(stream, (rows, width), unit_W, pool, plan.role, partner, values_WR)
+
+    def keep():
+        known.pools[width] = pool
+        pool.add(plan.role, moments)
+        known.partners[plan.layer, plan.role] = left_WR
+
+    return out_WR if _turned(plan) else out_WR.T, keep
+
+
+def _take(blob: bytes, at: int, form: str) -> tuple[tuple, int]:
+    end = at + struct.calcsize(form)
+    if end > len(blob):
+        raise CodecError("the header of the coded matrices ends early; the file is truncated, make it again")
+    return struct.unpack_from(form, blob, at), end
+
+
+def _header(blob: bytes, at: int) -> tuple[tuple, int]:
+    """(kind, fields ...) of one matrix, and where the next begins."""
+    (kind,), at = _take(blob, at, "<B")
+    if kind == PREDICTED:
+        (scale, used), at = _take(blob, at, "<bB")
+        if used <= 1:
+            return (kind, scale, used), at
+    elif kind == HISTOGRAM:
+        (length,), at = _take(blob, at, "<H")
+        (table,), at = _take(blob, at, f"<{length}s")
+        return (kind, table), at
+    elif kind == DIGITS:
+        (least, span), at = _take(blob, at, "<iI")
+        return (kind, least, span), at
+    raise CodecError("a matrix is coded in a way that is not known; the file is damaged or newer than this program")
