@@ -1,5 +1,6 @@
 """The network: causal, exact at initialisation, and equal to plain formulas written out a second time."""
 
+import dataclasses
 import math
 
 import pytest
@@ -19,8 +20,8 @@ CONFIG = ModelConfig(vocabulary_size=50, num_layers=2, width=32, num_heads=4, nu
                      tied_head=True, embedding_std=0.02, initialisation="published", features={})
 
 
-def model(*, trained=False, seed=0):
-    out = GPT(CONFIG)
+def model(*, trained=False, seed=0, changes=None):
+    out = GPT(dataclasses.replace(CONFIG, **(changes or {})))
     generator = torch.Generator().manual_seed(seed)
     initialise(out, generator=generator)
     if trained:  # zero-initialised projections would hide half of the network
