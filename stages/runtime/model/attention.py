@@ -21,6 +21,7 @@ from . import backends
 from .config import ModelConfig
 
 RMS_EPSILON = 1.1920929e-07  # float32 machine epsilon, whatever the dtype
+CACHED = 4  # lengths whose angles are kept
 
 
 def rms(x: Tensor) -> Tensor:
@@ -31,7 +32,8 @@ def rms(x: Tensor) -> Tensor:
 class Rotary(nn.Module):
     """Rotate the first R = `rope_dims` of each head by angle t * base^(-2i/R), half-split pairing (i, i + R/2).
 
-    The other dimensions pass unchanged, so scores depend on relative positions only. Angles are float32, cached by length.
+    The other dimensions pass unchanged, so scores depend on relative positions only. Angles are float32; those of the last CACHED
+    lengths are kept, as training and the measurements in between may have rows of different lengths.
     Rows of T > `trained_length` > 0 tokens stretch the base to base * (T / trained_length)^(R / (R - 2)): the NTK-aware rule, which
     the field has in #549's family with a length of 1024 while it trains at 2048.
     """
@@ -39,8 +41,7 @@ class Rotary(nn.Module):
     def __init__(self, rope_dims: int, base: float, trained_length: int = 0):
         super().__init__()
         self.rope_dims, self.base, self.trained_length = rope_dims, base, trained_length
-        self.cached: tuple | None = None
-        self.context = 0
+        self.cached: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def forward(self, x_BHTK: Tensor, *, start: int = 0, context: int = 0) -> Tensor:
         """Rows at the positions start, start + 1, ... of a row of `context` tokens (0: of as many as there are rows)."""
@@ -52,15 +53,17 @@ class Rotary(nn.Module):
         return torch.cat((turned.to(x_BHTK.dtype), rest), dim=-1)
 
     def _angles(self, length: int, context: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        if self.cached is None or self.cached[0].size(0) != length or self.cached[0].device != device or self.context != context:
-            self.context = context
+        key = length, context, device
+        if key not in self.cached:
+            if len(self.cached) == CACHED:
+                self.cached.pop(next(iter(self.cached)))
             exponents = torch.arange(0, self.rope_dims, 2, dtype=torch.float64, device="cpu") / self.rope_dims
             base = self.base
             if 0 < self.trained_length < context:
                 base *= (context / self.trained_length) ** (self.rope_dims / (self.rope_dims - 2))
             angle = torch.outer(torch.arange(length, dtype=torch.float64, device="cpu"), base**-exponents)
-            self.cached = angle.cos().float().to(device), angle.sin().float().to(device)
-        return self.cached
+            self.cached[key] = angle.cos().float().to(device), angle.sin().float().to(device)
+        return self.cached[key]
 
 
 class Attention(nn.Module):
