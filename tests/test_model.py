@@ -1,5 +1,6 @@
 """The network: causal, exact at initialisation, and equal to plain formulas written out a second time."""
 
+import dataclasses
 import math
 
 import pytest
@@ -19,8 +20,8 @@ CONFIG = ModelConfig(vocabulary_size=50, num_layers=2, width=32, num_heads=4, nu
                      tied_head=True, embedding_std=0.02, initialisation="published", features={})
 
 
-def model(*, trained=False, seed=0):
-    out = GPT(CONFIG)
+def model(*, trained=False, seed=0, changes=None):
+    out = GPT(dataclasses.replace(CONFIG, **(changes or {})))
     generator = torch.Generator().manual_seed(seed)
     initialise(out, generator=generator)
     if trained:  # zero-initialised projections would hide half of the network
@@ -117,6 +118,31 @@ def test_rotated_scores_depend_on_relative_position_only():
     q, k = torch.randn(2, 16, generator=torch.Generator().manual_seed(0)).expand(40, 2, 16).permute(1, 0, 2)
     scores = rotary(q[None, None])[0, 0] @ rotary(k[None, None])[0, 0].mT
     assert torch.allclose(scores.diagonal(3)[:1].expand(37), scores.diagonal(3), atol=1e-5)
+
+
+def test_angles_of_a_few_lengths_are_kept_and_are_those_of_a_fresh_rotation():
+    rotary = Rotary(16, 1e4, trained_length=20)
+    for length in (8, 40, 8, 16, 24, 32, 8):
+        x = torch.randn(1, 2, length, 24, generator=torch.Generator().manual_seed(length))
+        assert torch.equal(rotary(x), Rotary(16, 1e4, trained_length=20)(x))
+        assert len(rotary.cached) <= 4
+        kept = rotary.cached[length, length, x.device]
+        assert rotary(x).shape == x.shape and rotary.cached[length, length, x.device] is kept  # not computed again
+    assert [length for length, _, _ in rotary.cached] == [16, 24, 32, 8]
+
+
+def test_rows_of_another_length_in_between_do_not_compile_the_network_again():
+    """As a holdout measurement between two steps with packed rows."""
+    torch._dynamo.reset()
+    graphs, net = [], model(trained=True)
+    fast = torch.compile(net, fullgraph=True, dynamic=False, backend=lambda graph, inputs: graphs.append(1) or graph.forward)
+    net(tokens(1, 8))  # the cache of angles is a guard until it holds this length
+    for other in (6, 7, 5):
+        assert torch.equal(fast(tokens(1, 8)), net(tokens(1, 8)))
+        net(tokens(1, other))
+    fast(tokens(1, 8))
+    assert len(graphs) == 1
+    torch._dynamo.reset()
 
 
 def test_golden_logits_of_the_tiny_model():

@@ -178,3 +178,31 @@ def test_artifact_answers_bad_input_with_one_sentence(finished, tmp_path, argv, 
 def test_show_prints_the_manifest(finished, tmp_path):
     manifest = json.loads(score(finished, tmp_path, "show").stdout)
     assert manifest["evaluator"] == "sliding" and manifest["plugins"] == ["codecs/brotli"] and manifest["model"]["num_layers"] == 2
+
+
+def test_artifact_compresses_a_file_and_gives_it_back(finished, tmp_path):
+    content = ("def f(x):\n    return x + 1  # größer\n" * 4).encode() + b"\xff\x00"
+    for name, data in (("text.py", content[:-2]), ("any.bytes", content[-40:]), ("empty", b"")):
+        (tmp_path / name).write_bytes(data)
+        done = score(finished, tmp_path, "compress", name, "--threads", "1")
+        line = json.loads(done.stdout)
+        assert line["compressed_bytes"] == (tmp_path / f"{name}.caddie").stat().st_size and line["bytes"] == len(data)
+        assert 8 * (line["compressed_bytes"] - 37) <= line["code_length_bits"] * 1.001 + 64
+        (tmp_path / name).unlink()
+        assert score(finished, tmp_path, "decompress", f"{name}.caddie", "--threads", "1").returncode == 0
+        assert (tmp_path / name).read_bytes() == data
+
+
+def test_compressing_with_what_a_decoder_cannot_do_is_a_sentence(finished, tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    done = score(finished, tmp_path, "compress", "a", "--evaluator", "slot", "--options",
+                 json.dumps({"window": 64, "stride": 32, "batch": 4, "learning_rate": 0.01, "steps": 2}))
+    assert done.returncode == 1 and "needs what a decoder does not know yet" in done.stderr and not (tmp_path / "a.caddie").exists()
+    (tmp_path / "a.caddie").write_bytes(b"old")
+    assert "exists already" in score(finished, tmp_path, "compress", "a").stderr and (tmp_path / "a.caddie").read_bytes() == b"old"
+
+
+def test_text_is_scored_over_its_own_bytes(finished, tmp_path):
+    (tmp_path / "text.md").write_text("The quick brown fox.\n" * 5)
+    line = json.loads(score(finished, tmp_path, "score", "text.md").stdout)
+    assert line["bytes"] == 105 and line["bits_per_byte"] == pytest.approx(line["loss_nats"] * line["tokens"] / math.log(2) / 105)

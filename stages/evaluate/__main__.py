@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
 
+from stages.evaluate import parts
 from stages.lib import artifact, stage
 from stages.lib.data import tokens
-from stages.lib.stage import Input, Metrics, Output, Variant
+from stages.lib.stage import Input, Metrics, Output, Untracked, Variant
+from stages.runtime import plugin
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,21 @@ def main(
     text: Input = "artifacts/tokenize/val",
     ledger: Output = "artifacts/evaluate/{variant}/ledger.npy",
     metrics: Metrics = "artifacts/evaluate/{variant}/metrics.json",
+    scratch: Untracked = "scratch/evaluate",
 ) -> None:
     split = tokens.read(text, "val", sidecar=True)
-    (result,) = artifact.score(submission, [split.tokens], evaluator=settings.evaluator, options=settings.options,
-                               progress=sys.stderr.isatty())
+    try:  # with no model: does it carry anything from chunk to chunk?
+        carries = getattr(plugin.load("evaluators", settings.evaluator).Evaluator(None, **settings.options), "carries", True)
+    except TypeError as error:
+        raise ValueError(f"evaluate.runs.{run}.options do not fit {settings.evaluator}: {error}") from None
+    gpus = torch.cuda.device_count()
+    processes, number = parts.plan(len(split.tokens) - 1, carries=carries, gpus=gpus)
+    if number == 1:
+        (result,) = artifact.score(submission, [split.tokens], evaluator=settings.evaluator, options=settings.options,
+                                   progress=sys.stderr.isatty())
+    else:
+        result = parts.score(submission, split.tokens, evaluator=settings.evaluator, options=settings.options, processes=processes,
+                             parts=number, gpus=gpus, folder=scratch, progress=sys.stderr.isatty())
     num_bytes = int(split.byte_counts[1:].sum())
     # The artifact counts by itself where ids say enough: not for CaseOps over nmt_nfkc, whose bytes only the sidecar has.
     if result.line["bytes"] not in (num_bytes, None) or len(result.nats) != len(split.tokens) - 1:
@@ -46,7 +60,7 @@ def main(
         "run": run, "evaluator": settings.evaluator, "options": settings.options, "bits_per_byte": bits_per_byte,
         "loss_nats": float(result.nats.mean()), "tokens": len(result.nats), "bytes": num_bytes,
         "raw_bytes": split.facts["raw_bytes"], "bytes_counted_on": split.facts["certificate"]["bytes_counted_on"],
-        "seconds": result.line["seconds"],
+        "seconds": result.line["seconds"], "processes": processes,
         "claims": result.line["claims"], "artifact_sha256": stage.sha256(submission), "ledger_sha256": stage.sha256(ledger),
         "text_sha256": split.text_sha256})
     print(f"{run}: {bits_per_byte:.4f} bits per byte in {result.line['seconds']:.1f} s")

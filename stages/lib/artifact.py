@@ -29,10 +29,11 @@ class Result:
 
 
 def score(pyz: Path, streams: list[np.ndarray], *, evaluator: str, options: dict, rows: Sequence[int] = (),
-          progress: bool = False) -> list[Result]:
+          part: tuple[int, int] = (0, 1), gpu: int | None = None, progress: bool = False) -> list[Result]:
     """Score token streams with one evaluator of the artifact, in one process. ValueError with the artifact's own sentence.
 
-    With `progress`, what the artifact says on stderr is passed on while it runs.
+    `part` as in runtime/harness.py; `gpu`: the only one that the process sees. With `progress`, what the artifact says on stderr is
+    passed on while it runs.
     """
     pyz = Path(pyz).resolve()
     packed(pyz, evaluator)
@@ -42,19 +43,20 @@ def score(pyz: Path, streams: list[np.ndarray], *, evaluator: str, options: dict
             names.append(f"stream_{i:04d}.bin")
             shards.write(Path(folder, names[-1]), stream)
         command = [sys.executable, "-I", str(pyz), "score", *names, "--evaluator", evaluator, "--options", json.dumps(options),
-                   "--ledger", "ledger", "--rows", json.dumps([int(row) for row in rows])]
-        said = _run(command + ["--progress"] * progress, Path(folder), echo=progress)
+                   "--ledger", "ledger", "--rows", json.dumps([int(row) for row in rows]), "--part", f"{part[0]}/{part[1]}"]
+        environment = os.environ | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)})
+        said = _run(command + ["--progress"] * progress, Path(folder), environment, echo=progress)
         if said:
             raise ValueError(f"{pyz.name} failed to score with {evaluator}: {said.removeprefix('submission.pyz: ')}")
         lines = [json.loads(line) for line in Path(folder, "stdout").read_text().splitlines()]
         return [_result(line, Path(folder, "ledger", Path(name).stem + ".npz")) for line, name in zip(lines, names, strict=True)]
 
 
-def _run(command: list[str], folder: Path, *, echo: bool) -> str:
+def _run(command: list[str], folder: Path, environment: dict, *, echo: bool) -> str:
     """Run to the end with stdout in a file; the last line of stderr if it failed, else an empty string."""
     tail = b""
     with open(folder / "stdout", "wb") as stdout:
-        process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE)
+        process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, env=environment)
     with process:
         while part := os.read(process.stderr.fileno(), 4096):
             tail = (tail + part)[-4096:]

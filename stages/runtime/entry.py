@@ -1,48 +1,75 @@
-"""The command line of `submission.pyz`: score a token stream with the packed model and one of the packed evaluators.
+"""The command line of `submission.pyz`: score text with the packed model and one of the packed evaluators, or compress it.
 
-    python -I submission.pyz score TOKENS.bin [MORE.bin ...]      bits per byte of each stream, one JSON line each
-    python -I submission.pyz show                                 what is inside
+    python -I submission.pyz score FILE [MORE ...]        bits per byte of each file or token shard, one JSON line each
+    python -I submission.pyz compress FILE                FILE.caddie, from which `decompress` makes FILE again, bit for bit
+    python -I submission.pyz decompress FILE.caddie
+    python -I submission.pyz show                         what is inside
 
-Needs torch, numpy, sentencepiece and the codec's library; reads nothing but its own file and the named streams.
+Needs torch, numpy, sentencepiece and the codec's library; reads nothing but its own file and the named ones.
 """
 
 import argparse
+import hashlib
 import json
+import os
 import sys
+import time
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from . import container, dequantize, harness, plugin, shards
-from .tokenizer import Tokenizer
+from . import container, dequantize, evaluators, harness, plugin, shards, text_file
+from .tokenizer import BOS, Tokenizer
+
+SUFFIX = ".caddie"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code. A user's mistake is one sentence on stderr and 1."""
-    parser = argparse.ArgumentParser(prog="submission.pyz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("show", help="print the manifest")
-    command = commands.add_parser("score", help="bits per byte of token streams")
-    command.add_argument("tokens", nargs="+", type=Path, help="token shard: 256 int32 header, then uint16 ids")
-    command.add_argument("--evaluator", help="one of the packed evaluators (default: the packed choice)")
-    command.add_argument("--options", type=json.loads, help="JSON object of the evaluator's options (default: the packed ones)")
-    command.add_argument("--ledger", type=Path, help="folder for one <stream>.npz each: nats per target, and the rows asked for")
-    command.add_argument("--rows", type=json.loads, default=[], help="JSON list of targets whose whole distribution is kept")
-    command.add_argument("--threads", type=int, default=2, help="CPU threads; part of what makes a result repeatable")
-    command.add_argument("--progress", action="store_true", help="show a progress line even where stderr is no terminal")
-    arguments = parser.parse_args(argv)
+    arguments = _parser().parse_args(argv)
     try:
         manifest = json.loads(read("manifest.json"))
         if arguments.command == "show":
             print(json.dumps(manifest, indent=2))
         else:
-            _score(arguments, manifest)
+            _run(arguments, manifest)
     except (ValueError, OSError) as error:
         print(f"submission.pyz: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="submission.pyz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("show", help="print the manifest")
+    score = commands.add_parser("score", help="bits per byte of files or token streams")
+    score.add_argument("files", nargs="+", type=Path, help="any file, or a token shard: 256 int32 header, then uint16 ids")
+    score.add_argument("--ledger", type=Path, help="folder for one <stream>.npz each: nats per target, and the rows asked for")
+    score.add_argument("--rows", type=json.loads, default=[], help="JSON list of targets whose whole distribution is kept")
+    score.add_argument("--part", type=_part, default=(0, 1), metavar="I/K", help="only part I of K of the windows, I from 0")
+    compress = commands.add_parser("compress", help=f"write FILE{SUFFIX}")
+    decompress = commands.add_parser("decompress", help=f"write FILE again from FILE{SUFFIX}")
+    for command in (compress, decompress):
+        command.add_argument("files", nargs=1, type=Path, metavar="FILE")
+        command.add_argument("--output", type=Path, help="the file to write; it must not exist")
+    for command in (score, compress, decompress):
+        command.add_argument("--evaluator", help="one of the packed evaluators (default: the packed choice)")
+        command.add_argument("--options", type=json.loads, help="JSON object of the evaluator's options (default: the packed ones)")
+        command.add_argument("--threads", type=int, default=2, help="CPU threads; part of what makes a result repeatable")
+        command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
+        command.add_argument("--progress", action="store_true", help="show a progress line even where stderr is no terminal")
+    return parser
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part I/K with I from 0 to K-1")
+    return int(number), int(count)
 
 
 def read(name: str) -> bytes:
@@ -56,37 +83,109 @@ def load_model():
     return dequantize.build(dequantize.weights(model.tensors, model.schemes), model.config)
 
 
-def _score(arguments: argparse.Namespace, manifest: dict) -> None:
-    if arguments.threads < 1 or not isinstance(arguments.rows, list) or not all(isinstance(row, int) for row in arguments.rows):
-        raise ValueError("--threads takes 1 or more, --rows a JSON list of target numbers")
-    if arguments.ledger and len({path.stem for path in arguments.tokens}) < len(arguments.tokens):
-        raise ValueError("streams of the same name would share one ledger; rename one of them")
-    torch.set_num_threads(arguments.threads)
-    torch.use_deterministic_algorithms(True)
+def _run(arguments: argparse.Namespace, manifest: dict) -> None:
+    if arguments.threads < 1:
+        raise ValueError("--threads takes 1 or more")
     name = arguments.evaluator or manifest["evaluator"]
     options = arguments.options
     if options is None:
         options = manifest["options"] if name == manifest["evaluator"] else {}
-    model, tokenizer = load_model(), Tokenizer(read("tokenizer.model"))
-    module = plugin.load("evaluators", name)
-    streams = [(path, shards.read(path)) for path in arguments.tokens]
-    for path, tokens in streams:
-        if len(tokens) < 2 or tokens.max() >= tokenizer.vocabulary_size:
-            raise ValueError(f"{path} must hold at least 2 tokens, all below the vocabulary size {tokenizer.vocabulary_size}; "
-                             "encode the text with the tokenizer of this artifact")
-    for path, tokens in streams:
+    device = "cuda" if arguments.device != "cpu" and torch.cuda.is_available() else "cpu"
+    if arguments.device == "cuda" and device == "cpu":
+        raise ValueError("there is no GPU that torch can use here; take --device cpu")
+    torch.set_num_threads(arguments.threads)
+    if device == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products
+        torch.set_default_device("cuda")
+    torch.use_deterministic_algorithms(True)
+    module, model, tokenizer = plugin.load("evaluators", name), load_model().to(device), Tokenizer(read("tokenizer.model"))
+
+    def evaluator(options: dict):
         try:
-            evaluator = module.Evaluator(model, **options)
+            return module.Evaluator(model, **options)
         except TypeError as error:
             raise ValueError(f"evaluator {name} does not take these options: {error}") from None
+
+    if arguments.command == "score":
+        _score(arguments, name, options, evaluator, evaluators.claims(module, options), tokenizer)
+        return
+    if "causal" not in evaluators.claims(module, options):
+        raise ValueError(f"{name} needs what a decoder does not know yet, so it cannot compress; choose another --evaluator")
+    options = options | getattr(module, "STREAM", {})
+    key = json.dumps([hashlib.sha256(read(file)).hexdigest() for file in ("model.blob", "tokenizer.model")]
+                     + [name, options, arguments.threads, device], sort_keys=True).encode()
+    work = {"tokenizer": tokenizer, "evaluator": evaluator(options), "key": key, "progress": _bar(arguments)}
+    path = arguments.files[0]
+    if arguments.command == "compress":
+        content = path.read_bytes()
+        packed, bits = text_file.compress(content, **work)
+        _write(arguments.output or path.with_name(path.name + SUFFIX), packed)
+        print(json.dumps({"file": path.name, "bytes": len(content), "compressed_bytes": len(packed), "code_length_bits": round(bits, 3),
+                          "bits_per_byte": 8 * len(packed) / len(content) if content else None}))
+    else:
+        if arguments.output is None and path.suffix != SUFFIX:
+            raise ValueError(f"{path.name} does not end in {SUFFIX}; name the file to write with --output")
+        _write(arguments.output or path.with_suffix(""), text_file.decompress(path.read_bytes(), **work))
+
+
+def _score(arguments: argparse.Namespace, name: str, options: dict, evaluator, claims: tuple[str, ...], tokenizer: Tokenizer) -> None:
+    if not isinstance(arguments.rows, list) or not all(isinstance(row, int) for row in arguments.rows):
+        raise ValueError("--rows takes a JSON list of target numbers")
+    if arguments.ledger and len({path.stem for path in arguments.files}) < len(arguments.files):
+        raise ValueError("streams of the same name would share one ledger; rename one of them")
+    streams = [(path, *_stream(path, tokenizer)) for path in arguments.files]
+    for path, tokens, num_bytes in streams:
         # A fresh evaluator per stream: nothing learned on one may help on the next.
-        ledger = harness.score(evaluator, tokens, keep_rows=arguments.rows, progress=arguments.progress or sys.stderr.isatty())
-        num_bytes = int(tokenizer.byte_counts(tokens)[1:].sum()) if tokenizer.counts_follow_from_ids else None
+        ledger = harness.score(evaluator(options), tokens, keep_rows=arguments.rows, part=arguments.part,
+                               progress=arguments.progress or sys.stderr.isatty())
         if arguments.ledger:
             arguments.ledger.mkdir(parents=True, exist_ok=True)
             rows = {f"row_{target}": row for target, row in sorted(ledger.rows.items())}
             np.savez(arguments.ledger / f"{path.stem}.npz", nats=ledger.nats, **rows)
+        whole = arguments.part == (0, 1)
         print(json.dumps({
-            "stream": path.name, "evaluator": name, "tokens": len(ledger.nats), "bytes": num_bytes,
-            "loss_nats": float(ledger.nats.mean()), "bits_per_byte": ledger.bits_per_byte(num_bytes) if num_bytes else None,
-            "seconds": round(ledger.seconds, 3), "claims": list(module.CLAIMS)}), flush=True)
+            "stream": path.name, "evaluator": name, "tokens": int(np.isfinite(ledger.nats).sum()), "bytes": num_bytes,
+            "loss_nats": float(np.nanmean(ledger.nats)), "bits_per_byte": ledger.bits_per_byte(num_bytes) if num_bytes and whole else None,
+            "seconds": round(ledger.seconds, 3), "claims": list(claims)}), flush=True)
+
+
+def _stream(path: Path, tokenizer: Tokenizer) -> tuple[np.ndarray, int | None]:
+    """The tokens of a shard or of any other file, and the bytes that they stand for (None: ids alone do not say)."""
+    if not shards.is_shard(path):
+        content = path.read_bytes()
+        tokens = np.array([BOS, *text_file.tokens_of(content, tokenizer)[1]])
+        if len(tokens) < 2:
+            raise ValueError(f"{path} is empty; there is nothing to score")
+        return tokens, len(content)
+    tokens = shards.read(path)
+    if len(tokens) < 2 or tokens.max() >= tokenizer.vocabulary_size:
+        raise ValueError(f"{path} must hold at least 2 tokens, all below the vocabulary size {tokenizer.vocabulary_size}; "
+                         "encode the text with the tokenizer of this artifact")
+    return tokens, int(tokenizer.byte_counts(tokens)[1:].sum()) if tokenizer.counts_follow_from_ids else None
+
+
+def _bar(arguments: argparse.Namespace):
+    """A progress line on stderr around a range, if there is someone to see it."""
+    def show(numbers: range) -> Iterator[int]:
+        started, shown = time.perf_counter(), 0.0
+        for i in numbers:
+            yield i
+            passed = time.perf_counter() - started
+            if passed - shown > 0.5 or i + 1 == len(numbers):
+                shown = passed
+                left = passed / (i + 1) * (len(numbers) - i - 1)
+                print(f"\r{(i + 1) / len(numbers):4.0%} of {len(numbers)} tokens, {left:.0f} s left   ",
+                      end="\n" if i + 1 == len(numbers) else "", file=sys.stderr, flush=True)
+    return show if arguments.progress or sys.stderr.isatty() else iter
+
+
+def _write(path: Path, content: bytes) -> None:
+    """A new file, all of it or none."""
+    if path.exists():
+        raise ValueError(f"{path} exists already; remove it, or name another with --output")
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -29,18 +29,22 @@ class Ledger:
         return float(self.nats.sum()) / math.log(2) / num_bytes
 
 
-def score(evaluator, tokens: np.ndarray, *, keep_rows=(), progress: bool = False) -> Ledger:
+def score(evaluator, tokens: np.ndarray, *, keep_rows=(), part: tuple[int, int] = (0, 1), progress: bool = False) -> Ledger:
     """Run `evaluator` over the stream `tokens` (N+1 ids, of which the first is never a target).
 
-    `keep_rows` are targets whose whole distribution is kept.
+    `keep_rows` are targets whose whole distribution is kept. `part` (i, k) is the i-th of k runs of chunks, nats elsewhere nan: for
+    evaluators that carry nothing from chunk to chunk, whose parts together are the whole, bit for bit.
     """
     num_targets = len(tokens) - 1
     if num_targets < 1:
         raise ValueError(f"a stream needs at least 2 tokens to have a target, this one has {len(tokens)}")
-    stream = torch.from_numpy(np.asarray(tokens, dtype=np.int64))
+    stream = torch.from_numpy(np.asarray(tokens, dtype=np.int64)).to(torch.get_default_device())
     ledger = Ledger(np.full(num_targets, np.nan))
-    wanted, started, committed = set(keep_rows), time.perf_counter(), 0
-    for chunk in evaluator.chunks(num_targets):
+    chunks, begin, end = evaluator.chunks(num_targets), 0, num_targets
+    if part != (0, 1):
+        chunks, begin, end = _part(evaluator, list(chunks), *part, num_targets=num_targets)
+    wanted, started, committed = set(keep_rows), time.perf_counter(), begin
+    for chunk in chunks:
         first, last = chunk[0].first, chunk[-1].last
         if first != committed + 1:
             raise AssertionError(f"targets out of order: {first} follows {committed}")
@@ -48,17 +52,27 @@ def score(evaluator, tokens: np.ndarray, *, keep_rows=(), progress: bool = False
         seen = stream[: chunk[-1].last + 1].clone()  # a copy: an evaluator cannot rewrite what it is scored on
         logits_RV = evaluator.predict(seen, chunk).detach().double()
         logp_RV = logits_RV - torch.logsumexp(logits_RV, dim=-1, keepdim=True)
-        ledger.nats[first - 1: last] = -logp_RV.gather(1, targets_R[:, None])[:, 0].numpy()
+        ledger.nats[first - 1: last] = -logp_RV.gather(1, targets_R[:, None])[:, 0].cpu().numpy()
         for target in wanted.intersection(range(first, last + 1)):
-            ledger.rows[target] = logp_RV[target - first].numpy().copy()
+            ledger.rows[target] = logp_RV[target - first].cpu().numpy().copy()
         committed = last
         evaluator.learn(seen, chunk)
         if progress:
-            _show(committed, num_targets, ledger.nats[:committed], started)
-    if committed != num_targets or not np.isfinite(ledger.nats).all():
-        raise AssertionError(f"{committed} of {num_targets} targets were scored, all finite: {np.isfinite(ledger.nats).all()}")
+            _show(committed - begin, end - begin, ledger.nats[begin:committed], started)
+    finite = np.isfinite(ledger.nats[begin:end]).all()
+    if committed != end or not finite:
+        raise AssertionError(f"{committed - begin} of {end - begin} targets were scored, all finite: {finite}")
     ledger.seconds = time.perf_counter() - started
     return ledger
+
+
+def _part(evaluator, chunks: list, number: int, count: int, *, num_targets: int) -> tuple[list, int, int]:
+    """The chunks of one part, the last target before it, and its own last target."""
+    if getattr(evaluator, "carries", True):
+        raise ValueError("this evaluator carries what it learns from chunk to chunk, so it cannot run in parts; run it on one process")
+    low, high = (len(chunks) * i // count for i in (number, number + 1))
+    begin = chunks[low][0].first - 1 if low < len(chunks) else num_targets
+    return chunks[low:high], begin, chunks[high - 1][-1].last if high > low else begin
 
 
 def _show(done: int, total: int, nats: np.ndarray, started: float) -> None:

@@ -48,6 +48,12 @@ def read(path: Path) -> np.ndarray:
     return np.memmap(path, "<u2", "r", HEADER_BYTES, (count,))
 
 
+def is_shard(path: Path) -> bool:
+    """Does the file say that it is one, by its ending or by its first four bytes?"""
+    with open(path, "rb") as handle:
+        return Path(path).suffix == ".bin" or handle.read(4) == MAGIC.to_bytes(4, "little")
+
+
 def number(path: Path) -> int:
     """The number at the end of a shard's name. ValueError if it has none."""
     digits = path.stem.rsplit("_", 1)[-1]

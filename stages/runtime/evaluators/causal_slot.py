@@ -1,11 +1,14 @@
-"""SLOT in its honest form: one delta per window, fitted only on context that is scored already.
+"""SLOT on context that is scored already: honest, with one delta for each window, or as published, which leaks.
 
-    for each window on its own:  delta (D) = 0;  `steps` times AdamW on  mean CE(head(H + delta), targets)  over the window's
-    positions before its first scored one;  score the rest with head(H + delta).  The first window has no context: delta = 0.
+    for each window:  delta (D) = 0, or where the last window ended;  `steps` times AdamW on
+        mean CE(head(H + delta), targets) over the window's positions before its first scored one  +  penalty / 2 |delta|²;
+    score the rest with head(H + delta).  The first window has no context: delta = 0.
 
-The objective of a window ends at the target just before the first that it scores, and no delta is shared, so a decoder can
-repeat every step. (#1306 claimed the same but shared one delta over 32 overlapping windows, which leaks.)
-Source: parameter-golf #1306 for the optimizer (lr 0.005, 8 steps, betas 0.3 and 0.9); one delta per window is ours.
+honest: the objective ends at the target just before the first that the window scores, and no delta is shared, so a decoder can
+repeat every step. published: #1306, #1217 and #1333 mask the objective in the same way, but share one delta over a batch of windows that
+overlap, so that the context of one holds what another scores.
+`warm_start` takes the delta of the window before, all of whose targets are scored by then; it needs batch 1.
+Source: parameter-golf #1306 (rate 0.005, 8 steps, betas 0.3 and 0.9), #1333 (0.008, 16 steps); one delta per window is ours.
 """
 
 # B windows, T time, D width
@@ -14,34 +17,58 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import windows
+from .. import fitting, windows
 from . import sliding
 
 CLAIMS = ("causal", "score_first", "single_pass")
 
 
-class Evaluator(sliding.Evaluator):
-    """Options of `sliding`, and `learning_rate`, `steps` of AdamW."""
+def claims(options: dict) -> tuple[str, ...]:
+    """The published form shares its delta, so it can claim neither."""
+    return ("single_pass",) if options.get("form") == "published" else CLAIMS
 
-    def __init__(self, model, *, learning_rate: float, steps: int, **windowing):
+
+class Evaluator(sliding.Evaluator):
+    """Options of `sliding`, `learning_rate` and `steps` of AdamW, `form`, `warm_start`, `penalty`."""
+
+    def __init__(self, model, *, learning_rate: float, steps: int, form: str = "honest", warm_start: bool = False, penalty: float = 0.0,
+                 **windowing):
         super().__init__(model, **windowing)
-        if not isinstance(steps, int) or steps < 0 or not isinstance(learning_rate, (int, float)) or not 0 < learning_rate < 1e3:
-            raise ValueError(f"SLOT takes steps of 0 or more and a positive learning_rate, not {steps!r} and {learning_rate!r}")
-        self.learning_rate, self.steps = learning_rate, steps
+        fitting.require("learning_rate", learning_rate, (int, float), 1e-9, 1e3)
+        fitting.require("steps", steps, int, 0)
+        fitting.require("penalty", penalty, (int, float), 0)
+        fitting.choose("form", form, ("honest", "published"))
+        fitting.choose("warm_start", warm_start, (True, False))
+        if warm_start and (self.batch != 1 or form == "published"):
+            raise ValueError("warm_start takes the delta of the window before: it needs batch 1 and the honest form")
+        self.rates, self.form, self.warm_start, self.penalty = [learning_rate] * steps, form, warm_start, penalty
+        self.delta_11D = self.pending_11D = None
+        self.carries = warm_start
 
     def predict(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
         hidden_BTD = self.hidden(seen, chunk)
-        # Position i predicts target start+1+i; context positions are those before the first scored one.
-        contexts = [window.first - 1 - window.start for window in chunk]
-        length = max(contexts)
-        delta_B1D = torch.zeros(len(chunk), 1, hidden_BTD.size(-1), requires_grad=True)
+        contexts = [window.first - 1 - window.start for window in chunk]  # positions before the first scored one
+        length, count = max(contexts), 1 if self.form == "published" else len(chunk)
+        delta_B1D = torch.zeros(count, 1, hidden_BTD.size(-1))
+        if self.delta_11D is not None:
+            delta_B1D = self.delta_11D.clone()
+        delta_B1D.requires_grad_(True)
         if length:
             targets_BT = windows.targets(seen, chunk, self.window)[:, :length]
-            weights_BT = torch.stack([(torch.arange(length) < n).float() / max(n, 1) for n in contexts])
-            optimizer = torch.optim.AdamW([delta_B1D], lr=self.learning_rate, betas=(0.3, 0.9), weight_decay=1e-8, eps=1e-5)
-            for _ in range(self.steps):
+            total = max(sum(contexts), 1)
+            weights_BT = torch.stack([(torch.arange(length) < n).float() / (total if self.form == "published" else max(n, 1))
+                                      for n in contexts])
+
+            def loss() -> Tensor:
                 logits_BTV = self.model.head(hidden_BTD[:, :length] + delta_B1D)
                 loss_BT = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none").view_as(weights_BT)
-                (delta_B1D.grad,) = torch.autograd.grad((loss_BT * weights_BT).sum(), [delta_B1D])
-                optimizer.step()
+                return (loss_BT * weights_BT).sum() + self.penalty / 2 * (delta_B1D**2).sum()
+
+            fitting.adamw([delta_B1D], loss, rates=self.rates, betas=(0.3, 0.9))
+        if self.warm_start:
+            self.pending_11D = delta_B1D.detach()
         return self.model.head(windows.scored_rows(hidden_BTD + delta_B1D.detach(), chunk))
+
+    def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
+        """With warm_start, the delta goes on to the next window."""
+        self.delta_11D = self.pending_11D

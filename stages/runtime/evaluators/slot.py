@@ -1,40 +1,70 @@
-"""SLOT as the field ran it: one delta on the final hidden states per batch of windows, fitted on the targets it then scores.
+"""SLOT as the field ran it: a delta on the final hidden states, fitted on the targets that it then scores. NOT causal.
 
-    delta (1, 1, D) = 0;  `steps` times AdamW on  mean CE(head(H + delta), targets)  over all positions but the last of each
-    window;  score head(H + delta).
+    delta = 0 (bias = 0);  `steps` times AdamW on  mean CE(head(H + delta), targets);  score head(H + delta)
 
-The objective contains the targets that are scored, so this is NOT causal, does not score first, and its number is no code
-length. It is here so that published scores can be reproduced and the audit can be seen to refuse them.
-Source: arXiv:2505.12392 for the delta; parameter-golf #1150 (lr 0.003, 5 steps; weight decay 1e-8, eps 1e-5).
+| option     | values                                                                                             |
+|------------|----------------------------------------------------------------------------------------------------|
+| shared     | true: one delta for a batch of windows (#1150, #1172) - false: one for each window (#1229)          |
+| objective  | all: every position but the last of each window (#1150, #1172) - scored: the scored ones (#1229)    |
+| bias       | true: a bias (V) on the logits too, before the cap (#1229)                                          |
+| final_rate | share of the learning rate that the last step has, by a half cosine (#1229: 0.1); 1: constant       |
+
+The objective contains the targets that are scored, so this does not score first, and its number is no code length. It is here so that
+published scores can be reproduced and the audit can be seen to refuse them. Source: arXiv:2505.12392 for the delta, which is fitted on
+the prompt alone there; parameter-golf #1150 (rate 0.003, 5 steps), #1172 (0.005, 8), #1229 (0.008, 16 steps).
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import windows
+from .. import fitting, windows
 from . import sliding
 
 CLAIMS = ("single_pass",)
 
 
 class Evaluator(sliding.Evaluator):
-    """Options of `sliding`, and `learning_rate`, `steps` of AdamW."""
+    """Options of `sliding`, `learning_rate` and `steps` of AdamW, and those above."""
 
-    def __init__(self, model, *, learning_rate: float, steps: int, **windowing):
+    def __init__(self, model, *, learning_rate: float, steps: int, shared: bool = True, objective: str = "all", bias: bool = False,
+                 final_rate: float = 1.0, **windowing):
         super().__init__(model, **windowing)
-        if not isinstance(steps, int) or steps < 0 or not isinstance(learning_rate, (int, float)) or not 0 < learning_rate < 1e3:
-            raise ValueError(f"SLOT takes steps of 0 or more and a positive learning_rate, not {steps!r} and {learning_rate!r}")
-        self.learning_rate, self.steps = learning_rate, steps
+        fitting.require("learning_rate", learning_rate, (int, float), 1e-9, 1e3)
+        fitting.require("steps", steps, int, 0)
+        fitting.require("final_rate", final_rate, (int, float), 0, 1)
+        fitting.choose("shared", shared, (True, False))
+        fitting.choose("bias", bias, (True, False))
+        fitting.choose("objective", objective, ("all", "scored"))
+        self.rates = [learning_rate * (final_rate + (1 - final_rate) * 0.5 * (1 + math.cos(math.pi * step / max(steps - 1, 1))))
+                      for step in range(steps)]
+        self.shared, self.objective, self.bias = shared, objective, bias
 
     def predict(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
         hidden_BTD = self.hidden(seen, chunk)
-        fitted_ND = torch.cat([h[: w.length - 1] for h, w in zip(hidden_BTD, chunk, strict=True)])
-        targets_N = torch.cat([t[: w.length - 1] for t, w in zip(windows.targets(seen, chunk, self.window), chunk, strict=True)])
-        delta_D = torch.zeros(hidden_BTD.size(-1), requires_grad=True)
-        if len(targets_N):
-            optimizer = torch.optim.AdamW([delta_D], lr=self.learning_rate, weight_decay=1e-8, eps=1e-5)
-            for _ in range(self.steps):
-                (delta_D.grad,) = torch.autograd.grad(F.cross_entropy(self.model.head(fitted_ND + delta_D), targets_N), [delta_D])
-                optimizer.step()
-        return self.model.head(windows.scored_rows(hidden_BTD, chunk) + delta_D.detach())
+        targets_BT = windows.targets(seen, chunk, self.window)
+        weights_BT = torch.stack([self._weights(window) for window in chunk])
+        total = weights_BT.sum() if self.shared else weights_BT.sum(1, keepdim=True)
+        weights_BT = weights_BT / total.clamp_min(1)  # a mean over all of the batch, or one in each window
+        count = 1 if self.shared else len(chunk)
+        delta_B1D = torch.zeros(count, 1, hidden_BTD.size(-1), requires_grad=True)
+        bias_B1V = torch.zeros(count, 1, self.model.config.vocabulary_size, requires_grad=True)
+
+        def loss() -> Tensor:
+            logits_BTV = fitting.capped(self.model, hidden_BTD + delta_B1D, bias_B1V)
+            return (F.cross_entropy(logits_BTV.transpose(1, 2), targets_BT, reduction="none") * weights_BT).sum()
+
+        if weights_BT.any():
+            fitting.adamw([delta_B1D, bias_B1V] if self.bias else [delta_B1D], loss, rates=self.rates, betas=(0.9, 0.999))
+        rows = windows.scored_rows((hidden_BTD + delta_B1D).detach(), chunk)
+        biases = windows.scored_rows(bias_B1V.detach().expand(len(chunk), self.window, -1), chunk)
+        return fitting.capped(self.model, rows, biases)
+
+    def _weights(self, window: windows.Window) -> Tensor:
+        """1.0 where a position is in the objective."""
+        place_T = torch.arange(self.window)
+        if self.objective == "all":
+            return (place_T < window.length - 1).float()
+        return ((place_T >= window.first - 1 - window.start) & (place_T < window.length)).float()

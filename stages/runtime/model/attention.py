@@ -21,6 +21,7 @@ from . import backends
 from .config import ModelConfig
 
 RMS_EPSILON = 1.1920929e-07  # float32 machine epsilon, whatever the dtype
+CACHED = 4  # lengths whose angles are kept
 
 
 def rms(x: Tensor) -> Tensor:
@@ -31,7 +32,8 @@ def rms(x: Tensor) -> Tensor:
 class Rotary(nn.Module):
     """Rotate the first R = `rope_dims` of each head by angle t * base^(-2i/R), half-split pairing (i, i + R/2).
 
-    The other dimensions pass unchanged, so scores depend on relative positions only. Angles are float32, cached by length.
+    The other dimensions pass unchanged, so scores depend on relative positions only. Angles are float32; those of the last CACHED
+    lengths are kept, as training and the measurements in between may have rows of different lengths.
     Rows of T > `trained_length` > 0 tokens stretch the base to base * (T / trained_length)^(R / (R - 2)): the NTK-aware rule, which
     the field has in #549's family with a length of 1024 while it trains at 2048.
     """
@@ -39,24 +41,29 @@ class Rotary(nn.Module):
     def __init__(self, rope_dims: int, base: float, trained_length: int = 0):
         super().__init__()
         self.rope_dims, self.base, self.trained_length = rope_dims, base, trained_length
-        self.cached: tuple | None = None
+        self.cached: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = {}
 
-    def forward(self, x_BHTK: Tensor) -> Tensor:
-        cos_TR, sin_TR = self._angles(x_BHTK.size(-2), x_BHTK.device)
+    def forward(self, x_BHTK: Tensor, *, start: int = 0, context: int = 0) -> Tensor:
+        """Rows at the positions start, start + 1, ... of a row of `context` tokens (0: of as many as there are rows)."""
+        T = x_BHTK.size(-2)
+        cos_TR, sin_TR = (table[start: start + T] for table in self._angles(start + T, context or start + T, x_BHTK.device))
         half = cos_TR.size(-1)
         a, b, rest = x_BHTK[..., :half].float(), x_BHTK[..., half:2 * half].float(), x_BHTK[..., 2 * half:]
         turned = torch.cat((a * cos_TR + b * sin_TR, b * cos_TR - a * sin_TR), dim=-1)
         return torch.cat((turned.to(x_BHTK.dtype), rest), dim=-1)
 
-    def _angles(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        if self.cached is None or self.cached[0].size(0) != length or self.cached[0].device != device:
+    def _angles(self, length: int, context: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        key = length, context, device
+        if key not in self.cached:
+            if len(self.cached) == CACHED:
+                self.cached.pop(next(iter(self.cached)))
             exponents = torch.arange(0, self.rope_dims, 2, dtype=torch.float64, device="cpu") / self.rope_dims
             base = self.base
-            if 0 < self.trained_length < length:
-                base *= (length / self.trained_length) ** (self.rope_dims / (self.rope_dims - 2))
+            if 0 < self.trained_length < context:
+                base *= (context / self.trained_length) ** (self.rope_dims / (self.rope_dims - 2))
             angle = torch.outer(torch.arange(length, dtype=torch.float64, device="cpu"), base**-exponents)
-            self.cached = angle.cos().float().to(device), angle.sin().float().to(device)
-        return self.cached
+            self.cached[key] = angle.cos().float().to(device), angle.sin().float().to(device)
+        return self.cached[key]
 
 
 class Attention(nn.Module):
@@ -75,6 +82,8 @@ class Attention(nn.Module):
 
     def forward(self, u_BTD: Tensor, layer: int, hooks: Hooks, now: Pass) -> Tensor:
         B, T, D = u_BTD.shape
+        if now.memory is not None or now.last_rows:
+            return self._read(u_BTD, layer, hooks, now)
         q_BHTK = self.query(u_BTD).view(B, T, self.num_heads, self.head_width).transpose(1, 2)
         k_BGTK = self.key(u_BTD).view(B, T, self.num_kv_heads, self.head_width).transpose(1, 2)
         v_BTGK = hooks.apply("value", self.value(u_BTD).view(B, T, self.num_kv_heads, self.head_width), layer, now)
@@ -85,3 +94,25 @@ class Attention(nn.Module):
                                  name=now.attention_backend)
         y_BTHK = hooks.apply("attended", y_BTHK, v_BTGK, layer)
         return self.output(hooks.apply("gate", y_BTHK, u_BTD, layer).reshape(B, T, D))
+
+    def _read(self, u_BTD: Tensor, layer: int, hooks: Hooks, now: Pass) -> Tensor:
+        """The same with fewer queries than keys: of the last rows only, or over the keys that `now.memory` kept. Evaluation only."""
+        B, T, D = u_BTD.shape
+        v_BTGK = hooks.apply("value", self.value(u_BTD).view(B, T, self.num_kv_heads, self.head_width), layer, now)
+        k_BTGK = rms(self.key(u_BTD).view(B, T, self.num_kv_heads, self.head_width))
+        rows = now.last_rows or T
+        u_BTD = u_BTD[:, T - rows:]
+        q_BHTK = rms(self.query(u_BTD).view(B, rows, self.num_heads, self.head_width)).transpose(1, 2)
+        keys_BSGK, values_BSGK, window = k_BTGK, v_BTGK, T
+        if now.memory is not None:
+            keys_BSGK, values_BSGK = now.memory.extend(k_BTGK, v_BTGK)
+            window = now.memory.window
+        S = keys_BSGK.size(1)
+        q_BHTK = self.rotary(q_BHTK, start=S - rows, context=window) * self.query_gain.to(q_BHTK.dtype).view(1, -1, 1, 1)
+        keys_BGSK = self.rotary(keys_BSGK.transpose(1, 2), context=window)
+        place_T, place_S = torch.arange(S - rows, S, device=u_BTD.device)[:, None], torch.arange(S, device=u_BTD.device)
+        mask_TS = (place_S <= place_T) & (place_S > place_T - window)
+        y_BHTK = F.scaled_dot_product_attention(q_BHTK, keys_BGSK, values_BSGK.transpose(1, 2), attn_mask=mask_TS,
+                                                enable_gqa=self.num_heads != self.num_kv_heads)
+        y_BTHK = hooks.apply("attended", y_BHTK.transpose(1, 2), v_BTGK[:, T - rows:], layer)
+        return self.output(hooks.apply("gate", y_BTHK, u_BTD, layer).reshape(B, rows, D))

@@ -19,6 +19,7 @@ from .. import features
 from ..features import Hooks, Pass
 from .attention import Attention, rms
 from .config import ModelConfig
+from .memory import Memory
 from .mlp import MLP
 
 
@@ -65,9 +66,14 @@ class GPT(nn.Module):
             self.add_module(name, feature)
         self.hooks = Hooks(self.features)
 
-    def hidden(self, tokens_BT: Tensor, cu_seqlens: Tensor | None = None, max_seqlen: int | None = None) -> Tensor:
-        """Final normalised hidden states (B, T, D), in the width of the table: the input of `head`."""
-        now = Pass(tokens_BT, cu_seqlens, max_seqlen, self.attention_backend)
+    def hidden(self, tokens_BT: Tensor, cu_seqlens: Tensor | None = None, max_seqlen: int | None = None, *,
+               memory: Memory | None = None, last_rows: int = 0) -> Tensor:
+        """Final normalised hidden states (B, T, D), in the width of the table: the input of `head`.
+
+        For evaluation: only the `last_rows` last of each row (0: all), which saves most of the last layer; or a row that goes on
+        from what `memory` has kept of the tokens before.
+        """
+        now = Pass(tokens_BT, cu_seqlens, max_seqlen, self.attention_backend, memory=memory)
         x_BTD = self.hooks.apply("embed", self.embedding(tokens_BT), now)
         x_BTD = self.hooks.apply("stream", rms(x_BTD), now)
         now.start_BTD = x_BTD
@@ -83,10 +89,13 @@ class GPT(nn.Module):
                 if lane_BTD is not None and two_lane.skips_join_both:
                     lane_BTD = skips.merge(lane_BTD, written_BTD, position - half)
             now.is_repetition = layer in layers[:position]
+            if position + 1 == len(layers) and lane_BTD is None and cu_seqlens is None:
+                now.last_rows = last_rows
             x_BTD, lane_BTD = self._layer(layer, x_BTD, lane_BTD, now)
             if skips and position < half:
                 first_half.append(x_BTD)
-        return self.hooks.apply("final", rms(x_BTD if lane_BTD is None else (x_BTD + lane_BTD) / 2))
+        x_BTD = x_BTD if lane_BTD is None else (x_BTD + lane_BTD) / 2
+        return self.hooks.apply("final", rms(x_BTD[:, -last_rows:]))
 
     def _layer(self, layer: int, x_BTD: Tensor, lane_BTD: Tensor | None, now: Pass) -> tuple[Tensor, Tensor | None]:
         """The stream after one layer, and the second lane, if there is one."""
@@ -97,6 +106,7 @@ class GPT(nn.Module):
             return self.features["two_lane"].write(
                 x_BTD, lane_BTD, attended_BTD, lambda lane_BTD: self.hooks.apply("enter", lane_BTD, layer, now),
                 lambda lane_BTD: block.feed(lane_BTD, layer, self.hooks, now), layer)
+        entered_BTD = entered_BTD[:, -now.last_rows:]
         x_BTD = entered_BTD if attended_BTD is None else entered_BTD + attended_BTD
         parallel = self.features.get("parallel_residual")
         read_BTD = entered_BTD if parallel and layer >= parallel.first_layer else x_BTD

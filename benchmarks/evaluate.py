@@ -1,0 +1,128 @@
+"""What do the evaluators gain, and what do they cost? One table of quality, one of speed.
+
+    python benchmarks/evaluate.py                     the trained model of artifacts/ema on the val tokens of artifacts/tokenize
+    python benchmarks/evaluate.py --artifacts FOLDER --text TOKENIZED_VAL_FOLDER --tokens 100000
+
+Quality: bits per byte of the first tokens of val, against sliding windows, and tokens per second of the whole evaluation.
+Speed: sliding here against the plain method (a forward pass over each window, logits of all its positions, the last rows taken) and
+against streaming, at the field's windows; the three in turn, n times, medians. The plain method's scores must agree to 1e-5 nats.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)  # instead of this folder, whose tokenize.py would hide the standard library's
+
+import argparse
+import platform
+import statistics
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+def variants(window: int) -> dict[str, tuple[str, dict]]:
+    """Every evaluator with the options of its source, at windows of this length; the field's are 2,048 with a stride of 64."""
+    strided = {"window": window, "stride": max(window // 4, 1), "batch": 32}
+    lbfgs = strided | {"iterations": 25, "history": 20, "bound": 5.0}
+    lora = {"window": window, "chunk": 48, "rank": 8, "alpha": 16.0, "targets": ["query", "value", "up", "head"], "learning_rate": 1e-3,
+            "beta1": 0.0, "beta2": 0.99, "weight_decay": 0.5, "reset_at": 1, "seed": 0}
+    return {
+        "sliding": ("sliding", strided),
+        "chunked": ("chunked", {"window": window, "batch": 32}),
+        "streaming": ("streaming", {"window": window, "block": window}),
+        "sliding, documents apart": ("sliding", strided | {"reset_at": 1}),
+        "online bias": ("online_bias", strided | {"learning_rate": 0.02}),
+        "ETLB (#1399)": ("etlb", strided | {"batch": 1, "learning_rate": 0.05, "steps": 5, "bound": 3.0}),
+        "mixture": ("mixture", strided | {"order": 6, "weight": 0.1, "share": 0.01}),
+        "SGD test-time training (#549)": ("ttt_sgd", strided | {"chunk": 32 * window, "epochs": 3, "learning_rate": 0.005, "momentum": 0.9,
+                                                                "frozen_blocks": 0, "rows": 32}),
+        "LoRA test-time training": ("ttt_lora", lora),
+        "phased": ("ttt_phased", lora | {"phases": [10, 20], "phase_learning_rate": 0.001, "phase_chunk": 32 * window, "phase_rows": 32}),
+        "causal SLOT, honest": ("causal_slot", strided | {"learning_rate": 0.005, "steps": 8}),
+        "causal SLOT, honest, warm": ("causal_slot", strided | {"batch": 1, "learning_rate": 0.005, "steps": 8, "warm_start": True}),
+        "causal SLOT as published (#1306), leaks": ("causal_slot", strided | {"learning_rate": 0.005, "steps": 8, "form": "published"}),
+        "L-BFGS, honest": ("lbfgs_slot", lbfgs | {"form": "honest", "focal": 0, "penalty": 0.01}),
+        "L-BFGS as published (#1350), leaks": ("lbfgs_slot", lbfgs | {"form": "shared", "focal": window // 2, "penalty": 0.0}),
+        "SLOT (#1150), leaks": ("slot", strided | {"learning_rate": 0.003, "steps": 5}),
+        "SLOT on scored positions (#1229), leaks": ("slot", strided | {"learning_rate": 0.008, "steps": 16, "shared": False,
+                                                                       "objective": "scored", "bias": True, "final_rate": 0.1})}
+
+
+def plain(model, tokens: np.ndarray, *, window: int, stride: int, batch: int) -> np.ndarray:
+    """Nats of every target: whole windows, whole logits, the last rows taken."""
+    from stages.runtime import windows
+
+    stream, out = torch.from_numpy(tokens.astype(np.int64)), []
+    plan = windows.plan(len(tokens) - 1, window=window, stride=stride)
+    with torch.no_grad():
+        for i in range(0, len(plan), batch):
+            chunk = plan[i: i + batch]
+            logits_BTV = model(windows.inputs(stream, chunk, window))
+            loss_BT = F.cross_entropy(logits_BTV.flatten(0, 1), windows.targets(stream, chunk, window).flatten(), reduction="none")
+            out.append(windows.scored_rows(loss_BT.view(len(chunk), window, 1), chunk)[:, 0])
+    return torch.cat(out).numpy()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--artifacts", type=Path, default=ROOT / "artifacts", help="a project's artifacts (default: this one's)")
+    parser.add_argument("--text", type=Path, help="tokenized val folder (default: tokenize/val of the artifacts)")
+    parser.add_argument("--tokens", type=int, default=30_000, help="of val, for the quality (default: %(default)s)")
+    parser.add_argument("--only", nargs="*", help="words that a row's name must contain one of")
+    parser.add_argument("--window", type=int, default=128, help="for the quality (default: %(default)s, the default's training length)")
+    parser.add_argument("--speed-window", type=int, nargs="*", default=[1024, 2048], help="for the speed, stride 64 (default: 1024 2048)")
+    parser.add_argument("--rounds", type=int, default=3, help="of the speed (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    arguments = parser.parse_args()
+    from stages.lib import tensors
+    from stages.lib.data import tokens as data
+    from stages.runtime import dequantize, harness, plugin
+
+    torch.set_num_threads(arguments.threads)
+    state, facts = tensors.load(arguments.artifacts / "ema/model.safetensors")
+    split = data.read(arguments.text or arguments.artifacts / "tokenize/val", "val", sidecar=True)
+    tokens = np.asarray(split.tokens[: arguments.tokens + 1], np.int64)
+    num_bytes = int(split.byte_counts[1: len(tokens)].sum())
+    print(f"{len(tokens) - 1:,} tokens, {num_bytes:,} bytes, windows of {arguments.window}\n\n"
+          "| evaluator | claims to be causal | bits per byte | against sliding | tokens/s |\n|---|---|---:|---:|---:|")
+    base = None
+    for name, (kind, options) in variants(arguments.window).items():
+        if arguments.only and name != "sliding" and not any(word in name for word in arguments.only):
+            continue
+        module = plugin.load("evaluators", kind)
+        ledger = harness.score(module.Evaluator(dequantize.build(state, facts["model"]), **options), tokens)
+        found = ledger.bits_per_byte(num_bytes)
+        base = base or found
+        causal = "no" if "leaks" in name else "yes"
+        print(f"| {name} | {causal} | {found:.4f} | {found - base:+.4f} | {(len(tokens) - 1) / ledger.seconds:,.0f} |", flush=True)
+
+    model = dequantize.build(state, facts["model"])
+    for window in arguments.speed_window:
+        part = np.asarray(split.tokens[: 3 * window + 1], np.int64)
+        seconds: dict[str, list[float]] = {"plain": [], "sliding": [], "streaming": []}
+        for _ in range(arguments.rounds):
+            for name in seconds:
+                started = time.perf_counter()
+                if name == "plain":
+                    reference = plain(model, part, window=window, stride=64, batch=8)
+                else:
+                    options = {"stride": 64, "batch": 8} if name == "sliding" else {"block": window}
+                    nats = harness.score(plugin.load("evaluators", name).Evaluator(model, window=window, **options), part).nats
+                    if name == "sliding" and np.abs(nats - reference).max() > 1e-5:
+                        sys.exit(f"sliding differs from the plain method by {np.abs(nats - reference).max():.1e} nats")
+                seconds[name].append(time.perf_counter() - started)
+        median = {name: statistics.median(values) for name, values in seconds.items()}
+        spread = {name: max(values) / min(values) - 1 for name, values in seconds.items()}
+        print(f"\nwindow {window}, stride 64, {len(part) - 1:,} targets, n = {arguments.rounds}: "
+              + "; ".join(f"{name} {(len(part) - 1) / median[name]:,.0f} tokens/s (spread {spread[name]:.0%})" for name in median)
+              + f"; sliding is {median['plain'] / median['sliding']:.2f} times as fast as plain, "
+              f"streaming {median['sliding'] / median['streaming']:.1f} times as fast as sliding")
+    print(f"\n{platform.machine()}, {arguments.threads} threads, torch {torch.__version__}")
+
+
+if __name__ == "__main__":
+    main()

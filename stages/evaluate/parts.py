@@ -1,0 +1,64 @@
+"""An evaluation in parts, over processes and GPUs, that a killed run continues: each finished part is kept under scratch/evaluate/.
+
+Only for evaluators that carry nothing from chunk to chunk; the parts' ledgers together are those of one process, bit for bit. The others
+adapt as they go, from the first token to the last: one process, from the beginning.
+"""
+
+import hashlib
+import json
+import math
+import queue
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from stages.lib import artifact, parallel, scratch, stage
+
+PART_TARGETS = 4_000_000  # what a killed run loses at most, on each process
+THREADS = 2  # of one process on the CPU: what submission.pyz takes by default
+
+
+def plan(num_targets: int, *, carries: bool, gpus: int) -> tuple[int, int]:
+    """(processes, parts)."""
+    processes = 1 if carries else gpus or max(parallel.workers() // THREADS, 1)
+    return processes, 1 if carries else processes * math.ceil(num_targets / (processes * PART_TARGETS))
+
+
+def score(pyz: Path, tokens: np.ndarray, *, evaluator: str, options: dict, processes: int, parts: int, gpus: int, folder: Path,
+          progress: bool) -> artifact.Result:
+    """The whole ledger; `line` has the artifact's words, and the seconds of all parts divided by the processes."""
+    text = hashlib.sha256(np.ascontiguousarray(tokens)).hexdigest()
+    key = scratch.key(stage.sha256(pyz), evaluator, options, parts, text)
+    free: queue.SimpleQueue = queue.SimpleQueue()
+    for number in range(processes):
+        free.put(number if gpus else None)
+
+    def run(part: int) -> artifact.Result:
+        path = work.path / f"part_{part:04d}.npz"
+        if path.is_file():
+            with np.load(path, allow_pickle=False) as kept:
+                return artifact.Result(json.loads(str(kept["line"])), kept["nats"], {})
+        gpu = free.get()
+        try:
+            (result,) = artifact.score(pyz, [tokens], evaluator=evaluator, options=options, part=(part, parts), gpu=gpu)
+        finally:
+            free.put(gpu)
+        with stage.atomic(path) as partial, open(partial, "wb") as handle:
+            np.savez(handle, nats=result.nats, line=json.dumps(result.line))
+        return result
+
+    with scratch.Folder(folder / key).locked() as work, ThreadPoolExecutor(processes) as pool:
+        results = list(tqdm(pool.map(run, range(parts)), total=parts, desc="evaluate", unit=" parts", disable=not progress))
+        nats = np.full(len(tokens) - 1, np.nan)
+        for result in results:
+            scored = np.isfinite(result.nats)
+            if np.isfinite(nats[scored]).any():
+                raise AssertionError("two parts scored the same target")
+            nats[scored] = result.nats[scored]
+        if not np.isfinite(nats).all():
+            raise AssertionError("the parts do not cover every target")
+        work.remove()
+    seconds = sum(result.line["seconds"] for result in results) / processes
+    return artifact.Result(results[0].line | {"seconds": round(seconds, 3)}, nats, {})

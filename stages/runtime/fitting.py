@@ -1,0 +1,69 @@
+"""What the adaptive evaluators share: checking options, and fitting a few numbers by AdamW."""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def require(name: str, value, kind: type | tuple, low: float, high: float = math.inf) -> None:
+    """ValueError unless `value` is of `kind` (bool is no number) and in low..high."""
+    if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high or not math.isfinite(value):
+        kinds = "a whole number" if kind is int else "a number"
+        above = f" to {high:g}" if high < math.inf else " or more"
+        raise ValueError(f"the evaluator's {name} is {value!r}; it takes {kinds} of {low:g}{above}")
+
+
+def choose(name: str, value, choices: tuple) -> None:
+    """ValueError unless `value` is one of `choices`."""
+    if not any(value is choice or (value == choice and type(value) is type(choice)) for choice in choices):
+        raise ValueError(f"the evaluator's {name} is {value!r}; it takes {' | '.join(str(choice) for choice in choices)}")
+
+
+def adamw(parameters: list[Tensor], loss: Callable[[], Tensor], *, rates: list[float], betas: tuple[float, float]) -> None:
+    """One AdamW step for each rate (weight decay 1e-8, eps 1e-5: the SLOT family's), in place."""
+    optimizer = torch.optim.AdamW(parameters, lr=1.0, betas=betas, weight_decay=1e-8, eps=1e-5)
+    for rate in rates:
+        optimizer.param_groups[0]["lr"] = rate
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss(), parameters), strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+
+
+def capped(model, hidden: Tensor, bias: Tensor | float = 0.0) -> Tensor:
+    """Logits with `bias` added before the cap: c tanh((z + bias) / c)."""
+    cap = model.config.logit_softcap
+    return cap * torch.tanh((model.uncapped(hidden).float() + bias) / cap)
+
+
+def sgd_epoch(model, tokens: Tensor, optimizer, *, rate: float, window: int, rows: int, reset_at: int | None) -> None:
+    """One pass over `tokens` in whole rows of `window` targets, `rows` of them per step; gradients clipped to norm 1.
+
+    The trained parameters are the optimizer's. A rest of less than one row is left out.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    optimizer.param_groups[0]["lr"] = rate
+    inputs_BT = tokens[: (len(tokens) - 1) // window * window].view(-1, window)
+    targets_BT = tokens[1: inputs_BT.numel() + 1].view(-1, window)
+    for i in range(0, len(inputs_BT), rows):
+        part_BT = inputs_BT[i: i + rows]
+        with torch.enable_grad():
+            logits_BTV = model(part_BT, segments(part_BT, reset_at))
+            loss = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT[i: i + rows].flatten())
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+
+
+def segments(inputs_BT: Tensor, reset_at: int | None) -> Tensor | None:
+    """Where segments start in the flattened rows, int32 (S+1,), if documents begin at `reset_at` and are apart; None without it."""
+    if reset_at is None:
+        return None
+    starts_BT = inputs_BT == reset_at
+    starts_BT[:, 0] = True
+    starts = starts_BT.flatten().nonzero()[:, 0]
+    return torch.cat((starts, starts.new_tensor([inputs_BT.numel()]))).int()

@@ -1,0 +1,117 @@
+"""Token by token: the same distributions as the batch form, and files that come back bit for bit."""
+
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from stages.runtime import arithmetic, harness, text_file, windows
+from stages.runtime.streaming import Stream
+from stages.runtime.tokenizer import BOS, PURE_BYTE, Tokenizer
+from tests.test_evaluators import HONEST, VARIANTS, kind, stream
+from tests.test_model import model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def pure_byte():
+    return Tokenizer(json.dumps(PURE_BYTE).encode())
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_stream_has_the_rows_of_the_batch_form(name):
+    tokens, options = stream(90), VARIANTS[name] | getattr(kind(name), "STREAM", {})
+    batch = harness.score(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), tokens, keep_rows=range(1, 90))
+    one = Stream(kind(name).Evaluator(model(trained=True), **options), 89, int(tokens[0]))
+    for target in range(1, 90):
+        first, second = one.dist(), one.dist()
+        assert np.array_equal(first, second)  # asking changes nothing
+        assert first == pytest.approx(batch.rows[target], abs=2e-5)
+        one.push(int(tokens[target]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_range_coder_gives_back_any_symbols_at_the_cost_of_their_probabilities(seed):
+    generator = np.random.default_rng(seed)
+    rows = [np.log(generator.dirichlet(np.full(size, 0.05)) + 1e-30) for size in generator.integers(2, 300, 200)]
+    symbols = [int(row.argmax()) if i % 2 else int(generator.integers(len(row))) for i, row in enumerate(rows)]
+    encoder = arithmetic.Encoder()
+    for symbol, row in zip(symbols, rows, strict=True):
+        encoder.put(symbol, arithmetic.frequencies(row))
+    coded = encoder.finish()
+    decoder = arithmetic.Decoder(coded)
+    assert [decoder.get(arithmetic.frequencies(row)) for row in rows] == symbols
+    ideal = -sum(np.log2(arithmetic.frequencies(row)[symbol]) - 30 for symbol, row in zip(symbols, rows, strict=True))
+    assert 8 * len(coded) <= ideal * (1 + 1e-6) + 16
+
+
+def test_carry_runs_through_bytes_of_255():
+    """A frequency of 1 at the top of the range, again and again, fills the stream with 255; what follows carries into them."""
+    top = np.array([(1 << 30) - 1, 1])
+    low = np.array([1, (1 << 30) - 1])
+    for symbols in ([1] * 9 + [0], [1] * 9 + [1], [0, 1] * 9):
+        encoder = arithmetic.Encoder()
+        for i, symbol in enumerate(symbols):
+            encoder.put(symbol, (top, low)[i % 2])
+        decoder = arithmetic.Decoder(encoder.finish())
+        assert [decoder.get((top, low)[i % 2]) for i in range(len(symbols))] == symbols
+
+
+class Fixed:
+    """Byte 'a' is likely."""
+
+    def chunks(self, num_targets):
+        return iter([[window] for window in windows.plan(num_targets, window=8, stride=4)])
+
+    def predict(self, seen, chunk):
+        logits = torch.zeros(chunk[0].last - chunk[0].first + 1, 260)
+        logits[:, 4 + ord("a")] = 3.0
+        return logits
+
+    def learn(self, seen, chunk):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"", b"a", b"\xff\xfe\x00", "größer \u2581 \U0001f600".encode(), b"a" * 300, bytes(range(256))])
+def test_any_content_comes_back(content, pure_byte):
+    packed, bits = text_file.compress(content, pure_byte, Fixed(), key=b"k", progress=iter)
+    assert text_file.decompress(packed, pure_byte, Fixed(), key=b"k", progress=iter) == content
+    assert 8 * (len(packed) - text_file.HEADER.size) <= bits * 1.001 + 64
+
+
+def test_file_that_is_damaged_or_of_another_artifact_is_refused(pure_byte):
+    packed, _ = text_file.compress(b"abc" * 30, pure_byte, Fixed(), key=b"k", progress=iter)
+
+    def refused(blob, sentence, key=b"k"):
+        with pytest.raises(ValueError, match=sentence):
+            text_file.decompress(blob, pure_byte, Fixed(), key=key, progress=iter)
+
+    refused(packed, "another artifact", key=b"other")
+    refused(packed[:20], "cut off in its header")
+    refused(b"PK" + packed[2:], "no file that `compress` wrote")
+    refused(packed[:9] + b"\xff" * 12 + packed[21:], "header is damaged")
+    refused(packed[:-3], "checksum")
+    for place in range(text_file.HEADER.size, len(packed) - 1, 7):
+        refused(packed[:place] + bytes([packed[place] ^ 16]) + packed[place + 1:], "checksum")
+
+
+@pytest.mark.parametrize("name", ["causal_slot", "ttt_lora", "mixture", "streaming"])
+def test_decoder_that_sees_only_bits_finds_the_tokens(name):
+    """Arithmetic coding by the evaluator itself; the decoder has the model and the number of tokens."""
+    tokens, options = stream(60), VARIANTS[name] | getattr(kind(name), "STREAM", {})
+    sender = Stream(kind(name).Evaluator(model(trained=True), **options), 59, BOS)
+    encoder, bits = arithmetic.Encoder(), 0.0
+    for token in tokens[1:].tolist():
+        row = sender.dist()
+        encoder.put(token, arithmetic.frequencies(row))
+        bits -= row[token] / np.log(2)
+        sender.push(token)
+    coded = encoder.finish()
+    receiver, decoder, found = Stream(kind(name).Evaluator(model(trained=True), **options), 59, BOS), arithmetic.Decoder(coded), []
+    for _ in range(59):
+        found.append(decoder.get(arithmetic.frequencies(receiver.dist())))
+        receiver.push(found[-1])
+    assert found == tokens[1:].tolist() and 8 * len(coded) <= bits * 1.001 + 64
