@@ -37,6 +37,7 @@ NAIVE = {
     "train.matrix_learning_rate": 0.04, "train.embedding_learning_rate": 0.05, "train.scalar_learning_rate": 0.04,
     "train.matrix_weight_decay": 0.0, "train.embedding_weight_decay": 0.0, "train.scalar_weight_decay": 0.0,
     "train.muon": {"momentum": 0.95, "momentum_start": 0.85, "momentum_warmup_steps": 25, "iterations": 5, "coefficients": "classical",
+                   "bound": "frobenius",
                    "row_normalize": False, "neuron_beta2": 0.0, "projections": []},
     "train.warmdown": 0.0871, "train.learning_rate_floor": 0.0, "train.gradient_clip": 0.0}  # 1,200 of 13,780 steps
 RUNS = {"default": {}, "naive, as large": NAIVE} | {
