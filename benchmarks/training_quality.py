@@ -3,11 +3,12 @@
     python benchmarks/training_quality.py     the built-in text, which `dvc repro train` has tokenized
     python benchmarks/training_quality.py --text FILE --max-bytes 30000000
 
-Every run trains for the same number of seconds on an otherwise idle machine, measured inside the training, and is scored on the val split
-in plain windows with the average of the weights that is best for it on holdout. The naive baseline has its own network (9 layers,
-relu², full rotation, plain skips), its rates and no decay, clipping or average, at the default's number of parameters, batch and
-sequence; its warm-down has the published share of the run. AdamW has the default's network and schedule, at the best of several
-matrix rates. p: one-sided Welch test that the default has fewer bits per byte.
+Every run trains for the same time: first the cost of a step is measured, some steps of each run in turn for several rounds, in
+seconds of one core (CPU time of the only thread, so that other load hardly counts); then each run gets the number of steps that fit,
+which its schedule knows. It is scored on the val split in plain windows with the average of the weights that is best for it on the
+first targets of holdout. The naive baseline has its own network (9 layers, relu², full rotation, plain skips), its rates and no decay,
+clipping or average, at the default's number of parameters, batch and sequence; its warm-down has the published share of the run. AdamW
+has the default's network and schedule, at several matrix rates. p: one-sided Welch test that the default has fewer bits per byte.
 """
 
 import sys
@@ -24,6 +25,8 @@ import platform
 import statistics
 import subprocess
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import yaml
 
@@ -34,11 +37,13 @@ NAIVE = {
     "train.matrix_learning_rate": 0.04, "train.embedding_learning_rate": 0.05, "train.scalar_learning_rate": 0.04,
     "train.matrix_weight_decay": 0.0, "train.embedding_weight_decay": 0.0, "train.scalar_weight_decay": 0.0,
     "train.muon": {"momentum": 0.95, "momentum_start": 0.85, "momentum_warmup_steps": 25, "iterations": 5, "coefficients": "classical",
+                   "bound": "frobenius",
                    "row_normalize": False, "neuron_beta2": 0.0, "projections": []},
     "train.warmdown": 0.0871, "train.learning_rate_floor": 0.0, "train.gradient_clip": 0.0}  # 1,200 of 13,780 steps
 RUNS = {"default": {}, "naive, as large": NAIVE} | {
     f"AdamW, rate {rate}": {"train.optimizer": "adamw", "train.matrix_learning_rate": rate} for rate in (0.001, 0.003, 0.01)}
 AVERAGES = ("final", "ema_0.95", "ema_0.98", "ema_0.99")
+HOLDOUT_TARGETS = 32_768  # enough to choose an average by
 
 
 def prepare(folder: Path, tree: dict) -> Path:
@@ -57,8 +62,42 @@ def command(folder: Path, tree: dict, *stage: str) -> None:
         sys.exit(done.stderr)
 
 
-def measure(tokens: Path, tree: dict) -> tuple[float, int, int]:
-    """(val bits per byte, steps, parameters) of one training, with its best average on holdout."""
+def costs(tokens: Path, trees: list[dict], *, rounds: int, steps: int) -> list[list[float]]:
+    """Seconds of one core per step of each run, one value per round of so many steps; the first round is not counted."""
+    import torch
+
+    from stages.lib import launch, params
+    from stages.lib.data import tokens as data
+    from stages.lib.data.prefetch import Prefetcher
+    from stages.runtime.model.config import ModelConfig
+    from stages.runtime.model.gpt import GPT, initialise
+    from stages.train import __main__ as train
+    from stages.train import loop, numerics
+
+    text, began = data.read(tokens / "train", "train"), []
+    with launch.world("cpu", threads=1) as world:
+        for tree in trees:
+            settings = params.section(tree, train.Settings)
+            model = GPT(ModelConfig(vocabulary_size=text.vocabulary_size,
+                                    **{name: value for name, value in tree["model"].items() if name != "attention_backend"}))
+            initialise(model, generator=torch.Generator().manual_seed(settings.seed))
+            loader = train.LOADERS[settings.loader].Loader(text.tokens, sequence_length=settings.sequence_length, section="train",
+                                                           batch_tokens=settings.batch_tokens, seed=settings.seed)
+            began.append((loop.start(model, settings, world), Prefetcher(loader, world, is_ahead=False), settings,
+                          numerics.resolve(settings.precision, "cpu")))
+        seconds: list[list[float]] = [[] for _ in trees]
+        for _ in range(rounds + 1):
+            for (run, batches, settings, precision), own in zip(began, seconds, strict=True):
+                before = time.process_time()
+                for _ in range(steps):
+                    loop._step(run, batches, settings, 0.1, 0.0, world, precision)
+                    run.step += 1
+                own.append((time.process_time() - before) / steps)
+    return [own[1:] for own in seconds]
+
+
+def measure(tokens: Path, tree: dict) -> tuple[float, int]:
+    """(val bits per byte, parameters) of one training, with its best average on holdout."""
     from stages.lib import scoring, tensors
     from stages.lib.data import tokens as data
     from stages.runtime import dequantize
@@ -68,16 +107,15 @@ def measure(tokens: Path, tree: dict) -> tuple[float, int, int]:
         (folder / "artifacts").mkdir()
         (folder / "artifacts/tokenize").symlink_to(tokens)
         command(folder, tree, "train")
-        splits = {split: data.read(tokens / split, split, sidecar=True) for split in ("holdout", "val")}
-        scores = {}
+        holdout, val = (data.read(tokens / split, split, sidecar=True) for split in ("holdout", "val"))
+        window, networks = tree["train"]["sequence_length"], []
         for average in AVERAGES:
             path = folder / "artifacts/train" / ("model.safetensors" if average == "final" else f"averages/{average}.safetensors")
             state, facts = tensors.load(path)
-            net = dequantize.build(state, facts["model"])
-            scores[average] = [scoring.chunked(net, splits[split], window=tree["train"]["sequence_length"]).bits_per_byte
-                               for split in ("holdout", "val")]
+            networks.append(dequantize.build(state, facts["model"]))
+        best = min(networks, key=lambda net: scoring.chunked(net, holdout, window=window, max_targets=HOLDOUT_TARGETS).bits_per_byte)
         metrics = json.loads((folder / "artifacts/train/metrics.json").read_text())
-    return min(scores.values())[1], metrics["steps"], metrics["parameters"]
+        return scoring.chunked(best, val, window=window).bits_per_byte, metrics["parameters"]
 
 
 def p_value(ours: list[float], theirs: list[float]) -> float:
@@ -102,8 +140,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", help="a file or folder of text, instead of the built-in text in artifacts/tokenize")
     parser.add_argument("--max-bytes", type=int, default=30_000_000, help="of it (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=60.0, help="training seconds of each run (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="training of each run, seconds of one core (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="in which the cost of a step is measured (default: %(default)s)")
+    parser.add_argument("--round-steps", type=int, default=5, help="of each run in a round (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="training seeds (default: 1 2 3)")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="trainings at a time (default: one per core)")
     arguments = parser.parse_args()
     from stages.recipes import files
 
@@ -113,19 +154,36 @@ def main() -> None:
         if arguments.text:
             tokens = prepare(Path(folder), files.applied({"prepare.source": "local", "prepare.path": str(Path(arguments.text).resolve()),
                                                           "prepare.max_bytes": arguments.max_bytes}, tree))
-        fixed = {"train.seconds": arguments.seconds, "train.steps": 10**6, "train.holdout_every": 10**6}
-        print("| run | parameters | steps | val bits per byte | s.d. | behind the default | p |\n|---|---:|---:|---:|---:|---:|---:|")
-        default: list[float] = []
-        for name, changes in RUNS.items():
-            runs = [measure(tokens, files.applied(changes | fixed | {"train.seed": seed}, tree)) for seed in arguments.seeds]
-            scores = [run[0] for run in runs]
-            default = default or scores
-            mean, deviation = statistics.mean(scores), statistics.stdev(scores) if len(scores) > 1 else float("nan")
-            behind = "" if name == "default" else f"{mean - statistics.mean(default):+.4f}"
-            p = "" if name == "default" or len(scores) < 2 else f"{p_value(default, scores):.2g}"
-            print(f"| {name} | {runs[0][2]:,} | {runs[0][1]} | {mean:.4f} | {deviation:.4f} | {behind} | {p} |", flush=True)
-    print(f"\n{arguments.text or 'built-in text'}, {arguments.seconds:g} s of training each, n = {len(arguments.seeds)} seeds, "
-          f"{os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f} at the end")
+        fixed = {"train.holdout_every": 10**6, "train.threads": 1, "train.device": "cpu"}
+        trees = {name: files.applied(changes | fixed, tree) for name, changes in RUNS.items()}
+        seconds = dict(zip(RUNS, costs(tokens, list(trees.values()), rounds=arguments.rounds, steps=arguments.round_steps), strict=True))
+        steps = {name: round(arguments.seconds / statistics.median(own)) for name, own in seconds.items()}
+
+        def score(name: str, seed: int) -> tuple[float, int]:
+            found = measure(tokens, files.applied({"train.steps": steps[name], "train.seed": seed}, trees[name]))
+            print(f"{name}, seed {seed}: {found[0]:.4f}", file=sys.stderr, flush=True)
+            return found
+
+        with ThreadPoolExecutor(arguments.processes) as pool:
+            waiting = {(name, seed): pool.submit(score, name, seed) for seed in arguments.seeds for name in RUNS}
+            results = {key: future.result() for key, future in waiting.items()}
+    report(results, seconds, steps, arguments)
+
+
+def report(results: dict, seconds: dict, steps: dict, arguments) -> None:
+    print("| run | parameters | ms per step | s.d. | steps | val bits per byte | s.d. | behind the default | p |\n"
+          "|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    default = [results["default", seed][0] for seed in arguments.seeds]
+    for name in RUNS:
+        scores = [results[name, seed][0] for seed in arguments.seeds]
+        mean, deviation = statistics.mean(scores), statistics.stdev(scores) if len(scores) > 1 else float("nan")
+        behind = "" if name == "default" else f"{mean - statistics.mean(default):+.4f}"
+        p = "" if name == "default" or len(scores) < 2 else f"{p_value(default, scores):.2g}"
+        print(f"| {name} | {results[name, arguments.seeds[0]][1]:,} | {1e3 * statistics.median(seconds[name]):.0f} | "
+              f"{1e3 * statistics.stdev(seconds[name]):.0f} | {steps[name]} | {mean:.4f} | {deviation:.4f} | {behind} | {p} |")
+    print(f"\n{arguments.text or 'built-in text'}, {arguments.seconds:g} s of one core each, n = {len(arguments.seeds)} seeds; "
+          f"ms per step: median of {arguments.rounds} rounds of {arguments.round_steps} steps, by CPU time of one thread; "
+          f"{platform.machine()}, load {os.getloadavg()[0]:.1f} at the end")
 
 
 if __name__ == "__main__":

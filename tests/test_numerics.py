@@ -194,6 +194,19 @@ def test_what_leaves_a_half_precision_training_is_float32_with_values_of_the_sto
     assert after["bits_per_byte"] == pytest.approx(before["bits_per_byte"], rel=0.02)
 
 
+def test_an_average_put_together_from_a_half_precision_run_has_values_of_the_stored_types(half, tree):
+    tree({"ema.average": "posthoc_ema_0.95"})
+    run_node("train")
+    run_node("ema")
+    weights, _ = tensors.load(half / "artifacts/ema/model.safetensors")
+    kept, _ = tensors.load(half / "artifacts/train/averages/ema_0.95.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {FULL}
+    assert {key for key, weight in weights.items() if torch.equal(weight, weight.to(HALF).float())} >= TABLES
+    up = weights["blocks.0.mlp.up.weight"]
+    assert not torch.equal(up, up.to(HALF).float())
+    assert all(torch.allclose(weights[key], kept[key], atol=2e-3) for key in TABLES)
+
+
 def test_weights_of_a_full_precision_training_leave_as_they_are():
     net = random_model(small("549"))
     weights = {key: weight.detach() for key, weight in net.named_parameters()}

@@ -1,6 +1,7 @@
 """Muon and AdamW against their formulas written out; which parameter is moved by which; several processes as one."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ import torch.multiprocessing as multiprocessing
 
 from stages.lib import params
 from stages.lib.launch import World
+from stages.lib.optim import orthogonalise as orthogonalise_module
 from stages.lib.optim.adamw import AdamW, Group
 from stages.lib.optim.adamw import Options as AdamWOptions
 from stages.lib.optim.muon import Muon, Options
-from stages.lib.optim.orthogonalise import COEFFICIENTS, orthogonalise
+from stages.lib.optim.orthogonalise import BOUNDS, COEFFICIENTS, orthogonalise
 from stages.runtime.model.gpt import GPT
 from stages.train import optimizers
 from stages.train.settings import Settings
@@ -22,8 +24,8 @@ from tests.test_features import config
 from tests.test_stacks import documents, random_model
 
 ALONE = World(0, 1, torch.device("cpu"))
-PLAIN = Options(momentum=0.9, momentum_start=0.9, momentum_warmup_steps=0, iterations=5, coefficients="classical", row_normalize=False,
-                neuron_beta2=0.0, projections=())
+PLAIN = Options(momentum=0.9, momentum_start=0.9, momentum_warmup_steps=0, iterations=5, coefficients="classical", bound="frobenius",
+                row_normalize=False, neuron_beta2=0.0, projections=())
 
 
 def settings(**changes) -> Settings:
@@ -68,27 +70,70 @@ def test_orthogonalise_brings_singular_values_near_one_and_keeps_the_singular_ve
     assert (turned - torch.diag_embed(turned.diagonal(dim1=-2, dim2=-1))).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("bound, power", [("frobenius", 2), ("schatten8", 8)])
 @pytest.mark.parametrize("coefficients", COEFFICIENTS)
-def test_orthogonalise_is_the_polynomial_on_singular_values(coefficients):
+def test_orthogonalise_is_the_polynomial_on_singular_values(coefficients, bound, power):
     """Scalars go through the same iteration as matrices do along their singular values; the sixth repeats the last triple."""
     values = np.array([0.9, 0.3, 0.05])
-    out = orthogonalise(torch.diag(torch.tensor(values, dtype=torch.float64))[None], coefficients=coefficients, iterations=6)[0]
-    x = values / np.linalg.norm(values)
+    diagonal = torch.diag(torch.tensor(values, dtype=torch.float64))[None]
+    out = orthogonalise(diagonal, coefficients=coefficients, iterations=6, bound=bound)[0]
+    x = values / np.linalg.norm(values, power)
     for i in range(6):
         a, b, c = COEFFICIENTS[coefficients][min(i, len(COEFFICIENTS[coefficients]) - 1)]
         x = a * x + b * x**3 + c * x**5
     np.testing.assert_allclose(out.diagonal(), x, rtol=1e-5)
 
 
-def test_orthogonalise_does_not_depend_on_scale():
+@pytest.mark.parametrize("coefficients", COEFFICIENTS)
+@pytest.mark.parametrize("iterations", [1, 2, 4, 5, 9])
+@pytest.mark.parametrize("smallest, error", [(1.0, 1e-5), (0.1, 1e-5), (1e-6, 3e-4), (0.0, 3e-4)])
+def test_the_form_through_the_gram_matrix_is_the_plain_one(coefficients, iterations, smallest, error):
+    """Also where the smallest singular values are lost in the rounding of their squares, and after more than are taken together."""
+    u, v = (torch.linalg.qr(random(3, rows, 48, seed=rows)).Q for rows in (48, 200))
+    x = u @ torch.diag(torch.linspace(1.0, smallest ** (1 / 3), 48) ** 3) @ v.mT
+    x = x / x.norm(dim=(-2, -1), keepdim=True)
+    triples = [COEFFICIENTS[coefficients][min(i, len(COEFFICIENTS[coefficients]) - 1)] for i in range(iterations)]
+    wanted = orthogonalise_module.plain(x.double(), *orthogonalise_module.powers(x.double()), triples)
+    assert (orthogonalise_module.through_gram(x, *orthogonalise_module.powers(x), triples) - wanted).norm() / wanted.norm() < error
+
+
+@pytest.mark.parametrize("shape, dtype, form", [
+    ((16, 25), torch.float32, "through_gram"), ((25, 16), torch.float32, "through_gram"), ((16, 24), torch.float32, "plain"),
+    ((16, 16), torch.float32, "plain"), ((16, 99), torch.bfloat16, "plain")])
+def test_wide_and_tall_matrices_of_full_precision_go_through_their_gram_matrix(shape, dtype, form, monkeypatch):
+    monkeypatch.setattr(orthogonalise_module, "plain" if form == "through_gram" else "through_gram", None)
+    out = orthogonalise(random(2, *shape).to(dtype))
+    assert out.shape == (2, *shape) and out.dtype == dtype
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 16), (16, 8)])
+def test_a_matrix_of_zeros_stays_one(shape):
+    assert all(torch.equal(orthogonalise(torch.zeros(1, *shape), bound=bound), torch.zeros(1, *shape)) for bound in BOUNDS)
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize("scale", [1000.0, 0.001])
+def test_orthogonalise_does_not_depend_on_scale(scale, bound):
     update = random(1, 8, 16)
-    assert torch.allclose(orthogonalise(update), orthogonalise(1000 * update), atol=1e-4)
+    assert torch.allclose(orthogonalise(update, bound=bound), orthogonalise(scale * update, bound=bound), atol=1e-3)
 
 
+@pytest.mark.parametrize("shape", [(192, 832), (832, 192), (192, 192)])
+def test_three_iterations_from_the_tighter_bound_reach_at_least_as_far_as_five_from_the_looser(shape):
+    u, v = (torch.linalg.qr(random(1, rows, 192, seed=rows)).Q for rows in shape)
+    update = u @ torch.diag(torch.linspace(0.02, 1.0, 192)) @ v.mT
+    reached = [torch.linalg.svdvals(orthogonalise(update, iterations=iterations, bound=bound))[0]
+               for iterations, bound in ((3, "schatten8"), (5, "frobenius"), (3, "frobenius"))]
+    for values in reached[:2]:
+        assert values.max() < 1.25 and values.quantile(0.05) > 0.6
+    assert reached[2].quantile(0.05) < 0.5
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
 @pytest.mark.parametrize("row_normalize", [False, True])
 @pytest.mark.parametrize("coefficients", COEFFICIENTS)
-def test_muon_step_is_the_formula(row_normalize, coefficients):
-    options = Options(0.9, 0.9, 0, 4, coefficients, row_normalize, 0.0, ())
+def test_muon_step_is_the_formula(row_normalize, coefficients, bound):
+    options = replace(PLAIN, iterations=4, coefficients=coefficients, bound=bound, row_normalize=row_normalize)
     before, after = moved(options)
     gradient, buffer, expected = random(12, 6, seed=100), torch.zeros(12, 6), before["w0"]
     for _ in range(3):
@@ -96,13 +141,13 @@ def test_muon_step_is_the_formula(row_normalize, coefficients):
         update = gradient + 0.9 * buffer
         if row_normalize:
             update = update / update.square().sum(dim=1, keepdim=True).sqrt()
-        update = orthogonalise(update[None], coefficients=coefficients, iterations=4)[0]
+        update = orthogonalise(update[None], coefficients=coefficients, iterations=4, bound=bound)[0]
         expected = expected * (1 - 0.1 * 0.2) - 0.1 * math.sqrt(2) * update
     assert torch.allclose(after["w0"], expected, atol=1e-6)
 
 
 def test_neuron_normalisation_is_the_formula_and_keeps_the_size_of_the_update():
-    options = Options(0.0, 0.0, 0, 5, "classical", False, 0.95, ())
+    options = replace(PLAIN, momentum=0.0, momentum_start=0.0, neuron_beta2=0.95)
     weight, second = torch.nn.Parameter(torch.zeros(12, 6)), torch.zeros(12, 1)
     muon = Muon({"w": weight}, options, world=ALONE)
     for step in range(2):
@@ -250,16 +295,21 @@ def test_parameter_that_a_step_did_not_use_is_treated_as_having_a_gradient_of_ze
     assert torch.allclose(net.blocks[0].mlp.up.weight, before * (1 - 0.04 * 0.1), atol=1e-6)
 
 
-def sharded(rank: int, size: int, folder: str, changes: dict) -> None:
-    """One of several processes: three steps with gradients of its own, saved and restored in between."""
+def gradients_of(net, step, rank, size):
+    """By parameter, the gradients of one of 1, 2 or 4 processes: the mean of its share of four."""
+    parts = torch.Generator().manual_seed(step)
+    everyones = {name: torch.randn(4, *weight.shape, generator=parts) for name, weight in net.named_parameters()}
+    return {name: parts[rank * 4 // size: (rank + 1) * 4 // size].mean(dim=0) for name, parts in everyones.items()}
+
+
+def sharded(rank: int, size: int, folder: str, changes: dict, scales: tuple[float, ...] = (1.0,) * 4) -> None:
+    """One of several processes: three steps with gradients of its own, times its scale; saved and restored in between."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous_{size}", rank=rank, world_size=size)
     world, chosen, net = World(rank, size, torch.device("cpu")), settings(**changes), net_of()
     both = optimizers.Optimizers(net, chosen, world)
     for step in range(3):
-        parts = torch.Generator().manual_seed(step)
-        everyones = {name: torch.randn(4, *weight.shape, generator=parts) for name, weight in net.named_parameters()}
-        for name, weight in net.named_parameters():
-            weight.grad = everyones[name][rank * 4 // size: (rank + 1) * 4 // size].mean(dim=0)
+        for weight, gradient in zip(net.parameters(), gradients_of(net, step, rank, size).values(), strict=True):
+            weight.grad = scales[rank] * gradient
         both.step(scale=1.0, momentum=0.9, taper=1.0)
         if step == 1:
             saved = {name: tensor.clone() for name, tensor in both.state().items()}
@@ -280,3 +330,27 @@ def test_sharded_over_1_2_and_4_processes_the_weights_agree(tmp_path, changes):
             found = np.load(tmp_path / f"{size}_{rank}.npz")
             assert all(np.allclose(found[name], alone[name], atol=2e-5) for name in alone), (size, rank)
             assert all(np.array_equal(found[name], np.load(tmp_path / f"{size}_0.npz")[name]) for name in alone), "processes part"
+
+
+def test_with_scope_process_each_process_clips_its_own_gradients_before_the_mean(tmp_path):
+    """Against one process that is handed the mean of gradients that were clipped one by one; the second's are too small to be."""
+    largest, scales = 5.0, (1.0, 0.02)
+    changes = {"gradient_clip": largest, "gradient_clip_scope": "process"}
+    multiprocessing.start_processes(sharded, (2, str(tmp_path), changes, scales), nprocs=2, start_method="spawn")
+    net = net_of()
+    both = optimizers.Optimizers(net, settings(gradient_clip=0.0), ALONE)
+    for step in range(3):
+        total = {name: torch.zeros_like(weight) for name, weight in net.named_parameters()}
+        norms = []
+        for rank in range(2):
+            own = {name: scales[rank] * gradient for name, gradient in gradients_of(net, step, rank, 2).items()}
+            norms.append(math.sqrt(sum(gradient.square().sum().item() for gradient in own.values())))
+            for name, gradient in own.items():
+                total[name] += min(1.0, largest / norms[rank]) * gradient / 2
+        assert norms[0] > 2 * largest > largest > norms[1]
+        for name, weight in net.named_parameters():
+            weight.grad = total[name]
+        both.step(scale=1.0, momentum=0.9, taper=1.0)
+    for rank in range(2):
+        found = np.load(tmp_path / f"2_{rank}.npz")
+        assert all(np.allclose(found[name], weight.detach(), atol=2e-5) for name, weight in net.named_parameters())

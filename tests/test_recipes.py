@@ -347,6 +347,17 @@ def test_quantizer_is_the_one_that_was_published(name):
     assert found.get("projection", {"float16"}) == gates.get(name, {"float16"})
 
 
+def test_names_of_averages_in_a_small_recipe_have_its_decays():
+    """0.999 over 240 steps forgets as much as 0.9900 over 24; exponents of power averages are of the share of the run."""
+    tree = copy.deepcopy(PARAMS)
+    for path, value in {"train.steps": 10 * shrink.STEPS, "train.averages.ema": [0.999], "ema.average": "posthoc_ema_0.999",
+                        "ema.candidates": ["final", "ema_0.999", "posthoc_ema_0.99", "posthoc_power_6.94", "power_6.94", "swa"]}.items():
+        set_leaf(tree, path, value)
+    small = shrink.values(tree)
+    assert small["train.averages.ema"] == [0.99] and small["ema.average"] == "posthoc_ema_0.99"
+    assert small["ema.candidates"] == ["final", "ema_0.99", "posthoc_ema_0.9044", "posthoc_power_6.94", "power_6.94", "swa"]
+
+
 @pytest.mark.parametrize("name", LOOPED)
 def test_recurrence_of_a_small_recipe_starts_at_the_same_share_of_the_run(name):
     full, small = (budget.steps(tree["train"], tree["model"]["features"]) for tree in (tree_of(name), tree_of(name, "tiny")))

@@ -90,7 +90,7 @@ class Choice:
     def _synthesise(self, kind: str, value: float) -> tuple[dict[str, Tensor], float]:
         loaded = [tensors.load(path) for path in self.snapshots]
         total = max((facts["step"] for _, facts in loaded), default=0)
-        profiles, states = [], []
+        profiles, states, half = [], [], frozenset().union(*(facts["half"] for _, facts in loaded))
         for stored, facts in loaded:
             by_average: dict[str, dict[str, Tensor]] = {}
             for key, tensor in stored.items():
@@ -102,7 +102,7 @@ class Choice:
         wanted = (posthoc_averages.ema_profile(value, total=total) if kind == "ema"
                   else posthoc_averages.power_profile(value, total, total=total))
         synthesis = posthoc_averages.synthesise(wanted, profiles)
-        return posthoc_averages.combine(synthesis, states), synthesis.profile_error
+        return posthoc_averages.combine(synthesis, states, half=half), synthesis.profile_error
 
 
 def _write(path: Path, rows: list[dict]) -> None:

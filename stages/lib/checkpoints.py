@@ -22,9 +22,10 @@ class Folder(scratch.Folder):
         for old in self._files()[:-KEEP]:
             old.unlink()
 
-    def save_snapshot(self, step: int, weights: dict[str, Tensor]) -> None:
-        """Weights that outlive the checkpoints: the trainer moves them to its output at the end."""
-        tensors.save(self.snapshots / f"step_{step:09d}.safetensors", weights, {"step": step})
+    def save_snapshot(self, step: int, weights: dict[str, Tensor], *, half: list[str]) -> None:
+        """Weights that outlive the checkpoints: the trainer moves them to its output at the end. `half`: parameters that are stored
+        in bfloat16, and so must what is put together from the snapshots."""
+        tensors.save(self.snapshots / f"step_{step:09d}.safetensors", weights, {"step": step, "half": half})
 
     def drop_snapshots_after(self, step: int) -> None:
         """Forget what a killed run saved beyond the checkpoint that is continued from: a clock may take another way this time."""

@@ -50,10 +50,12 @@ def synthesise(wanted: np.ndarray, profiles: list[np.ndarray]) -> Synthesis:
     return Synthesis(coefficients, float(np.linalg.norm(basis @ coefficients - wanted) / np.linalg.norm(wanted)))
 
 
-def combine(synthesis: Synthesis, snapshots: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Σ_i x_i snapshot_i, summed in float64, as float32."""
-    return {key: sum(x * weights[key].double() for x, weights in zip(synthesis.coefficients.tolist(), snapshots, strict=True)).float()
+def combine(synthesis: Synthesis, snapshots: list[dict[str, Tensor]], *, half: frozenset[str]) -> dict[str, Tensor]:
+    """Σ_i x_i snapshot_i, summed in float64, as float32; the tensors named in `half` with values that bfloat16 can hold, as all
+    weights leave a training whose parameters are stored so."""
+    sums = {key: sum(x * weights[key].double() for x, weights in zip(synthesis.coefficients.tolist(), snapshots, strict=True))
             for key in snapshots[0]}
+    return {key: value.float().to(torch.bfloat16).float() if key in half else value.float() for key, value in sums.items()}
 
 
 def relative_width(gamma: float) -> float:

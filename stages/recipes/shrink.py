@@ -16,6 +16,7 @@ decays too), a number of tokens its share of a row, a number of features its sha
 """
 
 import copy
+import re
 
 from stages.lib import averages
 from stages.lib.params import require
@@ -105,11 +106,21 @@ def _train(train: dict, steps: budget.Steps) -> dict:
 def _averages(tree: dict, steps: budget.Steps) -> dict:
     """Decays that forget after the same share of the run, and the names that the averages then have."""
     decays = tree["train"]["averages"]["ema"]
-    smaller = [round(decay ** (steps.total / STEPS), 4) for decay in decays]
-    names = {averages.name(decay): averages.name(small) for decay, small in zip(decays, smaller, strict=True)}
     section = tree["ema"]
-    return {"train.averages.ema": smaller, "ema.average": names.get(section["average"], section["average"]),
-            "ema.candidates": [names.get(name, name) for name in section["candidates"]]}
+    return {"train.averages.ema": [_decay(decay, steps) for decay in decays], "ema.average": _renamed(section["average"], steps),
+            "ema.candidates": [_renamed(name, steps) for name in section["candidates"]]}
+
+
+def _decay(decay: float, steps: budget.Steps) -> float:
+    """The decay per step of the small run that forgets as much over all of it."""
+    return round(decay ** (steps.total / STEPS), 4)
+
+
+def _renamed(name: str, steps: budget.Steps) -> str:
+    """The name of an exponential average, kept or put together, with the decay of the small run. Power averages have no such number:
+    their exponent is one of the share of the run."""
+    found = re.fullmatch(r"(posthoc_|)ema_([0-9.e-]+)", name)
+    return found[1] + averages.name(_decay(float(found[2]), steps)) if found else name
 
 
 def _steps(number: float, steps: budget.Steps) -> int:

@@ -248,7 +248,7 @@ def prime(run: Run, batches: Prefetcher, settings: Settings, *, world: World, pr
 
 def _snapshot(run: Run, settings: Settings, world: World, folder: checkpoints.Folder) -> None:
     if world.is_main and settings.averages.power and settings.averages.power_snapshots:
-        folder.save_snapshot(run.step, run.averages.power_averages())
+        folder.save_snapshot(run.step, run.averages.power_averages(), half=numerics.half(run.model))
 
 
 def checkpoint(run: Run, batches: Prefetcher, world: World, folder: checkpoints.Folder) -> None:

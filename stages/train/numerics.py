@@ -41,6 +41,11 @@ def tables(model: GPT) -> list[nn.Embedding]:
     return [module for name, module in model.named_modules() if isinstance(module, nn.Embedding) and name != "unembedding"]
 
 
+def half(model: GPT) -> list[str]:
+    """Names of the parameters that are stored in bfloat16."""
+    return [name for name, weight in model.named_parameters() if weight.dtype == torch.bfloat16]
+
+
 def cast_at_use(precision: str, device: str) -> torch.autocast:
     """The context of every forward pass."""
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")

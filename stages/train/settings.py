@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from stages.lib.averages import Averages
 from stages.lib.optim.adamw import Options as AdamWOptions
 from stages.lib.optim.muon import Options as MuonOptions
-from stages.lib.optim.orthogonalise import COEFFICIENTS
+from stages.lib.optim.orthogonalise import BOUNDS, COEFFICIENTS
 from stages.lib.params import require
 
 
@@ -116,6 +116,7 @@ def check(settings: Settings) -> None:
             f"train.warmdown is {settings.warmdown}; with train.schedule fraction it is a share of the budget, 0 to 1")
     require(settings.muon.coefficients in COEFFICIENTS,
             f"train.muon.coefficients is {settings.muon.coefficients!r}; it takes {' | '.join(COEFFICIENTS)}")
+    require(settings.muon.bound in BOUNDS, f"train.muon.bound is {settings.muon.bound!r}; it takes {' | '.join(BOUNDS)}")
     require(settings.muon.neuron_beta2 < 1 and settings.adamw.beta1 < 1 and settings.adamw.beta2 < 1 and settings.adamw.epsilon > 0,
             "train.muon.neuron_beta2, train.adamw.beta1 and train.adamw.beta2 must be below 1, and train.adamw.epsilon above 0")
     require(2 <= settings.qat.bits <= 8, f"train.qat.bits is {settings.qat.bits}; it takes 2 to 8")

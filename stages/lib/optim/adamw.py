@@ -40,7 +40,7 @@ class AdamW:
         self.weights = [weight for group in self.groups for weight in group.weights.values()]
         self.torch = torch.optim.AdamW(
             [{"params": list(group.weights.values()), "lr": group.rate, "weight_decay": group.weight_decay} for group in self.groups],
-            betas=(options.beta1, options.beta2), eps=options.epsilon, fused=world.device.type == "cuda") if self.groups else None
+            betas=(options.beta1, options.beta2), eps=options.epsilon, fused=True) if self.groups else None
         self.flat: list[tuple[Tensor, object, list[nn.Parameter]]] = []
 
     def start(self) -> None:

@@ -8,7 +8,7 @@
 | row_normalize | MuonEq-R: every row of U is divided by its length, float32, before orthogonalising       | #1285, #1855            |
 | neuron_beta2  | NorMuon: row i of O is divided by the root of its running mean square, then O gets its   | arXiv:2510.05491        |
 |               | norm back; 0 is off                                                                      |                         |
-| coefficients, iterations | see orthogonalise.py                                                          |                         |
+| coefficients, iterations, bound | see orthogonalise.py                                                   |                         |
 
 Matrices of one shape are stacked and done in one batch. With W processes each stack is padded to a multiple of W: gradients
 are averaged and scattered (each process gets its share), momentum and orthogonalisation are done on the share, and the updates
@@ -40,6 +40,7 @@ class Options:
     momentum_warmup_steps: int
     iterations: int
     coefficients: str
+    bound: str
     row_normalize: bool
     neuron_beta2: float
     projections: tuple[str, ...]
@@ -85,7 +86,8 @@ class Stack:
             update_SMK = update_SMK / update_SMK.norm(dim=-1, keepdim=True).clamp(min=EPSILON)
         if update_SMK.is_cuda:
             update_SMK = update_SMK.bfloat16()  # as the field runs it; on the CPU float32 keeps the bytes repeatable
-        update_SMK = orthogonalise(update_SMK, coefficients=options.coefficients, iterations=options.iterations)
+        update_SMK = orthogonalise(update_SMK, coefficients=options.coefficients, iterations=options.iterations,
+                                   bound=options.bound)
         return self._equalise(update_SMK.float(), options.neuron_beta2) if options.neuron_beta2 else update_SMK
 
     def _equalise(self, update_SMK: Tensor, beta2: float) -> Tensor:
