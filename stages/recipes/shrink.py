@@ -11,6 +11,7 @@ decays too), a number of tokens its share of a row, a number of features its sha
 | rows, batches                                  | 64 tokens, 16 rows                                         |
 | steps                                          | 24; a budget in seconds and its clock are off              |
 | evaluation windows                             | 64 tokens, a quarter of it per pass unless they do not overlap |
+| test-time training                             | as many windows a chunk; for adapters 16 targets, ranks by share, a pass per document |
 | quantize.smallest                              | the same share of a matrix                                 |
 | text                                           | 400,000 bytes of the built-in text                         |
 """
@@ -51,7 +52,7 @@ def values(tree: dict) -> dict:
     options = _windows(tree["package"]["options"])
     return FIXED | _model(tree, steps) | _train(tree["train"], steps) | _averages(tree, steps) | {
         "package.options": options, "evaluate.runs": runs, "quantize.smallest": _smallest(tree),
-        "audit.probe_tokens": int(PROBE_BATCHES * (options["window"] + options["batch"] * options["stride"]))}
+        "audit.probe_tokens": int(PROBE_BATCHES * (options["window"] + options.get("batch", 16) * options.get("stride", LENGTH // 4)))}
 
 
 def _smallest(tree: dict) -> int:
@@ -60,9 +61,18 @@ def _smallest(tree: dict) -> int:
 
 
 def _windows(options: dict) -> dict:
-    """An evaluator's options with small windows."""
-    stride = LENGTH if options["stride"] == options["window"] else LENGTH // 4
-    return options | {"window": LENGTH, "stride": stride}
+    """An evaluator's options with small windows, and what is counted in them or in the model's width."""
+    out = options | {"window": LENGTH}
+    if "stride" in options:
+        out["stride"] = LENGTH if options["stride"] == options["window"] else LENGTH // 4
+    if "epochs" in options:  # score-first training of all weights: whole windows per chunk
+        out["chunk"] = options["chunk"] // options["window"] * LENGTH
+    elif "chunk" in options:  # adapters
+        out |= {"chunk": LENGTH // 4, "rank": max(4, options["rank"] * WIDTH // 512)}
+    if "phases" in options:
+        out |= {"phases": [number + 1 for number in range(len(options["phases"]))],
+                "phase_chunk": options["phase_chunk"] // options["window"] * LENGTH}
+    return out
 
 
 def _model(tree: dict, steps: budget.Steps) -> dict:
