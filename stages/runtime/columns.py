@@ -37,10 +37,10 @@ class Known:
 
 
 def blocks(rows: int) -> list[tuple[int, int]]:
-    """Bounds of the blocks: half as many rows as are known, within limits."""
+    """Bounds of the blocks: as many rows as are known, within limits."""
     out, start = [], 0
     while start < rows:
-        size = min(max(FIRST_BLOCK, start // 2), LAST_BLOCK, rows - start)
+        size = min(max(FIRST_BLOCK, start), LAST_BLOCK, rows - start)
         out.append((start, start + size))
         start += size
     return out
@@ -163,4 +163,5 @@ class _Block:
 
 
 def _near(x: np.ndarray, limit: float) -> np.ndarray:
-    return np.minimum(np.maximum(x, -limit), limit)
+    x = np.maximum(x, -limit)
+    return np.minimum(x, limit, out=x)

@@ -100,7 +100,7 @@ class Shapes:
             sizes = np.int64(1) << shift
             low = uniform(stream, sizes, None if values is None else values & (sizes - 1))
             out = (out << shift) + low if values is None else values
-        apart = np.flatnonzero(index == last)
+        apart = (index == last).nonzero()[0]
         if len(apart) and values is None:
             out[apart] = stream.escape(len(apart))
         elif len(apart):

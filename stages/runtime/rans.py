@@ -89,7 +89,7 @@ class Decoder:
         x >>= BITS
         x *= freq
         x += slot - start
-        low = np.flatnonzero(x < LOW)
+        low = (x < LOW).nonzero()[0]
         end = self.taken + len(low)
         if end > len(self.words):
             raise CodecError("the coded matrices end early; the file is truncated, make it again")

@@ -3,13 +3,14 @@
 Matrices are turned so that the residual stream is the columns; columns.py has the model. A matrix for which that does not pay is coded with
 one histogram, or as plain digits (histogram.py). The format and the reasons why every machine decodes the same: docs/range-coder.md.
 
-    blob   = u16 lanes | u32 outliers | by matrix its header | states | words | int32 outliers
+    blob   = u32 crc32 of the rest | u16 lanes | u32 outliers | by matrix its header | states | words | int32 outliers
     header = u8 0 | int8 scale, eighths of an octave | u8 1 if the steps of its columns are used      predicted
            | u8 1 | u16 length | histogram                                                            histogram
            | u8 2 | int32 least | u32 range                                                           digits
 """
 
 import struct
+import zlib
 
 import numpy as np
 
@@ -24,6 +25,7 @@ PREDICTED, HISTOGRAM, DIGITS = 0, 1, 2
 PARTNER = {"key": "query", "output": "value", "down": "up"}
 MAX_LANES = 1024
 CODES_PER_LANE = 16384  # a lane costs four bytes
+PREFERENCE = 0.9995    # a predicted matrix teaches later ones
 INT32 = 1 << 31
 
 
@@ -37,12 +39,15 @@ def encode(codes: list[np.ndarray], plans: list[Plan]) -> bytes:
             raise ValueError(f"matrix {plan.name} has codes {matrix.dtype} {matrix.shape}; its plan asks for integers {plan.shape}")
         headers.append(_encode(stream, matrix.astype(np.int64), plan, known))
     escapes = np.concatenate([np.empty(0, np.int64), *stream.escapes])
-    return struct.pack("<HI", stream.lanes, len(escapes)) + b"".join(headers) + stream.finish() + escapes.astype("<i4").tobytes()
+    rest = struct.pack("<HI", stream.lanes, len(escapes)) + b"".join(headers) + stream.finish() + escapes.astype("<i4").tobytes()
+    return struct.pack("<I", zlib.crc32(rest)) + rest
 
 
 def decode(blob: bytes, plans: list[Plan]) -> list[np.ndarray]:
     """CodecError if the blob is damaged."""
-    (lanes, outliers), at = _take(blob, 0, "<HI")
+    (checksum, lanes, outliers), at = _take(blob, 0, "<IHI")
+    if checksum != zlib.crc32(memoryview(blob)[4:]):
+        raise CodecError("the coded matrices do not have the checksum they declare; the file is damaged, make it again")
     headers = {}
     for index in _order(plans):
         headers[index], at = _header(blob, at)
@@ -85,7 +90,7 @@ def _encode(stream: Encoder, matrix: np.ndarray, plan: Plan, known: columns.Know
     best, mark = None, stream.mark()
     for attempt in tries:
         header, keep = attempt()
-        cost = stream.cost(mark) + 8 * len(header)
+        cost = (stream.cost(mark) + 8 * len(header)) * (PREFERENCE if keep else 1)
         if best is None or cost < best[0]:
             best = cost, header, keep, stream.since(mark)
         stream.back(mark)
