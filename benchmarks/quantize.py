@@ -144,6 +144,7 @@ def picture(found: list[dict], path: Path) -> None:
     import matplotlib.style
     from matplotlib.figure import Figure
 
+    colours = matplotlib.colormaps["tab20"]
     with matplotlib.style.context(["default", {"svg.hashsalt": "quantize", "font.size": 9}]):
         figure = Figure(figsize=(9.5, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -151,9 +152,10 @@ def picture(found: list[dict], path: Path) -> None:
         for i, method in enumerate(methods):
             part = sorted((row for row in found if row["method"] == method), key=lambda row: row["bits_per_weight"])
             for axes, key in ((left, "error_db"), (right, "lost")):
-                axes.plot([row["bits_per_weight"] for row in part], [row[key] for row in part], marker="osD^vPX*<>"[i % 10], markersize=5,
-                          color=f"C{i % 10}", linewidth=1.2, label=method, linestyle="-" if len(part) > 1 else "none")
-        line = sorted((row["limit_bits"], row["error_db"]) for row in found if row["method"] != "ternary")
+                axes.plot([row["bits_per_weight"] for row in part], [row[key] for row in part], marker="osD^vPX*<>hp"[i % 12], markersize=5,
+                          color=colours(i % 20), linewidth=1.2, label=method, linestyle="-" if len(part) > 1 else "none")
+        # the mean of decibels says more than one number would: the line is that of one method's spread over the matrices
+        line = sorted((row["limit_bits"], row["error_db"]) for row in found if row["method"] == "GPTQ, sigmas")
         left.plot(*zip(*line, strict=True), color="black", linewidth=1.2, linestyle=(0, (4, 2)), label="reverse water-filling")
         left.set_ylabel("output error on holdout, dB")
         right.set_ylabel("bits per byte of val lost")

@@ -111,11 +111,20 @@ def test_dead_columns_and_rows_are_harmless_wherever_they_are():
     weight, hessian = problem()
     hessian[3], hessian[:, 3] = 0, 0
     weight[2] = 0
-    result = solved(weight, hessian, bits=6, clip=12.85)
+    result = solved(weight, hessian, bits=6, clip=12.85, damping=0.5)
     assert not codes(result)[:, 3].any() and not codes(result)[2].any() and torch.isfinite(result.weights()).all()
     alive = [j for j in range(20) if j != 3]
-    without = solved(weight[:, alive], hessian[alive][:, alive], bits=6, steps=sdclip(weight, bits=6, clip=12.85))
+    without = solved(weight[:, alive], hessian[alive][:, alive], bits=6, damping=0.5,
+                     steps=sdclip(weight, bits=6, clip=12.85))
     assert torch.equal(codes(result)[:, alive], codes(without)), "a dead column changes neither damping nor the others"
+
+
+def test_dead_columns_take_no_part_in_the_damping():
+    _, hessian = problem()
+    wide = torch.zeros(60, 60)
+    wide[:20, :20] = hessian
+    small, large = (gptq.factorise(found, damping=0.1, sort_columns=False).upper_KK for found in (hessian, wide))
+    assert torch.allclose(large[:20, :20], small, rtol=1e-5) and not large[:20, 20:].any()
 
 
 def test_scale_of_the_hessian_does_not_matter():
@@ -308,7 +317,8 @@ def test_low_rank_factors_have_the_published_codes_and_scales():
     assert set(arrays["left"].unique().tolist()) <= {-2, -1, 0, 1}
     assert arrays["right"].shape == (4, 80) and arrays["right_scales"].shape == (5,)
     assert arrays["right"].min() >= -8 and arrays["right"].max() <= 7
-    u, s, _ = torch.linalg.svd(weight - quantized.weights(), full_matrices=False)
+    u, s, v = torch.linalg.svd(weight - quantized.weights(), full_matrices=False)
+    assert torch.allclose(arrays["right_scales"].float(), v[:4].reshape(5, 64).abs().amax(1) / 7.5, rtol=1e-3)
     largest = (u[:, :4] * s[:4]).abs().max()
     assert arrays["left_scales"].item() == pytest.approx(largest.item() / 1.5, rel=1e-3)
     odd = low_rank.correct(quantized, weight, rank=3, form="asymmetric", group=64).arrays  # 240 values do not divide by 64
