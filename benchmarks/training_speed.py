@@ -1,10 +1,12 @@
 """Where the time of a training step goes, and how much of the hardware's matrix speed it uses.
 
     python benchmarks/training_speed.py                    the default on this machine's CPU
+    python benchmarks/training_speed.py --core             the same in CPU time of one thread, which other load hardly changes
     python benchmarks/training_speed.py pr1855 naive       published stacks at full size: meant for a GPU
 
 Random tokens, real sizes. Each part of a step is timed by itself, n steps after the first ones, which are not counted; on a GPU
-the device is waited for after each part, which a real run does not do. The bound is the best matrix product measured in the same run.
+the device is waited for after each part, which a real run does not do. Medians; shares are of the median step. The bound is the best
+matrix product measured in the same run.
 """
 
 import sys
@@ -18,6 +20,7 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -36,7 +39,7 @@ TOKENS = 20_000_000  # of random text
 DOCUMENT = 1000      # tokens of one
 
 
-def measure(name: str, tree: dict, *, steps: int, discarded: int) -> None:
+def measure(name: str, tree: dict, *, steps: int, discarded: int, now: Callable[[], float]) -> None:
     """Print the table of one stack."""
     settings, sizes = params.section(tree, train.Settings), dict(tree["model"])
     backend = sizes.pop("attention_backend")
@@ -57,22 +60,22 @@ def measure(name: str, tree: dict, *, steps: int, discarded: int) -> None:
         model.progress()  # with the recurrence, where there is one
         seconds: dict[str, list[float]] = {part: [] for part in PARTS}
         for step in range(discarded + steps):
-            for part, took in one_step(run, batches, step, precision, world).items():
+            for part, took in one_step(run, batches, step, precision, world, now).items():
                 if step >= discarded:
                     seconds[part].append(took)
         whole = [sum(parts) for parts in zip(*seconds.values(), strict=True)]
         report(name, seconds, whole, run, settings, world, precision)
 
 
-def one_step(run: loop.Run, batches: Prefetcher, step: int, precision: str, world: launch.World) -> dict[str, float]:
-    """Seconds of each part of a step."""
-    out, clock = {}, time.perf_counter()
+def one_step(run: loop.Run, batches: Prefetcher, step: int, precision: str, world: launch.World, now: Callable[[], float]) -> dict:
+    """Seconds of each part of a step, by the clock `now`."""
+    out, clock = {}, now()
 
     def lap(part: str) -> None:
         nonlocal clock
         if world.device.type == "cuda":
             torch.cuda.synchronize()
-        out[part], clock = time.perf_counter() - clock, time.perf_counter()
+        out[part], clock = now() - clock, now()
 
     batch = batches.batch(step)
     lap("loader")
@@ -90,16 +93,16 @@ def one_step(run: loop.Run, batches: Prefetcher, step: int, precision: str, worl
 
 
 def report(name, seconds, whole, run, settings, world, precision) -> None:
-    mean = statistics.mean(whole)
+    middle = statistics.median(whole)
     parameters = sum(weight.numel() for weight in run.model.parameters())
     print(f"\n{name}: {parameters:,} parameters, {settings.batch_tokens:,} tokens per step, {precision}, {world.device.type}\n\n"
           "| part | ms | s.d. | share |\n|---|---:|---:|---:|")
     for part, values in (*seconds.items(), ("step", whole)):
-        own = statistics.mean(values)
-        print(f"| {part} | {1e3 * own:.2f} | {1e3 * statistics.stdev(values):.2f} | {own / mean:.1%} |")
+        own = statistics.median(values)
+        print(f"| {part} | {1e3 * own:.2f} | {1e3 * statistics.stdev(values):.2f} | {own / middle:.1%} |")
     rate, flops = run.hardware.matmul_rate, run.hardware.looped * settings.batch_tokens
-    print(f"\n{settings.batch_tokens / mean:,.0f} tokens/s; {flops / mean / 1e9:,.1f} of {rate / 1e9:,.1f} GFLOP/s that matrix products "
-          f"reach here: {flops / mean / rate:.1%}")
+    print(f"\n{settings.batch_tokens / middle:,.0f} tokens/s; {flops / middle / 1e9:,.1f} of {rate / 1e9:,.1f} GFLOP/s that products of "
+          f"matrices reached in the time that passed: {flops / middle / rate:.1%}")
 
 
 def main() -> None:
@@ -108,6 +111,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30, help="timed steps (default: %(default)s)")
     parser.add_argument("--discarded", type=int, default=5, help="steps before them (default: %(default)s)")
     parser.add_argument("--batch-tokens", type=int, help="instead of the recipe's, for one GPU of eight: 98304")
+    parser.add_argument("--core", action="store_true", help="CPU time of one thread instead of the time that passes")
     arguments = parser.parse_args()
     for name in arguments.recipes:
         tree = params.read(ROOT / "params.yaml")
@@ -115,7 +119,10 @@ def main() -> None:
             tree = files.applied(files.values(name, tree), tree)
         if arguments.batch_tokens:
             tree["train"]["batch_tokens"] = arguments.batch_tokens
-        measure(name, tree, steps=arguments.steps, discarded=arguments.discarded)
+        if arguments.core:
+            tree["train"] |= {"threads": 1, "device": "cpu"}
+        measure(name, tree, steps=arguments.steps, discarded=arguments.discarded,
+                now=time.process_time if arguments.core else time.perf_counter)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores, {platform.machine()}"
     print(f"\nn = {arguments.steps} steps, {device}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f} at the end")
 

@@ -80,7 +80,7 @@ class Stack:
     def update(self, *, momentum: float, options: Options) -> Tensor:
         """The orthogonalised update of this process's share (S, M, K)."""
         gradients_SMK = self.arrived()
-        self.momentum_SMK.mul_(momentum).add_(gradients_SMK)
+        torch.add(gradients_SMK, self.momentum_SMK, alpha=momentum, out=self.momentum_SMK)
         update_SMK = gradients_SMK.add(self.momentum_SMK, alpha=momentum)
         if options.row_normalize:
             update_SMK = update_SMK / update_SMK.norm(dim=-1, keepdim=True).clamp(min=EPSILON)

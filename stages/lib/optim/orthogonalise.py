@@ -56,11 +56,13 @@ def orthogonalise(update_NMK: Tensor, *, coefficients: str = "classical", iterat
     chosen = [triples[min(i, len(triples) - 1)] for i in range(iterations)]
     tall = update_NMK.size(-2) > update_NMK.size(-1)
     x_NMK = update_NMK.mT if tall else update_NMK
-    x_NMK = x_NMK / (x_NMK.norm(dim=(-2, -1), keepdim=True) + EPSILON)  # first, or the eighth powers of small gradients would be 0
-    gram_NMM, square_NMM = powers(x_NMK)
+    bound_N11 = x_NMK.norm(dim=(-2, -1), keepdim=True) + EPSILON
+    gram_NMM = x_NMK @ x_NMK.mT / bound_N11**2  # before the eighth powers, which of small gradients would be 0
+    square_NMM = gram_NMM @ gram_NMM
     if bound == "schatten8":
-        largest_N11 = square_NMM.norm(dim=(-2, -1), keepdim=True).pow(0.25).clamp(min=EPSILON)
-        x_NMK, gram_NMM, square_NMM = x_NMK / largest_N11, gram_NMM / largest_N11**2, square_NMM / largest_N11**4
+        share_N11 = square_NMM.norm(dim=(-2, -1), keepdim=True).pow(0.25).clamp(min=EPSILON)
+        bound_N11, gram_NMM, square_NMM = bound_N11 * share_N11, gram_NMM / share_N11**2, square_NMM / share_N11**4
+    x_NMK = x_NMK / bound_N11
     is_wide = x_NMK.size(-1) > WIDE * x_NMK.size(-2) and x_NMK.dtype in FULL_PRECISION
     x_NMK = (through_gram if is_wide else plain)(x_NMK, gram_NMM, square_NMM, chosen)
     return x_NMK.mT if tall else x_NMK
