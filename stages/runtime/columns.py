@@ -2,8 +2,9 @@
 
     t_ij = w_i1 m1_ij + w_i2 m2_ij (+ w_i3 partner_ij) + noise,     k_ij rounded normal with that mean and deviation d_j rho_i
 
-m1 and m2 are what two covariances say (regression.py), the partner is the same unit's row in another matrix of the layer: what was left of it.
-Within a row the weights w and the scale rho follow from the columns before the panel. t, m and e are in 1/256 of d_j.
+m1 and m2 are what two covariances say (regression.py); the partner is the same unit's row in another matrix of the layer, what was left
+of it; a row that resembles an earlier one so far has that as a mean too. Within a row the weights w and the scale rho follow from the
+columns before the panel. t, m and what is left are in 1/256 of d_j.
 Why decoder and encoder never part, and why no machine parts from another: docs/range-coder.md.
 """
 
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .normal import Shapes, sixteenths
-from .regression import MAX_X, ONE, UNIT, WEIGHT, Moments, Pool, experts, solve
+from .regression import MAX_X, ONE, WEIGHT, Moments, Pool, experts, solve
 
 FIRST_BLOCK, LAST_BLOCK = 128, 1024
 PANEL = 16

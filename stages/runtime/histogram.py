@@ -1,7 +1,7 @@
 """Integers coded one by one: with a histogram of their own, or as plain digits. What is left where prediction does not pay.
 
-A value is a bucket and the bits below it: to +-127 every value is a bucket, above that the buckets are 64 to an octave, like the numbers of a
-floating point format. The bucket is coded with the histogram, the bits are uniform.
+A value is a bucket and the bits below it: to +-127 every value is a bucket, above that the buckets are 64 to an octave, like the
+numbers of a floating point format. The bucket is coded with the histogram, the bits are uniform.
 """
 
 import struct

@@ -32,18 +32,15 @@ class Encoder:
     def mark(self) -> tuple[int, int]:
         return len(self.steps), len(self.escapes)
 
-    def since(self, mark: tuple[int, int]) -> tuple[list, list]:
-        """What was put since `mark`."""
-        return self.steps[mark[0]:], self.escapes[mark[1]:]
+    def take_back(self, mark: tuple[int, int]) -> tuple[list, list]:
+        """Remove what was put since `mark`, for `put_back`."""
+        coded = self.steps[mark[0]:], self.escapes[mark[1]:]
+        del self.steps[mark[0]:], self.escapes[mark[1]:]
+        return coded
 
     def put_back(self, coded: tuple[list, list]) -> None:
-        """Put again what `since` returned."""
         self.steps += coded[0]
         self.escapes += coded[1]
-
-    def back(self, mark: tuple[int, int]) -> None:
-        """Forget what was put since `mark`."""
-        del self.steps[mark[0]:], self.escapes[mark[1]:]
 
     def cost(self, mark: tuple[int, int]) -> float:
         """Bits put since `mark`."""
@@ -61,7 +58,8 @@ class Encoder:
             x[full] >>= BITS
             quotient = x // freq
             states[:len(step)] = (quotient << BITS) + (x - quotient * freq) + start
-        return states.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :STATE_BYTES].tobytes() + b"".join(word.astype("<u2").tobytes() for word in reversed(words))
+        ends = states.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :STATE_BYTES].tobytes()
+        return ends + b"".join(word.astype("<u2").tobytes() for word in reversed(words))
 
 
 class Decoder:

@@ -22,6 +22,7 @@ from ..regression import MAX_WIDTH, UNIT, Pool
 from . import ROLES, Plan
 
 PREDICTED, HISTOGRAM, DIGITS = 0, 1, 2
+FIELDS = {PREDICTED: "<bB", HISTOGRAM: "<H", DIGITS: "<iI"}
 PARTNER = {"key": "query", "output": "value", "down": "up"}
 MAX_LANES = 1024
 CODES_PER_LANE = 16384  # a lane costs four bytes
@@ -54,8 +55,8 @@ def decode(blob: bytes, plans: list[Plan]) -> list[np.ndarray]:
     end = len(blob) - 4 * outliers
     if not 1 <= lanes <= MAX_LANES or end < at:
         raise CodecError("the header of the coded matrices is damaged; make the file again")
-    stream = Decoder(blob[at:end], lanes, np.frombuffer(blob, "<i4", outliers, end).astype(np.int64))
-    known, out = columns.Known({}, {}), [np.zeros(plan.shape, np.int32) for plan in plans]
+    stream, known = Decoder(blob[at:end], lanes, np.frombuffer(blob, "<i4", outliers, end).astype(np.int64)), columns.Known({}, {})
+    out = [np.zeros(plan.shape, np.int32) for plan in plans]
     for index, (kind, *fields) in headers.items():
         plan = plans[index]
         if kind == PREDICTED:
@@ -83,18 +84,16 @@ def _turned(plan: Plan) -> bool:
 
 def _encode(stream: Encoder, matrix: np.ndarray, plan: Plan, known: columns.Known) -> bytes:
     """Code one matrix in the cheapest way; its header."""
-    tries = [lambda: (struct.pack("<B", HISTOGRAM) + histogram.encode(stream, matrix.reshape(-1)), None),
-             lambda: (struct.pack("<B", DIGITS) + histogram.encode_digits(stream, matrix.reshape(-1)), None)]
+    values = matrix.reshape(-1)
+    tries = [lambda: (struct.pack("<B", HISTOGRAM) + histogram.encode(stream, values), None),
+             lambda: (struct.pack("<B", DIGITS) + histogram.encode_digits(stream, values), None)]
     if plan.shape[0 if _turned(plan) else 1] <= MAX_WIDTH:
         tries.append(lambda: _predict(stream, matrix, plan, known))
-    best, mark = None, stream.mark()
+    results, mark = [], stream.mark()
     for attempt in tries:
         header, keep = attempt()
-        cost = (stream.cost(mark) + 8 * len(header)) * (PREFERENCE if keep else 1)
-        if best is None or cost < best[0]:
-            best = cost, header, keep, stream.since(mark)
-        stream.back(mark)
-    _, header, keep, coded = best
+        results.append(((stream.cost(mark) + 8 * len(header)) * (PREFERENCE if keep else 1), header, keep, stream.take_back(mark)))
+    _, header, keep, coded = min(results, key=lambda result: result[0])
     stream.put_back(coded)
     if keep:
         keep()
@@ -125,6 +124,8 @@ def _predicted(stream, plan: Plan, scale: int, used: int, known: columns.Known, 
     out_WR, moments, left_WR = columns.code(stream, (rows, width), unit_W, pool, plan.role, partner, values_WR)
 
     def keep():
+        for key in [key for key in known.partners if key[0] != plan.layer]:
+            del known.partners[key]
         known.pools[width] = pool
         pool.add(plan.role, moments)
         known.partners[plan.layer, plan.role] = left_WR
@@ -142,15 +143,9 @@ def _take(blob: bytes, at: int, form: str) -> tuple[tuple, int]:
 def _header(blob: bytes, at: int) -> tuple[tuple, int]:
     """(kind, fields ...) of one matrix, and where the next begins."""
     (kind,), at = _take(blob, at, "<B")
-    if kind == PREDICTED:
-        (scale, used), at = _take(blob, at, "<bB")
-        if used <= 1:
-            return (kind, scale, used), at
-    elif kind == HISTOGRAM:
-        (length,), at = _take(blob, at, "<H")
-        (table,), at = _take(blob, at, f"<{length}s")
-        return (kind, table), at
-    elif kind == DIGITS:
-        (least, span), at = _take(blob, at, "<iI")
-        return (kind, least, span), at
-    raise CodecError("a matrix is coded in a way that is not known; the file is damaged or newer than this program")
+    if kind not in FIELDS:
+        raise CodecError("a matrix is coded in a way that is not known; the file is damaged or newer than this program")
+    fields, at = _take(blob, at, FIELDS[kind])
+    if kind == HISTOGRAM:
+        fields, at = _take(blob, at, f"<{fields[0]}s")
+    return (kind, *fields), at
