@@ -40,7 +40,7 @@ def encode(codes: list[np.ndarray], plans: list[Plan]) -> bytes:
             raise ValueError(f"matrix {plan.name} has codes {matrix.dtype} {matrix.shape}; its plan asks for integers {plan.shape}")
         headers.append(_encode(stream, matrix.astype(np.int64), plan, known))
     escapes = np.concatenate([np.empty(0, np.int64), *stream.escapes])
-    rest = struct.pack("<HI", stream.lanes, len(escapes)) + b"".join(headers) + stream.finish() + escapes.astype("<i4").tobytes()
+    rest = b"".join([struct.pack("<HI", stream.lanes, len(escapes)), *headers, stream.finish(), escapes.astype("<i4").tobytes()])
     return struct.pack("<I", zlib.crc32(rest)) + rest
 
 
@@ -84,9 +84,8 @@ def _turned(plan: Plan) -> bool:
 
 def _encode(stream: Encoder, matrix: np.ndarray, plan: Plan, known: columns.Known) -> bytes:
     """Code one matrix in the cheapest way; its header."""
-    values = matrix.reshape(-1)
-    tries = [lambda: (struct.pack("<B", HISTOGRAM) + histogram.encode(stream, values), None),
-             lambda: (struct.pack("<B", DIGITS) + histogram.encode_digits(stream, values), None)]
+    tries = [lambda: (bytes([HISTOGRAM]) + histogram.encode(stream, matrix.reshape(-1)), None),
+             lambda: (bytes([DIGITS]) + histogram.encode_digits(stream, matrix.reshape(-1)), None)]
     if plan.shape[0 if _turned(plan) else 1] <= MAX_WIDTH:
         tries.append(lambda: _predict(stream, matrix, plan, known))
     results, mark = [], stream.mark()
