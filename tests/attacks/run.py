@@ -100,11 +100,12 @@ def main() -> int:
         print(json.dumps(attack(count=arguments.count, seed=arguments.seed, slow=arguments.slow)))
         return 0
     part = 10_000
-    found = [in_process(count=min(part, arguments.count - start), seed=arguments.seed + start // part, slow=False)
-             for start in range(0, arguments.count, part)]
-    found.append(in_process(count=max(1, arguments.count // 50), seed=arguments.seed, slow=True))
-    for result in found:
-        print(json.dumps(result))
+    parts = [(min(part, arguments.count - start), arguments.seed + start // part, False) for start in range(0, arguments.count, part)]
+    parts.append((max(1, arguments.count // 50), arguments.seed, True))
+    found = []
+    for count, seed, slow in parts:
+        found.append(in_process(count=count, seed=seed, slow=slow))
+        print(json.dumps(found[-1]), flush=True)
     bad = [sentence for result in found for sentence in result["bad"]]
     print(f"{sum(result['count'] for result in found)} mutants, {len(bad)} findings")
     return int(bool(bad))
