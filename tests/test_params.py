@@ -163,7 +163,7 @@ def test_recipe_command_prints_flags_for_a_shell(capsys):
     ({"vocabulary.size": 60000}, ("vocabulary",), "set it to at most"),
     ({"compress.runs.zlib_9.options": {"lvl": 3}}, ("compress", "zlib_9"), "compress.runs.zlib_9.options"),
     ({"compress.runs.zlib_9.codec": "zip"}, ("compress", "zlib_9"), "did you mean"),
-    ({"evaluate.runs.sliding.options": {"windo": 3}}, ("evaluate", "sliding"), "does not take these options"),
+    ({"evaluate.runs.sliding.options": {"windo": 3}}, ("evaluate", "sliding"), "do not fit sliding"),
     ({"evaluate.runs.sliding.options.stride": 900}, ("evaluate", "sliding"), "stride"),
     ({"evaluate.runs.sliding.evaluator": "etlb"}, ("evaluate", "sliding"), "add it to package.evaluators"),
     ({"audit.flips": 0}, ("audit", "sliding"), "audit.flips"),

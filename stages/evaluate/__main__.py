@@ -36,6 +36,7 @@ def main(
     scratch: Untracked = "scratch/evaluate",
 ) -> None:
     split = tokens.read(text, "val", sidecar=True)
+    artifact.packed(submission, settings.evaluator)
     try:  # with no model: does it carry anything from chunk to chunk?
         carries = getattr(plugin.load("evaluators", settings.evaluator).Evaluator(None, **settings.options), "carries", True)
     except TypeError as error:

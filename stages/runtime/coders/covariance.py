@@ -25,7 +25,7 @@ PREDICTED, HISTOGRAM, DIGITS = 0, 1, 2
 FIELDS = {PREDICTED: "<bB", HISTOGRAM: "<H", DIGITS: "<iI"}
 PARTNER = {"key": "query", "output": "value", "down": "up"}
 MAX_LANES = 1024
-CODES_PER_LANE = 16384  # a lane costs four bytes
+CODES_PER_LANE = 32768  # a lane costs four bytes: 0.05 % of so many codes of two bits
 PREFERENCE = 0.9995    # a predicted matrix teaches later ones
 INT32 = 1 << 31
 
