@@ -152,8 +152,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         tokens = ROOT / "artifacts/tokenize"
         if arguments.text:
-            tokens = prepare(Path(folder), files.applied({"prepare.source": "local", "prepare.path": str(Path(arguments.text).resolve()),
-                                                          "prepare.max_bytes": arguments.max_bytes}, tree))
+            path = str(Path(arguments.text).resolve())
+            tokens = prepare(Path(folder), files.applied({"prepare.source": "local", "prepare.path": path, "vocabulary.path": path,
+                                                          "prepare.max_bytes": arguments.max_bytes}, tree))  # vocabulary wants it there
         fixed = {"train.holdout_every": 10**6, "train.threads": 1, "train.device": "cpu"}
         trees = {name: files.applied(changes | fixed, tree) for name, changes in RUNS.items()}
         seconds = dict(zip(RUNS, costs(tokens, list(trees.values()), rounds=arguments.rounds, steps=arguments.round_steps), strict=True))
