@@ -7,7 +7,7 @@ Every run trains for the same time: first the cost of a step is measured, some s
 seconds of one core (CPU time of the only thread, so that other load hardly counts); then each run gets the number of steps that fit,
 which its schedule knows. It is scored on the val split in plain windows with the average of the weights that is best for it on the
 first targets of holdout. The naive baseline has its own network (9 layers, relu², full rotation, plain skips), its rates and no decay,
-clipping or average, at the default's number of parameters, batch and sequence; its warm-down has the published share of the run. AdamW
+clipping or average, at about the default's number of parameters, batch and sequence; its warm-down has the published share of the run. AdamW
 has the default's network and schedule, at several matrix rates. p: one-sided Welch test that the default has fewer bits per byte.
 """
 
@@ -152,8 +152,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         tokens = ROOT / "artifacts/tokenize"
         if arguments.text:
-            tokens = prepare(Path(folder), files.applied({"prepare.source": "local", "prepare.path": str(Path(arguments.text).resolve()),
-                                                          "prepare.max_bytes": arguments.max_bytes}, tree))
+            path = str(Path(arguments.text).resolve())
+            tokens = prepare(Path(folder), files.applied({"prepare.source": "local", "prepare.path": path, "vocabulary.path": path,
+                                                          "prepare.max_bytes": arguments.max_bytes}, tree))  # vocabulary wants it there
         fixed = {"train.holdout_every": 10**6, "train.threads": 1, "train.device": "cpu"}
         trees = {name: files.applied(changes | fixed, tree) for name, changes in RUNS.items()}
         seconds = dict(zip(RUNS, costs(tokens, list(trees.values()), rounds=arguments.rounds, steps=arguments.round_steps), strict=True))
