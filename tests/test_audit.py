@@ -54,17 +54,17 @@ def lying_artifact(project, replace, by, module="evaluators/sliding.py"):
 
 def test_evaluator_that_peeks_at_its_own_target_is_caught(project):
     written = lying_artifact(
-        project, "        return self.model.head(windows.scored_rows(hidden_BTD, chunk))",
-        "        logits = self.model.head(windows.scored_rows(hidden_BTD, chunk))\n"
+        project, "        return self.model.head(hidden_RD)",
+        "        logits = self.model.head(hidden_RD)\n"
         "        logits[torch.arange(len(logits)), seen[chunk[0].first: chunk[-1].last + 1]] += 0.5\n        return logits")
     assert not written["legal"] and written["checks"]["causality"]["evidence"]["rows_changed"] > 0
 
 
 def test_evaluator_that_uses_statistics_of_its_future_is_caught(project):
     written = lying_artifact(
-        project, "        return self.model.head(windows.scored_rows(hidden_BTD, chunk))",
+        project, "        return self.model.head(hidden_RD)",
         "        counts = torch.bincount(seen[1:], minlength=self.model.config.vocabulary_size)\n"
-        "        return self.model.head(windows.scored_rows(hidden_BTD, chunk)) + 0.1 * torch.log1p(counts)")
+        "        return self.model.head(hidden_RD) + 0.1 * torch.log1p(counts)")
     assert not written["legal"] and written["checks"]["causality"]["evidence"]["earlier_scores_changed"] > 0
 
 
@@ -75,8 +75,8 @@ def test_harness_that_does_not_normalize_is_caught(project):
 
 
 def test_score_that_is_no_entry_of_its_row_is_caught(project):
-    written = lying_artifact(project, "-logp_RV.gather(1, targets_R[:, None])[:, 0].numpy()",
-                             "-0.9 * logp_RV.gather(1, targets_R[:, None])[:, 0].numpy()", module="harness.py")
+    written = lying_artifact(project, "-logp_RV.gather(1, targets_R[:, None])[:, 0].cpu().numpy()",
+                             "-0.9 * logp_RV.gather(1, targets_R[:, None])[:, 0].cpu().numpy()", module="harness.py")
     assert not written["legal"] and written["checks"]["normalization"]["evidence"]["largest_mismatch_nats"] > 0.01
 
 

@@ -72,6 +72,7 @@ LEAVES = {  # one leaf of every section -> the nodes that read it
     ("ema.average", "final"): {"ema"},
     ("prequant_ttt.epochs", 2): {"prequant_ttt"},
     ("calibrate.sequences", 17): {"calibrate"},
+    ("allocate.tokens", 1000): {"allocate"},
     ("quantize.groups.mlp.bits", 5): {"quantize"},
     ("measure.window", 32): MEASURE,
     ("compress.runs.zlib_9.options.level", 8): {"compress@zlib_9", "smallest", "report"},

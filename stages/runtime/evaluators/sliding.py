@@ -40,9 +40,10 @@ class Evaluator:
     def predict(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
         if self.reset_at is None and all(w.length == self.window and w.last - w.first + 1 == self.stride for w in chunk):
             with torch.no_grad():
-                hidden_BTD = self.model.hidden(windows.inputs(seen, chunk, self.window), last_rows=self.stride)
-                return self.model.head(hidden_BTD.flatten(0, 1))
-        return self.model.head(windows.scored_rows(self.hidden(seen, chunk), chunk))
+                hidden_RD = self.model.hidden(windows.inputs(seen, chunk, self.window), last_rows=self.stride).flatten(0, 1)
+        else:
+            hidden_RD = windows.scored_rows(self.hidden(seen, chunk), chunk)
+        return self.model.head(hidden_RD)
 
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
         """Nothing is learned."""
