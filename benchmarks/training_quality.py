@@ -7,8 +7,10 @@ Every run trains for the same time: first the cost of a step is measured, some s
 seconds of one core (CPU time of the only thread, so that other load hardly counts); then each run gets the number of steps that fit,
 which its schedule knows. It is scored on the val split in plain windows with the average of the weights that is best for it on the
 first targets of holdout. The naive baseline has its own network (9 layers, relu², full rotation, plain skips), its rates and no decay,
-clipping or average, at about the default's number of parameters, batch and sequence; its warm-down has the published share of the run. AdamW
-has the default's network and schedule, at several matrix rates. p: one-sided Welch test that the default has fewer bits per byte.
+clipping or average, at about the default's number of parameters, its batch and sequence; its warm-down has the published share of
+the run. AdamW has the default's network and schedule, at several matrix rates.
+
+p: one-sided Welch test that the default has fewer bits per byte.
 """
 
 import sys
