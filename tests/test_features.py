@@ -376,7 +376,7 @@ def test_weights_of_a_model_without_the_feature_are_refused():
 
 
 def test_package_holds_exactly_the_features_that_the_model_names():
-    pack = functools.partial(bundle.code, codec="brotli", filter="identity", evaluators=("sliding",))
+    pack = functools.partial(bundle.code, plugins=["codecs/brotli"], evaluators=("sliding",))
     shipped = {path for path in pack(features=("xsa", "dtg")) if "/features/" in path}
     assert shipped == {"caddie/features/__init__.py", "caddie/features/dtg.py", "caddie/features/xsa.py"}
     assert {path for path in pack(features=()) if "/features/" in path} == {"caddie/features/__init__.py"}

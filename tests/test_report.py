@@ -301,7 +301,7 @@ def test_page_with_few_averages_or_none_is_drawn(tree, kept):
 def test_plots_take_their_colours_from_the_page(written):
     html = written["index.html"]
     plots = "".join(re.findall(r"<svg.*?</svg>", html, re.DOTALL))
-    assert html.count("<svg") == 5 and "currentColor" in plots and "url(#scores-" in plots
+    assert html.count("<svg") == 6 and "currentColor" in plots and "url(#scores-" in plots
     assert set(re.findall(r"#[0-9a-f]{6}\b", plots)) <= {"#000000"}, "a fixed colour cannot suit both schemes"
     for name in set(re.findall(r"var\(--(\w+)\)", html)):
         assert len(re.findall(rf"--{name}:", html)) == 2, f"--{name} has a light and a dark value"
