@@ -132,12 +132,15 @@ def test_values_load_through_every_stage_and_every_plugin_exists(name, scale):
     train.check(params.section(tree, train.Settings))
     prepare.check(params.section(tree, prepare.Settings))
     package = tree["package"]
-    assert package["blob"] in {f"compress/{run}" for run in tree["compress"]["runs"]} and package["evaluators"] == [package["evaluator"]]
-    for run in (*tree["evaluate"]["runs"].values(), {"evaluator": package["evaluator"], "options": package["options"]}):
-        assert run["evaluator"] in package["evaluators"] and run["options"] == package["options"]
+    runs = list(tree["evaluate"]["runs"].values())
+    assert package["blob"] in {f"compress/{run}" for run in tree["compress"]["runs"]}
+    assert {"evaluator": package["evaluator"], "options": package["options"]} in runs, "what ships is what is scored"
+    assert set(package["evaluators"]) == {run["evaluator"] for run in runs}
+    for run in runs:
         plugin.load("evaluators", run["evaluator"]).Evaluator(None, **run["options"])
-        one_batch = run["options"]["window"] + (run["options"]["batch"] - 1) * run["options"]["stride"]
-        assert tree["audit"]["probe_tokens"] > one_batch + run["options"]["stride"], "the audit's probe ends inside the first batch"
+        stride = run["options"].get("stride", run["options"].get("chunk"))
+        one_batch = run["options"]["window"] + (run["options"].get("batch", 1) - 1) * stride
+        assert tree["audit"]["probe_tokens"] > one_batch + stride, "the audit's probe ends inside the first batch"
     averages = tree["train"]["averages"]
     assert tree["ema"]["average"] == "final" or tree["ema"]["average"] in {f"ema_{decay:g}" for decay in averages["ema"]}
 

@@ -52,12 +52,17 @@ def values(tree: dict) -> dict:
     options = _windows(tree["package"]["options"])
     return FIXED | _model(tree, steps) | _train(tree["train"], steps) | _averages(tree, steps) | {
         "package.options": options, "evaluate.runs": runs, "quantize.smallest": _smallest(tree),
-        "audit.probe_tokens": int(PROBE_BATCHES * (options["window"] + options.get("batch", 16) * options.get("stride", LENGTH // 4)))}
+        "audit.probe_tokens": int(PROBE_BATCHES * max(_batch(settings["options"]) for settings in runs.values()))}
 
 
 def _smallest(tree: dict) -> int:
     """What travels as float16 at full size does in small."""
     return round((tree["quantize"]["smallest"] - 1) * (WIDTH / tree["model"]["width"]) ** 2) + 1
+
+
+def _batch(options: dict) -> int:
+    """Targets that a batch of windows reaches over; of an evaluator without batches, some chunks."""
+    return options["window"] + options.get("batch", 16) * options.get("stride", LENGTH // 4)
 
 
 def _windows(options: dict) -> dict:
