@@ -50,7 +50,7 @@ test: setup
 	python -m pytest
 
 test-recipes: setup
-	python -m pytest -m recipes tests/test_recipes.py
+	python -m pytest -m recipes tests/test_small_recipes.py
 
 test-attacks: setup
 	python -m tests.attacks.run --count 100000

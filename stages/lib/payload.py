@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from stages.lib import entropy
 from stages.runtime import plans
 from stages.runtime.container import Model
 
@@ -42,25 +43,18 @@ def is_side(name: str, tensors: dict[str, np.ndarray]) -> bool:
     return suffix in SIDE and base + plans.CODES in tensors
 
 
-def entropy_bytes(codes: np.ndarray) -> float:
-    """Σ over the matrix of -log2 of its own empirical frequencies, in bytes: what no coder goes below that knows only how often each code
-    occurs in the matrix."""
-    counts = np.unique(codes, return_counts=True)[1].astype(np.float64)
-    return float((counts * (math.log2(max(1, codes.size)) - np.log2(counts))).sum()) / 8
-
-
 def sizes(model: Model) -> dict:
     """What there is to code: numbers of weights, raw bytes, and the order-0 entropy of the codes of all quantized matrices."""
     tensors = model.tensors
     codes = {name: array for name, array in tensors.items() if is_codes(name)}
     quantized = sum(array.size for array in codes.values())
     rest = {name: array for name, array in tensors.items() if name not in codes}
-    entropy = sum(map(entropy_bytes, codes.values()))
+    total = sum(map(entropy.bits, codes.values()))
     return {
         "weights": quantized + sum(array.size for name, array in rest.items() if not is_side(name, tensors)),
         "quantized_weights": quantized,
         "raw_bytes": sum(array.nbytes for array in tensors.values()),
-        "entropy_bytes": math.ceil(entropy),
-        "entropy_bits_per_weight": 8 * entropy / quantized if quantized else None,
+        "entropy_bytes": math.ceil(total / 8),
+        "entropy_bits_per_weight": total / quantized if quantized else None,
         "left_out_bytes": sum(array.nbytes for array in rest.values()),  # of the entropy: scales, steps, float16 tensors, as stored
     }

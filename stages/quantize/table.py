@@ -2,11 +2,11 @@
 
 import csv as writer
 import io
-import math
 
 import torch
 from torch import Tensor
 
+from stages.lib import entropy
 from stages.lib.quant import gptq
 from stages.lib.quant.quantized import Quantized
 from stages.quantize.matrices import Result, as_matrix
@@ -52,21 +52,18 @@ def summary(found: list[dict]) -> dict:
     coded = sum(row["weights"] * row["bits_per_weight"] for row in matrices)
     errors = [row["relative_error"] for row in matrices] or [0.0]
     return {"weights": weights, "quantized_weights": quantized, "matrices": len(matrices),
-            "entropy_bits_per_weight": coded / max(quantized, 1),
+            "coded_bits_per_weight": coded / max(quantized, 1),
             "bits_per_weight": sum(row["weights"] * row["bits_per_weight"] for row in found) / weights,
             "layer_error_mean": sum(errors) / len(errors), "layer_error_max": max(errors)}
 
 
 def stored_bits(quantized: Quantized) -> float:
     """Bits of all arrays of a matrix: integers at their own order-0 entropy, floats as they are."""
-    return sum(8 * array.element_size() * array.numel() if array.is_floating_point() or suffix == "scales" else entropy_bits(array)
-               for suffix, array in quantized.arrays.items())
+    def bits(suffix: str, array: Tensor) -> float:
+        is_float = array.is_floating_point() or suffix == "scales"  # float8 is stored as uint8
+        return 8.0 * array.element_size() * array.numel() if is_float else entropy.bits(array.numpy())
 
-
-def entropy_bits(codes: Tensor) -> float:
-    """Σ over the tensor of -log2 of its own empirical frequencies: the order-0 bound of its codes, in bits."""
-    counts = torch.unique(codes, return_counts=True)[1].double()
-    return float((counts * (math.log2(codes.numel()) - torch.log2(counts))).sum())
+    return sum(bits(suffix, array) for suffix, array in quantized.arrays.items())
 
 
 def in_order(result: Result) -> dict[str, Tensor]:

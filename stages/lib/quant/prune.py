@@ -4,14 +4,12 @@
 
 Sorted by cost this empties the rows with the smallest steps one after the other, which is what saves bytes: about 0.3 bytes for each code,
 because a row of zeros costs nothing. A zero among other codes saves 0.12 bits. Per byte it costs more than coarser steps do; it is
-for what is over the cap after everything else: eight codes for each byte too many (#1334, #1485), or the fewest that fit (#609, #1019).
+for what is over the cap after everything else: eight codes for each byte too many (#1334, #1485).
 
 Source: parameter-golf #609, #1334.
 """
 
 # M rows, K columns
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -47,16 +45,3 @@ def cheapest(matrices: dict[str, Quantized], count: int) -> dict[str, Quantized]
         out[name] = Quantized(quantized.arrays | {"codes": codes.masked_fill(here, 0)}, quantized.scheme)
         start += codes.numel()
     return out
-
-
-def fewest(matrices: dict[str, Quantized], size_of: Callable[[dict[str, Quantized]], int], limit: int) -> int:
-    """The smallest count with which `size_of` is at most `limit`, by bisection. ValueError with the smallest size if there is none."""
-    low, high = 0, sum(int(candidates(quantized).isfinite().sum()) for quantized in matrices.values())
-    if size_of(matrices) <= limit:
-        return 0
-    if (smallest := size_of(cheapest(matrices, high))) > limit:
-        raise ValueError(f"all {high:,} codes of ±1 made zero leave {smallest:,} of {limit:,} bytes; raise the clips instead")
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if size_of(cheapest(matrices, middle)) <= limit else (middle, high)
-    return high

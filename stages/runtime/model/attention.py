@@ -81,38 +81,25 @@ class Attention(nn.Module):
         self.rotary = Rotary(config.rope_dims, config.rope_base, config.rope_trained_length)
 
     def forward(self, u_BTD: Tensor, layer: int, hooks: Hooks, now: Pass) -> Tensor:
+        """`now.last_rows`: only so many last rows (B, rows, D). `now.memory`: earlier keys and values are read too. Evaluation only."""
         B, T, D = u_BTD.shape
-        if now.memory is not None or now.last_rows:
-            return self._read(u_BTD, layer, hooks, now)
-        q_BHTK = self.query(u_BTD).view(B, T, self.num_heads, self.head_width).transpose(1, 2)
-        k_BGTK = self.key(u_BTD).view(B, T, self.num_kv_heads, self.head_width).transpose(1, 2)
-        v_BTGK = hooks.apply("value", self.value(u_BTD).view(B, T, self.num_kv_heads, self.head_width), layer, now)
-        q_BHTK = self.rotary(rms(q_BHTK))
-        q_BHTK = q_BHTK * self.query_gain.to(q_BHTK.dtype).view(1, -1, 1, 1)
-        k_BGTK = self.rotary(rms(k_BGTK))
-        y_BTHK = backends.attend(q_BHTK.transpose(1, 2), k_BGTK.transpose(1, 2), v_BTGK, now.cu_seqlens, now.max_seqlen or T,
-                                 name=now.attention_backend)
-        y_BTHK = hooks.apply("attended", y_BTHK, v_BTGK, layer)
-        return self.output(hooks.apply("gate", y_BTHK, u_BTD, layer).reshape(B, T, D))
-
-    def _read(self, u_BTD: Tensor, layer: int, hooks: Hooks, now: Pass) -> Tensor:
-        """The same with fewer queries than keys: of the last rows only, or over the keys that `now.memory` kept. Evaluation only."""
-        B, T, D = u_BTD.shape
-        v_BTGK = hooks.apply("value", self.value(u_BTD).view(B, T, self.num_kv_heads, self.head_width), layer, now)
-        k_BTGK = rms(self.key(u_BTD).view(B, T, self.num_kv_heads, self.head_width))
         rows = now.last_rows or T
-        u_BTD = u_BTD[:, T - rows:]
-        q_BHTK = rms(self.query(u_BTD).view(B, rows, self.num_heads, self.head_width)).transpose(1, 2)
-        keys_BSGK, values_BSGK, window = k_BTGK, v_BTGK, T
+        k_BGTK = rms(self.key(u_BTD).view(B, T, self.num_kv_heads, self.head_width).transpose(1, 2))
+        v_BTGK = hooks.apply("value", self.value(u_BTD).view(B, T, self.num_kv_heads, self.head_width), layer, now)
+        keys_BGSK, values_BSGK, window = k_BGTK, v_BTGK, T
         if now.memory is not None:
-            keys_BSGK, values_BSGK = now.memory.extend(k_BTGK, v_BTGK)
-            window = now.memory.window
-        S = keys_BSGK.size(1)
-        q_BHTK = self.rotary(q_BHTK, start=S - rows, context=window) * self.query_gain.to(q_BHTK.dtype).view(1, -1, 1, 1)
-        keys_BGSK = self.rotary(keys_BSGK.transpose(1, 2), context=window)
-        place_T, place_S = torch.arange(S - rows, S, device=u_BTD.device)[:, None], torch.arange(S, device=u_BTD.device)
-        mask_TS = (place_S <= place_T) & (place_S > place_T - window)
-        y_BHTK = F.scaled_dot_product_attention(q_BHTK, keys_BGSK, values_BSGK.transpose(1, 2), attn_mask=mask_TS,
-                                                enable_gqa=self.num_heads != self.num_kv_heads)
-        y_BTHK = hooks.apply("attended", y_BHTK.transpose(1, 2), v_BTGK[:, T - rows:], layer)
+            keys_BSGK, values_BSGK = now.memory.extend(k_BGTK.transpose(1, 2), v_BTGK)
+            keys_BGSK, window = keys_BSGK.transpose(1, 2), now.memory.window
+        u_BTD = u_BTD[:, T - rows:]
+        q_BHTK = rms(self.query(u_BTD).view(B, rows, self.num_heads, self.head_width).transpose(1, 2))
+        S = keys_BGSK.size(2)
+        q_BHTK = self.rotary(q_BHTK, start=S - rows, context=window)
+        q_BHTK = q_BHTK * self.query_gain.to(q_BHTK.dtype).view(1, -1, 1, 1)
+        keys_BGSK = self.rotary(keys_BGSK, context=window)
+        if now.memory is None and rows == T:
+            y_BTHK = backends.attend(q_BHTK.transpose(1, 2), keys_BGSK.transpose(1, 2), values_BSGK, now.cu_seqlens, now.max_seqlen or T,
+                                     name=now.attention_backend)
+        else:
+            y_BTHK = backends.windowed(q_BHTK.transpose(1, 2), keys_BGSK.transpose(1, 2), values_BSGK, window)
+        y_BTHK = hooks.apply("attended", y_BTHK, v_BTGK[:, T - rows:], layer)
         return self.output(hooks.apply("gate", y_BTHK, u_BTD, layer).reshape(B, rows, D))

@@ -105,6 +105,16 @@ def sdpa(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, cu_seqlens: Tensor | No
     return torch.cat(segments).view(q_BTHK.shape)
 
 
+def windowed(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, window: int) -> Tensor:
+    """The T queries are the last of the S places; each reads the `window` places that end with its own."""
+    T, S = q_BTHK.size(1), k_BSGK.size(1)
+    place_T, place_S = torch.arange(S - T, S, device=q_BTHK.device)[:, None], torch.arange(S, device=q_BTHK.device)
+    mask_TS = (place_S <= place_T) & (place_S > place_T - window)
+    q_BHTK, k_BGSK, v_BGSK = (x.transpose(1, 2) for x in (q_BTHK, k_BSGK, v_BSGK))
+    return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, attn_mask=mask_TS,
+                                          enable_gqa=q_BHTK.size(1) != k_BGSK.size(1)).transpose(1, 2)
+
+
 def varlen(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, cu_seqlens: Tensor | None, max_seqlen: int) -> Tensor:
     (kernel,) = kernels("varlen")
     B, T = q_BTHK.shape[:2]
