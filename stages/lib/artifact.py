@@ -23,6 +23,8 @@ from stages.runtime import shards
 
 PROGRAMS = ("lrzip", "zpaq")  # what a codec may start
 PYZ = "submission.pyz"
+HERE = {"HOME": ".", "TMPDIR": ".", "TORCHINDUCTOR_CACHE_DIR": "cache",
+        "OMP_WAIT_POLICY": "PASSIVE"}  # several processes share the cores
 THREADS = 2  # what submission.pyz takes by default: probes are to repeat its numbers bit for bit
 
 
@@ -180,8 +182,7 @@ class _Folder:
     def _start(self, guard: str, arguments: list[str], environment: dict, **pipes) -> subprocess.Popen:
         return subprocess.Popen([sys.executable, "-I", "-B", inside.__file__, guard, *arguments], cwd=self.path, **pipes,
                                 pass_fds=(self.report.fileno(),),
-                                env=os.environ | {"HOME": str(self.path), "TMPDIR": str(self.path),
-                                                   "OMP_WAIT_POLICY": "PASSIVE"} | environment)  # several of them share the cores
+                                env=os.environ | HERE | environment)
 
     def run(self, arguments: list[str], environment: dict, *, echo: bool) -> str:
         """Run to the end with stdout in a file; the last line of stderr if it failed, else an empty string."""
