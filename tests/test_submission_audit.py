@@ -167,6 +167,7 @@ def test_claim_may_be_any_pass_of_the_log(submission):
 def test_what_makes_the_artifact_counts_as_training(submission):
     found = folders.audit(submission(extra="prequant_ttt:done in 494.9s (8 gpus)\nGPTQ:collected 67 Hessians in 50.9s", train=588_124))
     assert verdicts(found, "training") == ["fail"] * 3 and "1133.9 s of 600" in said(found, "training")
+    assert verdicts(found, "lineage") == ["doubt"] * 3
 
 
 @pytest.mark.parametrize("train, verdict", [(600_000, "pass"), (600_185, "pass"), (602_048, "fail")])

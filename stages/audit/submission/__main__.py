@@ -75,7 +75,7 @@ def table(found: list[Submission]) -> pd.DataFrame:
         rows.append({
             "folder": submission.folder.name, "verdict": submission.verdict, "seeds": len(scores), "bits_per_byte": round(scores.mean(), 6),
             "deviation": round(scores.std(), 6), "largest_bytes": max(sizes) if sizes else None,
-            **{check: worst.get(check, "") for check in ("size", "bytes", "claims", "training", "evaluation", "overlap")},
+            **{check: worst.get(check, "") for check in ("size", "bytes", "claims", "training", "evaluation", "lineage", "overlap")},
             "p": submission.significance.p if submission.significance else None,
             "hints": ", ".join(sorted({hint.kind for hint in submission.hints if hint.against}))})
     return pd.DataFrame(rows)

@@ -79,7 +79,7 @@ def audit(folder: Path, *, record: float | None = None) -> Submission:
         raise ValueError(f"{folder} has neither a submission.json nor a log with a val_bpb; name the folder of one submission")
     submission = Submission(folder, claims, sorted(_of_the_score(found), key=lambda log: (log.seed is None, log.seed or 0, log.file)))
     readme = _text(files["README.md"]) if "README.md" in files else ""
-    for part in (_size, _bytes, _claimed, _seeds, _time):
+    for part in (_size, _bytes, _claimed, _seeds, _lineage, _time):
         part(submission, readme)
     _code(submission, files)
     if record is not None:
@@ -249,6 +249,14 @@ def _seeds(submission: Submission, readme: str) -> None:
     if any(count > 1_000 for count in shards):
         submission.findings.append(Finding("overlap", "doubt", f"{max(shards)} train shards: as many as a local preparation makes that "
                                            "holds out 10,000 documents only, so that most of val was trained on (#2127)"))
+
+
+def _lineage(submission: Submission, readme: str) -> None:
+    """An adaptation before quantization that the log times: on which split it ran, only the code says."""
+    for log in submission.logs:
+        if log.adapted_seconds:
+            submission.findings.append(Finding("lineage", "doubt", f"the weights were adapted for {log.adapted_seconds:.1f} s before they "
+                                               "were quantized; on the val split, as in every published run, that is ruled out", log.seed))
 
 
 def _time(submission: Submission, readme: str) -> None:
