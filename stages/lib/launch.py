@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from stages.lib.opened import is_worker
+
 THREADS = 2  # results of CPU matrix products depend on the number of threads in the last bits; fixed, so bytes repeat
 
 
@@ -25,11 +27,6 @@ class World:
     @property
     def is_main(self) -> bool:
         return self.rank == 0
-
-
-def is_worker() -> bool:
-    """Whether torchrun started this process; a WORLD_SIZE that the environment has of its own says nothing."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def relaunch(processes: int, module: str, device: str) -> None:
