@@ -11,8 +11,8 @@ from stages.audit import graph
 from stages.audit.evidence import Evidence, Verdict
 from stages.lib import stage
 
-PROVES = ("No stage above the artifact declares the validation split or anything made from it, and none opened a data file that it does not "
-          "declare.")
+PROVES = ("No stage above the artifact declares the validation split or anything made from it, and none opened a data file that it "
+          "does not declare.")
 CANNOT_SEE = ("A file that is opened outside of Python or under another name, a copy of val that is declared as something else "
               "(split_overlap and memorization look for that), a dvc.lock that was written by hand together with records that fit it.")
 PRECEDENT = "README, 20 Mar 2026: no validation data in training; pre-quantization TTT rejected (organizers, #1972, 2 May 2026)"
