@@ -4,6 +4,7 @@ A score is legal if every check passes, not legal if one fails, and not ruled if
 """
 
 import importlib
+import math
 import pkgutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,20 +12,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from stages.audit.evidence import Evidence, Verdict
-from stages.lib import stage
+from stages.audit.evidence import Evidence, Settings, Verdict
+from stages.lib import artifact, stage
 from stages.lib.data import tokens
 from stages.lib.stage import Input, Metrics, Untracked, Variant
 
-REPORTED = ("artifact_sha256", "ledger_sha256", "bits_per_byte", "bytes", "tokens", "claims", "text_sha256")
-
-
-@dataclass(frozen=True)
-class Settings:
-    SECTION: ClassVar[str] = "audit"
-    probe_tokens: int
-    flips: int
-    seed: int
+REPORTED = ("artifact_sha256", "ledger_sha256", "bits_per_byte", "bytes", "tokens", "claims", "text_sha256",
+            "refused")
 
 
 @dataclass(frozen=True)
@@ -47,18 +41,16 @@ def main(
     certificate: Metrics = "artifacts/audit/{variant}/certificate.json",
     lock: Untracked = "dvc.lock",
 ) -> None:
-    if settings.probe_tokens < 2 or settings.flips < 1:
-        raise ValueError("audit.probe_tokens takes 2 or more and audit.flips 1 or more")
     reported = stage.read_json(metrics, required=REPORTED)
     for path, key in ((submission, "artifact_sha256"), (ledger, "ledger_sha256")):
         if stage.sha256(path) != reported[key]:
             raise ValueError(f"{path} is not the file that {metrics} was computed from (sha256 differs); run: dvc repro evaluate@{run}")
     evidence = Evidence(
         submission=submission, documents=documents, text=tokens.read(text, "val", sidecar=True), nats=np.load(ledger, allow_pickle=False),
-        metrics=reported, evaluator=evaluated.evaluator, options=evaluated.options, lock=lock,
-        probe_tokens=settings.probe_tokens, num_flips=settings.flips, seed=settings.seed)
+        metrics=reported, evaluator=evaluated.evaluator, options=evaluated.options, lock=lock, settings=settings)
+    evidence.gather()
     modules = {name: importlib.import_module(f"stages.audit.checks.{name}") for name in checks()}
-    verdicts = {name: module.check(evidence) for name, module in modules.items()}
+    verdicts = {name: judged(module, evidence) for name, module in modules.items()}
     ruling = verdict(verdicts)
     stage.write_json(certificate, {
         "run": run, "evaluator": evaluated.evaluator, "verdict": ruling, "legal": ruling == "legal", "claims": reported["claims"],
@@ -66,6 +58,24 @@ def main(
         "checks": {name: asdict(found) | {"proves": modules[name].PROVES, "cannot_see": modules[name].CANNOT_SEE,
                                           "precedent": modules[name].PRECEDENT} for name, found in verdicts.items()}})
     print(f"{run}: {ruling.upper()}; " + ", ".join(f"{name} {found.verdict}" for name, found in verdicts.items()))
+
+
+def judged(module, evidence: Evidence) -> Verdict:
+    """The check's verdict; an artifact that fails where it is looked at fails the check."""
+    try:
+        found = module.check(evidence)
+    except artifact.Failed as error:
+        found = Verdict("fail", {"reason": str(error)})
+    return Verdict(found.verdict, finite(found.evidence), found.positions, finite(found.largest_deviation))
+
+
+def finite(value):
+    """What JSON can hold: numbers that are none, which a broken artifact can give, as text."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def verdict(verdicts: dict[str, Verdict]) -> str:
