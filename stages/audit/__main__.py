@@ -38,6 +38,11 @@ def main(
     metrics: Input = "artifacts/evaluate/{variant}/metrics.json",
     documents: Input = "artifacts/prepare/val",
     text: Input = "artifacts/tokenize/val",
+    train: Input = "artifacts/tokenize/train",
+    holdout: Input = "artifacts/tokenize/holdout",
+    training: Input = "artifacts/train/metrics.json",
+    adaptation: Input = "artifacts/prequant_ttt/metrics.json",
+    calibration: Input = "artifacts/calibrate/metrics.json",
     certificate: Metrics = "artifacts/audit/{variant}/certificate.json",
     lock: Untracked = "dvc.lock",
 ) -> None:
@@ -47,7 +52,9 @@ def main(
             raise ValueError(f"{path} is not the file that {metrics} was computed from (sha256 differs); run: dvc repro evaluate@{run}")
     evidence = Evidence(
         submission=submission, documents=documents, text=tokens.read(text, "val", sidecar=True), nats=np.load(ledger, allow_pickle=False),
-        metrics=reported, evaluator=evaluated.evaluator, options=evaluated.options, lock=lock, settings=settings)
+        metrics=reported, evaluator=evaluated.evaluator, options=evaluated.options, lock=lock, settings=settings,
+        train=train, holdout=holdout, making={name: stage.read_json(path) for name, path in
+                                              (("train", training), ("prequant_ttt", adaptation), ("calibrate", calibration))})
     evidence.gather()
     modules = {name: importlib.import_module(f"stages.audit.checks.{name}") for name in checks()}
     verdicts = {name: judged(module, evidence) for name, module in modules.items()}

@@ -49,6 +49,11 @@ def device_type(device: str, *, section: str = "train") -> str:
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
+def gpu_name(device: torch.device) -> str | None:
+    """What a certificate tells machines apart by; None on a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+
+
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     """FLOPs per second of the best of a few square matrix products here: what a model's use of the hardware is measured against."""
     size = 8192 if device.type == "cuda" else 1024
