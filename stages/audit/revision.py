@@ -144,7 +144,7 @@ def _text(commit: str, path: str, name: str) -> str:
     try:
         return _git("show", f"{commit}:{path}")
     except ValueError:
-        raise ValueError(f"{name} has no {path} in git; only a revision that keeps its dvc.lock can be audited, as experiments do") from None
+        raise ValueError(f"{name} has no {path} in git; revisions that keep their dvc.lock, as experiments do, can be audited") from None
 
 
 def _git(*arguments: str) -> str:
