@@ -40,17 +40,22 @@ class Settings:
     replayed: int
     replay_reach: int | None
     round_trip: int
+    overlap_tokens: int
+    memorization_tokens: int
 
     def __post_init__(self):
         if self.probe_tokens < 2 or self.flips < 1 or self.truncations < 1 or self.tried_tokens < 1 or self.round_trip < 1:
             raise ValueError("audit.probe_tokens takes 2 or more; audit.flips, truncations, tried_tokens and round_trip take 1 or more")
         if self.replayed < 0 or (self.replay_reach is not None and self.replay_reach < 1):
             raise ValueError("audit.replayed takes 0 or more, audit.replay_reach 1 or more, or null for all of val")
+        if self.overlap_tokens < 1 or self.memorization_tokens < 1:
+            raise ValueError("audit.overlap_tokens and audit.memorization_tokens take 1 or more")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """pass | fail | not_applicable (there was nothing to look at, so nothing is certified), with the numbers it rests on.
+    """pass | fail | not_applicable (there was nothing to look at, so nothing is certified) | reported (facts that speak neither for nor
+    against), with the numbers it rests on.
 
     `positions`: how many targets, rows or documents were looked at; `largest_deviation`: from what was demanded, in the unit that the
     evidence names. None where a check counts nothing, or measures nothing.
@@ -86,7 +91,7 @@ def once(run):
 
 @dataclass(frozen=True)
 class Evidence:
-    """Inputs of the checks."""
+    """Inputs of the checks. `train`, `holdout`: tokenized splits; `making`: metrics of the stages that take the training budget."""
 
     submission: Path
     documents: Path
@@ -97,6 +102,9 @@ class Evidence:
     options: dict
     lock: Path
     settings: Settings
+    train: Path
+    holdout: Path
+    making: dict[str, dict]
     kept: dict = field(default_factory=dict, repr=False)  # what came of the runs
 
     def gather(self) -> None:

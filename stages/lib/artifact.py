@@ -23,8 +23,6 @@ from stages.runtime import shards
 
 PROGRAMS = ("lrzip", "zpaq")  # what a codec may start
 PYZ = "submission.pyz"
-HERE = {"HOME": ".", "TMPDIR": ".", "TORCHINDUCTOR_CACHE_DIR": "cache",
-        "OMP_WAIT_POLICY": "PASSIVE"}  # several processes share the cores
 THREADS = 2  # what submission.pyz takes by default: probes are to repeat its numbers bit for bit
 
 
@@ -182,7 +180,9 @@ class _Folder:
     def _start(self, guard: str, arguments: list[str], environment: dict, **pipes) -> subprocess.Popen:
         return subprocess.Popen([sys.executable, "-I", "-B", inside.__file__, guard, *arguments], cwd=self.path, **pipes,
                                 pass_fds=(self.report.fileno(),),
-                                env=os.environ | HERE | environment)
+                                env=os.environ | {"HOME": str(self.path), "TMPDIR": str(self.path),
+                                                   "TORCHINDUCTOR_CACHE_DIR": str(self.path),  # torch sets it where it has run before
+                                                   "OMP_WAIT_POLICY": "PASSIVE"} | environment)  # several of them share the cores
 
     def run(self, arguments: list[str], environment: dict, *, echo: bool) -> str:
         """Run to the end with stdout in a file; the last line of stderr if it failed, else an empty string."""
