@@ -33,7 +33,7 @@ def test_honest_evaluator_is_certified(finished, run):
     written = certificate(finished, run)
     verdicts = {name: check["verdict"] for name, check in written["checks"].items()}
     assert written["verdict"] == "legal" and written["legal"] is True and written["evaluator"] == run
-    assert set(verdicts) >= BEHAVIOUR | {"byte_count", "lineage"} and set(verdicts.values()) == {"pass"}
+    assert set(verdicts) >= BEHAVIOUR | {"byte_count", "lineage"} and set(verdicts.values()) <= {"pass", "reported"}
     flips, trip = (written["checks"][name]["evidence"] for name in ("future_flip", "round_trip"))
     assert flips["earlier_scores_compared"] > 500 and flips["largest_change_nats"] == 0.0
     assert trip["tokens_decoded"] == trip["tokens"] > 50 and trip["tokens_wrong"] == 0

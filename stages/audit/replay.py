@@ -43,18 +43,28 @@ class Replay:
         """Nats by which the replay needs more than the score says."""
         return self.nats - self.expected
 
+    @property
+    def off(self) -> np.ndarray:
+        """At which of the positions the replay and the score say different things."""
+        return ~(np.abs(self.excess) <= PER_TOKEN)
+
+    @property
+    def is_code(self) -> bool:
+        """Could all coded targets be coded, with the lengths that the score says?"""
+        return not self.uncodable and not self.off[: self.coded].any()
+
 
 def run(submission: Path, *, evaluator: str, options: dict, tokens: np.ndarray, ledger: np.ndarray, vocabulary: int, sampled: int,
-        coded: int, carries: bool, walk: int | None, generator: np.random.Generator) -> Replay:
+        coded: int, walk: int | None, generator: np.random.Generator) -> Replay:
     """Replay `coded` first targets and `sampled` others."""
     num_targets = len(tokens) - 1
     coded = min(coded, num_targets)
-    reach = min(num_targets, walk) if carries and walk else num_targets
-    others = generator.choice(reach - coded, min(sampled, reach - coded), replace=False) + coded + 1 if reach > coded else []
-    positions = np.array([*range(1, coded + 1), *np.sort(others)], np.int64)
     encoder, uncodable, at, wrong, is_complete = arithmetic.Encoder(), "", 1, 0, True
     nats, sums, events = [], [], []
     with artifact.Stream(submission, evaluator=evaluator, options=options, num_targets=num_targets, first=int(tokens[0])) as stream:
+        reach = min(num_targets, walk) if stream.carries and walk else num_targets
+        others = generator.choice(reach - coded, min(sampled, reach - coded), replace=False) + coded + 1 if reach > coded else []
+        positions = np.array([*range(1, coded + 1), *np.sort(others)], np.int64)
         for position in positions.tolist():
             if position > at:
                 stream.push(tokens[at: position])

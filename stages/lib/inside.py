@@ -10,8 +10,9 @@ current folder, which is empty but for the artifact and its input; it may write 
 no socket. What it tries beyond is refused and reported. It is a guard and not a jail: compiled code that opens a file by itself is not
 seen.
 
-The protocol of `stream`: a line of JSON from the artifact, {"vocabulary": V}; then requests of one byte each: "d" is answered by ln p of
-the next token (V float64), "p" is followed by a count (u32) and so many ids (u32), which become known. The end of the input ends it.
+The protocol of `stream`: a line of JSON from the artifact, {"vocabulary": V, "carries": true or false}; then requests of one byte each:
+"d" is answered by ln p of the next token (V float64), "p" is followed by a count (u32) and so many ids (u32), which become known. The
+end of the input ends it.
 """
 
 import contextlib
@@ -143,7 +144,8 @@ def _stream(evaluator, num_targets: int, first: int, answers) -> None:
     import numpy as np
     from caddie.streaming import Stream
     stream, requests = Stream(evaluator, num_targets, first), sys.stdin.buffer
-    answers.write(json.dumps({"vocabulary": len(stream.dist())}).encode() + b"\n")
+    facts = {"vocabulary": len(stream.dist()), "carries": bool(getattr(evaluator, "carries", True))}
+    answers.write(json.dumps(facts).encode() + b"\n")
     answers.flush()
     while kind := requests.read(1):
         if kind == b"d":

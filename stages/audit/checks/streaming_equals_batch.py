@@ -17,7 +17,7 @@ PRECEDENT = "The coding argument of #1017 and #1172: what a decoder cannot compu
 
 def check(evidence: Evidence) -> Verdict:
     found = evidence.replay
-    wrong = ~(np.abs(found.excess) <= replay.PER_TOKEN)
+    wrong = found.off
     mean = float(found.excess.mean())
     ok = not wrong.any() and abs(mean) <= replay.MEAN and found.finished
     return Verdict("pass" if ok else "fail", {
