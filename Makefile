@@ -5,17 +5,20 @@
 PYTHON ?= python3
 VENV ?= .venv
 SCALE ?= full
+RUN ?= sliding
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PYTHONUTF8 := 1
 
-.PHONY: help setup repro test test-recipes test-attacks recipe show lint wiring report clean
+.PHONY: help setup repro test test-recipes test-attacks test-referee certify recipe show lint wiring report clean
 
 help:
 	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
 	@echo "make test                  set up, run the test suite"
 	@echo "make test-recipes          every published stack in small, from text to certificate: 15 minutes"
 	@echo "make test-attacks          100,000 hostile blobs against every codec and coder, and the largest round trips: half an hour"
+	@echo "make test-referee          honest evaluators under the audit with twenty seeds: no false alarm; an hour"
+	@echo "make certify               after make repro: code all of val with the artifact and decode it; RUN=sliding; resumable"
 	@echo "make recipe NAME=pr1855    run a recipe of stages/recipes as an experiment; SCALE=tiny: small sizes, minutes on a CPU"
 	@echo "make show                  the experiments, in the columns that matter"
 	@echo "make report                print the summary of the last run"
@@ -55,6 +58,12 @@ test-recipes: setup
 test-attacks: setup
 	python -m tests.attacks.run --count 100000
 	python -m pytest -n 0 -m large tests/test_codecs.py
+
+test-referee: setup
+	python -m pytest -m referee tests/test_cheats.py
+
+certify: setup
+	python -m stages.audit.certify $(RUN)
 
 recipe: setup
 	@test -n "$(NAME)" || { echo "which one? make recipe NAME=pr1855 SCALE=tiny; there are: $$(python -m stages.recipes | tr '\n' ' ')"; exit 1; }
