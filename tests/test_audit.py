@@ -221,12 +221,12 @@ def test_normalization_looks_at_what_it_is_given():
     class Evidence:
         tokens = np.array([0, 2])
         text = type("Text", (), {"vocabulary_size": 4})
-        replay = replay.Replay(empty, empty, empty, b"", 0, "", True, np.array([0.0]), True, [], ())
+        replay = replay.Replay(empty, empty, empty, b"", 0, "", True, np.array([0.0]), True, [], 1, ())
     for result, expected in ((row, "pass"), (row + 0.01, "fail"), (row[:3], "fail")):
         Evidence.probes = (artifact.Result({}, -row[:1], {1: result}),)
         assert normalization.check(Evidence).verdict == expected
     Evidence.probes = (artifact.Result({}, -row[:1], {1: row}),)
-    Evidence.replay = replay.Replay(empty, empty, empty, b"", 0, "", True, np.array([0.01]), True, [], ())
+    Evidence.replay = replay.Replay(empty, empty, empty, b"", 0, "", True, np.array([0.01]), True, [], 1, ())
     assert normalization.check(Evidence).verdict == "fail"
 
 

@@ -36,6 +36,7 @@ class Replay:
     sums: np.ndarray            # |1 - Σ p| of each row
     is_complete: bool           # every row finite, with an entry for each token of the vocabulary
     events: list[tuple[str, int, int]]   # ("dist", t, t) and ("push", first, last), as they happened
+    reach: int                  # the positions come from the first so many targets
     refused: tuple[str, ...]
 
     @property
@@ -86,4 +87,5 @@ def run(submission: Path, *, evaluator: str, options: dict, tokens: np.ndarray, 
                 break
     done = len(nats)
     return Replay(positions[:done], np.array(nats), np.asarray(ledger)[positions[:done] - 1], encoder.finish(), min(done, coded),
-                  uncodable, done == len(positions), np.array(sums), is_complete, events, stream.refused)
+                  uncodable, done == len(positions), np.array(sums), is_complete, events, reach,
+                  stream.refused)

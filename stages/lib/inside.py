@@ -153,8 +153,20 @@ def _stream(evaluator, num_targets: int, first: int, answers) -> None:
             answers.flush()
         else:
             count = int.from_bytes(requests.read(4), "little")
-            for token in np.frombuffer(requests.read(4 * count), "<u4").tolist():
-                stream.push(token)
+            _push(stream, np.frombuffer(requests.read(4 * count), "<u4").tolist(), carries=facts["carries"])
+
+
+def _push(stream, ids: list[int], *, carries: bool) -> None:
+    """Make `ids` known; an evaluator that carries nothing along has nothing to learn from them, which millions of them would wait for."""
+    if carries:
+        for token in ids:
+            stream.push(token)
+        return
+    first = stream.next_target
+    stream.tokens[first: first + len(ids)] = stream.tokens.new_tensor(ids)
+    stream.next_target += len(ids)
+    while stream.window and stream.window.last < stream.next_target:
+        stream.window = next(stream.windows, None)
 
 
 if __name__ == "__main__":
