@@ -1,17 +1,17 @@
 """Certify one evaluated score: each property is checked by a file under checks/, mechanically, and the evidence is kept.
 
-A score is legal if every check passes. `not_applicable` means that a check had nothing to look at: then nothing is certified.
+A score is legal if every check passes, not legal if one fails, and not ruled if none fails but one had nothing to look at.
 """
 
 import importlib
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from stages.audit.evidence import Evidence
+from stages.audit.evidence import Evidence, Verdict
 from stages.lib import stage
 from stages.lib.data import tokens
 from stages.lib.stage import Input, Metrics, Untracked, Variant
@@ -57,13 +57,21 @@ def main(
         submission=submission, documents=documents, text=tokens.read(text, "val", sidecar=True), nats=np.load(ledger, allow_pickle=False),
         metrics=reported, evaluator=evaluated.evaluator, options=evaluated.options, lock=lock,
         probe_tokens=settings.probe_tokens, num_flips=settings.flips, seed=settings.seed)
-    verdicts = {name: importlib.import_module(f"stages.audit.checks.{name}").check(evidence) for name in checks()}
-    legal = all(verdict.verdict == "pass" for verdict in verdicts.values())
+    modules = {name: importlib.import_module(f"stages.audit.checks.{name}") for name in checks()}
+    verdicts = {name: module.check(evidence) for name, module in modules.items()}
+    ruling = verdict(verdicts)
     stage.write_json(certificate, {
-        "run": run, "evaluator": evaluated.evaluator, "legal": legal, "claims": reported["claims"],
+        "run": run, "evaluator": evaluated.evaluator, "verdict": ruling, "legal": ruling == "legal", "claims": reported["claims"],
         "bits_per_byte": reported["bits_per_byte"], "artifact_sha256": reported["artifact_sha256"], "text_sha256": reported["text_sha256"],
-        "checks": {name: {"verdict": verdict.verdict, "evidence": verdict.evidence} for name, verdict in verdicts.items()}})
-    print(f"{run}: {'LEGAL' if legal else 'NOT LEGAL'}; " + ", ".join(f"{name} {v.verdict}" for name, v in verdicts.items()))
+        "checks": {name: asdict(found) | {"proves": modules[name].PROVES, "cannot_see": modules[name].CANNOT_SEE,
+                                          "precedent": modules[name].PRECEDENT} for name, found in verdicts.items()}})
+    print(f"{run}: {ruling.upper()}; " + ", ".join(f"{name} {found.verdict}" for name, found in verdicts.items()))
+
+
+def verdict(verdicts: dict[str, Verdict]) -> str:
+    """legal | not legal | not ruled."""
+    found = {one.verdict for one in verdicts.values()}
+    return "not legal" if "fail" in found else "not ruled" if "not_applicable" in found else "legal"
 
 
 def checks() -> list[str]:

@@ -1,4 +1,11 @@
-"""What every check may look at: the artifact, its ledger and metrics, the raw documents, dvc.lock, and probe runs.
+"""What every check may look at: the artifact, its ledger and metrics, the raw documents, dvc.lock, and runs of the artifact.
+
+The contract of a check, one file under checks/:
+
+    PROVES: str        one sentence: what a pass shows
+    CANNOT_SEE: str    one sentence: what may be wrong and still pass
+    PRECEDENT: str     the ruling that it follows, with its date; or "none"
+    check(evidence: Evidence) -> Verdict
 
 The probes score short streams with the artifact itself: the first tokens of val, and copies of them in which the tokens from
 one position on were changed. Shapes are equal, so an honest evaluator gives bit-equal results before that position.
@@ -18,10 +25,16 @@ NORMALIZATION_ROWS = 64
 
 @dataclass(frozen=True)
 class Verdict:
-    """pass | fail | not_applicable, with the numbers it rests on."""
+    """pass | fail | not_applicable (there was nothing to look at, so nothing is certified), with the numbers it rests on.
+
+    `positions`: how many targets, rows or documents were looked at; `largest_deviation`: from what was demanded, in the unit that the
+    evidence names. None where a check counts nothing, or measures nothing.
+    """
 
     verdict: str
     evidence: dict
+    positions: int | None = None
+    largest_deviation: float | None = None
 
 
 @dataclass(frozen=True)

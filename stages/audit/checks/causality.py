@@ -10,6 +10,10 @@ import numpy as np
 
 from stages.audit.evidence import Evidence, Verdict
 
+PROVES = "No score depended on its own target or on a later token, to the last bit, at the positions that were changed."
+CANNOT_SEE = "A leak that none of the changed positions touches, and an artifact that behaves otherwise on the probe streams."
+PRECEDENT = "Conditions C1 and C3 (Issue #1017, 28 Mar 2026; recommended by the organizers in #677, 27 Mar); proof of PR #1240, made exact"
+
 
 def check(evidence: Evidence) -> Verdict:
     base, *changed = evidence.probes
@@ -26,4 +30,5 @@ def check(evidence: Evidence) -> Verdict:
     return Verdict("fail" if moved or rows_moved else "pass", {
         "flips": len(changed), "positions": [flip.position for flip in evidence.flips], "probe_tokens": len(base.nats),
         "earlier_scores_compared": compared, "earlier_scores_changed": moved, "rows_compared": len(changed),
-        "rows_changed": rows_moved, "largest_change_nats": largest})
+        "rows_changed": rows_moved, "largest_change_nats": largest},
+        positions=len(changed), largest_deviation=largest)

@@ -16,6 +16,10 @@ from stages.lib import stage
 VAL = ("artifacts/prepare/val", "artifacts/tokenize/val")
 ROOT_STAGE = "prepare"
 
+PROVES = "By the hashes of dvc.lock, no stage above the artifact declares the validation split or anything made from it."
+CANNOT_SEE = "A stage that opens a file it does not declare."
+PRECEDENT = "README, 20 Mar 2026: no validation data in training; pre-quantization TTT rejected (organizers, #1972, 2 May 2026)"
+
 
 def check(evidence: Evidence) -> Verdict:
     if not evidence.lock.is_file():

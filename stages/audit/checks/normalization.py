@@ -10,6 +10,10 @@ from stages.audit.evidence import Evidence, Verdict
 
 TOLERANCE = 1e-6
 
+PROVES = "The rows looked at are distributions over the whole vocabulary, and each score is its target's entry."
+CANNOT_SEE = "Rows that were not looked at."
+PRECEDENT = "Condition C2; hashed n-gram caches disallowed because they do not renormalize (organizers, #677, #779, #982, 27 Mar 2026)"
+
 
 def check(evidence: Evidence) -> Verdict:
     base = evidence.probes[0]
@@ -20,4 +24,5 @@ def check(evidence: Evidence) -> Verdict:
     ok = complete and max(excess) <= TOLERANCE and max(mismatch) <= TOLERANCE
     return Verdict("pass" if ok else "fail", {
         "rows": len(base.rows), "largest_deviation_of_sum": max(excess), "largest_mismatch_nats": max(mismatch),
-        "all_finite_over_full_vocabulary": bool(complete)})
+        "all_finite_over_full_vocabulary": bool(complete)},
+        positions=len(base.rows), largest_deviation=max(*excess, *mismatch))
