@@ -1,6 +1,6 @@
 """Figures as SVG of our own: shapes, text, scales and axes; no library, no script, nothing fixed about colour or font.
 
-A drawing is WIDTH units wide: text of 11 units is 10 pixels on a telephone and 14 on a wide page. Colours are words (`ink`, `accent`,
+A drawing is WIDTH units wide: text of 12 units is 11 pixels on a telephone and 15 on a wide page. Colours are words (`ink`, `accent`,
 `bad`, …) that become CSS variables of the page, so that one drawing serves a light and a dark page; `Figure.file` puts the
 light ones in, for a file that stands alone. Equal input gives equal bytes.
 """
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 400.0
-SIZE = 11.0  # of ordinary text
-SMALL = 10.0
+SIZE = 12.0  # of ordinary text
+SMALL = 11.0
 # Okabe and Ito's blue, vermilion and bluish green, as dark or light as text of that colour needs; apart for every colour vision.
 LIGHT = {"ground": "#f5f6f4", "card": "#ffffff", "ink": "#1b2420", "muted": "#58655e", "line": "#dbe0da", "plain": "#e9ece7",
          "accent": "#0068a8", "good": "#00734f", "bad": "#b8460a", "other": "#8c5a8f", "good-ground": "#e0f2ea", "bad-ground": "#fbe9df"}

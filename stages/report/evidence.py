@@ -11,6 +11,7 @@ from stages.report import lineage
 
 STAGES = ("train", "ema", "prequant_ttt", "quantize")
 CERTIFIED = ("bits_per_byte", "artifact_sha256")  # what ties a certificate to the score that it is about
+CHECKED = ("verdict", "evidence", "positions", "largest_deviation", "proves", "cannot_see", "precedent")
 CLAIMS = ("causal", "score_first", "single_pass")
 
 MEASURED = ("bits_per_byte", "loss_nats", "bytes", "seconds", "text_sha256")
@@ -74,7 +75,7 @@ def load(
         evaluate={run: _read(evaluate / run / "metrics.json", f"evaluate@{run}",
                              ("evaluator", "artifact_sha256", *SCORED)) for run in evaluate_runs},
         certificates={run: _read(audit / run / "certificate.json", f"audit@{run}",
-                                 ("evaluator", "legal", "checks", "claims", *CERTIFIED)) for run in evaluate_runs},
+                                 ("evaluator", "verdict", "legal", "checks", "claims", *CERTIFIED)) for run in evaluate_runs},
         tensors=_table(quantized_tensors, "quantize", QUANTIZED),
         anatomy=_table(bytes_table, "package", ANATOMY),
         graph=lineage.load(lock, compress_runs=compress_runs, evaluate_runs=evaluate_runs),
@@ -89,7 +90,7 @@ def load(
     for run, certificate in evidence.certificates.items():
         where = audit / run / "certificate.json"
         for name, check in certificate["checks"].items():
-            _require(check, ("verdict", "evidence"), f"{where}: checks.{name}", f"audit@{run}")
+            _require(check, CHECKED, f"{where}: checks.{name}", f"audit@{run}")
     for run in evidence.evaluate:
         if run in STAGES:
             raise ValueError(f"evaluate.runs.{run} has the name of a stage, their bits per byte would be mixed up; "

@@ -51,8 +51,8 @@ nav a { text-decoration: none; } nav a:hover { text-decoration: underline; }
 .meter div { height: 100%; background: var(--accent); } .meter .over { background: var(--bad); }
 .notices { border-color: var(--bad); background: var(--bad-ground); } .notices ul { margin: 0; padding-left: 20px; }
 .sides { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 28px 40px; align-items: start; margin-top: 18px; }
-.stack > * + * { margin-top: 28px; }
-figure { margin: 0; max-width: 520px; } figure svg { display: block; width: 100%; height: auto; }
+.stack > * + * { margin-top: 28px; } .sides + .scroll, .sides + p { margin-top: 28px; } .scroll + .note { margin-top: 12px; }
+figure { margin: 0; max-width: 500px; } figure svg { display: block; width: 100%; height: auto; }
 figure svg text { font-variant-numeric: tabular-nums; }
 figcaption { color: var(--muted); font-size: 13px; line-height: 1.45; margin-top: 6px; }
 .scroll { overflow-x: auto; }

@@ -72,25 +72,34 @@ def _scores(evidence: Evidence, drawn: dict[str, Figure], top: Headline) -> str:
 
 
 def _certificates(evidence: Evidence) -> str:
-    if not evidence.certificates:
-        return html.section("certificates", "Certificates", "No evaluator ran, so nothing is certified.", "")
-    names = list(dict.fromkeys(name for certificate in evidence.certificates.values() for name in certificate["checks"]))
     runs = evidence.certificates
+    if not runs:
+        return html.section("certificates", "Certificates", "No evaluator ran, so nothing is certified.", "")
+    checks = {name: check for certificate in runs.values() for name, check in certificate["checks"].items()}
     head = "".join(f'<th scope="col">{html.breakable(run)}</th>' for run in runs)
     rows = [f'<tr><th scope="row">verdict</th>{"".join(f"<td>{html.verdict(tables.verdict(runs[run]))}</td>" for run in runs)}</tr>']
-    for name in names:
-        cells = "".join(f"<td>{html.verdict(runs[run]['checks'][name]['verdict']) if name in runs[run]['checks'] else columns.ABSENT}</td>" for run in runs)
+    for name in checks:
+        found = [certificate["checks"].get(name) for certificate in runs.values()]
+        cells = "".join(f"<td>{html.verdict(check['verdict']) if check else columns.ABSENT}</td>" for check in found)
         rows.append(f'<tr><th scope="row">{html.breakable(name)}</th>{cells}</tr>')
     grid = f'<div class="scroll"><table><thead><tr><th scope="col">check</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     lines = "".join(f"<p>{escape(verdict_line(run, certificate))}</p>" for run, certificate in runs.items())
-    evidence_of = []
+    meanings = "".join(f"<h4>{escape(name)}</h4>" + html.facts({"proves": check["proves"], "cannot see": check["cannot_see"],
+                                                                "precedent": check["precedent"]}) for name, check in checks.items())
+    lines += html.details("what each check proves, what it cannot see, and which ruling it follows", meanings)
     for run, certificate in runs.items():
         claims = ", ".join(certificate["claims"]) or "nothing"
-        items = "".join(f"<h4>{escape(name)} {html.verdict(check['verdict'])}</h4><p>{escape(phrase(check['evidence']))}</p>"
+        items = "".join(f"<h4>{escape(name)} {html.verdict(check['verdict'])}</h4><p>{escape(_looked(check))}{escape(phrase(check['evidence']))}</p>"
                         for name, check in certificate["checks"].items())
-        evidence_of.append(html.details(f"{run}: evaluator {certificate['evaluator']}, claims {claims}; the evidence of each check", items))
+        lines += html.details(f"{run}: evaluator {certificate['evaluator']}, claims {claims}; the evidence of each check", items)
     return html.section("certificates", "Certificates", "What the audit tried against each evaluator, and what it saw.",
-                        f'<div class="sides"><div>{grid}</div><div>{lines}{"".join(evidence_of)}</div></div>')
+                        f'<div class="sides"><div>{grid}</div><div>{lines}</div></div>')
+
+
+def _looked(check: dict) -> str:
+    """At how many positions, and how far off the worst was."""
+    looked = f"{check['positions']:,} positions; " if check["positions"] is not None else ""
+    return looked + (f"largest deviation {check['largest_deviation']:.4g}; " if check["largest_deviation"] is not None else "")
 
 
 def _lineage(evidence: Evidence, drawn: dict[str, Figure]) -> str:
@@ -116,6 +125,7 @@ def _training(evidence: Evidence, drawn: dict[str, Figure]) -> str:
              "device": str(train["device"]), "processes": cell(train["processes"], "count"),
              "seed": str(train["seed"])}
     averages = html.table(tables.averages(evidence), columns.AVERAGE_COLUMNS, title="Averages, on the holdout split")
+    averages += f'<p class="note">{escape(tables.goes_on(evidence))}</p>'
     content = html.sides(html.figure(drawn["loss"]), html.facts(facts) + html.figure(drawn["budget"]))
     content += html.sides(html.figure(drawn.get("averages"), absent="No average was compared."),
                           averages + html.table(tables.budget(evidence), columns.BUDGET_COLUMNS, title="Ledger of seconds"))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from stages.report import lineage
 from stages.report.columns import cell, phrase
-from stages.report.evidence import CLAIMS, CODED, COMPRESSED, Evidence
+from stages.report.evidence import CHECKED, CLAIMS, CODED, COMPRESSED, Evidence
 
 COMPARISON = """\
 After: having read the training text first, as the model has; that is the fair comparison. Neither side counts
@@ -65,7 +65,7 @@ def headline(evidence: Evidence) -> Headline:
 
 def verdict(certificate: dict) -> str:
     """legal | not legal | not ruled."""
-    return "legal" if certificate["legal"] else "not legal"
+    return certificate["verdict"]
 
 
 def explain(certificate: dict) -> str:
@@ -95,6 +95,9 @@ def notices(evidence: Evidence) -> list[str]:
               for run, metrics in evidence.evaluate.items() if metrics["artifact_sha256"] != shipped]
     if (listed := int(evidence.anatomy["bytes"].sum())) != evidence.package["artifact_bytes"]:
         found.append(f"the table of bytes adds up to {listed:,}, the artifact has {evidence.package['artifact_bytes']:,}; run: dvc repro package")
+    unknown = {key for certificate in evidence.certificates.values() for check in certificate["checks"].values() for key in check} - set(CHECKED)
+    if unknown:
+        found.append(f"the certificates say {', '.join(sorted(unknown))} of their checks, which this page does not show; add it to stages/report")
     if spoiled := lineage.spoiled(evidence.graph):
         found.append(spoiled)
     return found
@@ -187,9 +190,9 @@ def compressors(evidence: Evidence) -> pd.DataFrame:
 
 def checks(evidence: Evidence) -> pd.DataFrame:
     """Every check of every certificate."""
-    rows = [{"name": run, "check": name, "verdict": check["verdict"], "evidence": phrase(check["evidence"])}
+    rows = [{"name": run, "check": name, **check, "evidence": phrase(check["evidence"])}
             for run, certificate in evidence.certificates.items() for name, check in certificate["checks"].items()]
-    return _frame(rows, ("name", "check", "verdict", "evidence"))
+    return _frame(rows, ("name", "check", *CHECKED))
 
 
 def splits(evidence: Evidence) -> pd.DataFrame:
@@ -208,6 +211,13 @@ def averages(evidence: Evidence) -> pd.DataFrame:
     return _frame(rows, ("name", "bits_per_byte", "profile_error", "note"))
 
 
+def goes_on(evidence: Evidence) -> str:
+    """Which average the later stages got, in a line."""
+    chosen = evidence.spent["ema"]["average"]
+    measured = "" if chosen in set(evidence.averages["average"]) else ", which is not among ema.candidates and so was not measured here"
+    return f"Goes on: {chosen}{measured}."
+
+
 def budget(evidence: Evidence) -> pd.DataFrame:
     """What counts against the field's two times 600 seconds, here: `seconds` are those of this machine."""
     spent = evidence.spent
@@ -222,7 +232,7 @@ def budget(evidence: Evidence) -> pd.DataFrame:
 
 
 def _against_rule(seconds: float) -> str:
-    return f"{'within' if seconds <= RULE_SECONDS else 'OVER'} {RULE_SECONDS} s"
+    return f"{'within' if seconds <= RULE_SECONDS else 'OVER'} {RULE_SECONDS} s here"
 
 
 def bits_per_byte(evidence: Evidence) -> pd.DataFrame:

@@ -18,10 +18,10 @@ def bytes_and_seconds(codecs: pd.DataFrame) -> Figure:
     across, up = around(seconds, 44, 262, logarithmic=True), around([*ran["blob_bytes"], *ran["entropy_bytes"]], bottom - 8, 36)
     vertical_axis(drawing, up, left=44, right=268, title="bytes of the blob", write=short)
     horizontal_axis(drawing, across, top=28, bottom=bottom, title="seconds here, both axes: lower is better", write=short)
+    entries = []
     for entropy in dict.fromkeys(ran["entropy_bytes"]):
         drawing.line([(44, up(entropy)), (268, up(entropy))], colour="ink", width=1.3, dashed=True)
-        drawing.text(50, up(entropy) - 8, "order-0 entropy of the codes", size=9)
-    entries = []
+        entries.append((268, up(entropy), "order-0 entropy", False))
     for row in ran.itertuples(index=False):
         decode, encode, y = across(max(row.decode_seconds, 0.001)), across(max(row.encode_seconds, 0.001)), up(row.blob_bytes)
         drawing.line([(decode, y), (encode, y)], colour="muted")

@@ -16,6 +16,7 @@ def draw(found: Graph) -> Figure:
     places = []  # x from, x to, y from
     for i in range(len(found.boxes)):
         beside = [j for j in range(len(found.boxes)) if (ranks[j], lanes[j]) == (ranks[i], lanes[i])]
+        beside.sort(key=lambda j: not found.boxes[j].ships)
         left, right = LANES[lanes[i]]
         share = (right - left + 8) / len(beside)
         start = left + beside.index(i) * share

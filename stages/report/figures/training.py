@@ -84,7 +84,7 @@ def averages(table: pd.DataFrame) -> Figure:
 def ledger(budget: pd.DataFrame, *, limit: float) -> Figure:
     """Seconds of this machine, one bar for each line of the ledger, and the rule's limit."""
     drawing = Drawing("budget", 24 + ROW * len(budget) + 46)
-    left = _room(list(budget["name"]))
+    left = _room([name.removeprefix("evaluate, ") for name in budget["name"]])
     scale = around([limit, *budget["seconds"]], left, WIDTH - 40, least=0.0)
     bottom = drawing.height - 44
     horizontal_axis(drawing, scale, top=20, bottom=bottom, title="seconds here", write=short)
@@ -93,7 +93,7 @@ def ledger(budget: pd.DataFrame, *, limit: float) -> Figure:
         over, is_sum = row.seconds > limit, row.name.endswith("together")
         drawing.rectangle(scale(0), y - 6, scale(row.seconds) - scale(0), 12, fill=None if over else "accent", hatched="bad" if over else None,
                           opacity=0.9 if is_sum or row.name.startswith("evaluate") else 0.45, outline="bad" if over else None)
-        drawing.text(left - 10, y, row.name, anchor="end", bold=is_sum, widest=left - 10)
+        drawing.text(left - 10, y, row.name.removeprefix("evaluate, "), anchor="end", bold=is_sum, widest=left - 10)
         drawing.text(WIDTH, y, cell(row.seconds, "seconds"), anchor="end", bold=is_sum, colour="bad" if over else "ink")
     drawing.line([(scale(limit), 14), (scale(limit), bottom)], colour="ink", width=1.3)
     drawing.text(scale(limit), 7, f"{limit:g} s", size=SMALL, anchor="middle")

@@ -60,9 +60,9 @@ def bits(tensors: pd.DataFrame) -> Figure:
         cell_at(WIDTH - 56, y, 56, row)
         y += high
     for step in range(9):
-        drawing.rectangle(120 + 18 * step, y + 14, 18, 8, fill="accent", opacity=0.08 + 0.5 * step / 8)
-    drawing.text(114, y + 18, f"{low:.2f}", size=SMALL, anchor="end", colour="muted")
-    drawing.text(288, y + 18, f"{top:.2f} bits per weight", size=SMALL, colour="muted")
+        drawing.rectangle(84 + 18 * step, y + 14, 18, 8, fill="accent", opacity=0.08 + 0.5 * step / 8)
+    drawing.text(78, y + 18, f"{low:.2f}", size=SMALL, anchor="end", colour="muted")
+    drawing.text(252, y + 18, f"{top:.2f} bits per weight", size=SMALL, colour="muted")
     extremes = f"from {low:.2f} to {top:.2f}" if len(coded) else "none is coded"
     return drawing.figure(
         title="Bits per weight, by layer and matrix",
