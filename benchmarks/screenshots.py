@@ -36,14 +36,13 @@ if (page.documentElement.scrollWidth > frame.innerWidth) {
 }
 page.querySelectorAll("svg").forEach(svg => {
   const outer = svg.getBoundingClientRect(), name = svg.getAttribute("aria-label").slice(0, 40);
-  const texts = [...svg.querySelectorAll("text")].map(t => [t, t.getBoundingClientRect()]);
-  texts.forEach(([t, a], i) => {
+  const texts = [...svg.querySelectorAll("text")].map(t => [t.lastChild, t.getBoundingClientRect(), t.getAttribute("transform")]);
+  texts.forEach(([t, a, turned], i) => {
     if (a.left < outer.left - 1 || a.right > outer.right + 1 || a.top < outer.top - 1 || a.bottom > outer.bottom + 1)
       found.push(`${name}: "${t.textContent}" leaves the drawing`);
-    texts.slice(i + 1).forEach(([u, b]) => {
+    texts.slice(i + 1).forEach(([u, b, other]) => {
       const across = Math.min(a.right, b.right) - Math.max(a.left, b.left), down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
-      const slanted = t.getAttribute("transform") && u.getAttribute("transform");
-      if (across > 1 && down > 0.3 * Math.min(a.height, b.height) && !slanted) found.push(`${name}: "${t.textContent}" and "${u.textContent}" overlap`);
+      if (across > 1 && down > 0.3 * Math.min(a.height, b.height) && !(turned && other)) found.push(`${name}: "${t.textContent}" and "${u.textContent}" overlap`);
     });
   });
 });
@@ -83,7 +82,7 @@ def look(page: Path) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         for width in WIDTHS:
             outer = Path(folder) / "look.html"
-            outer.write_text(f'<!DOCTYPE html><body><iframe style="border:0;width:{width}px;height:4000px" srcdoc="{html.escape(text)}"></iframe>'
+            outer.write_text(f'<!DOCTYPE html><meta charset="utf-8"><body><iframe style="border:0;width:{width}px;height:4000px" srcdoc="{html.escape(text)}"></iframe>'
                              f"<script>onload = () => {{ {LOOK} }}</script>", encoding="utf-8")
             done = chromium("--window-size=1400,4000", "--virtual-time-budget=5000", "--dump-dom", outer.as_uri())
             if "<title>looked</title>" not in done.stdout:
@@ -106,7 +105,7 @@ def picture(page: Path, path: Path, *, width: int, height: int, scheme: str, col
             sys.exit(f"chromium made no picture of {page}; does it start by itself? try: chromium --version")
         image = Image.open(raw).convert("RGB").crop((0, 0, width, height))
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
+    image.quantize(colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path}: {path.stat().st_size:,} bytes")
 
 

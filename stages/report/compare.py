@@ -29,7 +29,7 @@ OVERVIEW = (("score.bits_per_byte", "score, bits per byte", "score"), ("score.ev
             ("package.bytes_left", "bytes left", "count"), ("package.code_bytes", "code, bytes", "count"),
             ("package.compress_run", "codec that ships", "text"), ("train.parameters", "parameters", "count"), ("train.steps", "steps", "count"),
             ("train.train_seconds", "training, seconds", "seconds"), ("train.holdout_bits_per_byte", "holdout, bits per byte", "score"),
-            ("train.seed", "seed", "text"), ("train.device", "device", "text"), ("text.sha256.val", "sha256 of the val text", "text"))
+            ("train.seed", "seed", "text"), ("train.device", "device", "text"), ("text.sha256.val", "sha256 of the val text", "digest"))
 TITLES = {"overview": "Overview", "scores": "Bits per byte, and the difference to the first", "bytes": "Bytes by codec, and the difference to the first",
           "seconds": "Seconds of each evaluator", "params": "Parameters that differ"}
 
@@ -156,6 +156,9 @@ def written(table: pd.DataFrame) -> pd.DataFrame:
     for i, kind in enumerate(table["kind"]):
         values = [table[column].iloc[i] for column in columns]
         for column, value in zip(columns, values, strict=True):
+            if kind == "digest":
+                out.loc[out.index[i], column] = value[:12]
+                continue
             text = cell(value if kind != "text" or value is None else json.dumps(value).strip('"'), kind)
             if kind in ("score", "count") and column != columns[0] and None not in (value, values[0]) and value != values[0]:
                 difference = value - values[0]

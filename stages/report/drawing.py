@@ -51,7 +51,7 @@ class Drawing:
     def text(self, x: float, y: float, content: str, *, size: float = SIZE, anchor: str = "start", colour: str = "ink",
              bold: bool = False, angle: float = 0.0, widest: float | None = None) -> None:
         """`y` is the middle of the line. What is wider than `widest` is cut, and whole in the tooltip."""
-        shown = content if widest is None else cut(content, widest, size)
+        shown = content if widest is None else cut(content, widest, size * (1.12 if bold else 1.0))
         more = (f' text-anchor="{anchor}"' if anchor != "start" else "") + (' font-weight="650"' if bold else "")
         more += f' transform="rotate({_n(angle)} {_n(x)} {_n(y)})"' if angle else ""
         tooltip = f"<title>{escape(content)}</title>" if shown != content else ""

@@ -61,7 +61,7 @@ caption { text-align: left; font-weight: 620; font-size: 15px; padding-bottom: 6
 th, td { padding: 6px 0 6px 14px; border-bottom: 1px solid var(--line); text-align: left; vertical-align: baseline; }
 th:first-child, td:first-child { padding-left: 0; }
 thead th { color: var(--muted); font-weight: 500; font-size: 13px; line-height: 1.3; vertical-align: bottom; }
-tbody th { font-weight: 500; min-width: 84px; overflow-wrap: anywhere; } tbody th small { display: block; }
+tbody th { font-weight: 500; min-width: 84px; overflow-wrap: break-word; } tbody th small { display: block; }
 small { color: var(--muted); font-weight: 400; }
 .number { text-align: right; white-space: nowrap; } thead .number { white-space: normal; }
 td.hash, span.hash { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 12px; overflow-wrap: anywhere; }
