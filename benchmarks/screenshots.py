@@ -1,6 +1,6 @@
 """Pictures of the report for the docs, taken in headless Chromium, and a check that nothing on it runs into something else.
 
-    python benchmarks/screenshots.py            docs/pictures/*: the report of the last run, wide and narrow, light and dark, and the lineage
+    python benchmarks/screenshots.py            docs/pictures/*: the report of the last run, wide and narrow, light and dark; lineage
     python benchmarks/screenshots.py --check    only look: exit code 1 if texts overlap, the page is wider than the screen, or the
                                                 console has a complaint
     python benchmarks/screenshots.py --whole F  the whole pages to the folder F, to be looked at
@@ -31,7 +31,8 @@ LOOK = """
 const page = document.querySelector("iframe").contentDocument, frame = page.defaultView, found = [];
 page.querySelectorAll("details").forEach(d => d.open = true);
 if (page.documentElement.scrollWidth > frame.innerWidth) {
-  const wide = [...page.querySelectorAll("main *")].filter(e => e.getBoundingClientRect().right > frame.innerWidth + 1 && !e.closest(".scroll"));
+  const wide = [...page.querySelectorAll("main *")].filter(
+    e => e.getBoundingClientRect().right > frame.innerWidth + 1 && !e.closest(".scroll"));
   found.push(`the page is ${page.documentElement.scrollWidth} wide: ${wide.slice(0, 3).map(e => e.outerHTML.slice(0, 80)).join(" | ")}`);
 }
 page.querySelectorAll("svg").forEach(svg => {
@@ -42,7 +43,8 @@ page.querySelectorAll("svg").forEach(svg => {
       found.push(`${name}: "${t.textContent}" leaves the drawing`);
     texts.slice(i + 1).forEach(([u, b, other]) => {
       const across = Math.min(a.right, b.right) - Math.max(a.left, b.left), down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
-      if (across > 1 && down > 0.3 * Math.min(a.height, b.height) && !(turned && other)) found.push(`${name}: "${t.textContent}" and "${u.textContent}" overlap`);
+      if (across > 1 && down > 0.3 * Math.min(a.height, b.height) && !(turned && other))
+        found.push(`${name}: "${t.textContent}" and "${u.textContent}" overlap`);
     });
   });
 });
@@ -56,10 +58,28 @@ def chromium(*options: str, timeout: float = 90.0) -> subprocess.CompletedProces
     if program is None:
         sys.exit("chromium is not installed; install it with: apt-get install chromium (Debian, Ubuntu)")
     with tempfile.TemporaryDirectory() as profile:
-        return subprocess.run([
-            program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
-            "--disable-component-update", "--disable-sync", "--no-first-run", "--hide-scrollbars", "--enable-logging=stderr", "--v=0",
-            f"--user-data-dir={profile}", *options], capture_output=True, text=True, timeout=timeout, check=False)
+        return subprocess.run(
+            [
+                program,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--no-first-run",
+                "--hide-scrollbars",
+                "--enable-logging=stderr",
+                "--v=0",
+                f"--user-data-dir={profile}",
+                *options,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
 
 
 def complaints(done: subprocess.CompletedProcess) -> list[str]:
@@ -70,8 +90,10 @@ def complaints(done: subprocess.CompletedProcess) -> list[str]:
 def framed(page: Path, folder: Path, width: int, height: int) -> Path:
     """A page that shows `page` in a frame of this size."""
     outer = folder / f"frame-{width}.html"
-    outer.write_text(f'<!DOCTYPE html><style>body{{margin:0;background:#888}}iframe{{border:0;display:block;width:{width}px;height:{height}px}}'
-                     f'</style><iframe src="{html.escape(page.as_uri())}"></iframe>')
+    outer.write_text(
+        f"<!DOCTYPE html><style>body{{margin:0;background:#888}}iframe{{border:0;display:block;width:{width}px;height:{height}px}}"
+        f'</style><iframe src="{html.escape(page.as_uri())}"></iframe>'
+    )
     return outer
 
 
@@ -82,8 +104,12 @@ def look(page: Path) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         for width in WIDTHS:
             outer = Path(folder) / "look.html"
-            outer.write_text(f'<!DOCTYPE html><meta charset="utf-8"><body><iframe style="border:0;width:{width}px;height:4000px" srcdoc="{html.escape(text)}"></iframe>'
-                             f"<script>onload = () => {{ {LOOK} }}</script>", encoding="utf-8")
+            outer.write_text(
+                f'<!DOCTYPE html><meta charset="utf-8"><body><iframe style="border:0;width:{width}px;height:4000px" '
+                f'srcdoc="{html.escape(text)}"></iframe>'
+                f"<script>onload = () => {{ {LOOK} }}</script>",
+                encoding="utf-8",
+            )
             done = chromium("--window-size=1400,4000", "--virtual-time-budget=5000", "--dump-dom", outer.as_uri())
             if "<title>looked</title>" not in done.stdout:
                 sys.exit(f"chromium did not show {page}:\n{done.stderr[-2000:]}")
@@ -99,8 +125,12 @@ def picture(page: Path, path: Path, *, width: int, height: int, scheme: str, col
     with tempfile.TemporaryDirectory() as name:
         shown = page if width >= 600 else framed(page, Path(name), width, height)
         raw = Path(name) / "raw.png"
-        chromium(f"--window-size={max(width, 600)},{height}", f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}",
-                 f"--screenshot={raw}", shown.as_uri())
+        chromium(
+            f"--window-size={max(width, 600)},{height}",
+            f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}",
+            f"--screenshot={raw}",
+            shown.as_uri(),
+        )
         if not raw.exists():
             sys.exit(f"chromium made no picture of {page}; does it start by itself? try: chromium --version")
         image = Image.open(raw).convert("RGB").crop((0, 0, width, height))
@@ -125,8 +155,14 @@ def main() -> None:
     for width in WIDTHS:
         for scheme in SCHEMES:
             if arguments.whole:
-                picture(page, arguments.whole / f"{page.stem}-{width}-{scheme}.png", width=width, height=6400 if width > 600 else 12000,
-                        scheme=scheme, colours=128)
+                picture(
+                    page,
+                    arguments.whole / f"{page.stem}-{width}-{scheme}.png",
+                    width=width,
+                    height=6400 if width > 600 else 12000,
+                    scheme=scheme,
+                    colours=128,
+                )
             else:
                 picture(page, PICTURES / f"report-{width}-{scheme}.png", width=width, height=860 if width > 600 else 800, scheme=scheme)
     if not arguments.whole:

@@ -15,8 +15,14 @@ from stages.report import compare
 from stages.report.compare import Experiment
 from tests.report_tree import HOSTILE, Page, Tree
 
-ENVIRONMENT = os.environ | {"DVC_NO_ANALYTICS": "1"} | {f"GIT_{role}_{what}": "t@t" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-PARAMS = {"train": {"seed": 1337, "steps": 240}, "quantize": {"groups": {"mlp": {"clip": 12.85, "bits": 6}}}, "package": {"evaluators": ["a"]}}
+ENVIRONMENT = (
+    os.environ | {"DVC_NO_ANALYTICS": "1"} | {f"GIT_{role}_{what}": "t@t" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+)
+PARAMS = {
+    "train": {"seed": 1337, "steps": 240},
+    "quantize": {"groups": {"mlp": {"clip": 12.85, "bits": 6}}},
+    "package": {"evaluators": ["a"]},
+}
 
 
 def experiment(tmp_path, name="one", **changes) -> Experiment:
@@ -32,14 +38,26 @@ def test_parameters_that_differ_are_listed_and_no_others(tmp_path):
     two = replace(one, name="two", params=one.params | {"quantize.groups.mlp.clip": 11.0, "new.leaf": [1, 2]})
     table = compare.tables([one, two])["params"]
     assert [tuple(row) for row in table.drop(columns="kind").itertuples(index=False)] == [
-        ("quantize.groups.mlp.clip", 12.85, 11.0), ("new.leaf", None, [1, 2])]
+        ("quantize.groups.mlp.clip", 12.85, 11.0),
+        ("new.leaf", None, [1, 2]),
+    ]
     assert list(compare.written(table)["r1"]) == ["11.0", "[1, 2]"]
 
 
 def test_scores_and_bytes_say_by_how_much_they_differ_from_the_first(tmp_path):
     one = experiment(tmp_path)
-    two = replace(one, name="two", metrics=one.metrics | {"bits_per_byte.sliding": 1.35, "package.artifact_bytes": 4_000_000, "legal.x": None,
-                                                          "bits_per_byte.streaming": 1.3, "compress.lzma_9.blob_bytes": None})
+    two = replace(
+        one,
+        name="two",
+        metrics=one.metrics
+        | {
+            "bits_per_byte.sliding": 1.35,
+            "package.artifact_bytes": 4_000_000,
+            "legal.x": None,
+            "bits_per_byte.streaming": 1.3,
+            "compress.lzma_9.blob_bytes": None,
+        },
+    )
     found = {name: compare.written(table).set_index("name") for name, table in compare.tables([one, two]).items()}
     assert found["scores"].loc["sliding", ["r0", "r1"]].tolist() == ["1.3691", f"1.3500 ({1.35 - 1.36905:+.4f})"]
     assert found["scores"].loc["streaming", ["r0", "r1"]].tolist() == ["-", "1.3000"]
@@ -67,9 +85,15 @@ def test_page_and_csv_files_say_what_the_terminal_says(tmp_path):
 def test_comparison_that_is_not_fair_says_so(tmp_path):
     one = experiment(tmp_path)
     assert compare.warn([one, replace(one, name="two")]) == []
-    other = replace(one, name="two", metrics=one.metrics | {"text.sha256.val": "0" * 64, "score.is_valid": False, "score.bits_per_byte": 1.3})
+    other = replace(
+        one, name="two", metrics=one.metrics | {"text.sha256.val": "0" * 64, "score.is_valid": False, "score.bits_per_byte": 1.3}
+    )
     sentences = compare.warn([one, other])
-    assert [sentence.split(":")[0] for sentence in sentences] == ["These experiments were scored on different val texts", "Not valid", "One seed each"]
+    assert [sentence.split(":")[0] for sentence in sentences] == [
+        "These experiments were scored on different val texts",
+        "Not valid",
+        "One seed each",
+    ]
     assert all(sentence in compare.write([one, other], tmp_path / "out") for sentence in sentences)
 
 

@@ -17,10 +17,15 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def large(tree: Tree) -> Tree:
     """The numbers of a run as large as the field's: eleven layers, many codecs of almost one size, many evaluators, long names."""
-    tree.tensors = [["embedding.weight", "embedding", "gptq", 4_194_304, 4.7, 0.0003, 58], ["unembedding.weight", "embedding", "gptq", 4_194_304, 4.8, 0.0004, 58]]
+    tree.tensors = [
+        ["embedding.weight", "embedding", "gptq", 4_194_304, 4.7, 0.0003, 58],
+        ["unembedding.weight", "embedding", "gptq", 4_194_304, 4.8, 0.0004, 58],
+    ]
     for layer in range(11):
         for i, kind in enumerate(("attention.key", "attention.output", "attention.query", "attention.value", "mlp.down", "mlp.up")):
-            tree.tensors.append([f"blocks.{layer}.{kind}.weight", "mlp", "gptq", 2 ** 20, 3.3 + 0.02 * layer + 0.01 * i, 0.004 * 1.1 ** (i - layer), 14])
+            tree.tensors.append(
+                [f"blocks.{layer}.{kind}.weight", "mlp", "gptq", 2**20, 3.3 + 0.02 * layer + 0.01 * i, 0.004 * 1.1 ** (i - layer), 14]
+            )
     tree.tensors.append(["everything else", "other", "none", 4_000, 16.0, 0.0, 0])
     for i in range(8):
         tree.add_codec(f"another_codec_{i}", 4_198_900 + i, "lzma", [], 7.0 + i, 0.3)
@@ -59,7 +64,7 @@ def test_no_text_of_a_figure_runs_into_another_or_leaves_it(drawn):
         boxes = texts(svg)
         for i, (text, left, right, top, bottom) in enumerate(boxes):
             assert left > -3 and right < drawing.WIDTH + 3 and top > -2 and bottom < height + 1, (name, text)
-            for other, other_left, other_right, other_top, other_bottom in boxes[i + 1:]:
+            for other, other_left, other_right, other_top, other_bottom in boxes[i + 1 :]:
                 across, down = min(right, other_right) - max(left, other_left), min(bottom, other_bottom) - max(top, other_top)
                 assert across < 1 or down < 1, (name, text, other)
 
@@ -73,10 +78,14 @@ def test_a_figure_has_a_text_alternative_and_stands_alone_as_a_file(drawn):
 
 def contrast(one: str, other: str) -> float:
     """WCAG's contrast ratio of two colours."""
+
     def luminance(colour: str) -> float:
-        parts = [int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)]
-        return sum(share * (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4)
-                   for share, part in zip((0.2126, 0.7152, 0.0722), parts, strict=True))
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        return sum(
+            share * (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4)
+            for share, part in zip((0.2126, 0.7152, 0.0722), parts, strict=True)
+        )
+
     low, high = sorted((luminance(one), luminance(other)))
     return (high + 0.05) / (low + 0.05)
 
@@ -120,7 +129,9 @@ def test_a_line_is_interrupted_where_a_value_is_missing():
 
 
 def test_long_curve_is_drawn_with_few_points_and_keeps_its_range():
-    loss = pd.DataFrame({"step": range(1, 20_001), "train_loss": [3.0] * 20_000, "learning_rate_scale": 1.0, "holdout_bits_per_byte": math.nan})
+    loss = pd.DataFrame(
+        {"step": range(1, 20_001), "train_loss": [3.0] * 20_000, "learning_rate_scale": 1.0, "holdout_bits_per_byte": math.nan}
+    )
     loss.loc[777, "train_loss"] = 9.0
     figure = training.loss_curve(loss)
     assert len(figure.svg) < 20_000 and "not measured in this run" in figure.svg
@@ -128,17 +139,23 @@ def test_long_curve_is_drawn_with_few_points_and_keeps_its_range():
 
 
 def test_heat_map_has_a_cell_for_each_tensor_and_says_which(tmp_path):
-    tensors = pd.DataFrame(large(Tree(tmp_path)).tensors, columns=["tensor", "group", "method", "weights", "bits_per_weight", "relative_error", "max_code"])
+    tensors = pd.DataFrame(
+        large(Tree(tmp_path)).tensors, columns=["tensor", "group", "method", "weights", "bits_per_weight", "relative_error", "max_code"]
+    )
     figure = weights.bits(tensors)
     for row in tensors.itertuples():
-        assert f"<title>{row.tensor}: {row.bits_per_weight:.4f} bits per weight, {row.weights:,} weights, {row.method}</title>" in figure.svg
+        assert (
+            f"<title>{row.tensor}: {row.bits_per_weight:.4f} bits per weight, {row.weights:,} weights, {row.method}</title>" in figure.svg
+        )
     assert "66 matrices in 11 layers and 3 outside of them; bits per weight from 3.30 to 4.80" in figure.label
     assert "largest is 6.44e-03 in blocks.0.mlp.up.weight" in weights.errors(tensors).label
 
 
 def test_many_groups_of_bytes_are_put_together_and_nothing_is_lost():
-    table = pd.DataFrame([("code", f"group {i}", "x", 100 - i) for i in range(30)] + [("archive", "archive", "zip", 7)],
-                         columns=["part", "group", "name", "bytes"])
+    table = pd.DataFrame(
+        [("code", f"group {i}", "x", 100 - i) for i in range(30)] + [("archive", "archive", "zip", 7)],
+        columns=["part", "group", "name", "bytes"],
+    )
     figure = codecs.anatomy(table)
     shown = {text: size for text, size in zip(*[iter([text for text, *_ in texts(figure.svg)][-28:])] * 2, strict=True)}
     total = sum(100 - i for i in range(30)) + 7
@@ -194,7 +211,7 @@ def test_without_a_lock_nothing_is_claimed_and_a_broken_one_is_refused(tmp_path)
     page = tree.run()["index.html"]
     assert "nothing is known of its lineage" in page and "Nothing above the artifact" not in page
     (tmp_path / "dvc.lock").write_text("stages: [")
-    with pytest.raises(ValueError, match="not a readable dvc.lock"):
+    with pytest.raises(ValueError, match=r"not a readable dvc\.lock"):
         lineage.load(tmp_path / "dvc.lock", compress_runs=(), evaluate_runs=())
     with pytest.raises(ValueError, match="goes in a circle"):
         lineage.graph({"a": step("b", outs=("a",)), "b": step("a", outs=("b",))})

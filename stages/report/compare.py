@@ -24,14 +24,29 @@ from stages.report.figures import compare as figures
 
 WORKSPACE = "workspace"
 SUMMARY, PARAMS, LOSS = "artifacts/report/metrics.json", "params.yaml", "artifacts/train/loss.csv"
-OVERVIEW = (("score.bits_per_byte", "score, bits per byte", "score"), ("score.evaluator", "evaluator", "text"),
-            ("score.is_valid", "valid", "text"), ("package.artifact_bytes", "artifact, bytes", "count"),
-            ("package.bytes_left", "bytes left", "count"), ("package.code_bytes", "code, bytes", "count"),
-            ("package.compress_run", "codec that ships", "text"), ("train.parameters", "parameters", "count"), ("train.steps", "steps", "count"),
-            ("train.train_seconds", "training, seconds", "seconds"), ("train.holdout_bits_per_byte", "holdout, bits per byte", "score"),
-            ("train.seed", "seed", "text"), ("train.device", "device", "text"), ("text.sha256.val", "sha256 of the val text", "digest"))
-TITLES = {"overview": "Overview", "scores": "Bits per byte, and the difference to the first", "bytes": "Bytes by codec, and the difference to the first",
-          "seconds": "Seconds of each evaluator", "params": "Parameters that differ"}
+OVERVIEW = (
+    ("score.bits_per_byte", "score, bits per byte", "score"),
+    ("score.evaluator", "evaluator", "text"),
+    ("score.is_valid", "valid", "text"),
+    ("package.artifact_bytes", "artifact, bytes", "count"),
+    ("package.bytes_left", "bytes left", "count"),
+    ("package.code_bytes", "code, bytes", "count"),
+    ("package.compress_run", "codec that ships", "text"),
+    ("train.parameters", "parameters", "count"),
+    ("train.steps", "steps", "count"),
+    ("train.train_seconds", "training, seconds", "seconds"),
+    ("train.holdout_bits_per_byte", "holdout, bits per byte", "score"),
+    ("train.seed", "seed", "text"),
+    ("train.device", "device", "text"),
+    ("text.sha256.val", "sha256 of the val text", "digest"),
+)
+TITLES = {
+    "overview": "Overview",
+    "scores": "Bits per byte, and the difference to the first",
+    "bytes": "Bytes by codec, and the difference to the first",
+    "seconds": "Seconds of each evaluator",
+    "params": "Parameters that differ",
+}
 
 
 @dataclass(frozen=True)
@@ -46,9 +61,13 @@ class Experiment:
 
 def run(argv: list[str]) -> None:
     """The command: read, print the tables, write the page and the CSV files."""
-    parser = argparse.ArgumentParser(prog="python -m stages.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--compare", nargs="+", metavar="REV", required=True, help="commits, branches, DVC experiments, workspace")
-    parser.add_argument("--folder", type=Path, default=Path("artifacts/report/compare"), help="where page and tables go (default: %(default)s)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("artifacts/report/compare"), help="where page and tables go (default: %(default)s)"
+    )
     arguments = parser.parse_args(argv)
     with stage.sentences("report"):
         found = [read(revision, root=Path.cwd()) for revision in arguments.compare]
@@ -65,7 +84,8 @@ def write(found: list[Experiment], folder: Path) -> str:
         partial.mkdir()
         for name, table in tables(found).items():
             table.rename(columns={f"r{i}": one.name for i, one in enumerate(found)}).drop(columns="kind").to_csv(
-                partial / f"{name}.csv", index=False, lineterminator="\n")
+                partial / f"{name}.csv", index=False, lineterminator="\n"
+            )
         (partial / "index.html").write_text(render(found, shown, warnings), encoding="utf-8")
     columns = _columns(found)
     blocks = [f"**{sentence}**" for sentence in warnings]
@@ -75,6 +95,7 @@ def write(found: list[Experiment], folder: Path) -> str:
 
 def read(revision: str, *, root: Path) -> Experiment:
     """The files of one revision. ValueError if git and DVC do not know it, or it has no report."""
+
     def content(path: str, maker: str) -> str:
         if revision == WORKSPACE:
             if not (root / path).is_file():
@@ -88,8 +109,9 @@ def read(revision: str, *, root: Path) -> Experiment:
     except json.JSONDecodeError as error:
         raise ValueError(f"{SUMMARY} of {revision} is not valid JSON ({error}); run that revision again") from None
     if absent := [key for key, _, _ in OVERVIEW if key not in metrics]:
-        raise ValueError(f"{SUMMARY} of {revision} has no {', '.join(absent)}; it was written by other code, run that revision again: "
-                         "dvc repro report")
+        raise ValueError(
+            f"{SUMMARY} of {revision} has no {', '.join(absent)}; it was written by other code, run that revision again: dvc repro report"
+        )
     tree = yaml.load(content(PARAMS, "report"), Loader=params.Yaml12Floats)
     return Experiment(revision, metrics, flatten(tree), pd.read_csv(io.StringIO(content(LOSS, "train"))))
 
@@ -110,8 +132,10 @@ def _at(revision: str, path: str, root: Path) -> str:
         with dvc.api.open(path, repo=str(root), rev=commit, mode="r", encoding="utf-8") as handle:
             return handle.read()
     except (DvcException, OSError):
-        raise ValueError(f"{path} of {revision} is not here: that revision was not run to the end, or its results are elsewhere; try: "
-                         f"dvc pull --all-commits, or dvc exp run at that revision") from None
+        raise ValueError(
+            f"{path} of {revision} is not here: that revision was not run to the end, or its results are elsewhere; try: "
+            f"dvc pull --all-commits, or dvc exp run at that revision"
+        ) from None
 
 
 def flatten(tree: dict, prefix: str = "") -> dict:
@@ -127,6 +151,7 @@ def flatten(tree: dict, prefix: str = "") -> dict:
 
 def tables(found: list[Experiment]) -> dict[str, pd.DataFrame]:
     """By name; columns `name`, one for each experiment (r0, r1, …), and `kind`, how the values of the row are written."""
+
     def rows(entries: list[tuple[str, str, str]]) -> pd.DataFrame:
         return _frame([(title, *(one.metrics.get(key) for one in found), kind) for key, title, kind in entries], found)
 
@@ -138,10 +163,14 @@ def tables(found: list[Experiment]) -> dict[str, pd.DataFrame]:
     differing = [path for path in paths if any(one.params.get(path, ...) != found[0].params.get(path, ...) for one in found)]
     return {
         "overview": rows(list(OVERVIEW)),
-        "scores": rows([(key, name, "score") for key, name in named("bits_per_byte.")] + [(key, f"{name}, verdict", "text") for key, name in named("verdict.")]),
+        "scores": rows(
+            [(key, name, "score") for key, name in named("bits_per_byte.")]
+            + [(key, f"{name}, verdict", "text") for key, name in named("verdict.")]
+        ),
         "bytes": rows([(key, name, "count") for key, name in named("compress.", ".blob_bytes")]),
         "seconds": rows([(key, name, "seconds") for key, name in named("evaluate.", ".seconds")]),
-        "params": _frame([(path, *(one.params.get(path) for one in found), "text") for path in differing], found)}
+        "params": _frame([(path, *(one.params.get(path) for one in found), "text") for path in differing], found),
+    }
 
 
 def _frame(rows: list, found: list[Experiment]) -> pd.DataFrame:
@@ -188,8 +217,14 @@ def render(found: list[Experiment], shown: dict[str, pd.DataFrame], warnings: li
     for name, table in shown.items():
         content = html.table(table, columns) if len(table) else "<p>None.</p>"
         body += html.section(name, TITLES[name], "", (pictures if name == "scores" else "") + content)
-    return html.page(f"Caddie: {' and '.join(one.name for one in found)}", "Side by side", ", ".join(one.name for one in found), body,
-                     "Differences are to the first.", links={name: TITLES[name].split(",")[0] for name in shown})
+    return html.page(
+        f"Caddie: {' and '.join(one.name for one in found)}",
+        "Side by side",
+        ", ".join(one.name for one in found),
+        body,
+        "Differences are to the first.",
+        links={name: TITLES[name].split(",")[0] for name in shown},
+    )
 
 
 def _columns(found: list[Experiment]) -> tuple[Column, ...]:

@@ -14,12 +14,48 @@ WIDTH = 400.0
 SIZE = 12.0  # of ordinary text
 SMALL = 11.0
 # Okabe and Ito's blue, vermilion and bluish green, as dark or light as text of that colour needs; apart for every colour vision.
-LIGHT = {"ground": "#f5f6f4", "card": "#ffffff", "ink": "#1b2420", "muted": "#58655e", "line": "#dbe0da", "plain": "#e9ece7",
-         "accent": "#0068a8", "good": "#00734f", "bad": "#b8460a", "other": "#8c5a8f", "good-ground": "#e0f2ea", "bad-ground": "#fbe9df"}
-DARK = {"ground": "#101513", "card": "#181f1c", "ink": "#e5ebe7", "muted": "#9aa8a0", "line": "#323c37", "plain": "#29312d",
-        "accent": "#6bb6ee", "good": "#4fcb9f", "bad": "#ff9a66", "other": "#d9a6db", "good-ground": "#133a2c", "bad-ground": "#47250f"}
-SERIES = (("accent", "circle"), ("bad", "square"), ("good", "triangle"), ("other", "diamond"), ("ink", "cross"), ("muted", "circle"),
-          ("accent", "square"), ("bad", "triangle"), ("good", "diamond"), ("other", "circle"), ("ink", "square"), ("muted", "triangle"))
+LIGHT = {
+    "ground": "#f5f6f4",
+    "card": "#ffffff",
+    "ink": "#1b2420",
+    "muted": "#58655e",
+    "line": "#dbe0da",
+    "plain": "#e9ece7",
+    "accent": "#0068a8",
+    "good": "#00734f",
+    "bad": "#b8460a",
+    "other": "#8c5a8f",
+    "good-ground": "#e0f2ea",
+    "bad-ground": "#fbe9df",
+}
+DARK = {
+    "ground": "#101513",
+    "card": "#181f1c",
+    "ink": "#e5ebe7",
+    "muted": "#9aa8a0",
+    "line": "#323c37",
+    "plain": "#29312d",
+    "accent": "#6bb6ee",
+    "good": "#4fcb9f",
+    "bad": "#ff9a66",
+    "other": "#d9a6db",
+    "good-ground": "#133a2c",
+    "bad-ground": "#47250f",
+}
+SERIES = (
+    ("accent", "circle"),
+    ("bad", "square"),
+    ("good", "triangle"),
+    ("other", "diamond"),
+    ("ink", "cross"),
+    ("muted", "circle"),
+    ("accent", "square"),
+    ("bad", "triangle"),
+    ("good", "diamond"),
+    ("other", "circle"),
+    ("ink", "square"),
+    ("muted", "triangle"),
+)
 
 
 @dataclass(frozen=True)
@@ -38,8 +74,10 @@ class Figure:
         for name, colour in LIGHT.items():
             text = text.replace(f"var(--{name})", colour)
         end = text.index(">") + 1
-        return (f'{text[:end]}<rect width="100%" height="100%" fill="#ffffff"/>'
-                f'<style>text{{font-family:system-ui,"DejaVu Sans",sans-serif}}</style>{text[end:]}\n')
+        return (
+            f'{text[:end]}<rect width="100%" height="100%" fill="#ffffff"/>'
+            f'<style>text{{font-family:system-ui,"DejaVu Sans",sans-serif}}</style>{text[end:]}\n'
+        )
 
 
 class Drawing:
@@ -48,15 +86,28 @@ class Drawing:
     def __init__(self, name: str, height: float):
         self.name, self.height, self.parts = name, height, []
 
-    def text(self, x: float, y: float, content: str, *, size: float = SIZE, anchor: str = "start", colour: str = "ink",
-             bold: bool = False, angle: float = 0.0, widest: float | None = None) -> None:
+    def text(
+        self,
+        x: float,
+        y: float,
+        content: str,
+        *,
+        size: float = SIZE,
+        anchor: str = "start",
+        colour: str = "ink",
+        bold: bool = False,
+        angle: float = 0.0,
+        widest: float | None = None,
+    ) -> None:
         """`y` is the middle of the line. What is wider than `widest` is cut, and whole in the tooltip."""
         shown = content if widest is None else cut(content, widest, size * (1.12 if bold else 1.0))
         more = (f' text-anchor="{anchor}"' if anchor != "start" else "") + (' font-weight="650"' if bold else "")
         more += f' transform="rotate({_n(angle)} {_n(x)} {_n(y)})"' if angle else ""
         tooltip = f"<title>{escape(content)}</title>" if shown != content else ""
-        self.parts.append(f'<text x="{_n(x)}" y="{_n(y + 0.36 * size)}" font-size="{_n(size)}" fill="{_colour(colour)}"{more}>'
-                          f"{tooltip}{escape(shown)}</text>")
+        self.parts.append(
+            f'<text x="{_n(x)}" y="{_n(y + 0.36 * size)}" font-size="{_n(size)}" fill="{_colour(colour)}"{more}>'
+            f"{tooltip}{escape(shown)}</text>"
+        )
 
     def line(self, points: Sequence[tuple[float, float]], *, colour: str = "line", width: float = 1.0, dashed: bool = False) -> None:
         """A line through the points; where one is NaN, it is interrupted."""
@@ -69,44 +120,77 @@ class Drawing:
             pen = "L"
         self.path("".join(pieces), outline=colour, width=width, dashed=dashed)
 
-    def path(self, commands: str, *, fill: str | None = None, outline: str | None = None, width: float = 1.0, opacity: float = 1.0,
-             dashed: bool = False) -> None:
+    def path(
+        self,
+        commands: str,
+        *,
+        fill: str | None = None,
+        outline: str | None = None,
+        width: float = 1.0,
+        opacity: float = 1.0,
+        dashed: bool = False,
+    ) -> None:
         more = f' stroke="{_colour(outline)}" stroke-width="{_n(width)}" stroke-linejoin="round"' if outline else ""
         more += ' stroke-dasharray="4 3"' if dashed else ""
         more += f' opacity="{opacity:.2f}"' if opacity != 1.0 else ""
         self.parts.append(f'<path d="{commands}" fill="{_colour(fill) if fill else "none"}"{more}/>')
 
-    def rectangle(self, x: float, y: float, width: float, height: float, *, fill: str | None = None, opacity: float = 1.0,
-                  outline: str | None = None, radius: float = 0.0, hatched: str | None = None, tooltip: str = "") -> None:
+    def rectangle(
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        *,
+        fill: str | None = None,
+        opacity: float = 1.0,
+        outline: str | None = None,
+        radius: float = 0.0,
+        hatched: str | None = None,
+        tooltip: str = "",
+    ) -> None:
         """`hatched`: the colour of diagonal lines inside instead of a fill."""
         if hatched:
             identity = f"{self.name}-hatch-{hatched}"
             if not any(identity in part for part in self.parts):
-                self.parts.append(f'<defs><pattern id="{identity}" width="5" height="5" patternUnits="userSpaceOnUse" '
-                                  f'patternTransform="rotate(45)"><path d="M0 0V5" stroke="{_colour(hatched)}" stroke-width="2"/></pattern></defs>')
+                self.parts.append(
+                    f'<defs><pattern id="{identity}" width="5" height="5" patternUnits="userSpaceOnUse" '
+                    f'patternTransform="rotate(45)"><path d="M0 0V5" stroke="{_colour(hatched)}" stroke-width="2"/></pattern></defs>'
+                )
         paint = f"url(#{identity})" if hatched else _colour(fill) if fill else "none"
         more = f' fill-opacity="{opacity:.2f}"' if opacity != 1.0 else ""
         more += f' stroke="{_colour(outline)}"' if outline else ""
         more += f' rx="{_n(radius)}"' if radius else ""
         end = f"><title>{escape(tooltip)}</title></rect>" if tooltip else "/>"
-        self.parts.append(f'<rect x="{_n(x)}" y="{_n(y)}" width="{_n(max(width, 0.0))}" height="{_n(max(height, 0.0))}" fill="{paint}"{more}{end}')
+        self.parts.append(
+            f'<rect x="{_n(x)}" y="{_n(y)}" width="{_n(max(width, 0.0))}" height="{_n(max(height, 0.0))}" fill="{paint}"{more}{end}'
+        )
 
     def mark(self, x: float, y: float, shape: str = "circle", *, colour: str = "accent", size: float = 3.6, hollow: bool = False) -> None:
         """circle | square | triangle | diamond | cross, about 2 `size` across."""
         if shape == "circle":
-            commands = f"M{_n(x - size)} {_n(y)}a{_n(size)} {_n(size)} 0 1 0 {_n(2 * size)} 0a{_n(size)} {_n(size)} 0 1 0 {_n(-2 * size)} 0Z"
+            commands = (
+                f"M{_n(x - size)} {_n(y)}a{_n(size)} {_n(size)} 0 1 0 {_n(2 * size)} 0a{_n(size)} {_n(size)} 0 1 0 {_n(-2 * size)} 0Z"
+            )
         elif shape == "cross":
-            commands = f"M{_n(x - size)} {_n(y - size)}L{_n(x + size)} {_n(y + size)}M{_n(x - size)} {_n(y + size)}L{_n(x + size)} {_n(y - size)}"
+            commands = (
+                f"M{_n(x - size)} {_n(y - size)}L{_n(x + size)} {_n(y + size)}M{_n(x - size)} {_n(y + size)}L{_n(x + size)} {_n(y - size)}"
+            )
             return self.path(commands, outline=colour, width=2.2)
         else:
-            corners = {"square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)), "triangle": ((0, -1.15), (1.1, 0.85), (-1.1, 0.85)),
-                       "diamond": ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0))}[shape]
+            corners = {
+                "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+                "triangle": ((0, -1.15), (1.1, 0.85), (-1.1, 0.85)),
+                "diamond": ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
+            }[shape]
             commands = "M" + "L".join(f"{_n(x + dx * size)} {_n(y + dy * size)}" for dx, dy in corners) + "Z"
         return self.path(commands, fill="card" if hollow else colour, outline=colour, width=1.4)
 
     def figure(self, *, title: str, caption: str, label: str) -> Figure:
-        svg = (f'<svg viewBox="0 0 {_n(WIDTH)} {_n(self.height)}" role="img" aria-label="{escape(label)}" '
-               f'xmlns="http://www.w3.org/2000/svg">{"".join(self.parts)}</svg>')
+        svg = (
+            f'<svg viewBox="0 0 {_n(WIDTH)} {_n(self.height)}" role="img" aria-label="{escape(label)}" '
+            f'xmlns="http://www.w3.org/2000/svg">{"".join(self.parts)}</svg>'
+        )
         return Figure(self.name, title, caption, label, svg)
 
 
@@ -131,7 +215,7 @@ class Scale:
         if self.logarithmic:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             for digits in ((1,), (1, 3), (1, 2, 5)):
-                found = [digit * 10.0 ** power for power in powers for digit in digits]
+                found = [digit * 10.0**power for power in powers for digit in digits]
                 found = [value for value in found if self.low * 0.999 <= value <= self.high * 1.001]
                 if len(found) >= min(count, 3):
                     break
@@ -143,8 +227,9 @@ class Scale:
         return [number * step for number in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
 
-def around(values: Iterable[float], start: float, end: float, *, logarithmic: bool = False, margin: float = 0.08,
-           least: float | None = None) -> Scale:
+def around(
+    values: Iterable[float], start: float, end: float, *, logarithmic: bool = False, margin: float = 0.08, least: float | None = None
+) -> Scale:
     """A scale that holds all the values with some room; `least` is where it begins instead."""
     values = list(values) or [1.0]
     low, high = min(values), max(values)
@@ -156,8 +241,17 @@ def around(values: Iterable[float], start: float, end: float, *, logarithmic: bo
     return Scale(low - room if least is None else least, high + room, start, end)
 
 
-def horizontal_axis(drawing: Drawing, scale: Scale, *, top: float, bottom: float, title: str, write: Callable[[float], str],
-                    count: int = 5, grid: bool = True) -> None:
+def horizontal_axis(
+    drawing: Drawing,
+    scale: Scale,
+    *,
+    top: float,
+    bottom: float,
+    title: str,
+    write: Callable[[float], str],
+    count: int = 5,
+    grid: bool = True,
+) -> None:
     """Tick labels below `bottom`, lines up to `top`, and the title with its unit beneath."""
     free = -math.inf
     for value in scale.ticks(count):
@@ -171,22 +265,34 @@ def horizontal_axis(drawing: Drawing, scale: Scale, *, top: float, bottom: float
     drawing.text((scale.start + scale.end) / 2, bottom + 24, title, size=SMALL, anchor="middle", colour="muted")
 
 
-def vertical_axis(drawing: Drawing, scale: Scale, *, left: float, right: float, title: str, write: Callable[[float], str],
-                  count: int = 4, beyond: bool = False) -> None:
+def vertical_axis(
+    drawing: Drawing,
+    scale: Scale,
+    *,
+    left: float,
+    right: float,
+    title: str,
+    write: Callable[[float], str],
+    count: int = 4,
+    beyond: bool = False,
+) -> None:
     """Tick labels to the left (`beyond`: to the right, without lines), the title with its unit above."""
     for value in scale.ticks(count):
         y = scale(value)
         if not beyond:
             drawing.line([(left, y), (right, y)])
         drawing.text(right + 5 if beyond else left - 5, y, write(value), size=SMALL, anchor="start" if beyond else "end", colour="muted")
-    drawing.text(WIDTH if beyond else 0, min(scale.start, scale.end) - 12, title, size=SMALL, anchor="end" if beyond else "start",
-                 colour="muted")
+    drawing.text(
+        WIDTH if beyond else 0, min(scale.start, scale.end) - 12, title, size=SMALL, anchor="end" if beyond else "start", colour="muted"
+    )
 
 
 def labels_beside(drawing: Drawing, entries: list[tuple[float, float, str, bool]], *, x: float, top: float, bottom: float) -> None:
     """Texts one under the other at `x`, each tied by a thin line to its point (x, y, text, bold); none runs into another."""
     entries = sorted(entries, key=lambda entry: (entry[1], entry[2]))
-    for (point_x, point_y, text, bold), y in zip(entries, spread([entry[1] for entry in entries], gap=SMALL + 3, low=top, high=bottom), strict=True):
+    for (point_x, point_y, text, bold), y in zip(
+        entries, spread([entry[1] for entry in entries], gap=SMALL + 3, low=top, high=bottom), strict=True
+    ):
         drawing.line([(point_x, point_y), (x - 8, y), (x - 3, y)], colour="line")
         drawing.text(x, y, text, size=SMALL, bold=bold, widest=WIDTH - x)
 

@@ -86,7 +86,8 @@ footer { margin-top: 20px; color: var(--muted); font-size: 13px; overflow-wrap: 
   th, td { padding-left: 6px; } thead th { font-size: 11.5px; } tbody th { min-width: 56px; }
   .number { font-size: 12px; } .tile-value { font-size: 30px; } .pill { padding: 1px 7px; } }
 @media print { body { font-size: 11px; } main { max-width: none; padding: 0; } nav { display: none; } figure, tr { break-inside: avoid; }
-  .card { border-radius: 0; } .scroll { overflow: visible; } details:not([open])::details-content { content-visibility: visible; block-size: auto; } }
+  .card { border-radius: 0; } .scroll { overflow: visible; }
+  details:not([open])::details-content { content-visibility: visible; block-size: auto; } }
 """
 
 

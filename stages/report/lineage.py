@@ -41,7 +41,7 @@ class Graph:
 
 
 def load(lock: Path, *, compress_runs: Iterable[str], evaluate_runs: Iterable[str]) -> Graph:
-    """The graph of the nodes of `lock`; runs that params.yaml dropped are left out. An absent file gives an empty graph: nothing is known."""
+    """The graph of the nodes of `lock`; runs that params.yaml dropped are left out. Without the file nothing is known: no boxes."""
     if not lock.is_file():
         return Graph((), (), {})
     try:
@@ -60,10 +60,13 @@ def load(lock: Path, *, compress_runs: Iterable[str], evaluate_runs: Iterable[st
 def graph(stages: dict) -> Graph:
     """The graph of the parsed stages of a dvc.lock."""
     makers = {out["path"]: name for name, entry in stages.items() for out in entry.get("outs", [])}
-    reads = {name: tuple(dep["path"] for dep in entry.get("deps", []) if dep["path"].startswith("artifacts/"))
-             for name, entry in stages.items()}
-    parents = {name: {maker for path in paths for out, maker in makers.items() if within(path, out) or within(out, path)} - {name}
-               for name, paths in reads.items()}
+    reads = {
+        name: tuple(dep["path"] for dep in entry.get("deps", []) if dep["path"].startswith("artifacts/")) for name, entry in stages.items()
+    }
+    parents = {
+        name: {maker for path in paths for out, maker in makers.items() if within(path, out) or within(out, path)} - {name}
+        for name, paths in reads.items()
+    }
     order = _from_the_top(parents)
     direct = {name for name in order if name != ROOT and any(within(path, val) or within(val, path) for path in reads[name] for val in VAL)}
     touched: set[str] = set()
@@ -74,8 +77,10 @@ def graph(stages: dict) -> Graph:
     keys: dict[tuple, list[str]] = {}
     for name in order:
         keys.setdefault((name.partition("@")[0], name in touched, name in shipped), []).append(name)
-    boxes = tuple(Box(node, tuple(name.partition("@")[2] for name in names if "@" in name), any(name in direct for name in names),
-                      is_touched, ships) for (node, is_touched, ships), names in keys.items())
+    boxes = tuple(
+        Box(node, tuple(name.partition("@")[2] for name in names if "@" in name), any(name in direct for name in names), is_touched, ships)
+        for (node, is_touched, ships), names in keys.items()
+    )
     place = {name: i for i, names in enumerate(keys.values()) for name in names}
     links = {(place[parent], place[name]) for name in order for parent in parents[name]}
     links = {(a, b) for a, b in links if a != b}
@@ -90,9 +95,15 @@ def spoiled(found: Graph) -> str:
 
 def table(found: Graph) -> pd.DataFrame:
     """One row per box: whether the artifact is made from it, whether it touches val, and what its stages read."""
-    rows = [(box.name, box.ships, "reads it" if box.reads_val else "descends from it" if box.touches_val else "",
-             ", ".join(dict.fromkeys(path for stage, paths in found.reads.items() if _belongs(stage, box) for path in paths)))
-            for box in found.boxes]
+    rows = [
+        (
+            box.name,
+            box.ships,
+            "reads it" if box.reads_val else "descends from it" if box.touches_val else "",
+            ", ".join(dict.fromkeys(path for stage, paths in found.reads.items() if _belongs(stage, box) for path in paths)),
+        )
+        for box in found.boxes
+    ]
     return pd.DataFrame(rows, columns=["node", "above_the_artifact", "val", "reads"], dtype=object)
 
 

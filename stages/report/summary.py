@@ -10,7 +10,6 @@ from stages.report.columns import (
     QUANTIZED_COLUMNS,
     STAGE_COLUMNS,
     Column,
-    cell,
     markdown,
 )
 from stages.report.evidence import CODED, COMPRESSED, PACKED, TRAINED, Evidence

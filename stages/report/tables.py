@@ -94,10 +94,12 @@ def notices(evidence: Evidence) -> list[str]:
     found += [f"evaluate@{run} scored another artifact than the one packaged; run: dvc repro evaluate@{run}"
               for run, metrics in evidence.evaluate.items() if metrics["artifact_sha256"] != shipped]
     if (listed := int(evidence.anatomy["bytes"].sum())) != evidence.package["artifact_bytes"]:
-        found.append(f"the table of bytes adds up to {listed:,}, the artifact has {evidence.package['artifact_bytes']:,}; run: dvc repro package")
-    unknown = {key for certificate in evidence.certificates.values() for check in certificate["checks"].values() for key in check} - set(CHECKED)
-    if unknown:
-        found.append(f"the certificates say {', '.join(sorted(unknown))} of their checks, which this page does not show; add it to stages/report")
+        found.append(f"the table of bytes adds up to {listed:,}, the artifact has {evidence.package['artifact_bytes']:,}; "
+                     "run: dvc repro package")
+    said = {key for certificate in evidence.certificates.values() for check in certificate["checks"].values() for key in check}
+    if unknown := said - set(CHECKED):
+        found.append(f"the certificates say {', '.join(sorted(unknown))} of their checks, which this page does not show; "
+                     "add it to stages/report")
     if spoiled := lineage.spoiled(evidence.graph):
         found.append(spoiled)
     return found
@@ -255,7 +257,8 @@ def counted_on(evidence: Evidence) -> str:
 def environment(evidence: Evidence) -> pd.DataFrame:
     """What the numbers were made with, as far as the stages wrote it down, and where this page was made."""
     rows = [("train", key.replace("_", " "), str(evidence.train[key])) for key in TRAINED_WITH]
-    rows += [("prepare", name, version) for name, version in evidence.prepare.get("packages", {}).items() if name in ("python", "numpy", "torch")]
+    packages = evidence.prepare.get("packages", {})
+    rows += [("prepare", name, packages[name]) for name in ("python", "numpy", "torch") if name in packages]
     return _frame([*rows, *[("report", name, value) for name, value in evidence.machine.items()]], ("stage", "name", "value"))
 
 

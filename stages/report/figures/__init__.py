@@ -10,9 +10,15 @@ def all_of(evidence: Evidence) -> dict[str, Figure]:
     """By name; a figure whose data is empty is left out, and the page then says why."""
     top = tables.headline(evidence)
     stages, evaluators, blobs = tables.stages(evidence), tables.evaluators(evidence), tables.codecs(evidence)
-    drawn = [scores.waterfall(stages, evaluators, best=top.run), scores.compressors(tables.compressors(evidence)),
-             training.loss_curve(evidence.loss), training.ledger(tables.budget(evidence), limit=tables.RULE_SECONDS),
-             weights.errors(evidence.tensors), weights.bits(evidence.tensors), codecs.anatomy(evidence.anatomy)]
+    drawn = [
+        scores.waterfall(stages, evaluators, best=top.run),
+        scores.compressors(tables.compressors(evidence)),
+        training.loss_curve(evidence.loss),
+        training.ledger(tables.budget(evidence), limit=tables.RULE_SECONDS),
+        weights.errors(evidence.tensors),
+        weights.bits(evidence.tensors),
+        codecs.anatomy(evidence.anatomy),
+    ]
     if len(evaluators):
         drawn.append(scores.evaluators(evaluators, best=top.run))
     if len(evidence.averages):
@@ -22,5 +28,3 @@ def all_of(evidence: Evidence) -> dict[str, Figure]:
     if evidence.graph.boxes:
         drawn.append(lineage.draw(evidence.graph))
     return {figure.name: figure for figure in drawn}
-
-

@@ -32,9 +32,10 @@ def bytes_and_seconds(codecs: pd.DataFrame) -> Figure:
     words = ", ".join(f"{row.name} {row.blob_bytes:,} bytes" for row in ran.itertuples(index=False))
     return drawing.figure(
         title="Bytes against seconds, by codec",
-        caption="Full: to decode. Hollow: to encode. Green square, bold: the one that ships. Dashed: what a coder reaches that knows only how "
-                "often each code occurs in its matrix; it leaves out the other tensors.",
-        label=f"Bytes of the same weights under each codec: {words}; order-0 entropy {int(ran['entropy_bytes'].iloc[0]):,} bytes.")
+        caption="Full: to decode. Hollow: to encode. Green square, bold: the one that ships. Dashed: what a coder reaches that knows only "
+        "how often each code occurs in its matrix; it leaves out the other tensors.",
+        label=f"Bytes of the same weights under each codec: {words}; order-0 entropy {int(ran['entropy_bytes'].iloc[0]):,} bytes.",
+    )
 
 
 def anatomy(parts: pd.DataFrame) -> Figure:
@@ -42,10 +43,12 @@ def anatomy(parts: pd.DataFrame) -> Figure:
     rows = []
     total = int(parts["bytes"].sum())
     for part, table in parts.groupby("part", sort=False):
-        groups = [(group, int(size)) for group, size in table.groupby("group", sort=False)["bytes"].sum().sort_values(ascending=False).items()]
+        groups = [
+            (group, int(size)) for group, size in table.groupby("group", sort=False)["bytes"].sum().sort_values(ascending=False).items()
+        ]
         keep = max(3, MOST_ROWS // max(parts["part"].nunique(), 1))
         if len(groups) > keep:
-            groups = [*groups[: keep - 1], (f"{len(groups) - keep + 1} others", sum(size for _, size in groups[keep - 1:]))]
+            groups = [*groups[: keep - 1], (f"{len(groups) - keep + 1} others", sum(size for _, size in groups[keep - 1 :]))]
         rows.append((part, sum(size for _, size in groups), True))
         rows += [(group, size, False) for group, size in groups if (group, len(groups)) != (part, 1)]
     drawing = Drawing("bytes", 10 + ROW * len(rows) + 44)
@@ -59,5 +62,8 @@ def anatomy(parts: pd.DataFrame) -> Figure:
         drawing.text(left - 8, y, name, anchor="end", bold=is_part, size=SMALL, widest=left - 8)
         drawing.text(WIDTH, y, f"{size:,}  {size / total:.1%}", anchor="end", size=SMALL, bold=is_part)
     words = ", ".join(f"{name} {size:,}" for name, size, is_part in rows if is_part)
-    return drawing.figure(title="Where every byte goes", caption=f"Bold: parts; below each, its groups. Together {total:,} bytes.",
-                          label=f"Bytes of the artifact by part: {words}; together {total:,}.")
+    return drawing.figure(
+        title="Where every byte goes",
+        caption=f"Bold: parts; below each, its groups. Together {total:,} bytes.",
+        label=f"Bytes of the artifact by part: {words}; together {total:,}.",
+    )

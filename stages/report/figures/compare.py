@@ -29,10 +29,21 @@ def scores(found: list) -> Figure:
         for i, one in enumerate(found):
             if one.metrics.get(key) is not None:
                 colour, shape = SERIES[i]
-                drawing.mark(scale(one.metrics[key]), y, shape, colour=colour, hollow=one.metrics.get(f"verdict.{key.removeprefix(PREFIX)}") == "not legal")
-    words = "; ".join(f"{one.name}: " + ", ".join(f"{key.removeprefix(PREFIX)} {cell(one.metrics.get(key), 'score')}" for key in keys) for one in found)
-    return drawing.figure(title="Bits per byte", caption="Stages in plain windows, then evaluators on the packed artifact. Hollow: not legal.",
-                          label=f"Bits per byte by experiment. {words}.")
+                drawing.mark(
+                    scale(one.metrics[key]),
+                    y,
+                    shape,
+                    colour=colour,
+                    hollow=one.metrics.get(f"verdict.{key.removeprefix(PREFIX)}") == "not legal",
+                )
+    words = "; ".join(
+        f"{one.name}: " + ", ".join(f"{key.removeprefix(PREFIX)} {cell(one.metrics.get(key), 'score')}" for key in keys) for one in found
+    )
+    return drawing.figure(
+        title="Bits per byte",
+        caption="Stages in plain windows, then evaluators on the packed artifact. Hollow: not legal.",
+        label=f"Bits per byte by experiment. {words}.",
+    )
 
 
 def losses(found: list) -> Figure:
@@ -57,4 +68,6 @@ def losses(found: list) -> Figure:
         entries.append((*points[-1], one.name, False))
     labels_beside(drawing, entries, x=290, top=34, bottom=212)
     words = ", ".join(f"{one.name} ends at {values[-1]:.3f}" for one, (_, values) in zip(found, curves, strict=True))
-    return drawing.figure(title="Train loss", caption="Running means. Every second one is dashed.", label=f"Train loss over the steps: {words}.")
+    return drawing.figure(
+        title="Train loss", caption="Running means. Every second one is dashed.", label=f"Train loss over the steps: {words}."
+    )

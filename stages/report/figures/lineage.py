@@ -22,8 +22,13 @@ def draw(found: Graph) -> Figure:
         start = left + beside.index(i) * share
         places.append((start, start + share - 8, 6 + PITCH * ranks[i]))
     for a, b in found.links:
-        _link(drawing, places[a], places[b], colour="bad" if found.boxes[a].touches_val else "muted",
-              blocked=any(lanes[j] == lanes[a] == lanes[b] and ranks[a] < ranks[j] < ranks[b] for j in range(len(ranks))))
+        _link(
+            drawing,
+            places[a],
+            places[b],
+            colour="bad" if found.boxes[a].touches_val else "muted",
+            blocked=any(lanes[j] == lanes[a] == lanes[b] and ranks[a] < ranks[j] < ranks[b] for j in range(len(ranks))),
+        )
     for box, place in zip(found.boxes, places, strict=True):
         _box(drawing, box, *place)
     y = drawing.height - 12
@@ -34,15 +39,18 @@ def draw(found: Graph) -> Figure:
     above = lineage.spoiled(found) or "None of them is above the artifact"
     return drawing.figure(
         title="Lineage: what was made from what",
-        caption="From dvc.lock. Left: what the artifact is made from. Red, double frame: has seen the val split, which below the artifact is "
-                "how a score is made. What a node also reads from farther up is left out.",
-        label=f"Graph of {len(found.boxes)} nodes. Have seen the val split: {seen}. {above}.")
+        caption="From dvc.lock. Left: what the artifact is made from. Red, double frame: has seen the val split, which below the artifact "
+        "is how a score is made. What a node also reads from farther up is left out.",
+        label=f"Graph of {len(found.boxes)} nodes. Have seen the val split: {seen}. {above}.",
+    )
 
 
 def _box(drawing: Drawing, box: Box, left: float, right: float, y: float) -> None:
     colour = "bad" if box.touches_val else "ink" if box.node == lineage.SHIPS else "muted"
     tooltip = f"{box.name}: {'has seen val' if box.touches_val else 'has not seen val'}"
-    drawing.rectangle(left, y, right - left, HIGH, fill="bad-ground" if box.touches_val else "card", outline=colour, radius=5, tooltip=tooltip)
+    drawing.rectangle(
+        left, y, right - left, HIGH, fill="bad-ground" if box.touches_val else "card", outline=colour, radius=5, tooltip=tooltip
+    )
     if box.touches_val or box.node == lineage.SHIPS:
         drawing.rectangle(left + 2.5, y + 2.5, right - left - 5, HIGH - 5, outline=colour, radius=3)
     variants = ", ".join(box.variants)
@@ -50,8 +58,15 @@ def _box(drawing: Drawing, box: Box, left: float, right: float, y: float) -> Non
     if len(variants) * 0.6 * SMALL > room:
         variants = f"{len(box.variants)} runs"
     middle = (left + right) / 2
-    drawing.text(middle, y + (HIGH / 2 if not variants else 11), box.node, anchor="middle", bold=True, widest=room,
-                 colour="bad" if box.touches_val else "ink")
+    drawing.text(
+        middle,
+        y + (HIGH / 2 if not variants else 11),
+        box.node,
+        anchor="middle",
+        bold=True,
+        widest=room,
+        colour="bad" if box.touches_val else "ink",
+    )
     if variants:
         drawing.text(middle, y + 22.5, variants, size=9, anchor="middle", colour="muted", widest=room)
 
@@ -63,12 +78,15 @@ def _link(drawing: Drawing, start: tuple, end: tuple, *, colour: str, blocked: b
         a_x, b_x = (a_right, b_right) if outer > a_right else (a_left, b_left)
         inner = outer - 6 if outer > a_right else outer + 6
         a_y, b_y = a_y + HIGH / 2, b_y + HIGH / 2
-        commands = f"M{a_x:.1f} {a_y:.1f}H{inner:.1f}Q{outer:.1f} {a_y:.1f} {outer:.1f} {a_y + 6:.1f}V{b_y - 6:.1f}Q{outer:.1f} {b_y:.1f} {inner:.1f} {b_y:.1f}H{b_x:.1f}"
+        commands = f"M{a_x:.1f} {a_y:.1f}H{inner:.1f}Q{outer:.1f} {a_y:.1f} {outer:.1f} {a_y + 6:.1f}V{b_y - 6:.1f}"
+        commands += f"Q{outer:.1f} {b_y:.1f} {inner:.1f} {b_y:.1f}H{b_x:.1f}"
         drawing.path(commands, outline=colour, width=1.3)
         turn = 4 if outer < b_x else -4
         drawing.path(f"M{b_x - turn:.1f} {b_y - 3:.1f}L{b_x:.1f} {b_y:.1f}L{b_x - turn:.1f} {b_y + 3:.1f}", outline=colour, width=1.3)
         return
     a_x, b_x, a_y = (a_left + a_right) / 2, (b_left + b_right) / 2, a_y + HIGH
     bend = (b_y - a_y) * 0.55
-    drawing.path(f"M{a_x:.1f} {a_y:.1f}C{a_x:.1f} {a_y + bend:.1f} {b_x:.1f} {b_y - bend:.1f} {b_x:.1f} {b_y:.1f}", outline=colour, width=1.3)
+    drawing.path(
+        f"M{a_x:.1f} {a_y:.1f}C{a_x:.1f} {a_y + bend:.1f} {b_x:.1f} {b_y - bend:.1f} {b_x:.1f} {b_y:.1f}", outline=colour, width=1.3
+    )
     drawing.path(f"M{b_x - 3:.1f} {b_y - 4.5:.1f}L{b_x:.1f} {b_y:.1f}L{b_x + 3:.1f} {b_y - 4.5:.1f}", outline=colour, width=1.3)

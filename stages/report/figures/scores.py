@@ -34,7 +34,9 @@ def waterfall(stages: pd.DataFrame, evaluators: pd.DataFrame, *, best: str | Non
         colour, shape = MARKS[verdict] if verdict else ("accent" if end <= start else "ink", "circle")
         low, high = sorted((scale(start), scale(end)))
         style = {"hatched": "bad"} if verdict == "not legal" else {"fill": colour, "opacity": 0.5}
-        drawing.rectangle(low, y - 6, high - low, 12, outline=colour, tooltip=f"{name}: {cell(end - start, 'signed')} bits per byte", **style)
+        drawing.rectangle(
+            low, y - 6, high - low, 12, outline=colour, tooltip=f"{name}: {cell(end - start, 'signed')} bits per byte", **style
+        )
         if 0 < i < len(stages):
             drawing.line([(scale(start), y - ROW), (scale(start), y - 6)], colour="muted")
         drawing.mark(scale(end), y, shape, colour=colour)
@@ -44,8 +46,9 @@ def waterfall(stages: pd.DataFrame, evaluators: pd.DataFrame, *, best: str | Non
     return drawing.figure(
         title="From training to the final score",
         caption="A bar is a change, a mark its result. Stages start from the stage above, evaluators from the dashed line, the quantized "
-                "weights in plain windows. Circle: legal. Cross, hatched: not legal. Diamond: not ruled. Bold: the score.",
-        label=f"Waterfall of bits per byte: {words}.")
+        "weights in plain windows. Circle: legal. Cross, hatched: not legal. Diamond: not ruled. Bold: the score.",
+        label=f"Waterfall of bits per byte: {words}.",
+    )
 
 
 def evaluators(table: pd.DataFrame, *, best: str | None) -> Figure:
@@ -62,11 +65,15 @@ def evaluators(table: pd.DataFrame, *, best: str | None) -> Figure:
         drawing.mark(x, y, shape, colour=colour, size=4.5)
         entries.append((x, y, f"{row.name}, {row.verdict}", row.name == best))
     labels_beside(drawing, entries, x=276, top=34, bottom=192)
-    words = "; ".join(f"{row.name}: {cell(row.bits_per_byte, 'score')} in {cell(row.seconds, 'seconds')} s, {row.verdict}"
-                      for row in table.itertuples(index=False))
-    return drawing.figure(title="What an evaluator gains, and what it costs",
-                          caption="Circle: legal. Cross: not legal, its number is no code length. Diamond: not ruled. Bold: the score.",
-                          label=f"Bits per byte over seconds by evaluator. {words}.")
+    words = "; ".join(
+        f"{row.name}: {cell(row.bits_per_byte, 'score')} in {cell(row.seconds, 'seconds')} s, {row.verdict}"
+        for row in table.itertuples(index=False)
+    )
+    return drawing.figure(
+        title="What an evaluator gains, and what it costs",
+        caption="Circle: legal. Cross: not legal, its number is no code length. Diamond: not ruled. Bold: the score.",
+        label=f"Bits per byte over seconds by evaluator. {words}.",
+    )
 
 
 def compressors(table: pd.DataFrame) -> Figure:
@@ -89,8 +96,12 @@ def compressors(table: pd.DataFrame) -> Figure:
         drawing.text(left - 10, y, name, anchor="end", bold=is_model, widest=left - 10)
         drawing.text(WIDTH, y, cell(shown, "score"), anchor="end", bold=is_model)
     words = ", ".join(f"{name} {cell(alone if after is None else after, 'score')}" for name, alone, after in rows)
-    return drawing.figure(title="Against general-purpose compressors", caption="Full: after the training text, the fair comparison; the number "
-                          "is that, or the one alone where there is none. Outline: alone.", label=f"Bits per byte of the same text: {words}.")
+    return drawing.figure(
+        title="Against general-purpose compressors",
+        caption="Full: after the training text, the fair comparison; the number "
+        "is that, or the one alone where there is none. Outline: alone.",
+        label=f"Bits per byte of the same text: {words}.",
+    )
 
 
 def _room(names: list[str]) -> float:

@@ -5,7 +5,19 @@ import re
 
 import pandas as pd
 
-from stages.report.drawing import SERIES, SMALL, WIDTH, Drawing, Figure, Scale, around, horizontal_axis, labels_beside, vertical_axis, width_of
+from stages.report.drawing import (
+    SERIES,
+    SMALL,
+    WIDTH,
+    Drawing,
+    Figure,
+    Scale,
+    around,
+    horizontal_axis,
+    labels_beside,
+    vertical_axis,
+    width_of,
+)
 
 IN_LAYER = re.compile(r"blocks\.(\d+)\.(.+)")
 
@@ -13,8 +25,10 @@ IN_LAYER = re.compile(r"blocks\.(\d+)\.(.+)")
 def split(tensors: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The table with columns `layer` (None outside of the layers) and `kind`; first what lies in layers, then the rest."""
     found = [IN_LAYER.fullmatch(name) for name in tensors["tensor"]]
-    table = tensors.assign(layer=[int(match[1]) if match else -1 for match in found],
-                           kind=[(match[2] if match else name).removesuffix(".weight") for match, name in zip(found, tensors["tensor"], strict=True)])
+    table = tensors.assign(
+        layer=[int(match[1]) if match else -1 for match in found],
+        kind=[(match[2] if match else name).removesuffix(".weight") for match, name in zip(found, tensors["tensor"], strict=True)],
+    )
     inside = table["layer"] >= 0
     return table[inside], table[~inside]
 
@@ -67,7 +81,8 @@ def bits(tensors: pd.DataFrame) -> Figure:
     return drawing.figure(
         title="Bits per weight, by layer and matrix",
         caption="Order-0 entropy of the codes with what is stored beside them, before any codec. Frame only: float16.",
-        label=f"Map of {len(inside)} matrices in {len(layers)} layers and {len(outside)} outside of them; bits per weight {extremes}.")
+        label=f"Map of {len(inside)} matrices in {len(layers)} layers and {len(outside)} outside of them; bits per weight {extremes}.",
+    )
 
 
 def errors(tensors: pd.DataFrame) -> Figure:
@@ -83,8 +98,16 @@ def errors(tensors: pd.DataFrame) -> Figure:
     end = 186.0 if len(outside) else 236.0
     across = Scale(-0.3, last + 0.3, 50, end)
     vertical_axis(drawing, up, left=50, right=252, title="relative output error", write=lambda value: f"{value:.0e}".replace("e-0", "e-"))
-    horizontal_axis(drawing, _Whole(across.low, across.high, across.start, across.end), top=28, bottom=bottom, title="layer",
-                    write=lambda value: f"{value:.0f}", grid=False, count=8)
+    horizontal_axis(
+        drawing,
+        _Whole(across.low, across.high, across.start, across.end),
+        top=28,
+        bottom=bottom,
+        title="layer",
+        write=lambda value: f"{value:.0f}",
+        grid=False,
+        count=8,
+    )
     if len(outside):
         drawing.line([(end + 4, 28), (end + 4, bottom)])
         drawing.text(228, bottom + 9, "outside", size=SMALL, anchor="middle", colour="muted")
@@ -98,7 +121,9 @@ def errors(tensors: pd.DataFrame) -> Figure:
             if not math.isnan(y):
                 drawing.mark(x, y, shape, colour=colour, size=3.0)
         x, y = next(point for point in reversed(points) if not math.isnan(point[1]))
-        entries.append((x, y, kind.rsplit(".", 1)[-1] if sum(other.endswith(kind.rsplit(".", 1)[-1]) for other in kinds) == 1 else kind, False))
+        entries.append(
+            (x, y, kind.rsplit(".", 1)[-1] if sum(other.endswith(kind.rsplit(".", 1)[-1]) for other in kinds) == 1 else kind, False)
+        )
     for row in outside.itertuples():
         drawing.mark(228, up(row.relative_error), "circle", colour="ink", size=3.4)
         entries.append((228, up(row.relative_error), row.kind, False))
@@ -106,10 +131,11 @@ def errors(tensors: pd.DataFrame) -> Figure:
     worst = coded.loc[coded["relative_error"].idxmax()] if len(coded) else None
     return drawing.figure(
         title="Quantization error, by layer",
-        caption="tr(E H E') / tr(W H W'): the share of a layer's output, on the calibration tokens, that rounding changed; of tables, of the "
-                "weights themselves. Logarithmic.",
+        caption="tr(E H E') / tr(W H W'): the share of a layer's output, on the calibration tokens, that rounding changed; of tables, of "
+        "the weights themselves. Logarithmic.",
         label="Relative output error of each matrix over the layers"
-              + (f"; the largest is {worst['relative_error']:.2e} in {worst['tensor']}." if worst is not None else "; nothing is quantized."))
+        + (f"; the largest is {worst['relative_error']:.2e} in {worst['tensor']}." if worst is not None else "; nothing is quantized."),
+    )
 
 
 class _Whole(Scale):
