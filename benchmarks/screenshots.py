@@ -118,7 +118,7 @@ def look(page: Path) -> list[str]:
     return found
 
 
-def picture(page: Path, path: Path, *, width: int, height: int, scheme: str, colours: int = 64) -> None:
+def picture(page: Path, path: Path, *, width: int, height: int, scheme: str, colours: int = 256) -> None:
     """A PNG of the top of a page, in few colours: small enough for a repository."""
     from PIL import Image
 
@@ -161,7 +161,6 @@ def main() -> None:
                     width=width,
                     height=6400 if width > 600 else 12000,
                     scheme=scheme,
-                    colours=128,
                 )
             else:
                 picture(page, PICTURES / f"report-{width}-{scheme}.png", width=width, height=860 if width > 600 else 800, scheme=scheme)

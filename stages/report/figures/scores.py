@@ -63,7 +63,7 @@ def evaluators(table: pd.DataFrame, *, best: str | None) -> Figure:
         colour, shape = MARKS[row.verdict]
         x, y = across(row.seconds), up(row.bits_per_byte)
         drawing.mark(x, y, shape, colour=colour, size=4.5)
-        entries.append((x, y, f"{row.name}, {row.verdict}", row.name == best))
+        entries.append((x, y, row.name if row.verdict == "legal" else f"{row.name}, {row.verdict}", row.name == best))
     labels_beside(drawing, entries, x=276, top=34, bottom=192)
     words = "; ".join(
         f"{row.name}: {cell(row.bits_per_byte, 'score')} in {cell(row.seconds, 'seconds')} s, {row.verdict}"
@@ -106,7 +106,7 @@ def compressors(table: pd.DataFrame) -> Figure:
 
 def _room(names: list[str]) -> float:
     """Width for the names at the left of a row."""
-    return min(max([width_of(name) for name in names] or [0]), 128) + 12
+    return min(max([1.12 * width_of(name) for name in names] or [0]), 132) + 12  # one of them may be bold
 
 
 def _number(value: float) -> str:
