@@ -20,12 +20,13 @@ def test_scale_of_the_logits_is_found_and_nothing_near_it_is_better(scale):
     logits_NV, target_N = sampled(scale)
     found = temperature.fit(logits_NV, target_N)
     assert found == pytest.approx(scale, rel=0.03)
-    assert temperature.loss(logits_NV, target_N, found) < min(temperature.loss(logits_NV, target_N, near * found) for near in (0.999, 1.001))
+    losses = [temperature.loss(logits_NV, target_N, near * found) for near in (0.999, 1.0, 1.001)]
+    assert losses[1] < min(losses[0], losses[2])
 
 
 def test_logits_that_have_nothing_to_do_with_the_targets_are_refused():
     logits_NV, target_N = sampled(1.0)
-    with pytest.raises(ValueError, match="not between 0.25 and 4"):
+    with pytest.raises(ValueError, match=r"not between 0\.25 and 4"):
         temperature.fit(-logits_NV, target_N)
 
 
