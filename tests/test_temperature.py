@@ -26,7 +26,7 @@ def test_scale_of_the_logits_is_found_and_nothing_near_it_is_better(scale):
 
 def test_logits_that_have_nothing_to_do_with_the_targets_are_refused():
     logits_NV, target_N = sampled(1.0)
-    with pytest.raises(ValueError, match=r"not between 0\.25 and 4"):
+    with pytest.raises(ValueError, match=r"not between 0\.0156"):
         temperature.fit(-logits_NV, target_N)
 
 
@@ -34,7 +34,7 @@ def test_command_prints_the_line_of_params(project, capsys):
     temperature.command(["--tokens", "300"])
     said = capsys.readouterr().out
     line = json.loads(said.rpartition("temperature: ")[2])
-    assert line["evaluator"] == "temperature" and 0.25 < line["options"]["temperature"] < 4 and "300 tokens of holdout" in said
+    assert line["evaluator"] == "temperature" and 1 / 64 < line["options"]["temperature"] < 64 and "300 tokens of holdout" in said
 
 
 @pytest.mark.parametrize("argv, sentence", [(["--run", "slidin"], "did you mean 'sliding'"), (["--tokens", "1"], "2 or more")])

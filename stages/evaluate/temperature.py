@@ -20,7 +20,7 @@ from stages.runtime import dequantize, plugin
 
 MODEL, TEXT = Path("artifacts/quantize/model.safetensors"), Path("artifacts/tokenize/holdout")
 WINDOWING = ("window", "stride", "batch")
-LOWEST, HIGHEST = 0.25, 4.0  # of b; beyond, the model is no model of this text
+LOWEST, HIGHEST = 1 / 64, 64.0  # of b; beyond, the model is no model of this text
 
 
 def command(argv: list[str] | None = None) -> None:
