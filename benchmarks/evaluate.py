@@ -167,7 +167,8 @@ def main() -> None:
     streams = [stream(folder, arguments) for folder in arguments.artifacts]
     tokens, num_bytes = streams[0]
     print(f"{len(tokens) - 1:,} tokens, {num_bytes:,} bytes, windows of {arguments.window}, n = {len(loaded)} models\n")
-    print("| evaluator | claims to be causal | bits per byte | s.d. | against sliding | s.d. | tokens/s |\n|---|---|---:|---:|---:|---:|---:|")
+    print("| evaluator | claims to be causal | bits per byte | s.d. | against sliding | s.d. | tokens/s |\n"
+          "|---|---|---:|---:|---:|---:|---:|")
     base = None
     for name, (kind, options) in variants(arguments.window).items():
         if arguments.only and name != "sliding" and not any(word in name for word in arguments.only):
@@ -178,7 +179,8 @@ def main() -> None:
         found = np.array([ledger.bits_per_byte(size) for ledger, (_, size) in zip(ledgers, streams, strict=True)])
         base = found if base is None else base
         causal, gain = "no" if "leaks" in name else "yes", found - base
-        print(f"| {name} | {causal} | {found.mean():.4f} | {spread(found)} | {gain.mean():+.4f} | {spread(gain)} | {(len(tokens) - 1) / statistics.median(ledger.seconds for ledger in ledgers):,.0f} |", flush=True)
+        rate = (len(tokens) - 1) / statistics.median(ledger.seconds for ledger in ledgers)
+        print(f"| {name} | {causal} | {found.mean():.4f} | {spread(found)} | {gain.mean():+.4f} | {spread(gain)} | {rate:,.0f} |", flush=True)
 
     state, facts = loaded[0]
     sizes = {"the default": dequantize.build(state, facts["model"])}
