@@ -180,7 +180,8 @@ def main() -> None:
         base = found if base is None else base
         causal, gain = "no" if "leaks" in name else "yes", found - base
         rate = (len(tokens) - 1) / statistics.median(ledger.seconds for ledger in ledgers)
-        print(f"| {name} | {causal} | {found.mean():.4f} | {spread(found)} | {gain.mean():+.4f} | {spread(gain)} | {rate:,.0f} |", flush=True)
+        figures = (f"{found.mean():.4f}", spread(found), f"{gain.mean():+.4f}", spread(gain), f"{rate:,.0f}")
+        print(f"| {name} | {causal} | {' | '.join(figures)} |", flush=True)
 
     state, facts = loaded[0]
     sizes = {"the default": dequantize.build(state, facts["model"])}
