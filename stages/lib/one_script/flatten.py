@@ -111,8 +111,8 @@ class Program:
         self.taken.add(name)
         return name
 
-    def flat(self, plugins: list[str]) -> ast.Module:
-        """The one module. `plugins` (codecs/brotli) are those that are loaded by name."""
+    def flat(self, plugins: list[str]) -> tuple[ast.Module, dict[int, str]]:
+        """The one module, and by the identity of a statement the module it is of. `plugins` (codecs/brotli) are loaded by name."""
         for name in plugins:
             self.name_of(Internal(f"stages.runtime.{name.replace('/', '.')}", None))
         bodies = {name: Rewriter(self, self.modules[name]).body() for name in self.order}
@@ -124,7 +124,8 @@ class Program:
         table = ", ".join(f"{name!r}: {self.name_of(Internal('stages.runtime.' + name.replace('/', '.'), None))}" for name in plugins)
         statements += ast.parse(f"PLUGINS = {{{table}}}").body
         imports = [self._import(target, name) for target, name in sorted(self.externals.items(), key=lambda item: item[1])]
-        return ast.fix_missing_locations(ast.Module([*imports, *statements], []))
+        module_of = {id(statement): name for name, body in bodies.items() for statement in body}
+        return ast.fix_missing_locations(ast.Module([*imports, *statements], [])), module_of
 
     def _namespace(self, module: str) -> ast.stmt:
         own = [name for name, target in self.modules[module].means.items() if isinstance(self.resolve(target), Internal)

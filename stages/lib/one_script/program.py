@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy
 import torch
 
-from stages.lib import averages, closure, params, stage
-from stages.lib.one_script import cuts, flatten, fold, prune
+from stages.lib import anatomy, averages, closure, params, stage
+from stages.lib.one_script import cuts, flatten, fold, prune, wrap
 
 STAGES = ("train", "ema", "prequant_ttt", "calibrate", "allocate", "quantize")
 TOGETHER = ("train", "prequant_ttt", "calibrate")  # every process takes part
@@ -82,7 +82,31 @@ def plugins(tree: dict) -> list[str]:
     return list(dict.fromkeys([*found, f"evaluators/{tree['package']['evaluator']}"]))
 
 
-def build(tree: dict) -> ast.Module:
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A program, and of which module each of its statements is."""
+
+    tree: ast.Module
+    module_of: dict[int, str]
+
+    def readable(self) -> str:
+        return ast.unparse(self.tree) + "\n"
+
+    def shares(self, code_bytes: int) -> list[tuple[str, str, str, int]]:
+        """(part, folder, module, bytes): the bytes of the script by the length of what is left of each module."""
+        lengths: Counter[str] = Counter()
+        for statement in self.tree.body:
+            lengths[self.module_of.get(id(statement), "settings and calls")] += len(ast.unparse(statement))
+        sizes = anatomy.share(code_bytes, list(lengths.values()))
+        return [("code", name.split(".")[1] if "." in name else name, name, size) for name, size in zip(lengths, sizes, strict=True)]
+
+
+def script_bytes(tree: dict) -> int:
+    """The size of the one script of a run, which does not depend on what is trained. `tree` is params.yaml, parsed."""
+    return len(wrap.wrapped(wrap.shortened(build(tree).tree)).encode())
+
+
+def build(tree: dict) -> Made:
     """The program of one run. `tree` is params.yaml, parsed and with a recipe applied."""
     tree = trimmed(tree)
     made, named = calls(tree), plugins(tree)
@@ -94,12 +118,12 @@ def build(tree: dict) -> ast.Module:
         program.add(f"stages.runtime.{name.replace('/', '.')}")
     program.add(DRIVER)
     _use_paths_of_this_run(program, nodes, tree)
-    flat = program.flat(named)
+    flat, module_of = program.flat(named)
     roots = _driver(program, made, tree)
     flat.body += roots
     known = _known(program, made, tree)
     _reduce(flat, roots, known, program)
-    return flat
+    return Made(flat, module_of)
 
 
 def _main(node: str):

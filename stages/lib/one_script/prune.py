@@ -78,7 +78,7 @@ class Checks(ast.NodeTransformer):
         self.generic_visit(node)
         return filled(node)
 
-    visit_ClassDef = visit_For = visit_While = visit_With = lambda self, node: filled(self.generic_visit(node))  # noqa: E731
+    visit_ClassDef = visit_For = visit_While = visit_With = lambda self, node: filled(self.generic_visit(node))
 
 
 class WithoutNames(ast.NodeTransformer):
@@ -183,8 +183,8 @@ def is_pure(node: ast.expr) -> bool:
             return False
         if isinstance(part, ast.Call):
             function = part.func
-            if not (isinstance(function, ast.Name) and function.id in PURE - {"print"}
-                    or isinstance(function, ast.Attribute) and function.attr in PURE_METHODS):
+            if not ((isinstance(function, ast.Name) and function.id in PURE - {"print"})
+                    or (isinstance(function, ast.Attribute) and function.attr in PURE_METHODS)):
                 return False
     return True
 

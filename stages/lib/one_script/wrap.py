@@ -18,10 +18,10 @@ PLAIN = {"more": "", "run": "\nexec(s)"}
 WITH_SOURCE = {"more": ",linecache as l", "run": ".decode()\nl.cache['s']=9,None,s.splitlines(1),'s'\nexec(compile(s,'s','exec'))"}
 
 
-def shortened(tree: ast.Module, *, keep: tuple[str, ...]) -> str:
-    """The program with short names for what is not looked up from outside; `keep` are names that stay."""
+def shortened(tree: ast.Module) -> str:
+    """The program with short names."""
     return python_minifier.minify(
-        ast.unparse(tree), remove_literal_statements=True, rename_globals=True, preserve_globals=list(keep), hoist_literals=False,
+        ast.unparse(tree), remove_literal_statements=True, rename_globals=True, hoist_literals=False,
         combine_imports=True, remove_annotations=False, remove_asserts=True, remove_debug=True, remove_object_base=True,
         convert_posargs_to_args=True, prefer_single_line=False)
 
