@@ -46,7 +46,7 @@ def test_signature_and_imports_are_what_dvc_resolves(resolved, node, variant):
     by_hand = {path for path in code - imported if path in wiring.PLUGIN_FOLDERS or path.startswith(("stages/runtime/", "stages/audit/"))}
     assert code - imported - by_hand <= wiring.imported_by_plugins([path for path in by_hand if path in wiring.PLUGIN_FOLDERS])
     outs = {out.def_path: out for out in entry.outs}
-    assert {path for path, out in outs.items() if not out.metric and not out.plot} == set(contract.outputs)
+    assert {path for path, out in outs.items() if not out.metric and not out.plot} == {*contract.outputs, contract.opened}
     assert {path for path, out in outs.items() if out.metric} == set(contract.metrics)
     assert {path for path, out in outs.items() if out.plot} == set(contract.plots)
     assert entry.cmd == f"python -m stages.{node}" + (f" {variant}" if variant else "")

@@ -1,0 +1,51 @@
+"""Decode a code with the artifact, in a process that sees the artifact, the bits, the declared number of targets and nothing else.
+
+    python -m stages.audit.decoder ARTIFACT CODE OUTPUT EVALUATOR OPTIONS NUM_TARGETS FIRST COUNT
+
+Writes the first COUNT tokens after FIRST (the token every stream begins with) as int64 to OUTPUT. The tokens it has found are all that
+the artifact is told. Run in a folder without data; each OUTPUT.partial along the way is where a killed decoder goes on.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from stages.lib import artifact
+from stages.runtime import arithmetic
+
+KEEP_EVERY = 1024  # tokens between two states that a killed decoder goes on from
+
+
+def main(argv: list[str]) -> None:
+    """Decode; see the module's docstring."""
+    pyz, code, output, evaluator, options, num_targets, first, count = argv
+    decoder, found, partial = arithmetic.Decoder(Path(code).read_bytes()), [], Path(output + ".partial.npz")
+    if partial.is_file():
+        with np.load(partial, allow_pickle=False) as kept:
+            found = kept["ids"].tolist()
+            decoder.place, decoder.code, decoder.range = (int(kept[name]) for name in ("place", "code", "range"))
+    told = {"evaluator": evaluator, "options": json.loads(options), "num_targets": int(num_targets), "first": int(first)}
+    with artifact.Stream(Path(pyz), **told) as stream:
+        stream.push(found)
+        while len(found) < int(count):
+            found.append(decoder.get(arithmetic.frequencies(stream.dist())))
+            stream.push(found[-1:])
+            if len(found) % KEEP_EVERY == 0:
+                _keep(partial, found, decoder)
+                print(len(found), flush=True)
+    with open(output, "wb") as handle:
+        np.save(handle, np.array(found, np.int64), allow_pickle=False)
+    partial.unlink(missing_ok=True)
+
+
+def _keep(path: Path, found: list[int], decoder: arithmetic.Decoder) -> None:
+    new = path.with_name(f".{path.name}")
+    with open(new, "wb") as handle:
+        np.savez(handle, ids=np.array(found, np.int64), place=decoder.place, code=np.uint64(decoder.code), range=np.uint64(decoder.range))
+    new.replace(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
