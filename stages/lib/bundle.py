@@ -9,10 +9,20 @@ import zipfile
 from pathlib import Path
 
 from stages.lib import closure
+from stages.runtime import header
 
 PACKAGE = "caddie"
 START = f"import sys\nfrom {PACKAGE}.entry import main\nsys.exit(main())\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold
+
+
+def submission(blob: bytes, tokenizer: bytes, config: dict, *, evaluator: str, options: dict, evaluators: tuple[str, ...]) -> bytes:
+    """The bytes of the pyz for a blob of the model that `config` describes: with the plug-ins that the blob names, and `evaluators`."""
+    plugins = header.read(blob).plugins()
+    manifest = {"format": 2, "evaluator": evaluator, "options": options, "evaluators": list(evaluators), "plugins": plugins,
+                "model": config}
+    return build(code(plugins=plugins, evaluators=evaluators, features=tuple(config["features"])), manifest=manifest, blob=blob,
+                 tokenizer=tokenizer)
 
 
 def code(*, plugins: list[str], evaluators: tuple[str, ...], features: tuple[str, ...]) -> dict[str, str]:

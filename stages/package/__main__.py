@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from stages.lib import anatomy, bundle, payload, stage
 from stages.lib.stage import Input, Metrics, Output, Plot
-from stages.runtime import header, plugin
+from stages.runtime import plugin
 from stages.runtime.tokenizer import Tokenizer
 
 
@@ -48,12 +48,8 @@ def main(
     quantized, facts = payload.read(model)
     if Tokenizer(vocabulary).vocabulary_size != facts["model"]["vocabulary_size"]:
         raise ValueError(f"{tokenizer} has another vocabulary size than the model; run: dvc repro package")
-    plugins = header.read(coded).plugins()
-    pyz = bundle.build(
-        bundle.code(plugins=plugins, evaluators=settings.evaluators, features=tuple(facts["model"]["features"])),
-        manifest={"format": 2, "evaluator": settings.evaluator, "options": settings.options, "evaluators": list(settings.evaluators),
-                  "plugins": plugins, "model": facts["model"]},
-        blob=coded, tokenizer=vocabulary)
+    pyz = bundle.submission(coded, vocabulary, facts["model"], evaluator=settings.evaluator, options=settings.options,
+                            evaluators=settings.evaluators)
     _refuse_above_cap(len(pyz), len(coded), settings.cap_bytes)
     with stage.atomic(submission) as partial:
         partial.write_bytes(pyz)
