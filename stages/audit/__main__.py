@@ -1,21 +1,28 @@
 """Certify one evaluated score: each property is checked by a file under checks/, mechanically, and the evidence is kept.
 
+    python -m stages.audit sliding                                 the run of the workspace
+    python -m stages.audit --rev NAME [NAME ...] [--run sliding]   of an experiment or commit, from DVC's cache (stages/audit/revision.py)
+
 A score is legal if every check passes, not legal if one fails, and not ruled if none fails but one had nothing to look at.
 """
 
 import importlib
 import math
 import pkgutil
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from stages.audit import certificate as rendering
+from stages.audit import revision
 from stages.audit.evidence import Evidence, Settings, Verdict
 from stages.lib import artifact, stage
 from stages.lib.data import tokens
-from stages.lib.stage import Input, Metrics, Untracked, Variant
+from stages.lib.significance import one_sample
+from stages.lib.stage import Input, Metrics, Output, Untracked, Variant
 
 REPORTED = ("artifact_sha256", "ledger_sha256", "bits_per_byte", "bytes", "tokens", "claims", "text_sha256",
             "refused")
@@ -44,6 +51,8 @@ def main(
     adaptation: Input = "artifacts/prequant_ttt/metrics.json",
     calibration: Input = "artifacts/calibrate/metrics.json",
     certificate: Metrics = "artifacts/audit/{variant}/certificate.json",
+    page: Output = "artifacts/audit/{variant}/certificate.html",
+    words: Output = "artifacts/audit/{variant}/certificate.md",
     lock: Untracked = "dvc.lock",
 ) -> None:
     reported = stage.read_json(metrics, required=REPORTED)
@@ -59,11 +68,16 @@ def main(
     modules = {name: importlib.import_module(f"stages.audit.checks.{name}") for name in checks()}
     verdicts = {name: judged(module, evidence) for name, module in modules.items()}
     ruling = verdict(verdicts)
-    stage.write_json(certificate, {
+    written = {
         "run": run, "evaluator": evaluated.evaluator, "verdict": ruling, "legal": ruling == "legal", "claims": reported["claims"],
         "bits_per_byte": reported["bits_per_byte"], "artifact_sha256": reported["artifact_sha256"], "text_sha256": reported["text_sha256"],
         "checks": {name: asdict(found) | {"proves": modules[name].PROVES, "cannot_see": modules[name].CANNOT_SEE,
-                                          "precedent": modules[name].PRECEDENT} for name, found in verdicts.items()}})
+                                          "precedent": modules[name].PRECEDENT} for name, found in verdicts.items()},
+        "significance": one_sample([reported["bits_per_byte"]], reported["bits_per_byte"], 0.0).sentence}
+    stage.write_json(certificate, written)
+    for path, render in ((page, rendering.html), (words, rendering.markdown)):
+        with stage.atomic(path) as partial:
+            partial.write_text(render(written), encoding="utf-8")
     print(f"{run}: {ruling.upper()}; " + ", ".join(f"{name} {found.verdict}" for name, found in verdicts.items()))
 
 
@@ -97,4 +111,6 @@ def checks() -> list[str]:
 
 
 if __name__ == "__main__":
+    if "--rev" in sys.argv:
+        sys.exit(revision.command(main, Run))
     stage.run(main)

@@ -2,20 +2,35 @@
 
     python -m stages.audit.decoder ARTIFACT CODE OUTPUT EVALUATOR OPTIONS NUM_TARGETS FIRST COUNT
 
-Writes the first COUNT tokens after FIRST (the token every stream begins with) as int64 to OUTPUT. The tokens it has found are all that
-the artifact is told. Run in a folder without data; each OUTPUT.partial along the way is where a killed decoder goes on.
+`run` starts it in an empty folder. It writes the first COUNT tokens after FIRST (the token every stream begins with) as int64 to OUTPUT.
+The tokens it has found are all that the artifact is told; OUTPUT.partial.npz along the way is where a killed decoder goes on.
 """
 
 import json
+import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from stages.lib import artifact
+from stages.lib import artifact, closure
 from stages.runtime import arithmetic
 
 KEEP_EVERY = 1024  # tokens between two states that a killed decoder goes on from
+
+
+def run(submission: Path, code: bytes, *, evaluator: str, options: dict, num_targets: int, first: int, count: int) -> np.ndarray | str:
+    """What another process makes of `code` in an empty folder: the tokens, or its last words if it fails."""
+    with tempfile.TemporaryDirectory(prefix="caddie-") as folder:
+        Path(folder, "code").write_bytes(code)
+        arguments = [Path(submission).resolve(), "code", "ids.npy", evaluator, json.dumps(options), num_targets, first, count]
+        done = subprocess.run([sys.executable, "-m", __spec__.name, *map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(closure.ROOT)}, check=False)
+        if done.returncode:
+            return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return np.load(Path(folder, "ids.npy"), allow_pickle=False)
 
 
 def main(argv: list[str]) -> None:

@@ -13,21 +13,17 @@ Probes are declared as long as val, and what is compared comes from equal shapes
 artifact that fails in a run fails the checks that rest on it.
 """
 
+import contextlib
 import functools
-import json
-import os
-import subprocess
-import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from stages.audit import decoder, probes, replay
-from stages.lib import artifact, closure
+from stages.lib import artifact
 from stages.lib.data import tokens
 
 
@@ -71,23 +67,26 @@ class Verdict:
     largest_deviation: float | None = None
 
 
-class once(functools.cached_property):
-    """A cached property that also keeps the artifact's failure, and raises it again."""
+def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """How far apart, 0 where both are the same infinity and infinite where one is no number at all."""
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(one - other)
+    return np.where(one == other, 0.0, np.where(np.isnan(apart), np.inf, apart))
 
-    def __init__(self, function):
-        def outcome(self):
+
+def once(run):
+    """A property that runs once and keeps what came of it, the artifact's failure too: that is raised whenever it is looked at."""
+    @functools.wraps(run)
+    def look(self):
+        if run.__name__ not in self.kept:
             try:
-                return function(self)
+                self.kept[run.__name__] = run(self)
             except artifact.Failed as error:
-                return error
-        super().__init__(outcome)
-        self.__doc__ = function.__doc__
-
-    def __get__(self, instance, owner=None):
-        value = super().__get__(instance, owner)
-        if isinstance(value, artifact.Failed):
-            raise value
-        return value
+                self.kept[run.__name__] = error
+        if isinstance(self.kept[run.__name__], artifact.Failed):
+            raise self.kept[run.__name__]
+        return self.kept[run.__name__]
+    return property(look)
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,12 @@ class Evidence:
     train: Path
     holdout: Path
     making: dict[str, dict]
+    kept: dict = field(default_factory=dict, repr=False)  # what came of the runs
 
     def gather(self) -> None:
         """Start the runs that take long at the same time."""
+        with contextlib.suppress(artifact.Failed):
+            self.plan  # noqa: B018  both of them need it
         with ThreadPoolExecutor(2) as pool:
             for run in [pool.submit(lambda name=name: getattr(self, name)) for name in ("probes", "replay")]:
                 run.exception()  # is raised again where the run is looked at
@@ -151,15 +153,8 @@ class Evidence:
     @once
     def decoded(self) -> np.ndarray | str:
         """The tokens that another process makes of the replay's code; its last words if it fails."""
-        with tempfile.TemporaryDirectory(prefix="caddie-") as folder:
-            Path(folder, "code").write_bytes(self.replay.code)
-            arguments = [Path(self.submission).resolve(), "code", "ids.npy", self.evaluator, json.dumps(self.options), len(self.tokens) - 1,
-                         int(self.tokens[0]), self.replay.coded]
-            done = subprocess.run([sys.executable, "-m", decoder.__name__, *map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL,
-                                  capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(closure.ROOT)}, check=False)
-            if done.returncode:
-                return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            return np.load(Path(folder, "ids.npy"), allow_pickle=False)
+        return decoder.run(self.submission, self.replay.code, evaluator=self.evaluator, options=self.options,
+                           num_targets=len(self.tokens) - 1, first=int(self.tokens[0]), count=self.replay.coded)
 
     @property
     def refused(self) -> list[str]:

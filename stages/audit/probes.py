@@ -100,6 +100,7 @@ def places(tokens: np.ndarray, commits: np.ndarray) -> dict[str, np.ndarray]:
         "last target of a window": lasts,
         "start of a document": documents,
         "after the start of a document": documents + 1,
+        "last token of a document": documents - 1,
         "anywhere in the probe": np.arange(2, len(tokens)),
     }
     limit = len(tokens) - 1

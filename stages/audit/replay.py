@@ -17,9 +17,9 @@ import numpy as np
 from stages.lib import artifact
 from stages.runtime import arithmetic
 
-PER_TOKEN = 0.02  # nats: batch and stream differ by rounding, and by what a fit makes of rounding
-MEAN = 5e-4       # the same of the mean over all positions
-ENOUGH = 48       # so many positions off by more than PER_TOKEN end a replay
+PER_TOKEN = 0.005  # nats: batch and stream differ by rounding, and by what a fit makes of rounding
+MEAN = 2e-4        # the same of the mean over all positions
+ENOUGH = 48        # so many positions off by more than PER_TOKEN end a replay
 
 
 @dataclass(frozen=True)

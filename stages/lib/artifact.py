@@ -181,6 +181,7 @@ class _Folder:
         return subprocess.Popen([sys.executable, "-I", "-B", inside.__file__, guard, *arguments], cwd=self.path, **pipes,
                                 pass_fds=(self.report.fileno(),),
                                 env=os.environ | {"HOME": str(self.path), "TMPDIR": str(self.path),
+                                                   "TORCHINDUCTOR_CACHE_DIR": str(self.path),  # torch sets it where it has run before
                                                    "OMP_WAIT_POLICY": "PASSIVE"} | environment)  # several of them share the cores
 
     def run(self, arguments: list[str], environment: dict, *, echo: bool) -> str:

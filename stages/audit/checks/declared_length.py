@@ -6,7 +6,7 @@ a cosine over all chunks), if it claims `uses_length`: then 32 bits are charged.
 
 import numpy as np
 
-from stages.audit.evidence import Evidence, Verdict
+from stages.audit.evidence import Evidence, Verdict, difference
 
 PROVES = "On the probe, no score depends on the declared number of targets, or the evaluator says so and its bits are charged."
 CANNOT_SEE = "A dependence that begins after the probe; then the claim is missing, which costs 32 bits at most."
@@ -15,12 +15,12 @@ BITS = 32
 
 
 def check(evidence: Evidence) -> Verdict:
-    difference = np.abs(evidence.probes[evidence.plan.longer].nats - evidence.probes[0].nats)
-    moved, claimed = int(np.count_nonzero(difference)), "uses_length" in evidence.metrics["claims"]
-    largest = float(difference.max())
+    apart = difference(evidence.probes[evidence.plan.longer].nats, evidence.probes[0].nats)
+    moved, claimed = int(np.count_nonzero(apart)), "uses_length" in evidence.metrics["claims"]
+    largest = float(apart.max())
     declared = len(evidence.tokens) - 1
     return Verdict("fail" if moved and not claimed else "pass", {
-        "declared": [declared, 2 * declared], "scores_compared": len(difference), "scores_changed": moved,
+        "declared": [declared, 2 * declared], "scores_compared": len(apart), "scores_changed": moved,
         "largest_change_nats": largest, "claims_to_use_the_length": claimed, "bits_charged": BITS if claimed else 0,
         "bits_per_byte_charged": BITS / evidence.metrics["bytes"] if claimed else 0.0},
-        positions=len(difference), largest_deviation=largest)
+        positions=len(apart), largest_deviation=largest)

@@ -8,7 +8,7 @@ overlapping windows, two passes. Source: condition C1; PR #1240's perturbation p
 
 import numpy as np
 
-from stages.audit.evidence import Evidence, Verdict
+from stages.audit.evidence import Evidence, Verdict, difference
 
 PROVES = "Changing a token, or all tokens from it on, moved no earlier score by a single bit."
 CANNOT_SEE = "A leak whose reach holds none of the changed tokens, and an artifact that behaves otherwise on the probe streams."
@@ -21,12 +21,12 @@ def check(evidence: Evidence) -> Verdict:
     for flip in evidence.plan.flips:
         before = slice(0, flip.position - 1)  # nats[t-1] belongs to target t
         now, then = evidence.probes[flip.request].nats[before], evidence.probes[flip.unchanged].nats[before]
-        scored = np.isfinite(then)  # of a chunk from the middle of val, nothing else was scored
-        difference = np.abs(now[scored] - then[scored])
-        compared += difference.size
-        moved += int(np.count_nonzero(difference))
-        probes_moved += int(difference.any())
-        largest = max(largest, float(difference.max(initial=0.0)))
+        scored = ~np.isnan(then)  # of a chunk from the middle of val, nothing else was scored
+        apart = difference(now[scored], then[scored])
+        compared += apart.size
+        moved += int(np.count_nonzero(apart))
+        probes_moved += int(apart.any())
+        largest = max(largest, float(apart.max(initial=0.0)))
     flips = evidence.plan.flips
     return Verdict("fail" if moved else "pass", {
         "flips": len(flips), "flips_of_the_whole_future": sum(flip.whole_future for flip in flips),

@@ -7,7 +7,7 @@ whole of it, sorting by what is to come. Source: condition C1.
 
 import numpy as np
 
-from stages.audit.evidence import Evidence, Verdict
+from stages.audit.evidence import Evidence, Verdict, difference
 
 PROVES = "Scores did not depend on how the stream goes on after them, or on whether it does."
 CANNOT_SEE = "Dependence on what lies beyond the probe, which the replay looks for."
@@ -17,10 +17,10 @@ PRECEDENT = "Condition C1 of Issue #1017 (28 Mar 2026), criteria recommended by 
 def check(evidence: Evidence) -> Verdict:
     whole, moved, compared, largest = evidence.probes[0].nats, 0, 0, 0.0
     for stop, request in evidence.plan.truncated:
-        difference = np.abs(evidence.probes[request].nats - whole[:stop])
+        apart = difference(evidence.probes[request].nats, whole[:stop])
         compared += stop
-        moved += int(np.count_nonzero(difference))
-        largest = max(largest, float(difference.max()))
+        moved += int(np.count_nonzero(apart))
+        largest = max(largest, float(apart.max()))
     return Verdict("fail" if moved else "pass", {
         "lengths": [stop for stop, _ in evidence.plan.truncated], "declared_targets": len(evidence.tokens) - 1,
         "scores_compared": compared, "scores_changed": moved, "largest_change_nats": largest},

@@ -1,7 +1,7 @@
 """T8: token by token, with nothing known beyond, the artifact needs as many nats as its ledger says.
 
-The replay's excess over the ledger, at the first targets and at positions drawn from all of val: none beyond 0.02 nats, and on average not
-beyond 0.0005 (batch and stream differ by rounding). The ledger is the one that the score was computed from, so an artifact that
+The replay's excess over the ledger, at the first targets and at positions drawn from all of val: none beyond 0.005 nats, and on average not
+beyond 0.0002 (batch and stream differ by rounding). The ledger is the one that the score was computed from, so an artifact that
 behaves when it is audited and cheats when it is scored is caught by what it gained.
 """
 

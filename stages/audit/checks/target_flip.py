@@ -6,7 +6,7 @@ gates that look at the target, fits on the scored position itself. Source: condi
 
 import numpy as np
 
-from stages.audit.evidence import Evidence, Verdict
+from stages.audit.evidence import Evidence, Verdict, difference
 
 PROVES = "At the changed positions the whole distribution was the same, bit for bit, for one target and for another."
 CANNOT_SEE = "A position that looks at its own target and is not among those changed; the replay looks at more of them."
@@ -19,7 +19,7 @@ def check(evidence: Evidence) -> Verdict:
         row, other = (evidence.probes[number].rows[flip.position] for number in (flip.unchanged, flip.request))
         if not np.array_equal(row, other):
             moved.append(flip.position)
-            largest = max(largest, float(np.abs(row - other).max()))
+            largest = max(largest, float(difference(row, other).max()))
     return Verdict("fail" if moved else "pass", {
         "rows_compared": len(evidence.plan.flips), "rows_changed": len(moved), "changed_at": moved, "largest_change_nats": largest},
         positions=len(evidence.plan.flips), largest_deviation=largest)

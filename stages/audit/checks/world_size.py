@@ -7,7 +7,7 @@ in #1399 was another score than one rank's.
 
 import numpy as np
 
-from stages.audit.evidence import Evidence, Verdict
+from stages.audit.evidence import Evidence, Verdict, difference
 
 PROVES = "The score does not depend on the number of processes."
 CANNOT_SEE = "Rounding that differs between kinds of processors."
@@ -20,8 +20,8 @@ def check(evidence: Evidence) -> Verdict:
                        largest_deviation=0.0)
     whole, *parts = (evidence.probes[number].nats for number in evidence.plan.parts)
     scored = np.isfinite(np.stack(parts)).sum(axis=0)
-    difference = np.abs(np.nansum(np.stack(parts), axis=0) - whole)
-    once, moved = bool((scored == 1).all()), int(np.count_nonzero(difference))
-    return Verdict("pass" if once and not moved else "fail", {
-        "parts": len(parts), "probe_tokens": len(whole), "each_target_in_one_part": once, "scores_changed": moved,
-        "largest_change_nats": float(difference.max())}, positions=len(parts), largest_deviation=float(difference.max()))
+    apart = difference(np.nansum(np.stack(parts), axis=0), whole)
+    each_once, moved = bool((scored == 1).all()), int(np.count_nonzero(apart))
+    return Verdict("pass" if each_once and not moved else "fail", {
+        "parts": len(parts), "probe_tokens": len(whole), "each_target_in_one_part": each_once, "scores_changed": moved,
+        "largest_change_nats": float(apart.max())}, positions=len(parts), largest_deviation=float(apart.max()))
