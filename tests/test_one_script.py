@@ -40,7 +40,7 @@ def run_script(text: str, data, folder, *, processes: int = 1, environment: dict
 def assert_same_as_the_pipeline(project, tree: dict, folder) -> None:
     """`tree` on the finished text: stage after stage, and the script."""
     values = yaml.safe_load((project / "params.yaml").read_text()) | {section: tree[section] for section in SECTIONS}
-    kind, _, run = values["package"]["blob"].partition("/")
+    _, _, run = values["package"]["blob"].partition("/")
     values["compress"]["runs"] = {run: values["compress"]["runs"][run]}
     name = next(name for name, chosen in values["evaluate"]["runs"].items() if chosen["evaluator"] == values["package"]["evaluator"]
                 and chosen["options"] == values["package"]["options"])

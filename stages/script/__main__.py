@@ -66,11 +66,11 @@ def main(
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(("part", "group", "name", "bytes"))
         writer.writerows(made.shares(len(text)))
-    code_bytes = len(text.encode())
+    code_bytes, source_bytes = len(text.encode()), sum(path.stat().st_size for path in files)
     stage.write_json(metrics, {
         "code_bytes": code_bytes, "minified_bytes": len(short.encode()), "readable_bytes": len(made.readable().encode()),
-        "source_bytes": sum(path.stat().st_size for path in files), "modules": len(files), "sha256": hashlib.sha256(text.encode()).hexdigest()})
-    print(f"{script}: {code_bytes:,} bytes, of {len(files)} modules of {sum(path.stat().st_size for path in files):,} bytes")
+        "source_bytes": source_bytes, "modules": len(files), "sha256": hashlib.sha256(text.encode()).hexdigest()})
+    print(f"{script}: {code_bytes:,} bytes, of {len(files)} modules of {source_bytes:,} bytes")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,8 @@ def run_of(tree: dict) -> str:
     """The evaluation that package.evaluator and package.options stand for. ValueError if there is none."""
     wanted = {"evaluator": tree["package"]["evaluator"], "options": tree["package"]["options"]}
     found = [name for name, run in tree["evaluate"]["runs"].items() if {key: run[key] for key in wanted} == wanted]
-    require(bool(found), "no run of evaluate.runs is what package.evaluator and package.options name; add one, it is the score of the submission")
+    require(bool(found), "no run of evaluate.runs is what package.evaluator and package.options name; add one, it is the score that "
+            "is submitted")
     return found[0]
 
 
@@ -82,8 +83,8 @@ def environment() -> dict:
         except importlib.metadata.PackageNotFoundError:
             continue
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return {"python": sys.version.split()[0], "platform": platform.platform(), "machine": platform.machine(), "cores": os.cpu_count(), "gpus": gpus,
-            "packages": versions}
+    return {"python": sys.version.split()[0], "platform": platform.platform(), "machine": platform.machine(), "cores": os.cpu_count(),
+            "gpus": gpus, "packages": versions}
 
 
 def read(folder: Path) -> Run:
@@ -92,8 +93,8 @@ def read(folder: Path) -> Run:
     run = done["run"]
     score = stage.read_json(folder / f"evaluate/{run}/metrics.json", required=("bits_per_byte", "loss_nats", "tokens", "bytes", "seconds"))
     certificate = stage.read_json(folder / f"audit/{run}/certificate.json", required=("legal", "checks", "bits_per_byte"))
-    require(certificate["bits_per_byte"] == score["bits_per_byte"], f"the certificate in {folder} is of another score; remove the folder, and "
-            "give the same command again")
+    require(certificate["bits_per_byte"] == score["bits_per_byte"], f"the certificate in {folder} is of another score; remove the "
+            "folder, and give the same command again")
     return Run(
         folder, tree["train"]["seed"], run, tree, score, certificate, stage.read_json(folder / "train/metrics.json"),
         stage.read_json(folder / "calibrate/metrics.json"), stage.read_json(folder / "prequant_ttt/metrics.json"), done["environment"],
@@ -106,5 +107,5 @@ def check_alike(runs: list[Run]) -> None:
     for run in runs[1:]:
         same = run.tree | {"train": run.tree["train"] | {"seed": first.seed}} == first.tree
         require(same and (run.folder / "script/train_gpt.py").read_bytes() == (first.folder / "script/train_gpt.py").read_bytes(),
-                f"seed {run.seed} ran with other parameters or code than seed {first.seed}; remove {run.folder.parent} and give the same command "
-                "again")
+                f"seed {run.seed} ran with other parameters or code than seed {first.seed}; remove {run.folder.parent} and give the same "
+                "command again")

@@ -63,11 +63,12 @@ def facts(name: str, runs: list[Run], tests: dict[str, Significance]) -> dict:
         "val_bpb": mean(scores), "val_bpb_std": deviation(scores), "val_loss": mean(losses), "val_loss_std": deviation(losses),
         "seeds": [run.seed for run in runs],
         "seed_results": {str(run.seed): {
-            "val_loss": run.score["loss_nats"], "val_bpb": run.score["bits_per_byte"], "artifact_bytes": run.total_bytes, "steps": run.train["steps"],
-            "step_avg_ms": 1000 * run.train["train_seconds"] / run.train["steps"], "train_time_ms": 1000 * run.train["train_seconds"],
+            "val_loss": run.score["loss_nats"], "val_bpb": run.score["bits_per_byte"], "artifact_bytes": run.total_bytes,
+            "steps": run.train["steps"], "step_avg_ms": 1000 * run.train["train_seconds"] / run.train["steps"], "train_time_ms": 1000 * run.train["train_seconds"],
             "eval_time_s": run.score["seconds"]} for run in runs},
         "bytes_total": max(run.total_bytes for run in runs), "artifact_bytes_mean": mean([run.total_bytes for run in runs]),
-        "artifact_bytes_max": max(run.total_bytes for run in runs), "bytes_code": first.code_bytes, "bytes_model_max": max(run.blob_bytes for run in runs),
+        "artifact_bytes_max": max(run.total_bytes for run in runs), "bytes_code": first.code_bytes,
+        "bytes_model_max": max(run.blob_bytes for run in runs),
         "hardware": hardware(first), "pytorch_version": first.train["torch"],
         "technique_summary": ", ".join([*first.tree["model"]["features"], first.tree["train"]["optimizer"], first.score["evaluator"]]),
         "compliance": {
@@ -120,7 +121,8 @@ def log(run: Run) -> str:
     lines += [f"GPTQ: {run.calibrate['tokens']} calibration tokens in {calibrated}s",
               f"Code size: {run.code_bytes} bytes", f"Serialized model: {run.blob_bytes} bytes",
               f"Total submission size: {run.total_bytes} bytes",
-              f"final_{run.name} val_loss:{run.score['loss_nats']} val_bpb:{run.score['bits_per_byte']} eval_time:{1000 * run.score['seconds']:.0f}ms",
+              f"final_{run.name} val_loss:{run.score['loss_nats']} val_bpb:{run.score['bits_per_byte']} "
+              f"eval_time:{1000 * run.score['seconds']:.0f}ms",
               f"total_eval_time:{run.score['seconds']}s", "certificate: " + json.dumps(run.certificate)]
     return "\n".join(lines) + "\n"
 
@@ -131,17 +133,18 @@ def readme(name: str, runs: list[Run], tests: dict[str, Significance], *, comman
     spread = f", s.d. {deviation(scores):.6f}" if len(runs) > 1 else ""
     first = runs[0]
     parts = [f"# {name}", "", f"{blurb(name)}", "",
-             f"**{mean(scores):.6f} bits per byte**{spread}, n = {len(runs)}; at most {max(run.total_bytes for run in runs):,} of {cap(first):,} bytes; "
-             f"{'certified legal' if all(run.is_legal for run in runs) else 'NOT certified as legal'}.", "",
+             f"**{mean(scores):.6f} bits per byte**{spread}, n = {len(runs)}; at most {max(run.total_bytes for run in runs):,} of "
+             f"{cap(first):,} bytes; {'certified legal' if all(run.is_legal for run in runs) else 'NOT certified as legal'}.", "",
              "Written by `python -m stages.submission`: every number is from a file of a run, nothing is typed.", "", "## Seeds", "",
              "| seed | val_bpb | val_loss | code bytes | model bytes | total | steps | making s | evaluation s | certificate |",
              "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|"]
     for run in runs:
-        parts.append(f"| {run.seed} | {run.score['bits_per_byte']:.6f} | {run.score['loss_nats']:.6f} | {run.code_bytes:,} | {run.blob_bytes:,} | "
-                     f"{run.total_bytes:,} | {run.train['steps']:,} | {run.making_seconds:.1f} | {run.score['seconds']:.1f} | {verdict(run)} |")
+        parts.append(f"| {run.seed} | {run.score['bits_per_byte']:.6f} | {run.score['loss_nats']:.6f} | {run.code_bytes:,} | "
+                     f"{run.blob_bytes:,} | {run.total_bytes:,} | {run.train['steps']:,} | {run.making_seconds:.1f} | "
+                     f"{run.score['seconds']:.1f} | {verdict(run)} |")
     parts.append(f"| mean | {mean(scores):.6f} | {mean([run.score['loss_nats'] for run in runs]):.6f} | | | "
                  f"{mean([run.total_bytes for run in runs]):,.0f} | | | | |")
-    parts += ["", "Making is training, adapting and calibrating. The seeds were named in the command below before the first of them ran.", ""]
+    parts += ["", "Making is training, adapting and calibrating. All seeds of the command below are here, whatever they scored.", ""]
     parts += [f"* {key.replace('_', ' ')} test against {test.mean + test.gain:.6f}: {test.sentence}" for key, test in tests.items()]
     parts += ["## Budgets", "", f"Hardware: {hardware(first)}. " + (
         "Training and evaluation are to take 600 s each on 8 H100." if is_the_fields(first) else

@@ -272,8 +272,10 @@ def imported(node: ast.Import | ast.ImportFrom, module: str) -> dict[str, Extern
     found = {}
     for alias in node.names:
         inner = f"{base}.{alias.name}"
-        target = (Internal(inner, None) if is_ours(inner) else Internal(base, alias.name)) if is_ours(base) or base == "stages" else External(
-            base, alias.name)
+        if not is_ours(base) and base != "stages":
+            target = External(base, alias.name)
+        else:
+            target = Internal(inner, None) if is_ours(inner) else Internal(base, alias.name)
         found[alias.asname or alias.name] = target
     return found
 

@@ -111,7 +111,8 @@ class Fold(ast.NodeTransformer):
         before, self.members, self.cls = self.members, {}, node.name
         own = self.known.instances.get(node.name)
         if own is not None:
-            self.members |= {field.name: getattr(own, field.name) for field in fields(own) if (node.name, field.name) not in self.known.unknown}
+            self.members |= {field.name: getattr(own, field.name) for field in fields(own)
+                             if (node.name, field.name) not in self.known.unknown}
         init = next((part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"), None)
         if init:
             types = {argument.arg: self.known.instances[argument.annotation.id] for argument in (*init.args.args, *init.args.kwonlyargs)
@@ -158,9 +159,9 @@ class Fold(ast.NodeTransformer):
             if UNKNOWN not in (left, right) and type(node.ops[0]) in COMPARE:
                 return self._take(ast.Constant(COMPARE[type(node.ops[0])](left, right)))
             choices = self.known.choices.get(getattr(node.left, "attr", None))
-            if choices is not None and isinstance(node.ops[0], ast.Eq | ast.NotEq) and isinstance(right, str):
-                if right not in choices or len(choices) == 1:
-                    return self._take(ast.Constant((right in choices) == isinstance(node.ops[0], ast.Eq)))
+            if choices is not None and isinstance(node.ops[0], ast.Eq | ast.NotEq) and isinstance(right, str) and (
+                    right not in choices or len(choices) == 1):
+                return self._take(ast.Constant((right in choices) == isinstance(node.ops[0], ast.Eq)))
             container = node.comparators[0]
             if isinstance(left, str) and isinstance(container, ast.Attribute) and container.attr == "features" and isinstance(
                     node.ops[0], ast.In | ast.NotIn):
@@ -216,7 +217,8 @@ class Fold(ast.NodeTransformer):
         self.generic_visit(node)
         for part in node.generators:
             part.ifs = [test for test in part.ifs if not (_decided(self.value(test)) and self.value(test))]
-        if any(_decided(self.value(test)) for part in node.generators for test in part.ifs) or self.value(node.generators[0].iter) in ([], ()):
+        is_empty = any(_decided(self.value(test)) for part in node.generators for test in part.ifs)
+        if is_empty or self.value(node.generators[0].iter) in ([], ()):
             return self._take(ast.List([], ast.Load()) if isinstance(node, ast.ListComp) else ast.Tuple([], ast.Load()))
         return node
 

@@ -40,8 +40,6 @@ class Call:
 def calls(tree: dict) -> list[Call]:
     """The stages in order, each with its settings."""
     nodes: list[tuple[str, str | None]] = [(node, None) for node in STAGES]
-    if not tree["prequant_ttt"]["enabled"]:
-        pass
     kind, _, run = tree["package"]["blob"].partition("/")
     params.require(kind in ("compress", "smallest"), f"package.blob is {tree['package']['blob']!r}; it takes compress/<run> | smallest")
     nodes += [("compress", name) for name in ([run] if kind == "compress" else tree["compress"]["runs"])]
@@ -49,14 +47,15 @@ def calls(tree: dict) -> list[Call]:
         nodes.append(("smallest", None))
     found = []
     for node, variant in nodes:
-        parameters = inspect.signature(_main(node)).parameters.values()
-        found.append(Call(node, variant, [(p.annotation.SECTION.format(variant=variant), params.section(tree, p.annotation, variant=variant))
-                                          for p in parameters if dataclasses.is_dataclass(p.annotation)]))
+        classes = [parameter.annotation for parameter in inspect.signature(_main(node)).parameters.values()
+                   if dataclasses.is_dataclass(parameter.annotation)]
+        settings = [(cls.SECTION.format(variant=variant), params.section(tree, cls, variant=variant)) for cls in classes]
+        found.append(Call(node, variant, settings))
     return found
 
 
 def trimmed(tree: dict) -> dict:
-    """Without what only shows something, or is compared and not taken: averages and snapshots that nobody asks for, measurements on holdout."""
+    """Without what only shows something, or is compared and not taken: averages, snapshots and candidates that nobody asks for."""
     tree = copy.deepcopy(tree)
     average, kept = tree["ema"]["average"], tree["train"]["averages"]
     if average != "best":
@@ -108,6 +107,8 @@ def script_bytes(tree: dict) -> int:
 
 def build(tree: dict) -> Made:
     """The program of one run. `tree` is params.yaml, parsed and with a recipe applied."""
+    params.require(tree["quantize"]["entropy"]["target_bytes"] != "auto", "quantize.entropy.target_bytes is auto, but the one script "
+                   "cannot pack for trial; set it to the number in artifacts/fit/target.json")
     tree = trimmed(tree)
     made, named = calls(tree), plugins(tree)
     nodes = list(dict.fromkeys(call.node for call in made))
@@ -201,7 +202,8 @@ def _known(program: flatten.Program, made: list[Call], tree: dict) -> fold.Known
     if features & {"sparse_gate", "output_gate", "dense_gate"}:
         hooks.add("gate")
     every = {path.stem for path in (closure.ROOT / "stages/runtime/features").glob("*.py")} - {"__init__"}
-    unknown = {(type(value).__name__, leaf) for call in made for section, value in call.settings for path, leaf in UNKNOWN if path == section}
+    unknown = {(type(value).__name__, leaf) for call in made for section, value in call.settings for path, leaf in UNKNOWN
+               if path == section}
     loaded = {name: program.name_of(flatten.Internal(f"stages.runtime.{name.replace('/', '.')}", None)) for name in plugins(tree)}
     choices = {"method": {group["method"] for group in tree["quantize"]["groups"].values()}}
     return fold.Known({name: values[0] for name, values in instances.items() if len(values) == 1}, unknown, features, every, hooks,
@@ -308,7 +310,8 @@ def _drop_fields(flat: ast.Module, roots: list[ast.stmt]) -> None:
     made = [part for root in roots for part in ast.walk(root) if isinstance(part, ast.Call) and isinstance(part.func, ast.Name)]
     classes = {part.name: part for part in flat.body if isinstance(part, ast.ClassDef)}
     inside = {id(part) for part in made}
-    elsewhere = {part.func.id for part in ast.walk(flat) if isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and id(part) not in inside}
+    elsewhere = {part.func.id for part in ast.walk(flat) if isinstance(part, ast.Call) and isinstance(part.func, ast.Name)
+                 and id(part) not in inside}
     for name in {part.func.id for part in made} & classes.keys() - elsewhere:
         fields = [part for part in classes[name].body if isinstance(part, ast.AnnAssign)]
         kept = [number for number, part in enumerate(fields) if part.target.id in read]
@@ -319,7 +322,7 @@ def _drop_fields(flat: ast.Module, roots: list[ast.stmt]) -> None:
 
 
 def _empty(flat: ast.Module) -> tuple[set[str], set[str]]:
-    """Functions, and names of methods, that do nothing in any class; of methods only checks, as others may be called on what is not ours."""
+    """Functions, and names of methods, that do nothing in any class. Of methods only checks: others may be called on what is not ours."""
     functions = {part.name for part in flat.body if isinstance(part, ast.FunctionDef) and prune.nothing(part.body)}
     bodies: dict[str, list[bool]] = {}
     for cls in flat.body:
@@ -364,5 +367,5 @@ class Plain(ast.NodeTransformer):
 
 def source_files(tree: dict) -> list[Path]:
     """The files of which the program is made, to lie readable beside it."""
-    modules = [f"stages.{call.node}.__main__" for call in calls(tree)] + [f"stages.runtime.{name.replace('/', '.')}" for name in plugins(tree)]
-    return closure.paths(*dict.fromkeys([*modules, DRIVER]))
+    modules = [f"stages.{call.node}.__main__" for call in calls(tree)]
+    return closure.paths(*dict.fromkeys([*modules, *(f"stages.runtime.{name.replace('/', '.')}" for name in plugins(tree)), DRIVER]))

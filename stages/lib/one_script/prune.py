@@ -10,11 +10,12 @@ import re
 
 RAISED = ("ValueError", "AssertionError", "TypeError", "NotImplementedError")
 OURS = ("errors__ArtifactError", "codecs__CodecError", "codecs__MissingProgram")
-PURE = {"len", "sorted", "set", "dict", "list", "tuple", "min", "max", "sum", "any", "all", "isinstance", "enumerate", "zip", "range", "bool",
-        "int", "float", "str", "getattr", "hasattr", "type", "map", "abs", "repr", "frozenset", "print", "id", "round"}
-PURE_METHODS = {"items", "values", "keys", "get", "join", "split", "partition", "startswith", "endswith", "numel", "size", "fromkeys", "isfinite",
-                "item", "removeprefix", "removesuffix", "get_close_matches", "signature", "is_file", "is_dir", "format", "count", "max", "min", "any",
-                "all", "named_parameters", "parameters"}
+# Python's own functions, and methods, that change nothing
+PURE = {"len", "sorted", "set", "dict", "list", "tuple", "min", "max", "sum", "any", "all", "isinstance", "enumerate", "zip", "range",
+        "bool", "int", "float", "str", "getattr", "hasattr", "type", "map", "abs", "repr", "frozenset", "id", "round"}
+PURE_METHODS = {"items", "values", "keys", "get", "join", "split", "partition", "startswith", "endswith", "numel", "size", "fromkeys",
+                "isfinite", "item", "removeprefix", "removesuffix", "get_close_matches", "signature", "is_file", "is_dir", "format", "count",
+                "max", "min", "any", "all", "named_parameters", "parameters"}
 CHECK = re.compile(r"(\w+__)?_?check(_\w+)?")  # a function that only raises
 KEPT_METHODS = {"forward", "backward"}  # torch calls them
 
@@ -183,7 +184,7 @@ def is_pure(node: ast.expr) -> bool:
             return False
         if isinstance(part, ast.Call):
             function = part.func
-            if not ((isinstance(function, ast.Name) and function.id in PURE - {"print"})
+            if not ((isinstance(function, ast.Name) and function.id in PURE)
                     or (isinstance(function, ast.Attribute) and function.attr in PURE_METHODS)):
                 return False
     return True
@@ -241,7 +242,8 @@ def _defines(statement: ast.stmt) -> list[str]:
         return [alias.asname or alias.name.split(".")[0] for alias in statement.names]
     if isinstance(statement, ast.Assign | ast.AnnAssign):
         targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-        return [part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)]
+        return [part.id for target in targets for part in ast.walk(target)
+                if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)]
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) and isinstance(statement.value.func, ast.Attribute) and (
             isinstance(statement.value.func.value, ast.Name)):
         return [statement.value.func.value.id]  # what it does, it does to that
