@@ -51,10 +51,16 @@ def build(sources: dict[str, str], *, manifest: dict, blob: bytes, tokenizer: by
     return sink.getvalue()
 
 
+def sizes(pyz: bytes) -> dict[str, int]:
+    """Bytes that the content of each entry occupies in the zip, by path; what is missing from its length is the zip's own structure."""
+    with zipfile.ZipFile(io.BytesIO(pyz)) as archive:
+        return {entry.filename: entry.compress_size for entry in archive.infolist()}
+
+
 def model_bytes(pyz: bytes) -> int:
     """Bytes that the model and the tokenizer occupy in the zip; all other bytes count as code."""
-    with zipfile.ZipFile(io.BytesIO(pyz)) as archive:
-        return sum(archive.getinfo(f"{PACKAGE}/data/{name}").compress_size for name in ("model.blob", "tokenizer.model"))
+    by_path = sizes(pyz)
+    return sum(by_path[f"{PACKAGE}/data/{name}"] for name in ("model.blob", "tokenizer.model"))
 
 
 def _add(archive: zipfile.ZipFile, path: str, content: bytes, method: int) -> None:

@@ -18,6 +18,10 @@ from stages.lib.data import accounting, corpus
 from stages.lib.data.encoder import Encoder
 from stages.runtime.tokenizer import BOS
 
+PROVES = "The score is the sum over all targets, each once, divided by the bytes of the documents."
+CANNOT_SEE = "Whether the documents are the field's, where they were not loaded from its published files."
+PRECEDENT = "Byte accounting of Issue #1719 and of #1806 (organizers removed #1184, 24 to 26 Apr 2026)"
+
 
 def check(evidence: Evidence) -> Verdict:
     encoder = Encoder(artifact.read(evidence.submission, "tokenizer.model"))
@@ -63,4 +67,5 @@ def check(evidence: Evidence) -> Verdict:
     if ok and not has_text and not tokenizer.counts_follow_from_ids and not accounting.is_fields_val(documents, text_bytes):
         facts["reason"] = "the raw documents are missing, the ids do not tell their bytes, and the total is not the field's"
         return Verdict("not_applicable", facts)
-    return Verdict("pass" if ok else "fail", facts)
+    return Verdict("pass" if ok else "fail", facts, positions=documents,
+                   largest_deviation=abs(recomputed - evidence.metrics["bits_per_byte"]))
