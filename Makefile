@@ -9,7 +9,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PYTHONUTF8 := 1
 
-.PHONY: help setup repro test test-recipes test-attacks test-portability recipe show lint wiring report clean
+.PHONY: help setup repro test test-recipes test-attacks test-portability recipe show lint wiring report screenshots clean
 
 help:
 	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
@@ -20,6 +20,7 @@ help:
 	@echo "make recipe NAME=pr1855    run a recipe of stages/recipes as an experiment; SCALE=tiny: small sizes, minutes on a CPU"
 	@echo "make show                  the experiments, in the columns that matter"
 	@echo "make report                print the summary of the last run"
+	@echo "make screenshots           pictures of the report for docs/pictures, and a check that nothing on it overlaps; wants chromium"
 	@echo "make lint                  ruff, and the wiring of dvc.yaml"
 	@echo "make wiring                bring the code dependencies in dvc.yaml up to date"
 	@echo "make clean                 remove checkpoints and temporary experiment folders (cached results stay)"
@@ -46,6 +47,10 @@ show: setup
 
 report:
 	@cat artifacts/report/summary.md
+
+screenshots: setup
+	python benchmarks/screenshots.py --check
+	python benchmarks/screenshots.py
 
 test: setup
 	python -m pytest
