@@ -9,13 +9,14 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PYTHONUTF8 := 1
 
-.PHONY: help setup repro test test-recipes test-attacks recipe show lint wiring report screenshots clean
+.PHONY: help setup repro test test-recipes test-attacks test-portability recipe show lint wiring report screenshots clean
 
 help:
 	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
 	@echo "make test                  set up, run the test suite"
 	@echo "make test-recipes          every published stack in small, from text to certificate: 15 minutes"
 	@echo "make test-attacks          100,000 hostile blobs against every codec and coder, and the largest round trips: half an hour"
+	@echo "make test-portability      the weight coder with another numpy, BLAS and number of threads: the same bytes"
 	@echo "make recipe NAME=pr1855    run a recipe of stages/recipes as an experiment; SCALE=tiny: small sizes, minutes on a CPU"
 	@echo "make show                  the experiments, in the columns that matter"
 	@echo "make report                print the summary of the last run"
@@ -60,6 +61,12 @@ test-recipes: setup
 test-attacks: setup
 	python -m tests.attacks.run --count 100000
 	python -m pytest -n 0 -m large tests/test_codecs.py
+
+test-portability: setup
+	python -m venv scratch/numpy-1.26 && scratch/numpy-1.26/bin/python -m pip install --quiet --disable-pip-version-check numpy==1.26.4
+	scratch/numpy-1.26/bin/python tests/covariance_golden.py
+	OPENBLAS_NUM_THREADS=1 scratch/numpy-1.26/bin/python tests/covariance_golden.py
+	python tests/covariance_golden.py
 
 recipe: setup
 	@test -n "$(NAME)" || { echo "which one? make recipe NAME=pr1855 SCALE=tiny; there are: $$(python -m stages.recipes | tr '\n' ' ')"; exit 1; }

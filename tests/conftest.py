@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from stages.audit import graph
 from stages.lib import params, stage
 from stages.lib.data import corpus
 
@@ -71,9 +72,18 @@ def write_prepared(folder: Path, texts: list[str], *, split: str = "val") -> Pat
 
 
 def write_lock(root: Path) -> None:
-    """The least dvc.lock that an artifact can have: it is recorded, and nothing is said of what it was made from."""
-    path = "artifacts/package/submission.pyz"
-    (root / "dvc.lock").write_text(yaml.safe_dump({"stages": {"package": {"outs": [{"path": path, "md5": stage.md5(root / path)}]}}}))
+    """dvc.lock as DVC would write it for the nodes that have run in `root`: deps and outs with their MD5s."""
+    tree, stages = params.read(root / "params.yaml"), {}
+
+    def items(paths):
+        return [{"path": path, "md5": graph.md5(root / path)} for path in sorted(paths) if (root / path).exists()]
+
+    for node, *variant in NODES:
+        contract = stage.contract(importlib.import_module(f"stages.{node}.__main__").main, variant="".join(variant), tree=tree)
+        outs = items({*contract.outputs, *contract.metrics, *contract.plots, contract.opened})
+        if outs:
+            stages["@".join((node, *variant))] = {"deps": items(contract.inputs), "outs": outs}
+    (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False))
 
 
 @pytest.fixture(scope="session")

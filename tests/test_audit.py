@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from stages.audit.checks import lineage, normalization
-from stages.audit.evidence import Verdict, positions
+from stages.audit.checks import normalization
+from stages.audit.evidence import positions
 from stages.lib import artifact
 from tests.conftest import run_node, write_lock
 
@@ -147,43 +147,6 @@ def test_report_refuses_a_certificate_of_another_score(project, tree, capsys):
     with pytest.raises(SystemExit):
         run_node("report")
     assert "certifies another score" in capsys.readouterr().err
-
-
-def lock(**stages):
-    """A parsed dvc.lock: stage=(deps, outs), each a list of paths."""
-    return {name: {"deps": [{"path": p, "md5": f"hash of {p}"} for p in deps], "outs": [{"path": p, "md5": f"hash of {p}"} for p in outs]}
-            for name, (deps, outs) in stages.items()}
-
-
-PYZ = "artifacts/package/submission.pyz"
-CLEAN = {"prepare": ([], ["artifacts/prepare/train", "artifacts/prepare/val"]),
-         "tokenize@train": (["artifacts/prepare/train"], ["artifacts/tokenize/train"]),
-         "tokenize@val": (["artifacts/prepare/val"], ["artifacts/tokenize/val"]),
-         "train": (["artifacts/tokenize/train"], ["artifacts/train/model.safetensors"]),
-         "package": (["artifacts/train/model.safetensors"], [PYZ])}
-
-
-def walk(**changes) -> Verdict:
-    return lineage.walk(lock(**(CLEAN | changes)), PYZ, f"hash of {PYZ}")
-
-
-def test_artifact_that_never_met_val_has_a_clean_lineage():
-    verdict = walk()
-    assert verdict.verdict == "pass" and "tokenize@val" not in verdict.evidence["stages_above_the_artifact"]
-
-
-@pytest.mark.parametrize("dep", ["artifacts/tokenize/val", "artifacts/tokenize/val/fineweb_val_000000.bin", "artifacts/prepare/val",
-                                 "artifacts/tokenize", "artifacts"])
-def test_stage_that_read_val_is_named_with_the_path(dep):
-    verdict = walk(train=(["artifacts/tokenize/train", dep], ["artifacts/train/model.safetensors"]))
-    assert verdict.verdict == "fail" and f"train <- {dep}" in verdict.evidence["path"]
-
-
-def test_broken_chain_of_hashes_fails():
-    stages = lock(**CLEAN)
-    stages["train"]["deps"][0]["md5"] = "older"
-    assert lineage.walk(stages, PYZ, f"hash of {PYZ}").verdict == "fail"
-    assert lineage.walk(lock(**CLEAN), PYZ, "another artifact").verdict == "fail"
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])

@@ -12,8 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from stages.lib import payload
-from stages.package import anatomy
+from stages.lib import anatomy, payload
 from stages.runtime import header, shards
 from tests.conftest import run_node
 

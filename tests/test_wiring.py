@@ -46,7 +46,7 @@ def test_signature_and_imports_are_what_dvc_resolves(resolved, node, variant):
     by_hand = {path for path in code - imported if path in wiring.PLUGIN_FOLDERS or path.startswith(("stages/runtime/", "stages/audit/"))}
     assert code - imported - by_hand <= wiring.imported_by_plugins([path for path in by_hand if path in wiring.PLUGIN_FOLDERS])
     outs = {out.def_path: out for out in entry.outs}
-    assert {path for path, out in outs.items() if not out.metric and not out.plot} == set(contract.outputs)
+    assert {path for path, out in outs.items() if not out.metric and not out.plot} == {*contract.outputs, contract.opened}
     assert {path for path, out in outs.items() if out.metric} == set(contract.metrics)
     assert {path for path, out in outs.items() if out.plot} == set(contract.plots)
     assert entry.cmd == f"python -m stages.{node}" + (f" {variant}" if variant else "")
@@ -67,7 +67,7 @@ def test_wiring_command_notices_a_missing_dependency(monkeypatch, tmp_path, caps
 
 
 def test_every_stage_folder_is_a_node_with_a_help_text():
-    folders = {path.parent.name for path in (ROOT / "stages").glob("*/__main__.py")} - {"recipes"}
+    folders = {path.parent.name for path in (ROOT / "stages").glob("*/__main__.py")} - {"recipes", "submission"}
     assert folders == set(NODES)
     for node in NODES:
         assert importlib.import_module(f"stages.{node}.__main__").__doc__.strip()

@@ -1,30 +1,31 @@
 """Certify one evaluated score: each property is checked by a file under checks/, mechanically, and the evidence is kept.
 
+    python -m stages.audit sliding                                 the run of the workspace
+    python -m stages.audit --rev NAME [NAME ...] [--run sliding]   of an experiment or commit, from DVC's cache (stages/audit/revision.py)
+
 A score is legal if every check passes, not legal if one fails, and not ruled if none fails but one had nothing to look at.
 """
 
 import importlib
+import math
 import pkgutil
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from stages.audit.evidence import Evidence, Verdict
-from stages.lib import stage
+from stages.audit import certificate as rendering
+from stages.audit import revision
+from stages.audit.evidence import Evidence, Settings, Verdict
+from stages.lib import artifact, stage
 from stages.lib.data import tokens
-from stages.lib.stage import Input, Metrics, Untracked, Variant
+from stages.lib.significance import one_sample
+from stages.lib.stage import Input, Metrics, Output, Untracked, Variant
 
-REPORTED = ("artifact_sha256", "ledger_sha256", "bits_per_byte", "bytes", "tokens", "claims", "text_sha256")
-
-
-@dataclass(frozen=True)
-class Settings:
-    SECTION: ClassVar[str] = "audit"
-    probe_tokens: int
-    flips: int
-    seed: int
+REPORTED = ("artifact_sha256", "ledger_sha256", "bits_per_byte", "bytes", "tokens", "claims", "text_sha256",
+            "refused")
 
 
 @dataclass(frozen=True)
@@ -44,28 +45,58 @@ def main(
     metrics: Input = "artifacts/evaluate/{variant}/metrics.json",
     documents: Input = "artifacts/prepare/val",
     text: Input = "artifacts/tokenize/val",
+    train: Input = "artifacts/tokenize/train",
+    holdout: Input = "artifacts/tokenize/holdout",
+    training: Input = "artifacts/train/metrics.json",
+    adaptation: Input = "artifacts/prequant_ttt/metrics.json",
+    calibration: Input = "artifacts/calibrate/metrics.json",
     certificate: Metrics = "artifacts/audit/{variant}/certificate.json",
+    page: Output = "artifacts/audit/{variant}/certificate.html",
+    words: Output = "artifacts/audit/{variant}/certificate.md",
     lock: Untracked = "dvc.lock",
 ) -> None:
-    if settings.probe_tokens < 2 or settings.flips < 1:
-        raise ValueError("audit.probe_tokens takes 2 or more and audit.flips 1 or more")
     reported = stage.read_json(metrics, required=REPORTED)
     for path, key in ((submission, "artifact_sha256"), (ledger, "ledger_sha256")):
         if stage.sha256(path) != reported[key]:
             raise ValueError(f"{path} is not the file that {metrics} was computed from (sha256 differs); run: dvc repro evaluate@{run}")
     evidence = Evidence(
         submission=submission, documents=documents, text=tokens.read(text, "val", sidecar=True), nats=np.load(ledger, allow_pickle=False),
-        metrics=reported, evaluator=evaluated.evaluator, options=evaluated.options, lock=lock,
-        probe_tokens=settings.probe_tokens, num_flips=settings.flips, seed=settings.seed)
+        metrics=reported, evaluator=evaluated.evaluator, options=evaluated.options, lock=lock, settings=settings,
+        train=train, holdout=holdout, making={name: stage.read_json(path) for name, path in
+                                              (("train", training), ("prequant_ttt", adaptation), ("calibrate", calibration))})
+    evidence.gather()
     modules = {name: importlib.import_module(f"stages.audit.checks.{name}") for name in checks()}
-    verdicts = {name: module.check(evidence) for name, module in modules.items()}
+    verdicts = {name: judged(module, evidence) for name, module in modules.items()}
     ruling = verdict(verdicts)
-    stage.write_json(certificate, {
+    written = {
         "run": run, "evaluator": evaluated.evaluator, "verdict": ruling, "legal": ruling == "legal", "claims": reported["claims"],
         "bits_per_byte": reported["bits_per_byte"], "artifact_sha256": reported["artifact_sha256"], "text_sha256": reported["text_sha256"],
         "checks": {name: asdict(found) | {"proves": modules[name].PROVES, "cannot_see": modules[name].CANNOT_SEE,
-                                          "precedent": modules[name].PRECEDENT} for name, found in verdicts.items()}})
+                                          "precedent": modules[name].PRECEDENT} for name, found in verdicts.items()},
+        "significance": one_sample([reported["bits_per_byte"]], reported["bits_per_byte"], 0.0).sentence}
+    stage.write_json(certificate, written)
+    for path, render in ((page, rendering.html), (words, rendering.markdown)):
+        with stage.atomic(path) as partial:
+            partial.write_text(render(written), encoding="utf-8")
     print(f"{run}: {ruling.upper()}; " + ", ".join(f"{name} {found.verdict}" for name, found in verdicts.items()))
+
+
+def judged(module, evidence: Evidence) -> Verdict:
+    """The check's verdict; an artifact that fails where it is looked at fails the check."""
+    try:
+        found = module.check(evidence)
+    except artifact.Failed as error:
+        found = Verdict("fail", {"reason": str(error)})
+    return Verdict(found.verdict, finite(found.evidence), found.positions, finite(found.largest_deviation))
+
+
+def finite(value):
+    """What JSON can hold: numbers that are none, which a broken artifact can give, as text."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def verdict(verdicts: dict[str, Verdict]) -> str:
@@ -80,4 +111,6 @@ def checks() -> list[str]:
 
 
 if __name__ == "__main__":
+    if "--rev" in sys.argv:
+        sys.exit(revision.command(main, Run))
     stage.run(main)

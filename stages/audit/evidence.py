@@ -7,25 +7,55 @@ The contract of a check, one file under checks/:
     PRECEDENT: str     the ruling that it follows, with its date; or "none"
     check(evidence: Evidence) -> Verdict
 
-The probes score short streams with the artifact itself: the first tokens of val, and copies of them in which the tokens from
-one position on were changed. Shapes are equal, so an honest evaluator gives bit-equal results before that position.
+There are four runs, each in processes of its own. `first` scores the unchanged probe, the beginning of val; `probes` scores it again and
+copies in which something was changed (probes.py); `replay` goes over val token by token (replay.py); `decoded` decodes the code of it.
+Probes are declared as long as val, and what is compared comes from equal shapes: an honest evaluator repeats itself bit for bit. An
+artifact that fails in a run fails the checks that rest on it.
 """
 
+import contextlib
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
+from stages.audit import decoder, probes, replay
 from stages.lib import artifact
 from stages.lib.data import tokens
 
-NORMALIZATION_ROWS = 64
+
+@dataclass(frozen=True)
+class Settings:
+    """The sizes of the audit's runs."""
+
+    SECTION: ClassVar[str] = "audit"
+    seed: int
+    probe_tokens: int
+    flips: int
+    truncations: int
+    tried_tokens: int
+    replayed: int
+    replay_reach: int | None
+    round_trip: int
+    overlap_tokens: int
+    memorization_tokens: int
+
+    def __post_init__(self):
+        if self.probe_tokens < 2 or self.flips < 1 or self.truncations < 1 or self.tried_tokens < 1 or self.round_trip < 1:
+            raise ValueError("audit.probe_tokens takes 2 or more; audit.flips, truncations, tried_tokens and round_trip take 1 or more")
+        if self.replayed < 0 or (self.replay_reach is not None and self.replay_reach < 1):
+            raise ValueError("audit.replayed takes 0 or more, audit.replay_reach 1 or more, or null for all of val")
+        if self.overlap_tokens < 1 or self.memorization_tokens < 1:
+            raise ValueError("audit.overlap_tokens and audit.memorization_tokens take 1 or more")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """pass | fail | not_applicable (there was nothing to look at, so nothing is certified), with the numbers it rests on.
+    """pass | fail | not_applicable (there was nothing to look at, so nothing is certified) | reported (facts that speak neither for nor
+    against), with the numbers it rests on.
 
     `positions`: how many targets, rows or documents were looked at; `largest_deviation`: from what was demanded, in the unit that the
     evidence names. None where a check counts nothing, or measures nothing.
@@ -37,18 +67,31 @@ class Verdict:
     largest_deviation: float | None = None
 
 
-@dataclass(frozen=True)
-class Flip:
-    """A probe: stream with token `position` changed (`whole_future`: and all later ones). Position 1 is the first target."""
+def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """How far apart, 0 where both are the same infinity and infinite where one is no number at all."""
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(one - other)
+    return np.where(one == other, 0.0, np.where(np.isnan(apart), np.inf, apart))
 
-    position: int
-    whole_future: bool
-    stream: np.ndarray = field(repr=False)
+
+def once(run):
+    """A property that runs once and keeps what came of it, the artifact's failure too: that is raised whenever it is looked at."""
+    @functools.wraps(run)
+    def look(self):
+        if run.__name__ not in self.kept:
+            try:
+                self.kept[run.__name__] = run(self)
+            except artifact.Failed as error:
+                self.kept[run.__name__] = error
+        if isinstance(self.kept[run.__name__], artifact.Failed):
+            raise self.kept[run.__name__]
+        return self.kept[run.__name__]
+    return property(look)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Inputs of the checks. `probe_tokens` and `num_flips` set the size of the probe runs, `seed` their positions."""
+    """Inputs of the checks. `train`, `holdout`: tokenized splits; `making`: metrics of the stages that take the training budget."""
 
     submission: Path
     documents: Path
@@ -58,41 +101,63 @@ class Evidence:
     evaluator: str
     options: dict
     lock: Path
-    probe_tokens: int
-    num_flips: int
-    seed: int
+    settings: Settings
+    train: Path
+    holdout: Path
+    making: dict[str, dict]
+    kept: dict = field(default_factory=dict, repr=False)  # what came of the runs
 
-    @functools.cached_property
-    def flips(self) -> list[Flip]:
-        """Flips in the interior of batches, and at the edges of windows and batches, in random order of the changed ids."""
-        generator = np.random.default_rng(self.seed)
-        base = np.asarray(self.text.tokens[: self.probe_tokens + 1], np.int64)
-        vocabulary = self.text.vocabulary_size
-        flips = []
-        for i, position in enumerate(positions(len(base) - 1, self.options, self.num_flips, generator)):
-            stream = base.copy()
-            whole_future = i % 2 == 1
-            stop = len(base) if whole_future else position + 1
-            # adding 1..V-1 modulo V changes every id
-            stream[position:stop] = (stream[position:stop] + generator.integers(1, vocabulary, stop - position)) % vocabulary
-            flips.append(Flip(position, whole_future, stream))
-        return flips
+    def gather(self) -> None:
+        """Start the runs that take long at the same time."""
+        with contextlib.suppress(artifact.Failed):
+            self.plan  # noqa: B018  both of them need it
+        with ThreadPoolExecutor(2) as pool:
+            for run in [pool.submit(lambda name=name: getattr(self, name)) for name in ("probes", "replay")]:
+                run.exception()  # is raised again where the run is looked at
 
-    @functools.cached_property
+    @property
+    def tokens(self) -> np.ndarray:
+        return self.text.tokens
+
+    @property
+    def probe_length(self) -> int:
+        """Targets of the probes."""
+        return min(self.settings.probe_tokens, len(self.tokens) - 1)
+
+    @once
+    def first(self) -> artifact.Result:
+        """The unchanged probe, in a process that does nothing else; `line` says whether the evaluator carries anything along."""
+        request = probes.base(self.probe_length, len(self.tokens) - 1, ())
+        (result,) = artifact.probe(self.submission, self.tokens, [request], evaluator=self.evaluator, options=self.options)
+        return result
+
+    @once
+    def plan(self) -> probes.Plan:
+        settings = self.settings
+        return probes.plan(self.tokens, self.first, length=self.probe_length, vocabulary=self.text.vocabulary_size, flips=settings.flips,
+                           truncations=settings.truncations, sample=settings.tried_tokens, generator=np.random.default_rng(settings.seed))
+
+    @once
     def probes(self) -> list[artifact.Result]:
-        """The unchanged stream first, then one result per flip; every probe keeps the rows of all flipped positions."""
-        base = np.asarray(self.text.tokens[: self.probe_tokens + 1], np.int64)
-        generator = np.random.default_rng([self.seed, 1])
-        sample = generator.choice(len(base) - 1, min(NORMALIZATION_ROWS, len(base) - 1), replace=False) + 1
-        rows = sorted({flip.position for flip in self.flips} | {int(row) for row in sample})
-        streams = [base, *(flip.stream for flip in self.flips)]
-        return artifact.score(self.submission, streams, evaluator=self.evaluator, options=self.options, rows=rows)
+        """The results of the plan's requests; the first is the unchanged probe."""
+        return artifact.probe(self.submission, self.tokens, self.plan.requests, evaluator=self.evaluator, options=self.options)
 
+    @once
+    def replay(self) -> replay.Replay:
+        settings = self.settings
+        return replay.run(
+            self.submission, evaluator=self.evaluator, options=self.options, tokens=self.tokens, ledger=self.nats,
+            vocabulary=self.text.vocabulary_size, sampled=settings.replayed, coded=settings.round_trip, carries=self.first.line["carries"],
+            walk=settings.replay_reach, generator=np.random.default_rng([settings.seed, 1]))
 
-def positions(num_targets: int, options: dict, count: int, generator: np.random.Generator) -> list[int]:
-    """Targets to flip: structural edges first (just after a batch and after a window), then the interior at random."""
-    window, stride, batch = (options.get(name, 1) for name in ("window", "stride", "batch"))
-    edges = [window + (batch - 1) * stride + 1, window + stride * (batch // 2) + 1, window + stride * (batch // 2) + stride // 2]
-    chosen = [edge for edge in edges if 2 <= edge <= num_targets - 1][:max(count - 1, 0)]
-    free = np.setdiff1d(np.arange(2, max(num_targets, 3)), chosen)
-    return chosen + [int(p) for p in generator.choice(free, min(count - len(chosen), len(free)), replace=False)]
+    @once
+    def decoded(self) -> np.ndarray | str:
+        """The tokens that another process makes of the replay's code; its last words if it fails."""
+        return decoder.run(self.submission, self.replay.code, evaluator=self.evaluator, options=self.options,
+                           num_targets=len(self.tokens) - 1, first=int(self.tokens[0]), count=self.replay.coded)
+
+    @property
+    def refused(self) -> list[str]:
+        """Accesses that the guard refused to the artifact in these runs and in that of the score: files, programs, sockets."""
+        runs = [*self.first.refused, *self.probes[0].refused, *self.replay.refused, *self.metrics["refused"]]
+        return list(dict.fromkeys(runs))

@@ -63,7 +63,10 @@ def main(
         "raw_bytes": split.facts["raw_bytes"], "bytes_counted_on": split.facts["certificate"]["bytes_counted_on"],
         "seconds": result.line["seconds"], "processes": processes,
         "claims": result.line["claims"], "artifact_sha256": stage.sha256(submission), "ledger_sha256": stage.sha256(ledger),
+        "refused": list(result.refused),
         "text_sha256": split.text_sha256})
+    if result.refused:
+        print(f"{run}: the artifact tried what no submission may, and was refused: {'; '.join(result.refused)}", file=sys.stderr)
     print(f"{run}: {bits_per_byte:.4f} bits per byte in {result.line['seconds']:.1f} s")
 
 

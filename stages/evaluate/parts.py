@@ -60,5 +60,6 @@ def score(pyz: Path, tokens: np.ndarray, *, evaluator: str, options: dict, proce
         if not np.isfinite(nats).all():
             raise AssertionError("the parts do not cover every target")
         work.remove()
+    refused = dict.fromkeys(what for result in results for what in result.refused)
     seconds = sum(result.line["seconds"] for result in results) / processes
-    return artifact.Result(results[0].line | {"seconds": round(seconds, 3)}, nats, {})
+    return artifact.Result(results[0].line | {"seconds": round(seconds, 3)}, nats, {}, refused=tuple(refused))

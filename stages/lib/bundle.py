@@ -63,12 +63,6 @@ def model_bytes(pyz: bytes) -> int:
     return sum(by_path[f"{PACKAGE}/data/{name}"] for name in ("model.blob", "tokenizer.model"))
 
 
-def code_bytes(sources: dict[str, str], *, manifest: dict) -> int:
-    """What all but model and tokenizer will occupy in the zip, before there is a model: for a model that is made to fit."""
-    pyz = build(sources, manifest=manifest, blob=b"", tokenizer=b"")
-    return len(pyz) - model_bytes(pyz)
-
-
 def _add(archive: zipfile.ZipFile, path: str, content: bytes, method: int) -> None:
     entry = zipfile.ZipInfo(str(Path(path).as_posix()), EPOCH)
     entry.compress_type, entry.create_system, entry.external_attr = method, 3, 0o644 << 16

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from stages.lib.opened import is_worker
+
 THREADS = 2  # results of CPU matrix products depend on the number of threads in the last bits; fixed, so bytes repeat
 
 
@@ -25,11 +27,6 @@ class World:
     @property
     def is_main(self) -> bool:
         return self.rank == 0
-
-
-def is_worker() -> bool:
-    """Whether torchrun started this process; a WORLD_SIZE that the environment has of its own says nothing."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def relaunch(processes: int, module: str, device: str) -> None:
@@ -50,6 +47,11 @@ def device_type(device: str, *, section: str = "train") -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"{section}.device is cuda, but torch sees no GPU; set it to auto or cpu, or install a CUDA build of torch")
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def gpu_name(device: torch.device) -> str | None:
+    """What a certificate tells machines apart by; None on a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
+from stages.lib import opened
+
 
 class WorkerKilled(ValueError):
     """A process that did a part of the work was ended from outside."""
@@ -26,6 +28,7 @@ def workers() -> int:
 def _begin(initializer: Callable | None, arguments: tuple) -> None:
     """End with the process that started this one: a worker whose parent is killed would wait for tasks for ever."""
     threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
+    opened.join()
     if initializer:
         initializer(*arguments)
 

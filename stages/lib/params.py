@@ -28,7 +28,7 @@ Yaml12Floats.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?
 
 def sections() -> set[str]:
     """The top-level sections that params.yaml may have: one per stage folder, plus `model`."""
-    return {entry.parent.name for entry in STAGES.glob("*/__main__.py")} - {"recipes"} | EXTRA_SECTIONS
+    return {entry.parent.name for entry in STAGES.glob("*/__main__.py")} - {"recipes", "submission"} | EXTRA_SECTIONS
 
 
 def read(path: Path) -> dict:

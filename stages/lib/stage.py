@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
-from stages.lib import params
+from stages.lib import opened, params
 
 Variant = Annotated[str, "variant"]
 Input = Annotated[Path, "input"]
@@ -52,13 +52,15 @@ PATH_ERRORS = {
 
 @dataclasses.dataclass(frozen=True)
 class Contract:
-    """What one `main()` declares, with `{variant}` filled in: paths by kind, and the sections of params.yaml it reads."""
+    """What one `main()` declares, with `{variant}` filled in: paths by kind, and the sections of params.yaml it reads. `opened` is the
+    output that every stage has: the record of the data files that it really opened."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     metrics: tuple[str, ...]
     plots: tuple[str, ...]
     sections: tuple[str, ...]
+    opened: str
 
 
 def contract(main: Callable, *, variant: str | None = None, tree: dict | None = None, resolve: bool = True) -> Contract:
@@ -72,7 +74,13 @@ def contract(main: Callable, *, variant: str | None = None, tree: dict | None = 
             found[parameter.annotation].append(fill(path, variant, tree) if resolve else path.replace("{variant}", str(variant)))
         elif dataclasses.is_dataclass(parameter.annotation):
             read.append(parameter.annotation.SECTION.format(variant=variant))
-    return Contract(*(tuple(found[kind]) for kind in (Input, Output, Metrics, Plot)), tuple(read))
+    return Contract(*(tuple(found[kind]) for kind in (Input, Output, Metrics, Plot)), tuple(read),
+                    record_path(found[Output], found[Metrics]))
+
+
+def record_path(outputs: list[str], metrics: list[str]) -> str:
+    """Where lib/opened.py keeps its record: beside the metrics; of a stage that has only a folder, beside the folder."""
+    return str(Path(metrics[0]).parent / opened.NAME) if metrics else f"{outputs[0]}.{opened.NAME}"
 
 
 def fill(path: str, variant: str | None, tree: dict | None) -> str:
@@ -114,7 +122,10 @@ def run(main: Callable, argv: list[str] | None = None) -> None:
             path = arguments[parameter.name]
             if parameter.annotation is Input and not path.exists():
                 raise ValueError(f"{path} is missing; {_way_out(path)}")
-        main(**arguments)
+        outputs, metrics = ([str(arguments[parameter.name]) for parameter in signature.parameters.values() if parameter.annotation is kind]
+                            for kind in (Output, Metrics))
+        with opened.recorded(Path(record_path(outputs, metrics))):
+            main(**arguments)
 
 
 def _way_out(path: Path) -> str:

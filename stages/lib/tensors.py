@@ -7,6 +7,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from stages.lib import opened
 from stages.lib.stage import atomic
 
 KEY = "caddie"  # one metadata entry: safetensors does not fix the order of several, and the bytes must be repeatable
@@ -21,6 +22,7 @@ def save(path: Path, tensors: dict[str, torch.Tensor], config: dict) -> None:
 
 def load(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     """Tensors and configuration. ValueError naming the file if it is damaged or was not written by `save`."""
+    opened.report(path)  # its reader is no Python
     try:
         with safe_open(path, "pt") as handle:
             config = json.loads((handle.metadata() or {})[KEY])

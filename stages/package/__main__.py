@@ -7,9 +7,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import ClassVar
 
-from stages.lib import bundle, payload, stage
+from stages.lib import anatomy, bundle, payload, stage
 from stages.lib.stage import Input, Metrics, Output, Plot
-from stages.package import anatomy
 from stages.runtime import plugin
 from stages.runtime.tokenizer import Tokenizer
 

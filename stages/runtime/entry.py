@@ -83,22 +83,19 @@ def load_model():
     return dequantize.build(dequantize.weights(model.tensors, model.schemes), model.config)
 
 
-def _run(arguments: argparse.Namespace, manifest: dict) -> None:
-    if arguments.threads < 1:
+def opened(name: str, *, threads: int, device: str):
+    """(module of the evaluator, function from its options to an evaluator with the packed model, device); sets what torch computes with."""
+    if threads < 1:
         raise ValueError("--threads takes 1 or more")
-    name = arguments.evaluator or manifest["evaluator"]
-    options = arguments.options
-    if options is None:
-        options = manifest["options"] if name == manifest["evaluator"] else {}
-    device = "cuda" if arguments.device != "cpu" and torch.cuda.is_available() else "cpu"
-    if arguments.device == "cuda" and device == "cpu":
+    chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    if device == "cuda" and chosen == "cpu":
         raise ValueError("there is no GPU that torch can use here; take --device cpu")
-    torch.set_num_threads(arguments.threads)
-    if device == "cuda":
+    torch.set_num_threads(threads)
+    if chosen == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products
         torch.set_default_device("cuda")
     torch.use_deterministic_algorithms(True)
-    module, model, tokenizer = plugin.load("evaluators", name), load_model().to(device), Tokenizer(read("tokenizer.model"))
+    module, model = plugin.load("evaluators", name), load_model().to(chosen)
 
     def evaluator(options: dict):
         try:
@@ -106,6 +103,16 @@ def _run(arguments: argparse.Namespace, manifest: dict) -> None:
         except TypeError as error:
             raise ValueError(f"evaluator {name} does not take these options: {error}") from None
 
+    return module, evaluator, chosen
+
+
+def _run(arguments: argparse.Namespace, manifest: dict) -> None:
+    name = arguments.evaluator or manifest["evaluator"]
+    options = arguments.options
+    if options is None:
+        options = manifest["options"] if name == manifest["evaluator"] else {}
+    module, evaluator, device = opened(name, threads=arguments.threads, device=arguments.device)
+    tokenizer = Tokenizer(read("tokenizer.model"))
     if arguments.command == "score":
         _score(arguments, name, options, evaluator, evaluators.claims(module, options), tokenizer)
         return
@@ -141,7 +148,8 @@ def _score(arguments: argparse.Namespace, name: str, options: dict, evaluator, c
         if arguments.ledger:
             arguments.ledger.mkdir(parents=True, exist_ok=True)
             rows = {f"row_{target}": row for target, row in sorted(ledger.rows.items())}
-            np.savez(arguments.ledger / f"{path.stem}.npz", nats=ledger.nats, **rows)
+            np.savez(arguments.ledger / f"{path.stem}.npz", nats=ledger.nats, commits=np.array(ledger.commits, np.int64).reshape(-1, 3),
+                     **rows)
         whole = arguments.part == (0, 1)
         print(json.dumps({
             "stream": path.name, "evaluator": name, "tokens": int(np.isfinite(ledger.nats).sum()), "bytes": num_bytes,

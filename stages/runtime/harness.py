@@ -18,45 +18,57 @@ import torch
 
 @dataclass
 class Ledger:
-    """What was committed: nats[t-1] = -ln p(v[t] | ...) for targets t = 1..N, and full rows of log p where asked."""
+    """What was committed: nats[t-1] = -ln p(v[t] | ...) for targets t = 1..N, full rows of log p where asked, and in the
+    order in which they were committed the windows as (first target, last target, number of the chunk)."""
 
     nats: np.ndarray
     rows: dict[int, np.ndarray] = field(default_factory=dict)
     seconds: float = 0.0
+    commits: list[tuple[int, int, int]] = field(default_factory=list)
 
     def bits_per_byte(self, num_bytes: int) -> float:
         """Σ nats / ln 2 / bytes."""
         return float(self.nats.sum()) / math.log(2) / num_bytes
 
 
-def score(evaluator, tokens: np.ndarray, *, keep_rows=(), part: tuple[int, int] = (0, 1), progress: bool = False) -> Ledger:
-    """Run `evaluator` over the stream `tokens` (N+1 ids, of which the first is never a target).
+def score(evaluator, tokens: np.ndarray, *, declared: int | None = None, keep_rows=(), part: tuple[int, int] = (0, 1),
+          span: tuple[int, int] | None = None, progress: bool = False) -> Ledger:
+    """Run `evaluator` over the stream `tokens` (n+1 ids, of which the first is never a target).
 
-    `keep_rows` are targets whose whole distribution is kept. `part` (i, k) is the i-th of k runs of chunks, nats elsewhere nan: for
-    evaluators that carry nothing from chunk to chunk, whose parts together are the whole, bit for bit.
+    `declared`: of how many targets the stream is said to be (n or more; None: n). What is missing of a chunk is 0, and it is not learned.
+    `keep_rows` are targets whose whole distribution is kept. `part` (i, k) is the i-th of k runs of chunks, `span` (a, b) those that score
+    any of the targets a..b, nats elsewhere nan: both for evaluators that carry nothing from chunk to chunk, whose parts together are the
+    whole, bit for bit.
     """
     num_targets = len(tokens) - 1
-    if num_targets < 1:
-        raise ValueError(f"a stream needs at least 2 tokens to have a target, this one has {len(tokens)}")
+    declared = declared or num_targets
+    if not 1 <= num_targets <= declared:
+        raise ValueError(f"a stream needs at least 2 tokens to have a target and as many as are declared, this one has {len(tokens)}")
     stream = torch.from_numpy(np.asarray(tokens, dtype=np.int64)).to(torch.get_default_device())
     ledger = Ledger(np.full(num_targets, np.nan))
-    chunks, begin, end = evaluator.chunks(num_targets), 0, num_targets
-    if part != (0, 1):
-        chunks, begin, end = _part(evaluator, list(chunks), *part, num_targets=num_targets)
+    chunks, begin, end = evaluator.chunks(declared), 0, num_targets
+    if part != (0, 1) or span:
+        chunks, begin, end = _part(evaluator, list(chunks), part, span, num_targets=num_targets)
     wanted, started, committed = set(keep_rows), time.perf_counter(), begin
-    for chunk in chunks:
-        first, last = chunk[0].first, chunk[-1].last
+    for number, chunk in enumerate(chunks):
+        first, last = chunk[0].first, min(chunk[-1].last, num_targets)
+        if committed == end:
+            break
         if first != committed + 1:
             raise AssertionError(f"targets out of order: {first} follows {committed}")
         targets_R = stream[first: last + 1]
         seen = stream[: chunk[-1].last + 1].clone()  # a copy: an evaluator cannot rewrite what it is scored on
-        logits_RV = evaluator.predict(seen, chunk).detach().double()
+        if last < chunk[-1].last:
+            seen = torch.cat((seen, seen.new_zeros(chunk[-1].last - last)))
+        logits_RV = evaluator.predict(seen, chunk).detach().double()[: last + 1 - first]
         logp_RV = logits_RV - torch.logsumexp(logits_RV, dim=-1, keepdim=True)
         ledger.nats[first - 1: last] = -logp_RV.gather(1, targets_R[:, None])[:, 0].cpu().numpy()
         for target in wanted.intersection(range(first, last + 1)):
             ledger.rows[target] = logp_RV[target - first].cpu().numpy().copy()
         committed = last
-        evaluator.learn(seen, chunk)
+        ledger.commits += [(window.first, min(window.last, last), number) for window in chunk if window.first <= last]
+        if last == chunk[-1].last:
+            evaluator.learn(seen, chunk)
         if progress:
             _show(committed - begin, end - begin, ledger.nats[begin:committed], started)
     finite = np.isfinite(ledger.nats[begin:end]).all()
@@ -66,13 +78,16 @@ def score(evaluator, tokens: np.ndarray, *, keep_rows=(), part: tuple[int, int] 
     return ledger
 
 
-def _part(evaluator, chunks: list, number: int, count: int, *, num_targets: int) -> tuple[list, int, int]:
-    """The chunks of one part, the last target before it, and its own last target."""
+def _part(evaluator, chunks: list, part: tuple[int, int], span: tuple[int, int] | None, *, num_targets: int) -> tuple[list, int, int]:
+    """The chunks of one part or span, the last target before it, and its own last target."""
     if getattr(evaluator, "carries", True):
         raise ValueError("this evaluator carries what it learns from chunk to chunk, so it cannot run in parts; run it on one process")
-    low, high = (len(chunks) * i // count for i in (number, number + 1))
+    low, high = (len(chunks) * i // part[1] for i in (part[0], part[0] + 1))
+    if span:
+        inside = [i for i, chunk in enumerate(chunks) if chunk[0].first <= span[1] and chunk[-1].last >= span[0]]
+        low, high = inside[0], inside[-1] + 1
     begin = chunks[low][0].first - 1 if low < len(chunks) else num_targets
-    return chunks[low:high], begin, chunks[high - 1][-1].last if high > low else begin
+    return chunks[low:high], begin, min(chunks[high - 1][-1].last, num_targets) if high > low else begin
 
 
 def _show(done: int, total: int, nats: np.ndarray, started: float) -> None:

@@ -154,6 +154,7 @@ def _metrics(run: loop.Run, settings: Settings, text: tokens.Split, world: launc
         "model_flops_utilisation": round(run.flops / run.seconds / run.hardware.matmul_rate, 4),
         "loss_nats": sum(recent) / len(recent),
         "parameters": num_parameters(run.model), "seed": settings.seed, "processes": world.size, "device": world.device.type,
+        "gpu": launch.gpu_name(world.device),
         "torch": torch.__version__, "text_sha256": text.text_sha256,
     }
 

@@ -1,62 +1,57 @@
-"""Nothing that made the artifact has read the validation split.
+"""Nothing that made the artifact has read the validation split. (T11)
 
-Walks dvc.lock from the artifact up: a stage made each output, and its deps say what it read. A path to the prepared or
-tokenized val split is reported. `prepare`, which splits the documents, is the one stage that must see them all.
-What it cannot see: a stage that opens a file it does not declare.
+Walks dvc.lock from the artifact up: a stage made each output, and its deps say what it read. Every stage on the way also left a record of
+the files that it really opened; both must agree, so that a stage that opens val by a path that it does not declare is caught. `prepare`,
+which splits the documents, is the one stage that must see them all.
 """
 
-from collections import deque
-from pathlib import PurePosixPath
+from pathlib import Path
 
-import yaml
-
+from stages.audit import graph
 from stages.audit.evidence import Evidence, Verdict
 from stages.lib import stage
 
-VAL = ("artifacts/prepare/val", "artifacts/tokenize/val")
-ROOT_STAGE = "prepare"
-
-PROVES = "By the hashes of dvc.lock, no stage above the artifact declares the validation split or anything made from it."
-CANNOT_SEE = "A stage that opens a file it does not declare."
+PROVES = ("No stage above the artifact declares the validation split or anything made from it, and none opened a data file that it "
+          "does not declare.")
+CANNOT_SEE = ("A file that is opened outside of Python or under another name, a copy of val that is declared as something else "
+              "(split_overlap and memorization look for that), a dvc.lock that was written by hand together with records that fit it.")
 PRECEDENT = "README, 20 Mar 2026: no validation data in training; pre-quantization TTT rejected (organizers, #1972, 2 May 2026)"
+ARTIFACT = "artifacts/package/submission.pyz"
 
 
 def check(evidence: Evidence) -> Verdict:
     if not evidence.lock.is_file():
         return Verdict("not_applicable", {"reason": f"{evidence.lock.name} is missing: the artifact was not made by dvc repro"})
-    try:
-        stages = yaml.safe_load(evidence.lock.read_text(encoding="utf-8"))["stages"]
-    except (yaml.YAMLError, KeyError, TypeError):
-        raise ValueError(f"{evidence.lock} is not a readable dvc.lock; delete it and run: dvc repro (finished stages are cached)") from None
-    return walk(stages, "artifacts/package/submission.pyz", stage.md5(evidence.submission))
+    return walk(graph.read(evidence.lock), ARTIFACT, stage.md5(evidence.submission), root=evidence.lock.parent)
 
 
-def walk(stages: dict, artifact: str, md5: str) -> Verdict:
-    """The verdict for `artifact` from the parsed stages of a dvc.lock; `md5` is that of the file that was evaluated."""
-    makers = {out["path"]: name for name, entry in stages.items() for out in entry.get("outs", [])}
+def walk(stages: dict, artifact: str, md5: str, *, root: Path) -> Verdict:
+    """The verdict for `artifact` from the stages of a dvc.lock; `md5` is that of the file that was evaluated, `root` holds the records."""
     recorded = {out["path"]: out.get("md5") for entry in stages.values() for out in entry.get("outs", [])}
     if recorded.get(artifact) != md5:
         return Verdict("fail", {"reason": f"dvc.lock records another {artifact} (md5 {recorded.get(artifact)}) than was evaluated ({md5})"})
-    queue, seen, stale = deque([(artifact, (artifact,))]), set(), []
-    while queue:
-        path, trail = queue.popleft()
-        if touches_val(path):
-            return Verdict("fail", {"reason": "the artifact descends from the validation split", "path": " <- ".join(trail)})
-        for maker in {makers[out] for out in makers if within(path, out) or within(out, path)} - seen - {ROOT_STAGE}:
-            seen.add(maker)
-            for dep in stages[maker].get("deps", []):
-                if dep["path"] in recorded and dep.get("md5") != recorded[dep["path"]]:
-                    stale.append(f"{maker} read another {dep['path']} than the one recorded")
-                queue.append((dep["path"], (*trail, maker, dep["path"])))
-    if stale:
-        return Verdict("fail", {"reason": "the chain of hashes is broken", "stale": stale})
-    return Verdict("pass", {"stages_above_the_artifact": sorted(seen | {ROOT_STAGE}), "val_paths": list(VAL)})
-
-
-def touches_val(path: str) -> bool:
-    """Is `path` the val split, inside it, or a folder that contains it?"""
-    return any(within(path, val) or within(val, path) for val in VAL)
-
-
-def within(path: str, folder: str) -> bool:
-    return PurePosixPath(path).is_relative_to(folder)
+    found = graph.ancestry(stages, artifact)
+    if found.val:
+        return Verdict("fail", {"reason": "the artifact descends from the validation split", "path": " <- ".join(found.val)})
+    if found.stale:
+        return Verdict("fail", {"reason": "the chain of hashes is broken", "stale": found.stale})
+    opened, idle, missing = 0, {}, []
+    for name in sorted(found.trails):
+        lines, why = graph.record(stages, name, root)
+        if lines is None:
+            missing.append(why)
+            continue
+        hidden = graph.undeclared(stages[name], lines)
+        if hidden:
+            val = [line for line in hidden if graph.touches_val(line)]
+            return Verdict("fail", {
+                "reason": f"{name} opened {'the validation split' if val else 'a file'} that it does not declare",
+                "opened": val or hidden, "path": " <- ".join((*found.trails[name], (val or hidden)[0]))})
+        opened += len(lines)
+        if unread := graph.idle(stages[name], lines):
+            idle[name] = unread
+    facts = {"stages_above_the_artifact": sorted(found.trails), "val_paths": list(graph.VAL), "files_opened": opened,
+             "declared_and_not_opened": idle}
+    if missing:
+        return Verdict("not_applicable", facts | {"reason": "; ".join(missing)}, positions=len(found.trails))
+    return Verdict("pass", facts, positions=len(found.trails))

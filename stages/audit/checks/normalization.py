@@ -1,28 +1,27 @@
-"""Every row is a probability distribution over the full vocabulary, and the score is its entry for the target.
+"""T4: every row is a probability distribution over the full vocabulary, and the score is its entry for the target.
 
-For sampled rows of the probe run: Σ_a p(a) = 1 within 1e-6, all entries finite, and the committed score equals
--log p(target). Catches scores that were never part of a distribution (hashed n-gram caches, byte mixtures).
+For sampled rows of the probe and for every row of the replay: Σ_a p(a) = 1 within 1e-6, all entries finite; and in the probe the committed
+score equals -log p(target). Catches scores that were never part of a distribution (hashed n-gram caches, byte mixtures).
 """
 
 import numpy as np
 
 from stages.audit.evidence import Evidence, Verdict
 
-TOLERANCE = 1e-6
-
 PROVES = "The rows looked at are distributions over the whole vocabulary, and each score is its target's entry."
 CANNOT_SEE = "Rows that were not looked at."
 PRECEDENT = "Condition C2; hashed n-gram caches disallowed because they do not renormalize (organizers, #677, #779, #982, 27 Mar 2026)"
+TOLERANCE = 1e-6
 
 
 def check(evidence: Evidence) -> Verdict:
-    base = evidence.probes[0]
-    targets = np.asarray(evidence.text.tokens[: len(base.nats) + 1], np.int64)
+    base, replay = evidence.probes[0], evidence.replay
     excess = [abs(float(np.exp(row).sum()) - 1.0) for row in base.rows.values()]
-    mismatch = [abs(float(row[targets[t]]) + float(base.nats[t - 1])) for t, row in base.rows.items()]
+    mismatch = [abs(float(row[int(evidence.tokens[t])]) + float(base.nats[t - 1])) for t, row in base.rows.items()]
     complete = all(row.shape == (evidence.text.vocabulary_size,) and np.isfinite(row).all() for row in base.rows.values())
-    ok = complete and max(excess) <= TOLERANCE and max(mismatch) <= TOLERANCE
-    return Verdict("pass" if ok else "fail", {
+    largest = max(*excess, *mismatch, float(replay.sums.max(initial=0.0)))
+    return Verdict("pass" if complete and replay.is_complete and largest <= TOLERANCE else "fail", {
         "rows": len(base.rows), "largest_deviation_of_sum": max(excess), "largest_mismatch_nats": max(mismatch),
-        "all_finite_over_full_vocabulary": bool(complete)},
-        positions=len(base.rows), largest_deviation=max(*excess, *mismatch))
+        "rows_of_the_replay": len(replay.sums), "largest_deviation_of_sum_in_the_replay": float(replay.sums.max(initial=0.0)),
+        "all_finite_over_full_vocabulary": bool(complete and replay.is_complete)},
+        positions=len(base.rows) + len(replay.sums), largest_deviation=largest)

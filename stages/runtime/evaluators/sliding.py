@@ -17,6 +17,11 @@ from .. import fitting, windows
 CLAIMS = ("causal", "score_first", "single_pass")
 
 
+def claims(options: dict) -> tuple[str, ...]:
+    """With `reset_at`, documents are apart."""
+    return CLAIMS if options.get("reset_at") is None else (*CLAIMS, "documents_apart")
+
+
 class Evaluator:
     """window and stride in tokens; `batch` windows per forward pass (changes speed, not causality); `reset_at`: a token id, or None."""
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from .. import fitting, windows
 from . import sliding
 
-CLAIMS = ("causal", "score_first", "single_pass")
+CLAIMS = ("causal", "score_first", "single_pass", "uses_length")
 
 
 class Evaluator(sliding.Evaluator):

@@ -1,0 +1,36 @@
+"""S1: what the artifact's own code says of itself. A hint for a reader; it never decides.
+
+Every Python file of the artifact is parsed: where parameters are updated inside `predict`, which happens before the score is committed,
+and whatever stages/audit/reading.py looks for in code that names validation tokens.
+"""
+
+import ast
+import zipfile
+
+from stages.audit import reading
+from stages.audit.evidence import Evidence, Verdict
+
+PROVES = "Nothing: it points a reader to places in the code."
+CANNOT_SEE = "Everything that is not spelled as expected: names can be changed, and code can be made at run time."
+PRECEDENT = "none; reviewers of the field read code first"
+
+
+def check(evidence: Evidence) -> Verdict:
+    hints, files = [], 0
+    with zipfile.ZipFile(evidence.submission) as archive:
+        for entry in archive.infolist():
+            if entry.filename.endswith(".py"):
+                tree = ast.parse(archive.read(entry))
+                files += 1
+                hints += [f"{hint.where}: {hint.text}" for hint in reading.hints(entry.filename, tree) if hint.against]
+                if f"evaluators/{evidence.evaluator}.py" in entry.filename:
+                    hints += _adapts_in_predict(entry.filename, tree)
+    return Verdict("reported", {"files": files, "hints": hints}, positions=files)
+
+
+def _adapts_in_predict(name: str, tree: ast.Module) -> list[str]:
+    calls = [node for function in ast.walk(tree) if isinstance(function, ast.FunctionDef) and function.name == "predict"
+             for node in ast.walk(function) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    return [f"{name}, line {node.lineno}: predict() computes gradients ({ast.unparse(node.func)}): honest where the objective ends before "
+            "the tokens that are scored" for node in calls
+            if node.func.attr == "backward" or ast.unparse(node.func).endswith("autograd.grad")]

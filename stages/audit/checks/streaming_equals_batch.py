@@ -1,0 +1,28 @@
+"""T8: token by token, with nothing known beyond, the artifact needs as many nats as its ledger says.
+
+The replay's excess over the ledger, at the first targets and at positions drawn from all of val: none beyond 0.005 nats, and on average not
+beyond 0.0002 (batch and stream differ by rounding). The ledger is the one that the score was computed from, so an artifact that
+behaves when it is audited and cheats when it is scored is caught by what it gained.
+"""
+
+import numpy as np
+
+from stages.audit import power, replay
+from stages.audit.evidence import Evidence, Verdict
+
+PROVES = "At the positions replayed, the score is what the artifact needs when it cannot know the target or anything after it."
+CANNOT_SEE = "Positions that were not replayed: their share that would go unnoticed is under `power`."
+PRECEDENT = "The coding argument of #1017 and #1172: what a decoder cannot compute is no code length"
+
+
+def check(evidence: Evidence) -> Verdict:
+    found = evidence.replay
+    wrong = ~(np.abs(found.excess) <= replay.PER_TOKEN)
+    mean = float(found.excess.mean())
+    ok = not wrong.any() and abs(mean) <= replay.MEAN and found.finished
+    return Verdict("pass" if ok else "fail", {
+        "replayed": len(found.positions), "first": int(found.positions[0]), "last": int(found.positions[-1]),
+        "of_targets": len(evidence.tokens) - 1, "off": int(wrong.sum()), "off_at": found.positions[wrong][:20].tolist(),
+        "largest_difference_nats": float(np.abs(found.excess).max()), "mean_excess_nats": mean, "ended_early": not found.finished,
+        "power": power.facts(len(found.positions), evidence.metrics["bits_per_byte"])},
+        positions=len(found.positions), largest_deviation=float(np.abs(found.excess).max()))

@@ -1,0 +1,25 @@
+"""T2: the distribution of a target is the same whatever the target is.
+
+The same prefix, another token at j: the whole row for j must be bit-equal, over all of the vocabulary. Catches targets in hash keys,
+gates that look at the target, fits on the scored position itself. Source: conditions C1 and C2, which ask for p_t before x_t is known.
+"""
+
+import numpy as np
+
+from stages.audit.evidence import Evidence, Verdict, difference
+
+PROVES = "At the changed positions the whole distribution was the same, bit for bit, for one target and for another."
+CANNOT_SEE = "A position that looks at its own target and is not among those changed; the replay looks at more of them."
+PRECEDENT = "Word-start and within-word gates of #1420, #2118, #2130: rejected for looking at the target (organizers, 2 May 2026)"
+
+
+def check(evidence: Evidence) -> Verdict:
+    moved, largest = [], 0.0
+    for flip in evidence.plan.flips:
+        row, other = (evidence.probes[number].rows[flip.position] for number in (flip.unchanged, flip.request))
+        if not np.array_equal(row, other):
+            moved.append(flip.position)
+            largest = max(largest, float(difference(row, other).max()))
+    return Verdict("fail" if moved else "pass", {
+        "rows_compared": len(evidence.plan.flips), "rows_changed": len(moved), "changed_at": moved, "largest_change_nats": largest},
+        positions=len(evidence.plan.flips), largest_deviation=largest)

@@ -1,0 +1,66 @@
+"""Decode a code with the artifact, in a process that sees the artifact, the bits, the declared number of targets and nothing else.
+
+    python -m stages.audit.decoder ARTIFACT CODE OUTPUT EVALUATOR OPTIONS NUM_TARGETS FIRST COUNT
+
+`run` starts it in an empty folder. It writes the first COUNT tokens after FIRST (the token every stream begins with) as int64 to OUTPUT.
+The tokens it has found are all that the artifact is told; OUTPUT.partial.npz along the way is where a killed decoder goes on.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from stages.lib import artifact, closure
+from stages.runtime import arithmetic
+
+KEEP_EVERY = 1024  # tokens between two states that a killed decoder goes on from
+
+
+def run(submission: Path, code: bytes, *, evaluator: str, options: dict, num_targets: int, first: int, count: int) -> np.ndarray | str:
+    """What another process makes of `code` in an empty folder: the tokens, or its last words if it fails."""
+    with tempfile.TemporaryDirectory(prefix="caddie-") as folder:
+        Path(folder, "code").write_bytes(code)
+        arguments = [Path(submission).resolve(), "code", "ids.npy", evaluator, json.dumps(options), num_targets, first, count]
+        done = subprocess.run([sys.executable, "-m", __spec__.name, *map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(closure.ROOT)}, check=False)
+        if done.returncode:
+            return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return np.load(Path(folder, "ids.npy"), allow_pickle=False)
+
+
+def main(argv: list[str]) -> None:
+    """Decode; see the module's docstring."""
+    pyz, code, output, evaluator, options, num_targets, first, count = argv
+    decoder, found, partial = arithmetic.Decoder(Path(code).read_bytes()), [], Path(output + ".partial.npz")
+    if partial.is_file():
+        with np.load(partial, allow_pickle=False) as kept:
+            found = kept["ids"].tolist()
+            decoder.place, decoder.code, decoder.range = (int(kept[name]) for name in ("place", "code", "range"))
+    told = {"evaluator": evaluator, "options": json.loads(options), "num_targets": int(num_targets), "first": int(first)}
+    with artifact.Stream(Path(pyz), **told) as stream:
+        stream.push(found)
+        while len(found) < int(count):
+            found.append(decoder.get(arithmetic.frequencies(stream.dist())))
+            stream.push(found[-1:])
+            if len(found) % KEEP_EVERY == 0:
+                _keep(partial, found, decoder)
+                print(len(found), flush=True)
+    with open(output, "wb") as handle:
+        np.save(handle, np.array(found, np.int64), allow_pickle=False)
+    partial.unlink(missing_ok=True)
+
+
+def _keep(path: Path, found: list[int], decoder: arithmetic.Decoder) -> None:
+    new = path.with_name(f".{path.name}")
+    with open(new, "wb") as handle:
+        np.savez(handle, ids=np.array(found, np.int64), place=decoder.place, code=np.uint64(decoder.code), range=np.uint64(decoder.range))
+    new.replace(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

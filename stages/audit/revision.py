@@ -1,0 +1,156 @@
+"""The audit of an experiment or commit, without touching the workspace.
+
+    python -m stages.audit --rev five-bits                      every run of the experiment
+    python -m stages.audit --rev seed-42 seed-43 seed-44 --run sliding --record 1.0810 --output certificates
+
+The revision's own dvc.lock and params.yaml say what belongs to it; the files come by their MD5 from DVC's cache into a folder that is
+removed afterwards. Sizes of the audit are those of the workspace's params.yaml. Several revisions are taken for seeds of one
+configuration: with --record their scores are tested against it, margin 0.005 nats per token. Exit code 1 unless all are legal.
+"""
+
+import argparse
+import contextlib
+import inspect
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from stages.audit import graph
+from stages.audit.evidence import Settings
+from stages.lib import opened, params, stage
+from stages.lib.significance import MARGIN_NATS, one_sample
+
+
+def command(main: Callable, run_section: type, argv: list[str] | None = None) -> int:
+    """`main` is the stage, `run_section` the dataclass of its run."""
+    parser = argparse.ArgumentParser(prog="python -m stages.audit", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rev", nargs="+", required=True, metavar="NAME", help="experiments, branches or commits")
+    parser.add_argument("--run", nargs="+", metavar="RUN", help="runs of evaluate.runs (default: all of the revision)")
+    parser.add_argument("--record", type=float, metavar="BPB", help="bits per byte to test the revisions' scores against")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="keep the certificates there, by revision and run")
+    chosen = parser.parse_args(argv)
+    with stage.sentences("audit"):
+        settings = params.section(params.read(Path("params.yaml")), Settings)
+        found: dict[str, list[dict]] = {}
+        for name in chosen.rev:
+            for run, certificate in audited(name, main, run_section, settings, runs=chosen.run, output=chosen.output):
+                found.setdefault(run, []).append(certificate)
+        if chosen.record is not None:
+            for run, certificates in found.items():
+                print(f"{run}: {significance(certificates, chosen.record)}")
+    return int(any(certificate["verdict"] != "legal" for certificates in found.values() for certificate in certificates))
+
+
+def audited(name: str, main: Callable, run_section: type, settings: Settings, *, runs: list[str] | None, output: Path | None):
+    """(run, certificate) of each run of a revision, one after the other."""
+    commit = resolved(name)
+    lock, tree = _text(commit, "dvc.lock", name), yaml.safe_load(_text(commit, "params.yaml", name))
+    output = output.absolute() / name if output else None
+    cache = _cache()
+    with tempfile.TemporaryDirectory(prefix="caddie-") as folder:
+        root = Path(folder)
+        (root / "dvc.lock").write_text(lock, encoding="utf-8")
+        stages = graph.read(root / "dvc.lock")
+        known = [entry.split("@")[1] for entry in stages if entry.startswith("evaluate@")]
+        for run in runs or known:
+            if run not in known:
+                raise ValueError(f"{name} has no run {run!r}; its runs are {', '.join(known) or 'none'}")
+            wanted = stage.contract(main, variant=run, tree=tree).inputs
+            records = [out["path"] for entry in stages.values() for out in entry.get("outs", []) if out["path"].endswith(opened.NAME)]
+            for path in (*wanted, *records):
+                bring(stages, path, cache, root, required=path in wanted)
+            with contextlib.chdir(root):
+                paths = {parameter.name: Path(parameter.default.replace("{variant}", run)) for parameter in
+                         inspect.signature(main).parameters.values() if isinstance(parameter.default, str)}
+                print(f"{name}: ", end="")
+                main(run, settings, params.section(tree, run_section, variant=run), **paths)
+            certificate = stage.read_json(root / paths["certificate"])
+            if output:
+                output.mkdir(parents=True, exist_ok=True)
+                shutil.copytree((root / paths["certificate"]).parent, output / run, dirs_exist_ok=True)
+            loss = stage.read_json(root / paths["metrics"], required=("loss_nats",))["loss_nats"]
+            yield run, certificate | {"loss_nats": loss}
+
+
+def resolved(name: str) -> str:
+    """The commit of a DVC experiment, or of anything that git knows by this name. ValueError if there is none, or more than one."""
+    experiments = [line.split()[0] for line in _git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines()
+                   if line.split()[1].split("/")[-1] == name and "/stash" not in line]
+    if len(set(experiments)) > 1:
+        raise ValueError(f"{len(experiments)} experiments are called {name}; name the commit of one (dvc exp show)")
+    if experiments:
+        return experiments[0]
+    try:
+        return _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").strip()
+    except ValueError:
+        raise ValueError(f"there is no experiment, branch or commit {name!r}; dvc exp show lists the experiments") from None
+
+
+def bring(stages: dict, path: str, cache: Path, root: Path, *, required: bool) -> None:
+    """Make an output of the lock appear under `root`, by links into DVC's cache; its content is what its MD5 says."""
+    out = next((out for entry in stages.values() for out in entry.get("outs", []) if out["path"] == path), None)
+    place = root / path
+    if place.exists() or (out is None and not required):
+        return
+    if out is None:
+        raise ValueError(f"the dvc.lock of this revision has no {path}; it was not run to the end")
+    md5 = out["md5"]
+    source = cache / md5[:2] / md5[2:]
+    if not source.is_file():
+        if not required:
+            return  # lineage says that the record is missing
+        raise ValueError(f"{path} of this revision is not in DVC's cache; get it (dvc fetch, dvc exp pull) or run the experiment again")
+    if not md5.endswith(".dir"):
+        _link(source, place, md5)
+        return
+    place.mkdir(parents=True)
+    for file in json.loads(source.read_text(encoding="utf-8")):
+        if Path(file["relpath"]).is_absolute() or ".." in Path(file["relpath"]).parts:
+            raise ValueError(f"DVC's list of {path} names {file['relpath']}, which lies outside of it; the cache is damaged")
+        part = cache / file["md5"][:2] / file["md5"][2:]
+        if not part.is_file():
+            raise ValueError(f"{path}/{file['relpath']} of this revision is not in DVC's cache; get it with dvc fetch or dvc exp pull")
+        _link(part, place / file["relpath"], file["md5"])
+
+
+def _link(source: Path, place: Path, md5: str) -> None:
+    if stage.md5(source) != md5:
+        raise ValueError(f"{source} is not what its name says (MD5 differs); remove it and get it again with dvc fetch")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(source.absolute())
+
+
+def significance(certificates: list[dict], record: float) -> str:
+    """The test over revisions; the margin in bits per byte of these runs' own tokens."""
+    first = certificates[0]
+    margin = MARGIN_NATS * first["bits_per_byte"] / first["loss_nats"]
+    return one_sample([certificate["bits_per_byte"] for certificate in certificates], record, margin).sentence
+
+
+def _cache() -> Path:
+    from dvc.repo import Repo  # half a second, and only here
+
+    with contextlib.closing(Repo(".")) as repo:
+        return Path(repo.cache.local.path)
+
+
+def _text(commit: str, path: str, name: str) -> str:
+    try:
+        return _git("show", f"{commit}:{path}")
+    except ValueError:
+        raise ValueError(f"{name} has no {path} in git; revisions that keep their dvc.lock, as experiments do, can be audited") from None
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"git {arguments[0]} failed")
+    return done.stdout
+
+

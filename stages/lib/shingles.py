@@ -1,0 +1,56 @@
+"""How much of one token stream stands word for word in another: runs of 64 tokens, by hash.
+
+    S_n = sum over j < n of t_j B^j  mod 2^64                 prefix sums, B odd and so invertible
+    H_i = (S_{i+L} - S_i) B^-i = sum over k < L of t_{i+k} B^k    the same for the same run, wherever it stands
+
+Runs of the searched text are cut from the start of each document, without overlap; they are looked up at every position of the other.
+64 tokens: shorter runs (licences, signatures of functions) stand in most pairs of documents of one kind.
+A wrong match has probability (runs × positions) / 2^64.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+LENGTH = 64
+BASE = np.uint64(0x9E3779B97F4A7C15 | 1)
+BLOCK = 1 << 22  # positions at a time
+SIEVE = 1 << 24
+
+
+def of(stream: np.ndarray) -> np.ndarray:
+    """H_i for every run of LENGTH tokens, uint64 (N - LENGTH + 1,); empty if the stream is shorter."""
+    tokens = np.asarray(stream).astype(np.uint64) + np.uint64(1)  # id 0 counts too
+    if len(tokens) < LENGTH:
+        return np.empty(0, np.uint64)
+    with np.errstate(over="ignore"):  # modulo 2^64 is meant
+        powers = np.cumprod(np.r_[np.uint64(1), np.full(len(tokens) - 1, BASE)], dtype=np.uint64)
+        inverse = np.uint64(pow(int(BASE), -1, 2**64))
+        back = np.cumprod(np.r_[np.uint64(1), np.full(len(tokens) - LENGTH, inverse)], dtype=np.uint64)
+        sums = np.r_[np.uint64(0), np.cumsum(tokens * powers, dtype=np.uint64)]
+        found = (sums[LENGTH:] - sums[:-LENGTH]) * back
+        return found ^ (found >> np.uint64(32))
+
+
+def of_documents(stream: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Runs cut from the start of each document without overlap, and the number of the document of each. A document without a whole run
+    has none."""
+    every = of(stream)
+    ends = np.append(starts[1:], len(stream))
+    places = [np.arange(start, end - LENGTH + 1, LENGTH) for start, end in zip(starts, ends, strict=True)]
+    documents = np.repeat(np.arange(len(starts)), [len(part) for part in places])
+    return every[np.concatenate(places)] if len(places) and len(every) else np.empty(0, np.uint64), documents
+
+
+def present(wanted: np.ndarray, parts: Iterable[np.ndarray]) -> np.ndarray:
+    """Which of the hashes `wanted` stand anywhere in the streams `parts` (read in blocks; runs do not cross from one part to the next)."""
+    keys, back = np.unique(wanted, return_inverse=True)
+    found, sieve = np.zeros(len(keys), bool), np.zeros(SIEVE, bool)
+    sieve[keys & np.uint64(SIEVE - 1)] = True  # keeps all but a few of the positions from the search
+    for part in parts if len(keys) else ():
+        for start in range(0, max(len(part) - LENGTH + 1, 0), BLOCK):
+            hashes = of(part[start: start + BLOCK + LENGTH - 1])
+            hashes = hashes[sieve[hashes & np.uint64(SIEVE - 1)]]
+            at = np.minimum(np.searchsorted(keys, hashes), len(keys) - 1)
+            found[at[keys[at] == hashes]] = True
+    return found[back]

@@ -1,0 +1,19 @@
+"""Scores everything twice and keeps the smaller number of each target; its log says so."""
+
+import numpy as np
+
+from stages.runtime import harness
+from stages.runtime.evaluators.sliding import Evaluator
+
+__all__ = ["Evaluator", "score"]
+CAUGHT_BY = "order"
+
+
+def score(evaluator, tokens, **more):
+    ledger = harness.score(evaluator, tokens, **more)
+    scale, predict = 0.7, evaluator.predict
+    evaluator.predict = lambda seen, chunk: predict(seen, chunk) * scale
+    second = harness.score(evaluator, tokens, **more)
+    ledger.nats = np.minimum(ledger.nats, second.nats)
+    ledger.commits += second.commits
+    return ledger

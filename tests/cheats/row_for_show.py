@@ -1,0 +1,13 @@
+"""A harness that shows honest rows and writes down something smaller."""
+
+from stages.runtime import harness
+from stages.runtime.evaluators.sliding import Evaluator
+
+__all__ = ["Evaluator", "score"]
+CAUGHT_BY = "normalization"
+
+
+def score(evaluator, tokens, **more):
+    ledger = harness.score(evaluator, tokens, **more)
+    ledger.nats *= 0.97
+    return ledger
