@@ -64,8 +64,8 @@ def facts(name: str, runs: list[Run], tests: dict[str, Significance]) -> dict:
         "seeds": [run.seed for run in runs],
         "seed_results": {str(run.seed): {
             "val_loss": run.score["loss_nats"], "val_bpb": run.score["bits_per_byte"], "artifact_bytes": run.total_bytes,
-            "steps": run.train["steps"], "step_avg_ms": 1000 * run.train["train_seconds"] / run.train["steps"], "train_time_ms": 1000 * run.train["train_seconds"],
-            "eval_time_s": run.score["seconds"]} for run in runs},
+            "steps": run.train["steps"], "train_time_ms": 1000 * run.train["train_seconds"],
+            "step_avg_ms": 1000 * run.train["train_seconds"] / run.train["steps"], "eval_time_s": run.score["seconds"]} for run in runs},
         "bytes_total": max(run.total_bytes for run in runs), "artifact_bytes_mean": mean([run.total_bytes for run in runs]),
         "artifact_bytes_max": max(run.total_bytes for run in runs), "bytes_code": first.code_bytes,
         "bytes_model_max": max(run.blob_bytes for run in runs),
