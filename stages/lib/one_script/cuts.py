@@ -17,8 +17,8 @@ CHECKED = "options were checked when the script was made"
 
 FUNCTIONS = {
     RESUMING: {
-        ("stages.lib.stage", "atomic"): "@contextlib.contextmanager\ndef atomic(path):\n    path.parent.mkdir(parents=True, exist_ok=True)\n"
-                                        "    yield path",
+        ("stages.lib.stage", "atomic"): "@contextlib.contextmanager\ndef atomic(path):\n"
+                                        "    path.parent.mkdir(parents=True, exist_ok=True)\n    yield path",
         ("stages.lib.scratch", "Folder.locked"): "def locked(self): return contextlib.nullcontext()",
         ("stages.train.__main__", "_key"): "def _key(*_): return ''",
         ("stages.train.loop", "checkpoint"): "def checkpoint(run, batches, world, folder): pass",
@@ -91,8 +91,9 @@ def _of_this_run(tree: dict) -> dict[tuple[str, str], str]:
     found = {}
     train, average = tree["train"], tree["ema"]["average"]
     if train["qat"]["form"] == "none":
-        found["stages.train.qat", "Rounding"] = ("class Rounding:\n    started_at = None\n    layers = ()\n    def __init__(self, *_): pass\n"
-                                                 "    def progress(self, *_): pass\n    def active(self): return contextlib.nullcontext()")
+        found["stages.train.qat", "Rounding"] = (
+            "class Rounding:\n    started_at = None\n    layers = ()\n    def __init__(self, *_): pass\n"
+            "    def progress(self, *_): pass\n    def active(self): return contextlib.nullcontext()")
     if average != "best" and not average.startswith("posthoc_"):
         found["stages.ema.__main__", "Choice.weights"] = "def weights(self, name): return tensors.load(self.tracked[name])[0], 0.0"
     if not (train["averages"]["swa_every"] or train["averages"]["lawa_every"] or train["averages"]["power"]):
@@ -102,9 +103,11 @@ def _of_this_run(tree: dict) -> dict[tuple[str, str], str]:
             "@torch.no_grad()\ndef restore(self, saved, facts):\n    for average, weights in self.tensors.items():\n"
             "        for key, tensor in weights.items():\n            tensor.copy_(saved[f'{average}/{key}'])")
         found["stages.lib.averages", "Averages.state"] = (
-            "def state(self): return {f'{average}/{key}': tensor for average, weights in self.tensors.items() for key, tensor in weights.items()}")
+            "def state(self): return {f'{average}/{key}': tensor for average, weights in self.tensors.items() "
+            "for key, tensor in weights.items()}")
         found["stages.lib.averages", "Averages.update"] = (
-            "@torch.no_grad()\ndef update(self, step, scale):\n    weights = [weight.detach().float() for weight in self.parameters.values()]\n"
+            "@torch.no_grad()\ndef update(self, step, scale):\n"
+            "    weights = [weight.detach().float() for weight in self.parameters.values()]\n"
             "    for average, decay in self.decays.items():\n"
             "        torch._foreach_lerp_(list(self.tensors[average].values()), weights, 1 - decay)")
     if tree["package"]["blob"] != "smallest":  # which compares what the metrics say
