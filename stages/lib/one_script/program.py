@@ -299,6 +299,7 @@ def _reduce(flat: ast.Module, roots: list[ast.stmt], known: fold.Known, program:
     checks = prune.Checks(requires={flat for (_, own), flat in program.names.items() if own in ("require", "_require")}, bars={"tqdm"})
     checks.visit(flat)
     loader = name(flatten.PLUGIN, "load")
+    prune.unreachable(flat, roots)  # half of it, before it is read again and again
     changed = True
     while changed:
         once, constants = _stored(flat)
