@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import shutil
+import statistics
 
 import pytest
 import yaml
@@ -23,7 +24,7 @@ def runs(finished, tmp_path_factory):
         patch.chdir(root)
         run_node("script")
         collect.keep(root / "runs/1337", "sliding", key="k", experiment="e")
-    for seed, gain in ((1, 0.001), (2, 0.002)):
+    for seed, factor in ((1, 0.999), (2, 0.998)):
         other = root / f"runs/{seed}"
         shutil.copytree(root / "runs/1337", other)
         tree = yaml.safe_load((other / "params.yaml").read_text())
@@ -31,7 +32,7 @@ def runs(finished, tmp_path_factory):
         (other / "params.yaml").write_text(yaml.safe_dump(tree))
         for path in (other / "evaluate/sliding/metrics.json", other / "audit/sliding/certificate.json"):
             content = json.loads(path.read_text())
-            content["bits_per_byte"] -= gain
+            content |= {key: factor * content[key] for key in ("bits_per_byte", "loss_nats") if key in content}
             path.write_text(json.dumps(content))
     return [collect.read(root / f"runs/{seed}") for seed in (1337, 1, 2)]
 
@@ -54,7 +55,7 @@ def test_numbers_of_the_folder_are_those_of_the_runs(runs, tmp_path):
     folder = made(runs, tmp_path / "s")
     facts, text = json.loads((folder / "submission.json").read_text()), (folder / "README.md").read_text()
     scores = [run.score["bits_per_byte"] for run in runs]
-    assert facts["val_bpb"] == pytest.approx(sum(scores) / 3) and facts["val_bpb_std"] == pytest.approx(0.001)
+    assert facts["val_bpb"] == pytest.approx(sum(scores) / 3) and facts["val_bpb_std"] == pytest.approx(statistics.stdev(scores))
     assert facts["seeds"] == [1337, 1, 2] and [facts["seed_results"][str(seed)]["val_bpb"] for seed in facts["seeds"]] == scores
     for run in runs:
         assert f"| {run.seed} | {run.score['bits_per_byte']:.6f} |" in text
@@ -107,6 +108,16 @@ def test_referee_reads_the_folder(runs, tmp_path, monkeypatch, capsys):
     found = audit(made(runs, tmp_path / "s"))
     assert [log.seed for log in found.logs] == [1, 2, 1337] and found.scores == [run.score["bits_per_byte"] for run in (*runs[1:], runs[0])]
     assert not [finding for finding in found.findings if finding.verdict == "fail"], found.findings
+    assert {finding.verdict for finding in found.findings if finding.check == "bytes"} == {"doubt"}  # it is not the field's text
+    assert any("unpacks" in finding.text for finding in found.findings if finding.check == "code")
+
+
+def test_referee_objects_to_bytes_that_the_scores_do_not_imply(runs, tmp_path):
+    from stages.audit.submission.folder import audit
+    folder = made(runs, tmp_path / "s")
+    facts = json.loads((folder / "submission.json").read_text())
+    (folder / "submission.json").write_text(json.dumps(facts | {"val_bytes": facts["val_bytes"] + 100}))
+    assert audit(folder).verdict == "not legal"
 
 
 @pytest.mark.parametrize("argv, sentence", [
