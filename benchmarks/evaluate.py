@@ -1,7 +1,7 @@
 """What do the evaluators gain, and what do they cost? One table of quality, one of speed.
 
     python benchmarks/evaluate.py                     the trained model of artifacts/ema on the val tokens of artifacts/tokenize
-    python benchmarks/evaluate.py --artifacts FOLDER --text TOKENIZED_VAL_FOLDER --tokens 100000
+    python benchmarks/evaluate.py --artifacts SEED_1 SEED_2 SEED_3 --documents wikipedia.val.jsonl.xz     other text, mean over models
 
 Quality: bits per byte of the first tokens of val, against sliding windows, and tokens per second of the whole evaluation.
 Speed: sliding here against the plain method (a forward pass over each window, logits of all its positions, the last rows taken) and
@@ -115,10 +115,41 @@ def speed(model, tokens: np.ndarray, *, window: int, rounds: int, batch: int) ->
             f"{median['sliding'] / median['streaming']:.1f} times as fast as sliding")
 
 
+def stream(artifacts: Path, arguments: argparse.Namespace) -> tuple[np.ndarray, int]:
+    """Token ids, the first of which is no target, and the bytes that the others stand for."""
+    from stages.lib.data import tokens as data
+
+    if arguments.documents is None:
+        split = data.read(arguments.text or artifacts / "tokenize/val", "val", sidecar=True)
+        tokens, byte_counts = split.tokens[: arguments.tokens + 1], split.byte_counts
+    else:
+        import json
+        import lzma
+
+        from stages.lib.data.encoder import Encoder
+
+        texts, size = [], 0
+        with (lzma.open if arguments.documents.suffix == ".xz" else open)(arguments.documents, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                texts.append(json.loads(line)["text"])
+                size += len(texts[-1])
+                if size > 8 * arguments.tokens:  # no tokenizer here has longer tokens on average
+                    break
+        encoded = Encoder((artifacts / "vocabulary/tokenizer.model").read_bytes()).encode(texts)
+        tokens, byte_counts = encoded.ids[: arguments.tokens + 1], encoded.byte_counts
+    return np.asarray(tokens, np.int64), int(np.asarray(byte_counts[1: len(tokens)]).sum())
+
+
+def spread(values: np.ndarray) -> str:
+    return f"{values.std(ddof=1):.4f}" if len(values) > 1 else "-"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--artifacts", type=Path, default=ROOT / "artifacts", help="a project's artifacts (default: this one's)")
-    parser.add_argument("--text", type=Path, help="tokenized val folder (default: tokenize/val of the artifacts)")
+    parser.add_argument("--artifacts", type=Path, nargs="+", default=[ROOT / "artifacts"],
+                        help="artifacts of one or more runs of the pipeline, such as several seeds (default: this project's)")
+    parser.add_argument("--text", type=Path, help="tokenized val folder (default: tokenize/val of the first artifacts)")
+    parser.add_argument("--documents", type=Path, help="a .jsonl file (also .xz) of other text than the models were trained on, instead")
     parser.add_argument("--tokens", type=int, default=30_000, help="of val, for the quality (default: %(default)s)")
     parser.add_argument("--only", nargs="*", help="words that a row's name must contain one of")
     parser.add_argument("--window", type=int, default=128, help="for the quality (default: %(default)s, the default's training length)")
@@ -129,34 +160,37 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     arguments = parser.parse_args()
     from stages.lib import tensors
-    from stages.lib.data import tokens as data
     from stages.runtime import dequantize, harness, plugin
 
     torch.set_num_threads(arguments.threads)
-    state, facts = tensors.load(arguments.artifacts / "ema/model.safetensors")
-    split = data.read(arguments.text or arguments.artifacts / "tokenize/val", "val", sidecar=True)
-    tokens = np.asarray(split.tokens[: arguments.tokens + 1], np.int64)
-    num_bytes = int(split.byte_counts[1: len(tokens)].sum())
-    print(f"{len(tokens) - 1:,} tokens, {num_bytes:,} bytes, windows of {arguments.window}\n\n"
-          "| evaluator | claims to be causal | bits per byte | against sliding | tokens/s |\n|---|---|---:|---:|---:|")
+    loaded = [tensors.load(folder / "ema/model.safetensors") for folder in arguments.artifacts]
+    streams = [stream(folder, arguments) for folder in arguments.artifacts]
+    tokens, num_bytes = streams[0]
+    print(f"{len(tokens) - 1:,} tokens, {num_bytes:,} bytes, windows of {arguments.window}, n = {len(loaded)} models\n")
+    print("| evaluator | claims to be causal | bits per byte | s.d. | against sliding | s.d. | tokens/s |\n"
+          "|---|---|---:|---:|---:|---:|---:|")
     base = None
     for name, (kind, options) in variants(arguments.window).items():
         if arguments.only and name != "sliding" and not any(word in name for word in arguments.only):
             continue
         module = plugin.load("evaluators", kind)
-        ledger = harness.score(module.Evaluator(dequantize.build(state, facts["model"]), **options), tokens)
-        found = ledger.bits_per_byte(num_bytes)
-        base = base or found
-        causal = "no" if "leaks" in name else "yes"
-        print(f"| {name} | {causal} | {found:.4f} | {found - base:+.4f} | {(len(tokens) - 1) / ledger.seconds:,.0f} |", flush=True)
+        ledgers = [harness.score(module.Evaluator(dequantize.build(state, facts["model"]), **options), ids)
+                   for (state, facts), (ids, _) in zip(loaded, streams, strict=True)]
+        found = np.array([ledger.bits_per_byte(size) for ledger, (_, size) in zip(ledgers, streams, strict=True)])
+        base = found if base is None else base
+        causal, gain = "no" if "leaks" in name else "yes", found - base
+        rate = (len(tokens) - 1) / statistics.median(ledger.seconds for ledger in ledgers)
+        figures = (f"{found.mean():.4f}", spread(found), f"{gain.mean():+.4f}", spread(gain), f"{rate:,.0f}")
+        print(f"| {name} | {causal} | {' | '.join(figures)} |", flush=True)
 
+    state, facts = loaded[0]
     sizes = {"the default": dequantize.build(state, facts["model"])}
     if arguments.full_size:
         sizes["nine layers of width 512"] = full_size()
     for name, model in sizes.items():
         vocabulary = model.config.vocabulary_size
         for window in arguments.speed_window:
-            print(f"\n{name}, " + speed(model, np.asarray(split.tokens[: 3 * window + 1], np.int64) % vocabulary, window=window,
+            print(f"\n{name}, " + speed(model, np.resize(tokens, 3 * window + 1) % vocabulary, window=window,
                                         rounds=arguments.rounds, batch=arguments.batch), flush=True)
     print(f"\n{platform.machine()}, {arguments.threads} threads, torch {torch.__version__}")
 

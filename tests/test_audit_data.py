@@ -26,10 +26,6 @@ def text(generator, documents, length=200):
     return np.concatenate(parts)
 
 
-def split(stream):
-    return tokens.Split(SimpleNamespace(shards=[stream], __len__=lambda: len(stream)), None, {})
-
-
 class Stream:
     """What the checks use of stages.lib.data.stream.Stream."""
 
@@ -48,7 +44,10 @@ def evidence(monkeypatch):
     """Evidence with splits of its own; `split_of` maps the folders to them."""
     generator = np.random.default_rng(0)
     streams = {"train": text(generator, 60), "holdout": text(generator, 20), "val": text(generator, 20)}
-    found = SimpleNamespace(
+    class Found(SimpleNamespace):
+        text = property(lambda self: as_split("val"))
+
+    found = Found(
         submission=None, evaluator="sliding", options={"window": 64}, train="train", holdout="holdout", streams=streams,
         settings=SimpleNamespace(overlap_tokens=10**9, memorization_tokens=10**6, seed=1))
 
@@ -57,9 +56,7 @@ def evidence(monkeypatch):
         return tokens.Split(Stream(*np.array_split(stream, 2)) if name == "train" else Stream(stream), np.where(stream == 1, 0, 3),
                             {"vocabulary_size": VOCABULARY})
     monkeypatch.setattr(tokens, "read", lambda folder, name, sidecar=False: as_split(folder))
-    type(found).text = property(lambda self: as_split("val"))
-    yield found
-    del type(found).text
+    return found
 
 
 def test_runs_have_the_same_hash_wherever_they_stand():
@@ -131,34 +128,37 @@ def test_trigram_refuses_a_vocabulary_that_its_keys_do_not_hold():
 
 
 def scores(monkeypatch, evidence, *, learned):
-    """An artifact that is a trigram model itself, of train or of what it should not have seen."""
-    model = Trigram(np.concatenate([evidence.streams[name] for name in learned]), VOCABULARY)
+    """An artifact that is a trigram model itself, of the texts `learned`; the check's own model is of train."""
+    model = Trigram(np.concatenate(learned), VOCABULARY)
     monkeypatch.setattr(artifact, "packed", lambda *_: None)
     monkeypatch.setattr(artifact, "score", lambda pyz, streams, **_: [artifact.Result({}, model.nats(stream), {}) for stream in streams])
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_artifact_that_knows_train_alone_is_not_accused(evidence, monkeypatch, seed):
-    generator = np.random.default_rng(100 + seed)
-    evidence.streams |= {"val": text(generator, 12), "holdout": text(generator, 14)}
-    scores(monkeypatch, evidence, learned=["train"])
-    verdict = memorization.check(evidence)
-    assert verdict.verdict == "pass" and verdict.positions == 26
+def test_honest_artifacts_are_accused_as_seldom_as_the_check_says(evidence, monkeypatch):
+    """1 % of them; of 100 that learned a text of their own, more than 5 would be a wrong error bar."""
+    generator, accused = np.random.default_rng(3), 0
+    for _ in range(100):
+        evidence.streams |= {"val": text(generator, 12), "holdout": text(generator, 14)}
+        scores(monkeypatch, evidence, learned=[text(generator, 40)])
+        verdict = memorization.check(evidence)
+        accused += verdict.verdict == "fail"
+        assert verdict.positions == 26 and verdict.evidence["error_bits_per_byte"] > 0
+    assert accused <= 5
 
 
 def test_artifact_that_has_learned_val_is_caught_and_the_numbers_say_how_sure(evidence, monkeypatch):
-    scores(monkeypatch, evidence, learned=["train", "val"])
+    scores(monkeypatch, evidence, learned=[evidence.streams["train"], evidence.streams["val"]])
     verdict = memorization.check(evidence)
     facts = verdict.evidence
     assert verdict.verdict == "fail" and facts["deviation_bits_per_byte"] < facts["threshold_bits_per_byte"] < 0
-    assert facts["found_with_99_percent_bits_per_byte"] >= -facts["threshold_bits_per_byte"] > 2.3 * facts["error_bits_per_byte"]
+    assert facts["found_with_99_percent_bits_per_byte"] >= -facts["threshold_bits_per_byte"] >= 2.3 * facts["error_bits_per_byte"]
 
 
 def test_hard_val_is_no_accusation_and_easy_val_is_no_excuse(evidence, monkeypatch):
     """Both models find a part of the text easier: what counts is the difference."""
     easy = np.r_[evidence.streams["train"][: 30 * 201]]
     evidence.streams["val"] = easy  # known to both
-    scores(monkeypatch, evidence, learned=["train"])
+    scores(monkeypatch, evidence, learned=[evidence.streams["train"]])
     assert memorization.check(evidence).verdict == "pass"
 
 
