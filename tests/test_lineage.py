@@ -198,11 +198,13 @@ def test_record_is_the_same_for_the_same_run_and_leaves_nothing_behind(project):
     assert opened.JOURNAL not in os.environ and not (project / "scratch/opened").exists()
 
 
-def test_record_of_a_failed_stage_does_not_stay(project, capsys):
+def test_failed_stage_leaves_the_record_with_the_outputs_that_it_belongs_to(project, capsys):
+    before = (project / "artifacts/ema/opened.json").read_bytes()
     (project / "artifacts/train/model.safetensors").write_bytes(b"damaged")
     with pytest.raises(SystemExit):
         run_node("ema")
-    assert not (project / "artifacts/ema/opened.json").exists() and "damaged" in capsys.readouterr().err
+    assert (project / "artifacts/ema/opened.json").read_bytes() == before and "damaged" in capsys.readouterr().err
+    assert opened.JOURNAL not in os.environ and not (project / "scratch/opened").exists()
 
 
 def test_only_reading_counts_and_only_of_data(tmp_path, monkeypatch):

@@ -40,6 +40,7 @@ class Known:
     once: set[str]                       # attributes that are stored in one place of the program
     constants: dict[str, object]         # attributes that are stored in one place, and there are this constant
     never: tuple[str, ...]               # no word begins with one of these
+    absent_keys: frozenset[str]          # that no scheme of a quantized matrix has
 
 
 class Fold(ast.NodeTransformer):
@@ -163,6 +164,9 @@ class Fold(ast.NodeTransformer):
                     right not in choices or len(choices) == 1):
                 return self._take(ast.Constant((right in choices) == isinstance(node.ops[0], ast.Eq)))
             container = node.comparators[0]
+            if isinstance(left, str) and left in self.known.absent_keys and isinstance(container, ast.Name) and isinstance(
+                    node.ops[0], ast.In | ast.NotIn):
+                return self._take(ast.Constant(isinstance(node.ops[0], ast.NotIn)))
             if isinstance(left, str) and isinstance(container, ast.Attribute) and container.attr == "features" and isinstance(
                     node.ops[0], ast.In | ast.NotIn):
                 known = self._feature(left)
@@ -238,6 +242,8 @@ class Fold(ast.NodeTransformer):
             return self._take(ast.Constant(False))
         if isinstance(function, ast.Attribute) and arguments and isinstance(arguments[0], str):
             owner = function.value
+            if function.attr == "get" and arguments[0] in self.known.absent_keys and isinstance(owner, ast.Name):
+                return self._take(node.args[1] if len(node.args) > 1 else ast.Constant(None))
             if function.attr == "get" and isinstance(owner, ast.Attribute) and owner.attr == "features" and self._feature(
                     arguments[0]) is False:
                 return self._take(ast.Constant(None))

@@ -172,8 +172,7 @@ def _expression(program: flatten.Program, value, section: str) -> str:
         for field in dataclasses.fields(value):
             part = _expression(program, getattr(value, field.name), f"{section}.{field.name}")
             if (section, field.name) in UNKNOWN:
-                seed, size = (program.name_of(flatten.Internal(DRIVER, name)) for name in ("seed", "SIZE"))
-                part = f"{seed}({part})" if field.name == "seed" else size
+                part = program.name_of(flatten.Internal(DRIVER, "SEED" if field.name == "seed" else "SIZE"))
             parts.append(part)
         return f"{program.name_of(flatten.Internal(cls.__module__, cls.__qualname__))}({', '.join(parts)})"
     if isinstance(value, dict):
@@ -208,7 +207,23 @@ def _known(program: flatten.Program, made: list[Call], tree: dict) -> fold.Known
     choices = {"method": {group["method"] for group in tree["quantize"]["groups"].values()}}
     return fold.Known({name: values[0] for name, values in instances.items() if len(values) == 1}, unknown, features, every, hooks,
                       TRAINING_ONLY, choices, {}, "", loaded, {}, set(), {},
-                      tuple(f"{kind}/" for kind in ("codecs", "coders") if not any(name.startswith(kind) for name in loaded)))
+                      tuple(f"{kind}/" for kind in ("codecs", "coders") if not any(name.startswith(kind) for name in loaded)),
+                      _absent(tree["quantize"]))
+
+
+def _absent(quantize: dict) -> frozenset[str]:
+    """Arrays and words of a scheme that no matrix has, with these settings."""
+    methods = {group["method"] for group in quantize["groups"].values()} | {part.get("method") for part in quantize["overrides"]}
+    found = set()
+    if "entropy" not in methods:
+        found |= {"trellis", "gain", "row_steps", "column_steps", "step"} if quantize["scales_as"] == "float16" else {"trellis", "gain"}
+    if "ternary" not in methods:
+        found.add("unshrink")
+    if not quantize["rotation"]["groups"]:
+        found.add("rotation")
+    if not quantize["low_rank"]["matrices"]:
+        found |= {"left", "left_scales", "right", "right_scales"}
+    return frozenset(found)
 
 
 def _stored(flat: ast.Module) -> tuple[set[str], dict[str, object]]:
@@ -284,6 +299,7 @@ def _reduce(flat: ast.Module, roots: list[ast.stmt], known: fold.Known, program:
     checks = prune.Checks(requires={flat for (_, own), flat in program.names.items() if own in ("require", "_require")}, bars={"tqdm"})
     checks.visit(flat)
     loader = name(flatten.PLUGIN, "load")
+    prune.unreachable(flat, roots)  # half of it, before it is read again and again
     changed = True
     while changed:
         once, constants = _stored(flat)

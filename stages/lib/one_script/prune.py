@@ -14,8 +14,8 @@ OURS = ("errors__ArtifactError", "codecs__CodecError", "codecs__MissingProgram")
 PURE = {"len", "sorted", "set", "dict", "list", "tuple", "min", "max", "sum", "any", "all", "isinstance", "enumerate", "zip", "range",
         "bool", "int", "float", "str", "getattr", "hasattr", "type", "map", "abs", "repr", "frozenset", "id", "round"}
 PURE_METHODS = {"items", "values", "keys", "get", "join", "split", "partition", "startswith", "endswith", "numel", "size", "fromkeys",
-                "isfinite", "item", "removeprefix", "removesuffix", "get_close_matches", "signature", "is_file", "is_dir", "format", "count",
-                "max", "min", "any", "all", "named_parameters", "parameters"}
+                "isfinite", "item", "removeprefix", "removesuffix", "get_close_matches", "signature", "is_file", "is_dir", "format",
+                "count", "max", "min", "any", "all", "named_parameters", "parameters"}
 CHECK = re.compile(r"(\w+__)?_?check(_\w+)?")  # a function that only raises
 KEPT_METHODS = {"forward", "backward"}  # torch calls them
 
