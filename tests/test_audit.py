@@ -33,7 +33,7 @@ def test_honest_evaluator_is_certified(finished, run):
     written = certificate(finished, run)
     verdicts = {name: check["verdict"] for name, check in written["checks"].items()}
     assert written["verdict"] == "legal" and written["legal"] is True and written["evaluator"] == run
-    assert set(verdicts) >= BEHAVIOUR | {"byte_count", "lineage"} and set(verdicts.values()) == {"pass"}
+    assert set(verdicts) >= BEHAVIOUR | {"byte_count", "lineage"} and set(verdicts.values()) <= {"pass", "reported"}
     flips, trip = (written["checks"][name]["evidence"] for name in ("future_flip", "round_trip"))
     assert flips["earlier_scores_compared"] > 500 and flips["largest_change_nats"] == 0.0
     assert trip["tokens_decoded"] == trip["tokens"] > 50 and trip["tokens_wrong"] == 0
@@ -221,12 +221,12 @@ def test_normalization_looks_at_what_it_is_given():
     class Evidence:
         tokens = np.array([0, 2])
         text = type("Text", (), {"vocabulary_size": 4})
-        replay = replay.Replay(empty, empty, empty, b"", 0, "", True, np.array([0.0]), True, [], ())
+        replay = replay.Replay(empty, empty, empty, b"", 0, "", True, np.array([0.0]), True, [], 1, ())
     for result, expected in ((row, "pass"), (row + 0.01, "fail"), (row[:3], "fail")):
         Evidence.probes = (artifact.Result({}, -row[:1], {1: result}),)
         assert normalization.check(Evidence).verdict == expected
     Evidence.probes = (artifact.Result({}, -row[:1], {1: row}),)
-    Evidence.replay = replay.Replay(empty, empty, empty, b"", 0, "", True, np.array([0.01]), True, [], ())
+    Evidence.replay = replay.Replay(empty, empty, empty, b"", 0, "", True, np.array([0.01]), True, [], 1, ())
     assert normalization.check(Evidence).verdict == "fail"
 
 

@@ -98,7 +98,8 @@ def decode(submission: Path, folder: Path, count: int, told: dict) -> np.ndarray
     """What the other process decodes; it goes on from what a killed one left in `folder`."""
     output = folder / "ids.npy"
     if not output.is_file():
-        with decoder.start(submission, folder, count=count, **told) as process, tqdm(total=count, desc="decoding", unit=" tokens") as bar:
+        bar = tqdm(total=count, desc="decoding", unit=" tokens", mininterval=1)
+        with decoder.start(submission, folder, count=count, **told) as process, bar:
             for line in process.stdout:
                 bar.update(int(line) - bar.n)
         if process.returncode:
@@ -107,7 +108,7 @@ def decode(submission: Path, folder: Path, count: int, told: dict) -> np.ndarray
 
 
 def _bar(numbers: range, total: int, done: int, what: str) -> Iterator[int]:
-    return tqdm(numbers, total=total, initial=done, desc=what, unit=" tokens")
+    return tqdm(numbers, total=total, initial=done, desc=what, unit=" tokens", mininterval=1)
 
 
 def _read(path: Path) -> State:
