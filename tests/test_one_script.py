@@ -146,7 +146,16 @@ def test_script_gives_the_blob_and_the_score_of_the_pipeline_to_the_bit(project,
 
 
 def test_script_of_a_recipe_gives_the_blob_and_the_score_of_the_pipeline_to_the_bit(project, tmp_path):
-    assert_same_as_the_pipeline(project, small("pr1493"), tmp_path / "empty")
+    assert_same_as_the_pipeline(project, small("pr1285"), tmp_path / "empty")  # the quickest with recurrence and a trained table
+
+
+@pytest.mark.recipes
+def test_script_on_two_processes_of_torchrun_gives_the_same(project, tmp_path):
+    run_node("script")
+    text = (project / "artifacts/script/train_gpt.py").read_text()
+    made = run_script(text, project / "artifacts/tokenize", tmp_path / "empty", seed=1337, processes=2)
+    assert made["blob"] == (project / "artifacts/compress/brotli_11/model.blob").read_bytes()
+    assert made["val_bpb"] == json.loads((project / "artifacts/evaluate/sliding/metrics.json").read_text())["bits_per_byte"]
 
 
 @pytest.mark.recipes
