@@ -1,5 +1,7 @@
 """The one script gives what the pipeline gives, to the bit, alone in a folder with nothing but the data; and holds only what it needs."""
 
+import ast
+import dataclasses
 import json
 import os
 import re
@@ -10,7 +12,7 @@ import pytest
 import yaml
 
 from stages.lib import params
-from stages.lib.one_script import program, wrap
+from stages.lib.one_script import fold, program, prune, wrap
 from stages.recipes import __main__ as recipes
 from stages.recipes import files
 from tests.conftest import ROOT, run_node
@@ -56,6 +58,77 @@ def assert_same_as_the_pipeline(project, tree: dict, folder) -> None:
     assert (made["val_bpb"], made["val_loss"]) == (scored["bits_per_byte"], scored["loss_nats"])
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    form: str
+    bits: int
+    seed: int
+
+
+def folded(source: str) -> str:
+    ahead = "multi_token_prediction"
+    known = fold.Known({"Part": Part("soft", 6, 1)}, {("Part", "seed")}, {"xsa", ahead}, {"xsa", "two_lane", ahead}, {"attended"}, {ahead},
+                       {"method": {"gptq"}}, {}, "", {}, {}, set(), {}, ("coders/",), frozenset({"rotation"}))
+    tree, changed = ast.parse(source), True
+    while changed:
+        folding = fold.Fold(known)
+        folding.visit(tree)
+        changed = folding.changed
+    return ast.unparse(ast.fix_missing_locations(tree))
+
+
+@pytest.mark.parametrize("source, expected", [
+    ("def f(part: Part):\n    if part.form == 'none':\n        g()\n    return part.bits", "def f(part: Part):\n    return 6"),
+    ("def f(part: Part):\n    return part.seed + part.bits", "def f(part: Part):\n    return part.seed + 6"),
+    ("def f(part: Part, other):\n    part = other\n    return part.bits", None),       # it may be another part by then
+    ("def f(part: Part):\n    return lambda part: part.bits", None),                   # it is another part
+    ("def f(net, x):\n    return x if 'two_lane' in net.features else net.hooks.apply('final', x)", "def f(net, x):\n    return x"),
+    ("def f(net, x):\n    return 'two_lane' in net.features or net.hooks.apply('final', x)", "def f(net, x):\n    return x"),
+    ("def f(net, x):\n    return 'multi_token_prediction' in net.features", None),     # training may have it, the artifact has not
+    ("def f(net, x):\n    return net.hooks.apply('attended', x)", None),
+    ("def f(scheme, x):\n    return g(x) if scheme.get('rotation') else x", "def f(scheme, x):\n    return x"),
+    ("def f(x):\n    a = None\n    for a in x:\n        g(a)\n    return a", None),    # not the same all the time
+    ("def f(group):\n    return group.method == 'ternary' or group.method", "def f(group):\n    return group.method"),
+])
+def test_what_the_parameters_say_is_decided_and_nothing_else(source, expected):
+    assert folded(source) == (source if expected is None else expected)
+
+
+def test_what_nothing_refers_to_is_gone_and_what_is_looked_up_by_name_stays():
+    tree = ast.parse("import json\nimport math\ndef a(): return b()\ndef b(): return math.pi\ndef c(): return a()\n"
+                     "class D:\n    def forward(self): pass\n    def used(self): pass\n    def unused(self): pass\n"
+                     "getattr(D(), 'used')()\na()")
+    while prune.unreachable(tree, tree.body[-2:]):
+        pass
+    left = [part.name for part in ast.walk(tree) if isinstance(part, ast.FunctionDef | ast.ClassDef)]
+    assert sorted(left) == ["D", "a", "b", "forward", "used"] and "json" not in ast.unparse(tree)
+
+
+def test_what_is_called_check_only_raises():
+    """So that the script may leave it out."""
+    for path in program.source_files(PARAMS):
+        for part in ast.walk(ast.parse(path.read_text())):
+            if isinstance(part, ast.FunctionDef) and prune.CHECK.fullmatch(part.name):
+                returned = [inner for inner in ast.walk(part) if isinstance(inner, ast.Return) and inner.value is not None]
+                stored = [inner for inner in ast.walk(part) if isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store)]
+                assert not returned and not stored, f"{path}: {part.name}"
+
+
+def test_packed_program_runs_as_it_is(tmp_path):
+    text = wrap.wrapped("print('größer', 1 + 1)\n" * 40)
+    (tmp_path / "a.py").write_text(text)
+    command = [sys.executable, "-X", "utf8", "-I", tmp_path / "a.py"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
+    assert done.stdout == "größer 2\n" * 40 and len(text) < 160 and text.isascii()
+
+
+def test_kernel_finds_its_source_in_the_packed_program(tmp_path):
+    """Triton reads the source of what it compiles."""
+    (tmp_path / "a.py").write_text(wrap.wrapped("import inspect\ndef triton(x): return x + 1\nprint(inspect.getsource(triton))\n"))
+    done = subprocess.run([sys.executable, "-I", tmp_path / "a.py"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "def triton(x): return x + 1"
+
+
 def test_script_gives_the_blob_and_the_score_of_the_pipeline_to_the_bit(project, tmp_path):
     run_node("script")
     script, metrics = project / "artifacts/script/train_gpt.py", json.loads((project / "artifacts/script/metrics.json").read_text())
@@ -73,7 +146,16 @@ def test_script_gives_the_blob_and_the_score_of_the_pipeline_to_the_bit(project,
 
 
 def test_script_of_a_recipe_gives_the_blob_and_the_score_of_the_pipeline_to_the_bit(project, tmp_path):
-    assert_same_as_the_pipeline(project, small("pr1493"), tmp_path / "empty")
+    assert_same_as_the_pipeline(project, small("pr1285"), tmp_path / "empty")  # the quickest with recurrence and a trained table
+
+
+@pytest.mark.recipes
+def test_script_on_two_processes_of_torchrun_gives_the_same(project, tmp_path):
+    run_node("script")
+    text = (project / "artifacts/script/train_gpt.py").read_text()
+    made = run_script(text, project / "artifacts/tokenize", tmp_path / "empty", seed=1337, processes=2)
+    assert made["blob"] == (project / "artifacts/compress/brotli_11/model.blob").read_bytes()
+    assert made["val_bpb"] == json.loads((project / "artifacts/evaluate/sliding/metrics.json").read_text())["bits_per_byte"]
 
 
 @pytest.mark.recipes

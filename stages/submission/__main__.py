@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(name: str, scale: str, seed: int) -> Path:
     """The folder with what one seed's run made; run now, if it is not there."""
     tree = params.read(Path("params.yaml"))
-    values = ({} if name == recipes.DEFAULT else recipes.scaled(name, scale, tree)) | {"train.seed": seed}
+    values = _values(name, scale, tree) | {"train.seed": seed}
     tree = files.applied(values, tree)
     key = scratch.key(tree, *sorted(path for path in (closure.ROOT / "stages").rglob("*.py") if path.parts[-2] not in write.READERS))
     kept = FOLDER / f"{name}.runs" / str(seed)
@@ -70,6 +70,13 @@ def _run(name: str, scale: str, seed: int) -> Path:
         raise ValueError(f"the run of seed {seed} failed, see above; what was finished is kept, give the same command again")
     collect.keep(kept, run, key=key, experiment=experiment)
     return kept
+
+
+def _values(name: str, scale: str, tree: dict) -> dict:
+    """What is set over params.yaml, by path."""
+    if name != recipes.DEFAULT:
+        return recipes.scaled(name, scale, tree)
+    return files.values("tiny", tree) if scale == "tiny" else {}
 
 
 def _numbers(text: str, kind: type, option: str) -> list:
