@@ -5,23 +5,28 @@
 PYTHON ?= python3
 VENV ?= .venv
 SCALE ?= full
+SEEDS ?= 42,0,1234
 RUN ?= sliding
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PYTHONUTF8 := 1
 
-.PHONY: help setup repro test test-recipes test-attacks test-referee certify recipe show lint wiring report clean
+.PHONY: help setup repro test test-recipes test-scripts test-attacks test-referee test-portability certify recipe submission show lint wiring report screenshots clean
 
 help:
 	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
 	@echo "make test                  set up, run the test suite"
 	@echo "make test-recipes          every published stack in small, from text to certificate: 15 minutes"
+	@echo "make test-scripts          the one script of every published stack in small against the pipeline, to the bit: 15 minutes"
 	@echo "make test-attacks          100,000 hostile blobs against every codec and coder, and the largest round trips: half an hour"
+	@echo "make test-portability      the weight coder with another numpy, BLAS and number of threads: the same bytes"
 	@echo "make test-referee          honest evaluators under the audit with twenty seeds: no false alarm; an hour"
 	@echo "make certify               after make repro: code all of val with the artifact and decode it; RUN=sliding; resumable"
 	@echo "make recipe NAME=pr1855    run a recipe of stages/recipes as an experiment; SCALE=tiny: small sizes, minutes on a CPU"
+	@echo "make submission NAME=pr1855   the folder to hand in: a run per seed, README, logs, one script, audited; SEEDS, SCALE, RECORD, THRESHOLD"
 	@echo "make show                  the experiments, in the columns that matter"
 	@echo "make report                print the summary of the last run"
+	@echo "make screenshots           pictures of the report for docs/pictures, and a check that nothing on it overlaps; wants chromium"
 	@echo "make lint                  ruff, and the wiring of dvc.yaml"
 	@echo "make wiring                bring the code dependencies in dvc.yaml up to date"
 	@echo "make clean                 remove checkpoints and temporary experiment folders (cached results stay)"
@@ -49,15 +54,28 @@ show: setup
 report:
 	@cat artifacts/report/summary.md
 
+screenshots: setup
+	python benchmarks/screenshots.py --check
+	python benchmarks/screenshots.py
+
 test: setup
 	python -m pytest
 
 test-recipes: setup
 	python -m pytest -m recipes tests/test_small_recipes.py
 
+test-scripts: setup
+	python -m pytest -m recipes tests/test_one_script.py
+
 test-attacks: setup
 	python -m tests.attacks.run --count 100000
 	python -m pytest -n 0 -m large tests/test_codecs.py
+
+test-portability: setup
+	python -m venv scratch/numpy-1.26 && scratch/numpy-1.26/bin/python -m pip install --quiet --disable-pip-version-check numpy==1.26.4
+	scratch/numpy-1.26/bin/python tests/covariance_golden.py
+	OPENBLAS_NUM_THREADS=1 scratch/numpy-1.26/bin/python tests/covariance_golden.py
+	python tests/covariance_golden.py
 
 test-referee: setup
 	python -m pytest -m referee tests/test_cheats.py
@@ -69,6 +87,10 @@ recipe: setup
 	@test -n "$(NAME)" || { echo "which one? make recipe NAME=pr1855 SCALE=tiny; there are: $$(python -m stages.recipes | tr '\n' ' ')"; exit 1; }
 	flags=$$(python -m stages.recipes $(NAME) --scale $(SCALE)) && eval "dvc exp run --name $(NAME)-$(SCALE)-$$(date +%Y%m%d-%H%M%S) $$flags"
 	@cat artifacts/report/summary.md
+
+submission: setup
+	@test -n "$(NAME)" || { echo "which one? make submission NAME=pr1855 SCALE=tiny; there are: default $$(python -m stages.recipes | tr '\n' ' ')"; exit 1; }
+	python -m stages.submission $(NAME) --seeds $(SEEDS) --scale $(SCALE) $(if $(RECORD),--record $(RECORD)) $(if $(THRESHOLD),--threshold $(THRESHOLD))
 
 lint: setup
 	ruff check .

@@ -1,11 +1,12 @@
 """What do the evaluators gain, and what do they cost? One table of quality, one of speed.
 
     python benchmarks/evaluate.py                     the trained model of artifacts/ema on the val tokens of artifacts/tokenize
-    python benchmarks/evaluate.py --artifacts FOLDER --text TOKENIZED_VAL_FOLDER --tokens 100000
+    python benchmarks/evaluate.py --artifacts SEED_1 SEED_2 SEED_3 --documents wikipedia.val.jsonl.xz     other text, mean over models
 
 Quality: bits per byte of the first tokens of val, against sliding windows, and tokens per second of the whole evaluation.
 Speed: sliding here against the plain method (a forward pass over each window, logits of all its positions, the last rows taken) and
-against streaming, at the field's windows; the three in turn, n times, medians. The plain method's scores must agree to 1e-5 nats.
+against streaming, at the field's windows; the three in turn, n times, medians of the process's CPU seconds, which what else the machine
+does moves little. The plain method's scores must agree to 1e-5 nats.
 """
 
 import sys
@@ -67,60 +68,130 @@ def plain(model, tokens: np.ndarray, *, window: int, stride: int, batch: int) ->
     return torch.cat(out).numpy()
 
 
+def full_size():
+    """A model of the size of the field's first baseline; speed does not ask what the weights are."""
+    from stages.lib import params
+    from stages.runtime.model.config import ModelConfig
+    from stages.runtime.model.gpt import GPT
+
+    torch.manual_seed(0)
+    size = {"width": 512, "num_layers": 9, "num_heads": 8, "num_kv_heads": 4, "mlp_width": 1024, "features": {}, "vocabulary_size": 1024}
+    model = params.read(ROOT / "params.yaml")["model"] | size
+    del model["attention_backend"]
+    return GPT(ModelConfig.from_dict(model)).eval()
+
+
+def speed(model, tokens: np.ndarray, *, window: int, rounds: int, batch: int) -> str:
+    """CPU seconds per target behind the first window, from runs with and without the targets behind it."""
+    from stages.runtime import harness, plugin
+
+    stride, far = 64, window + 64 * batch * max(1, 8 // batch)
+
+    def run(name: str, num_targets: int) -> np.ndarray:
+        part = tokens[: num_targets + 1]
+        if name == "plain":
+            return plain(model, part, window=window, stride=stride, batch=batch)
+        options = {"stride": stride, "batch": batch} if name == "sliding" else {"block": 256}
+        return harness.score(plugin.load("evaluators", name).Evaluator(model, window=window, **options), part).nats
+
+    def seconds(name: str, num_targets: int) -> float:
+        started = time.process_time()
+        run(name, num_targets)
+        return time.process_time() - started
+
+    difference = np.abs(run("plain", far) - run("sliding", far)).max()
+    if difference > 1e-5:
+        sys.exit(f"sliding differs from the plain method by {difference:.1e} nats")
+    ends = {"plain": far, "sliding": far, "streaming": len(tokens) - 1}
+    found: dict[str, list[float]] = {name: [] for name in ends}
+    for _ in range(rounds):
+        for name, end in ends.items():
+            found[name].append((seconds(name, end) - seconds(name, window)) / (end - window))
+    median = {name: statistics.median(values) for name, values in found.items()}
+    return (f"window {window}, stride {stride}, batch {batch}, n = {rounds}, largest difference {difference:.0e} nats; targets per CPU "
+            "second: " + "; ".join(f"{name} {1 / median[name]:,.0f} ({1 / max(values):,.0f} to {1 / min(values):,.0f})"
+                                   for name, values in found.items())
+            + f"; sliding is {median['plain'] / median['sliding']:.2f} times as fast as plain, streaming "
+            f"{median['sliding'] / median['streaming']:.1f} times as fast as sliding")
+
+
+def stream(artifacts: Path, arguments: argparse.Namespace) -> tuple[np.ndarray, int]:
+    """Token ids, the first of which is no target, and the bytes that the others stand for."""
+    from stages.lib.data import tokens as data
+
+    if arguments.documents is None:
+        split = data.read(arguments.text or artifacts / "tokenize/val", "val", sidecar=True)
+        tokens, byte_counts = split.tokens[: arguments.tokens + 1], split.byte_counts
+    else:
+        import json
+        import lzma
+
+        from stages.lib.data.encoder import Encoder
+
+        texts, size = [], 0
+        with (lzma.open if arguments.documents.suffix == ".xz" else open)(arguments.documents, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                texts.append(json.loads(line)["text"])
+                size += len(texts[-1])
+                if size > 8 * arguments.tokens:  # no tokenizer here has longer tokens on average
+                    break
+        encoded = Encoder((artifacts / "vocabulary/tokenizer.model").read_bytes()).encode(texts)
+        tokens, byte_counts = encoded.ids[: arguments.tokens + 1], encoded.byte_counts
+    return np.asarray(tokens, np.int64), int(np.asarray(byte_counts[1: len(tokens)]).sum())
+
+
+def spread(values: np.ndarray) -> str:
+    return f"{values.std(ddof=1):.4f}" if len(values) > 1 else "-"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--artifacts", type=Path, default=ROOT / "artifacts", help="a project's artifacts (default: this one's)")
-    parser.add_argument("--text", type=Path, help="tokenized val folder (default: tokenize/val of the artifacts)")
+    parser.add_argument("--artifacts", type=Path, nargs="+", default=[ROOT / "artifacts"],
+                        help="artifacts of one or more runs of the pipeline, such as several seeds (default: this project's)")
+    parser.add_argument("--text", type=Path, help="tokenized val folder (default: tokenize/val of the first artifacts)")
+    parser.add_argument("--documents", type=Path, help="a .jsonl file (also .xz) of other text than the models were trained on, instead")
     parser.add_argument("--tokens", type=int, default=30_000, help="of val, for the quality (default: %(default)s)")
     parser.add_argument("--only", nargs="*", help="words that a row's name must contain one of")
     parser.add_argument("--window", type=int, default=128, help="for the quality (default: %(default)s, the default's training length)")
     parser.add_argument("--speed-window", type=int, nargs="*", default=[1024, 2048], help="for the speed, stride 64 (default: 1024 2048)")
+    parser.add_argument("--full-size", action="store_true", help="the speed also of nine layers of width 512 (minutes)")
+    parser.add_argument("--batch", type=int, default=1, help="windows per pass, for the speed (default: %(default)s, the best on a CPU)")
     parser.add_argument("--rounds", type=int, default=3, help="of the speed (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     arguments = parser.parse_args()
     from stages.lib import tensors
-    from stages.lib.data import tokens as data
     from stages.runtime import dequantize, harness, plugin
 
     torch.set_num_threads(arguments.threads)
-    state, facts = tensors.load(arguments.artifacts / "ema/model.safetensors")
-    split = data.read(arguments.text or arguments.artifacts / "tokenize/val", "val", sidecar=True)
-    tokens = np.asarray(split.tokens[: arguments.tokens + 1], np.int64)
-    num_bytes = int(split.byte_counts[1: len(tokens)].sum())
-    print(f"{len(tokens) - 1:,} tokens, {num_bytes:,} bytes, windows of {arguments.window}\n\n"
-          "| evaluator | claims to be causal | bits per byte | against sliding | tokens/s |\n|---|---|---:|---:|---:|")
+    loaded = [tensors.load(folder / "ema/model.safetensors") for folder in arguments.artifacts]
+    streams = [stream(folder, arguments) for folder in arguments.artifacts]
+    tokens, num_bytes = streams[0]
+    print(f"{len(tokens) - 1:,} tokens, {num_bytes:,} bytes, windows of {arguments.window}, n = {len(loaded)} models\n")
+    print("| evaluator | claims to be causal | bits per byte | s.d. | against sliding | s.d. | tokens/s |\n"
+          "|---|---|---:|---:|---:|---:|---:|")
     base = None
     for name, (kind, options) in variants(arguments.window).items():
         if arguments.only and name != "sliding" and not any(word in name for word in arguments.only):
             continue
         module = plugin.load("evaluators", kind)
-        ledger = harness.score(module.Evaluator(dequantize.build(state, facts["model"]), **options), tokens)
-        found = ledger.bits_per_byte(num_bytes)
-        base = base or found
-        causal = "no" if "leaks" in name else "yes"
-        print(f"| {name} | {causal} | {found:.4f} | {found - base:+.4f} | {(len(tokens) - 1) / ledger.seconds:,.0f} |", flush=True)
+        ledgers = [harness.score(module.Evaluator(dequantize.build(state, facts["model"]), **options), ids)
+                   for (state, facts), (ids, _) in zip(loaded, streams, strict=True)]
+        found = np.array([ledger.bits_per_byte(size) for ledger, (_, size) in zip(ledgers, streams, strict=True)])
+        base = found if base is None else base
+        causal, gain = "no" if "leaks" in name else "yes", found - base
+        rate = (len(tokens) - 1) / statistics.median(ledger.seconds for ledger in ledgers)
+        figures = (f"{found.mean():.4f}", spread(found), f"{gain.mean():+.4f}", spread(gain), f"{rate:,.0f}")
+        print(f"| {name} | {causal} | {' | '.join(figures)} |", flush=True)
 
-    model = dequantize.build(state, facts["model"])
-    for window in arguments.speed_window:
-        part = np.asarray(split.tokens[: 3 * window + 1], np.int64)
-        seconds: dict[str, list[float]] = {"plain": [], "sliding": [], "streaming": []}
-        for _ in range(arguments.rounds):
-            for name in seconds:
-                started = time.perf_counter()
-                if name == "plain":
-                    reference = plain(model, part, window=window, stride=64, batch=8)
-                else:
-                    options = {"stride": 64, "batch": 8} if name == "sliding" else {"block": window}
-                    nats = harness.score(plugin.load("evaluators", name).Evaluator(model, window=window, **options), part).nats
-                    if name == "sliding" and np.abs(nats - reference).max() > 1e-5:
-                        sys.exit(f"sliding differs from the plain method by {np.abs(nats - reference).max():.1e} nats")
-                seconds[name].append(time.perf_counter() - started)
-        median = {name: statistics.median(values) for name, values in seconds.items()}
-        spread = {name: max(values) / min(values) - 1 for name, values in seconds.items()}
-        print(f"\nwindow {window}, stride 64, {len(part) - 1:,} targets, n = {arguments.rounds}: "
-              + "; ".join(f"{name} {(len(part) - 1) / median[name]:,.0f} tokens/s (spread {spread[name]:.0%})" for name in median)
-              + f"; sliding is {median['plain'] / median['sliding']:.2f} times as fast as plain, "
-              f"streaming {median['sliding'] / median['streaming']:.1f} times as fast as sliding")
+    state, facts = loaded[0]
+    sizes = {"the default": dequantize.build(state, facts["model"])}
+    if arguments.full_size:
+        sizes["nine layers of width 512"] = full_size()
+    for name, model in sizes.items():
+        vocabulary = model.config.vocabulary_size
+        for window in arguments.speed_window:
+            print(f"\n{name}, " + speed(model, np.resize(tokens, 3 * window + 1) % vocabulary, window=window,
+                                        rounds=arguments.rounds, batch=arguments.batch), flush=True)
     print(f"\n{platform.machine()}, {arguments.threads} threads, torch {torch.__version__}")
 
 

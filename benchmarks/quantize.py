@@ -94,8 +94,8 @@ class Bench:
         import torch
 
         from stages.lib import params
-        from stages.quantize.matrices import quantize
-        from stages.quantize.settings import Settings
+        from stages.lib.quant.network import quantize
+        from stages.lib.quant.settings import Settings
         from stages.recipes import files
 
         changes = {f"quantize.groups.{name}": matrices for name in ("embedding", "attention", "mlp", "projection")}

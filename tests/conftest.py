@@ -17,7 +17,7 @@ from stages.lib.data import corpus
 ROOT = Path(__file__).resolve().parents[1]
 NODES = (
     ("prepare",), ("baseline",), ("vocabulary",), ("tokenize", "train"), ("tokenize", "holdout"), ("tokenize", "val"), ("train",),
-    ("ema",), ("prequant_ttt",), ("calibrate",), ("allocate",), ("quantize",), ("measure", "train"), ("measure", "ema"),
+    ("ema",), ("prequant_ttt",), ("calibrate",), ("allocate",), ("fit",), ("quantize",), ("measure", "train"), ("measure", "ema"),
     ("measure", "prequant_ttt"), ("measure", "quantize"), ("compress", "brotli_11"), ("compress", "zlib_9"), ("smallest",), ("package",),
     ("evaluate", "sliding"), ("evaluate", "slot"), ("evaluate", "causal_slot"), ("audit", "sliding"), ("audit", "slot"),
     ("audit", "causal_slot"), ("report",),

@@ -6,9 +6,8 @@ import torch
 
 from stages.lib import params
 from stages.lib.quant import groups
-from stages.quantize import table
-from stages.quantize.matrices import Result, quantize
-from stages.quantize.settings import Settings, check
+from stages.lib.quant.network import Result, quantize
+from stages.lib.quant.settings import Settings, check
 from stages.runtime import dequantize
 from tests.conftest import ROOT, set_leaf
 
@@ -41,5 +40,5 @@ def quantized(net, hessians: dict, settings: Settings) -> Result:
 
 
 def decoded(result: Result) -> dict[str, torch.Tensor]:
-    stored = {name: tensor.numpy() for name, tensor in table.in_order(result).items()}
+    stored = {name: tensor.numpy() for name, tensor in result.stored().items()}
     return dequantize.weights(stored, {name: found.scheme for name, found in result.matrices.items()})

@@ -52,6 +52,7 @@ def test_page_names_every_check_under_its_condition_with_what_it_cannot_see():
     assert "order" in sections["C3"] and "round trip" in sections["C4"]
     assert "new one" in sections["Rules"] and "not eight H100" in sections["Rules"]  # a new check needs no change here
     assert page.count("What it does not.") == len(CERTIFICATE["checks"]) and page.count("#1017, 28 Mar 2026") == len(CERTIFICATE["checks"])
+    assert "C1 pass, C2 pass, C3 pass, C4 pass, Rules pass" in page and "C1 pass, C2 pass" in certificate.markdown(CERTIFICATE)
     assert "1,500 positions" in page and "6.7e-16" in page and "one seed: nothing can be said" in page and "a" * 64 in page
 
 

@@ -9,8 +9,8 @@ import torch
 from stages.lib import params, tensors
 from stages.lib.quant import entropy_model, groups
 from stages.lib.quant.hessians import Statistics
+from stages.lib.quant.network import quantize
 from stages.quantize import table
-from stages.quantize.matrices import quantize
 from stages.runtime import dequantize
 from tests.conftest import run_node, set_leaf
 from tests.quantizing import NEAREST, decoded, settings_with
@@ -137,3 +137,52 @@ def test_allocation_of_a_split_that_is_too_short_is_refused(entropy_run, capsys)
     with pytest.raises(SystemExit):
         run_node("allocate")
     assert "fewer than allocate.sequence_length" in capsys.readouterr().err
+
+
+def test_without_auto_nothing_is_fitted(project):
+    assert json.loads((project / "artifacts/fit/target.json").read_text()) == {"target_bytes": None}
+
+
+def test_auto_target_fills_the_cap_with_the_finest_weights_that_the_artifact_can_hold(entropy_run, capsys):
+    folder, tree = entropy_run
+    set_leaf(tree, "quantize.entropy.target_bytes", "auto")
+    set_leaf(tree, "allocate.enabled", False)
+    (folder / "params.yaml").write_text(json.dumps(tree))
+    run_node("fit")  # 16 MB do not bind a model of this size
+    whole = json.loads((folder / "artifacts/fit/metrics.json").read_text())
+    assert len(whole["rounds"]) == 1 and whole["artifact_bytes"] < 1_000_000
+    cap = whole["artifact_bytes"] - 10_000
+    set_leaf(tree, "package.cap_bytes", cap)
+    (folder / "params.yaml").write_text(json.dumps(tree))
+    for node in (("fit",), ("quantize",), ("compress", "brotli_11"), ("package",)):
+        run_node(*node)
+    packed = json.loads((folder / "artifacts/package/metrics.json").read_text())["artifact_bytes"]
+    found = json.loads((folder / "artifacts/fit/metrics.json").read_text())
+    assert packed == found["artifact_bytes"] and 0.99 * cap <= packed <= cap and len(found["rounds"]) > 1
+    set_leaf(tree, "package.cap_bytes", 20_000)
+    (folder / "params.yaml").write_text(json.dumps(tree))
+    with pytest.raises(SystemExit):
+        run_node("fit")
+    assert "what is not weights alone needs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("leaf, value, sentence", [
+    ("package.blob", "smallest", "set package.blob to compress/<run>"), ("package.blob", "compress/brotly_11", "did you mean 'brotli_11'"),
+    ("quantize.entropy.target_bytes", "automatic", "it takes auto")])
+def test_what_cannot_be_fitted_is_refused(entropy_run, capsys, leaf, value, sentence):
+    folder, tree = entropy_run
+    set_leaf(tree, "quantize.entropy.target_bytes", "auto")
+    set_leaf(tree, leaf, value)
+    (folder / "params.yaml").write_text(json.dumps(tree))
+    with pytest.raises(SystemExit):
+        run_node("fit")
+    assert sentence in capsys.readouterr().err
+
+
+def test_fit_needs_an_entropy_constrained_group(project, capsys):
+    tree = params.read(project / "params.yaml")
+    set_leaf(tree, "quantize.entropy.target_bytes", "auto")
+    (project / "params.yaml").write_text(json.dumps(tree))
+    with pytest.raises(SystemExit):
+        run_node("fit")
+    assert "no group has the method entropy" in capsys.readouterr().err

@@ -11,8 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stages.lib import closure
-from stages.package import bundle
+from stages.lib import bundle, closure
 from stages.runtime import dequantize, features, plugin
 from stages.runtime.container import ArtifactError
 from stages.runtime.features import smear_gate

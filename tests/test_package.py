@@ -1,5 +1,6 @@
 """What ships: it runs alone, has exactly the bytes it says, and holds only the code that scoring needs."""
 
+import csv
 import json
 import math
 import os
@@ -11,7 +12,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from stages.runtime import shards
+from stages.lib import anatomy, payload
+from stages.runtime import header, shards
 from tests.conftest import run_node
 
 PYZ = "artifacts/package/submission.pyz"
@@ -67,6 +69,45 @@ def test_only_what_scoring_needs_is_packed(finished):
     assert not {"caddie/codecs/lrzip.py", "caddie/codecs/zlib.py", "caddie/filters/byte_shuffle.py", "caddie/program.py",
                 "caddie/coders/ans.py", "caddie/packing.py"} & names
     assert all(name == "__main__.py" or name.startswith("caddie/") for name in names)
+
+
+def test_table_of_bytes_adds_up_to_the_file_and_names_every_tensor_and_module(finished):
+    with open(finished / "artifacts/package/bytes.csv", newline="") as handle:
+        table = list(csv.DictReader(handle))
+    package = json.loads((finished / "artifacts/package/metrics.json").read_text())
+    by_part = {part: sum(int(row["bytes"]) for row in table if row["part"] == part) for part in ("model", "tokenizer", "code", "archive")}
+    assert sum(by_part.values()) == package["artifact_bytes"]
+    assert by_part["model"] + by_part["tokenizer"] == package["model_bytes"]
+    assert by_part["model"] == (finished / "artifacts/compress/brotli_11/model.blob").stat().st_size
+    model, _ = payload.read(finished / "artifacts/quantize/model.safetensors")
+    assert {row["name"] for row in table if row["part"] == "model"} == {*model.tensors, "header"}
+    with zipfile.ZipFile(finished / PYZ) as archive:
+        modules = {name for name in archive.namelist() if not name.endswith(("model.blob", "tokenizer.model"))}
+    assert {row["name"] for row in table if row["part"] == "code"} == modules
+    groups = {row["name"]: row["group"] for row in table}
+    assert groups["blocks.0.mlp.up.weight.codes"] == "up" and groups["blocks.0.mlp.up.weight.scales"] == "scales"
+    assert groups["caddie/model/gpt.py"] == "model" and groups["caddie/entry.py"] == "entry"
+    assert any(row["group"] == "control tensors" for row in table)
+
+
+def test_rows_of_a_section_are_its_size_whatever_the_weights():
+    assert anatomy.share(10, [1, 1, 1]) == [4, 3, 3] and anatomy.share(7, [0, 0]) == [4, 3] and anatomy.share(0, [2, 1]) == [0, 0]
+    assert anatomy.share(100, [1e-9, 1.0, 3.0]) == [0, 25, 75]
+
+
+def test_table_of_a_blob_has_its_sections_and_the_orders_of_rows(finished):
+    from stages.lib.grouping import Run
+    from stages.runtime import container
+    model, _ = payload.read(finished / "artifacts/quantize/model.safetensors")
+    brotli = {"codec": "brotli", "options": {"quality": 5, "window_bits": 20}}
+    groups = {"embedding": brotli | {"filters": ["sort_rows"]}, "rest": brotli | {"filters": []}}
+    run = Run.from_params({"filters": [], "groups": groups}, "compress.runs.mine")
+    blob = container.pack(model, list(run.codings(model).values()))
+    table = anatomy.of_blob(blob, model)
+    assert sum(size for *_, size in table) == len(blob)
+    assert ("model", "side information", "embedding.weight.codes.order") in {row[:3] for row in table}
+    section = header.read(blob).sections[0]
+    assert sum(row[3] for row in table if row[1] == "embedding") == section.size
 
 
 def test_packing_twice_gives_the_same_bytes(project):

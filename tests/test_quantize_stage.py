@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from stages.lib import entropy, tensors
 from stages.lib.quant import gptq, groups, hessians
+from stages.lib.quant.network import quantize
 from stages.quantize import table
-from stages.quantize.matrices import quantize
 from stages.runtime import dequantize
 from tests.conftest import run_node
 from tests.quantizing import NEAREST, decoded, settings_with

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 
 from stages.lib.quant import hessians
-from stages.quantize import table
 from stages.runtime import container, dequantize
 from stages.runtime.model.config import ModelConfig
 from stages.runtime.model.gpt import GPT, initialise
@@ -218,7 +217,7 @@ def test_stack_compiles_to_one_graph_before_and_after_its_recurrence_starts(name
 @pytest.mark.parametrize("name", ["549", "1172", "1285", "1493", "1855"])
 def test_quantized_stack_comes_back_with_its_features(name):
     net, (x, _) = random_model(small(name)), documents((30,))
-    stored = table.in_order(quantized(net, hessians.collect(net, iter([x]), total=1), eight_bits()))
+    stored = quantized(net, hessians.collect(net, iter([x]), total=1), eight_bits()).stored()
     packed = container.Model({key: tensor.numpy() for key, tensor in stored.items()}, net.config.to_dict(), {})
     model = container.unpack(container.pack(packed, [container.Coding("codecs/zlib", {"level": 9}, (), tuple(packed.tensors))]))
     tensors, config = model.tensors, model.config

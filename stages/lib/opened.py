@@ -43,6 +43,9 @@ def recorded(record: Path) -> Iterator[None]:
     if not (is_worker() and JOURNAL in os.environ):
         journal = Path("scratch/opened").absolute() / f"{os.getpid()}.txt"
         journal.parent.mkdir(parents=True, exist_ok=True)
+        for left in journal.parent.glob("*.txt"):  # of torchrun, whose workers do not know which of them is the last
+            if left.stem.isdecimal() and Path("/proc/self").exists() and not Path("/proc", left.stem).exists():
+                left.unlink(missing_ok=True)
         journal.write_bytes(b"")
         os.environ[JOURNAL] = f"{journal}\n{os.getcwd()}"
     join()

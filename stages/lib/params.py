@@ -28,7 +28,7 @@ Yaml12Floats.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?
 
 def sections() -> set[str]:
     """The top-level sections that params.yaml may have: one per stage folder, plus `model`."""
-    return {entry.parent.name for entry in STAGES.glob("*/__main__.py")} - {"recipes"} | EXTRA_SECTIONS
+    return {entry.parent.name for entry in STAGES.glob("*/__main__.py")} - {"recipes", "submission"} | EXTRA_SECTIONS
 
 
 def read(path: Path) -> dict:
@@ -96,6 +96,9 @@ def _typed(value, hint, path: str):
         if value is None and type(None) in typing.get_args(hint):
             return None
         arms = [arm for arm in typing.get_args(hint) if arm is not type(None)]
+        for arm in arms:  # a number or a word
+            if typing.get_origin(arm) is typing.Literal and isinstance(value, str):
+                return _typed(value, arm, path)
         if len(arms) > 1:  # a number or a list of them
             arms = [arm for arm in arms if (typing.get_origin(arm) is tuple) == isinstance(value, list)]
         return _typed(value, arms[0], path)

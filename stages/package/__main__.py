@@ -7,10 +7,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import ClassVar
 
-from stages.lib import payload, stage
-from stages.lib.stage import Input, Metrics, Output
-from stages.package import bundle
-from stages.runtime import header, plugin
+from stages.lib import anatomy, bundle, payload, stage
+from stages.lib.stage import Input, Metrics, Output, Plot
+from stages.runtime import plugin
 from stages.runtime.tokenizer import Tokenizer
 
 
@@ -32,6 +31,7 @@ def main(
     blob_metrics: Input = "artifacts/${package.blob}/metrics.json",
     tokenizer: Input = "artifacts/vocabulary/tokenizer.model",
     submission: Output = "artifacts/package/submission.pyz",
+    anatomy_table: Plot = "artifacts/package/bytes.csv",
     metrics: Metrics = "artifacts/package/metrics.json",
 ) -> None:
     if settings.evaluator not in settings.evaluators:
@@ -45,18 +45,16 @@ def main(
     coded, vocabulary = blob.read_bytes(), tokenizer.read_bytes()
     made = stage.read_json(blob_metrics, required=("run", "blob_sha256", "model_sha256", "reason"))
     _check_blob(coded, made, model_sha256=stage.sha256(model), where=f"package.blob {settings.blob}")
-    _, facts = payload.read(model)
+    quantized, facts = payload.read(model)
     if Tokenizer(vocabulary).vocabulary_size != facts["model"]["vocabulary_size"]:
         raise ValueError(f"{tokenizer} has another vocabulary size than the model; run: dvc repro package")
-    plugins = header.read(coded).plugins()
-    pyz = bundle.build(
-        bundle.code(plugins=plugins, evaluators=settings.evaluators, features=tuple(facts["model"]["features"])),
-        manifest={"format": 2, "evaluator": settings.evaluator, "options": settings.options, "evaluators": list(settings.evaluators),
-                  "plugins": plugins, "model": facts["model"]},
-        blob=coded, tokenizer=vocabulary)
+    pyz = bundle.submission(coded, vocabulary, facts["model"], evaluator=settings.evaluator, options=settings.options,
+                            evaluators=settings.evaluators)
     _refuse_above_cap(len(pyz), len(coded), settings.cap_bytes)
     with stage.atomic(submission) as partial:
         partial.write_bytes(pyz)
+    with stage.atomic(anatomy_table) as partial:
+        anatomy.write(partial, anatomy.rows(pyz, coded, quantized))
     shipped = bundle.model_bytes(pyz)
     stage.write_json(metrics, {
         "artifact_bytes": len(pyz), "code_bytes": len(pyz) - shipped, "model_bytes": shipped, "cap_bytes": settings.cap_bytes,

@@ -3,14 +3,16 @@
 The fast half of GPTQ: methods, bits, clips and damping can be swept without collecting Hessians again.
 """
 
+from dataclasses import replace
+
 import torch
 
 from stages.lib import launch, stage, tensors
 from stages.lib.quant import groups
+from stages.lib.quant.network import quantize
+from stages.lib.quant.settings import Settings, check
 from stages.lib.stage import Input, Metrics, Output, Plot
 from stages.quantize import table
-from stages.quantize.matrices import quantize
-from stages.quantize.settings import Settings, check
 from stages.runtime.model.config import ModelConfig
 from stages.runtime.model.gpt import GPT
 
@@ -22,11 +24,15 @@ def main(
     statistics: Input = "artifacts/calibrate/hessians.safetensors",
     importance: Input = "artifacts/calibrate/rows.safetensors",
     multipliers: Input = "artifacts/allocate/multipliers.json",
+    target: Input = "artifacts/fit/target.json",
     codes: Output = "artifacts/quantize/model.safetensors",
     metrics: Metrics = "artifacts/quantize/metrics.json",
     rows: Plot = "artifacts/quantize/tensors.csv",
 ) -> None:
     check(settings)
+    if settings.entropy.target_bytes == "auto":
+        fitted = stage.read_json(target, required=("target_bytes",))["target_bytes"]
+        settings = replace(settings, entropy=replace(settings.entropy, target_bytes=fitted))
     state, facts = tensors.load(weights)
     hessians = tensors.load(statistics)[0]
     with torch.device("meta"):
@@ -40,9 +46,8 @@ def main(
         print(f"entropy: constant {result.fit.constant:.4f} after {len(result.fit.passes)} passes, an estimated "
               f"{result.fit.bits / 8:,.0f} bytes of {result.fit.limit / 8:,.0f}")
     found = table.rows(result, state, hessians)
-    stored = table.in_order(result)
-    schemes = {name: quantized.scheme for name, quantized in result.matrices.items() if quantized.scheme}
-    tensors.save(codes, stored, facts | {"order": list(stored), "quantization": schemes})
+    stored = result.stored()
+    tensors.save(codes, stored, facts | {"order": list(stored), "quantization": result.schemes()})
     with stage.atomic(rows) as partial:
         partial.write_text(table.csv(found), encoding="utf-8")
     summary = table.summary(found)

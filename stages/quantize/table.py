@@ -1,4 +1,4 @@
-"""What quantizing did to each tensor, in figures: bits, error, codes; and the stored tensors in the order of the file."""
+"""What quantizing did to each tensor, in figures: bits, error, codes."""
 
 import csv as writer
 import io
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from stages.lib import entropy
 from stages.lib.quant import gptq
+from stages.lib.quant.network import Result, as_matrix
 from stages.lib.quant.quantized import Quantized
-from stages.quantize.matrices import Result, as_matrix
 
 COLUMNS = ("tensor", "group", "method", "weights", "bits_per_weight", "relative_error", "max_code")
 REST = "everything else"
@@ -64,17 +64,3 @@ def stored_bits(quantized: Quantized) -> float:
         return 8.0 * array.element_size() * array.numel() if is_float else entropy.bits(array.numpy())
 
     return sum(bits(suffix, array) for suffix, array in quantized.arrays.items())
-
-
-def in_order(result: Result) -> dict[str, Tensor]:
-    """All stored tensors: integers before floats, then by suffix, then by kind, so that like lies beside like for the codec."""
-    stored = dict(result.float16)
-    for name, quantized in result.matrices.items():
-        stored |= quantized.stored(name)
-    order = sorted(stored, key=lambda name: (stored[name].is_floating_point(), name.rsplit(".", 1)[-1], _kind(name), name))
-    return {name: stored[name] for name in order}
-
-
-def _kind(name: str) -> str:
-    """The name without its layer number."""
-    return ".".join(part for part in name.split(".") if not part.isdigit())

@@ -1,14 +1,20 @@
-"""Show what the other stages measured: one HTML page, one flat metrics file, three tables for plots, one summary.
+"""Show what the other stages measured: one HTML page, its figures and tables as files, one flat metrics file, one summary.
 
-Decides nothing and computes no score. Only runs that params.yaml names are read; the summary is printed too.
+Decides nothing and computes no score. Only runs that params.yaml names are read; the summary is printed too. Another command
+puts experiments side by side, as a table and a page of its own:
+
+    python -m stages.report --compare REV REV...         commits, branches, DVC experiments; `workspace` is what lies here
 """
 
+import os
+import platform
+import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
 from stages.lib import stage
-from stages.lib.stage import Input, Metrics, Output, Plot
-from stages.report import evidence, page, tables
+from stages.lib.stage import Input, Metrics, Output, Plot, Untracked
+from stages.report import compare, evidence, figures, page, summary, tables
 
 
 @dataclass(frozen=True)
@@ -39,33 +45,44 @@ def main(
     measure: Input = "artifacts/measure",
     compress: Input = "artifacts/compress",
     package: Input = "artifacts/package/metrics.json",
+    bytes_table: Input = "artifacts/package/bytes.csv",
     evaluate: Input = "artifacts/evaluate",
     audit: Input = "artifacts/audit",
     html: Output = "artifacts/report/index.html",
-    summary: Output = "artifacts/report/summary.md",
+    summary_file: Output = "artifacts/report/summary.md",
+    csv_tables: Output = "artifacts/report/tables",
+    pictures: Plot = "artifacts/report/figures",
     metrics: Metrics = "artifacts/report/metrics.json",
-    sizes: Plot = "artifacts/report/sizes.csv",
-    groups: Plot = "artifacts/report/groups.csv",
-    bits_per_byte: Plot = "artifacts/report/bits_per_byte.csv",
+    lock: Untracked = "dvc.lock",
 ) -> None:
     found = evidence.load(
         prepare=prepare, baseline=baseline, train_metrics=train_metrics, loss_curve=loss_curve, ema_metrics=ema_metrics,
         averages=averages, prequant_ttt=prequant_ttt, calibrate=calibrate, quantized_tensors=quantized_tensors, measure=measure,
-        compress=compress, package=package, evaluate=evaluate, audit=audit,
+        compress=compress, package=package, bytes_table=bytes_table, evaluate=evaluate, audit=audit, lock=lock, machine=machine(),
         compress_runs=codecs.runs, evaluate_runs=evaluators.runs)
-    text = tables.summary(found)
-    for path, content in {
-        html: page.render(found),
-        summary: text,
-        sizes: tables.sizes(found).to_csv(index=False, lineterminator="\n"),
-        groups: tables.groups(found).to_csv(index=False, lineterminator="\n"),
-        bits_per_byte: tables.bits_per_byte(found).to_csv(index=False, lineterminator="\n"),
-    }.items():
+    drawn, text = figures.all_of(found), summary.summary(found)
+    for path, content in {html: page.render(found, drawn), summary_file: text}.items():
         with stage.atomic(path) as partial:
             partial.write_text(content, encoding="utf-8")
-    stage.write_json(metrics, tables.flat(found))
+    with stage.atomic(csv_tables) as partial:
+        partial.mkdir()
+        for name, table in tables.everything(found).items():
+            table.to_csv(partial / f"{name}.csv", index=False, lineterminator="\n")
+    with stage.atomic(pictures) as partial:
+        partial.mkdir()
+        for name, figure in drawn.items():
+            (partial / f"{name}.svg").write_text(figure.file(), encoding="utf-8")
+    stage.write_json(metrics, summary.flat(found))
     print(text, end="")
 
 
+def machine() -> dict[str, str]:
+    """Where the report is made, which after an ordinary `dvc repro` is where all of it was measured."""
+    return {"system": f"{platform.system()} {platform.machine()}", "processors": str(os.cpu_count()), "python": platform.python_version()}
+
+
 if __name__ == "__main__":
-    stage.run(main)
+    if "--compare" in sys.argv:
+        compare.run(sys.argv[1:])
+    else:
+        stage.run(main)

@@ -7,17 +7,22 @@ from pathlib import Path
 import pandas as pd
 
 from stages.lib import stage
+from stages.report import lineage
 
 STAGES = ("train", "ema", "prequant_ttt", "quantize")
 CERTIFIED = ("bits_per_byte", "artifact_sha256")  # what ties a certificate to the score that it is about
+CERTIFICATE = ("evaluator", "verdict", "legal", "checks", "claims", "significance", *CERTIFIED)
+CHECKED = ("verdict", "evidence", "positions", "largest_deviation", "proves", "cannot_see", "precedent")
 CLAIMS = ("causal", "score_first", "single_pass")
 
 MEASURED = ("bits_per_byte", "loss_nats", "bytes", "seconds", "text_sha256")
-SCORED = (*MEASURED, "raw_bytes", "bytes_counted_on")
+SCORED = (*MEASURED, "raw_bytes", "bytes_counted_on", "ledger_sha256")
 CODED = ("blob_bytes", "bits_per_weight", "entropy_bytes", "entropy_bits_per_weight", "encode_seconds", "decode_seconds")
 COMPRESSED = ("bytes", "bits_per_byte", "bytes_after_train", "bits_per_byte_after_train", "seconds")
 TRAINED = ("steps", "train_seconds", "tokens_per_second", "loss_nats", "holdout_bits_per_byte", "parameters", "seed",
            "processes", "device")
+ENVIRONMENT = ("torch", "precision", "attention_backend")
+ANATOMY = ("part", "group", "name", "bytes")
 QUANTIZED = ("tensor", "group", "method", "weights", "bits_per_weight", "relative_error", "max_code")
 PACKED = ("artifact_bytes", "cap_bytes", "code_bytes", "model_bytes", "compress_run", "sha256")
 
@@ -38,12 +43,16 @@ class Evidence:
     evaluate: dict[str, dict]
     certificates: dict[str, dict]
     tensors: pd.DataFrame
+    anatomy: pd.DataFrame
+    graph: lineage.Graph
+    machine: dict[str, str]
 
 
 def load(
     *, prepare: Path, baseline: Path, train_metrics: Path, loss_curve: Path, ema_metrics: Path, averages: Path,
     prequant_ttt: Path, calibrate: Path, measure: Path, compress: Path, package: Path, evaluate: Path, audit: Path,
-    quantized_tensors: Path, compress_runs: Iterable[str], evaluate_runs: Iterable[str],
+    quantized_tensors: Path, bytes_table: Path, lock: Path, machine: dict[str, str], compress_runs: Iterable[str],
+    evaluate_runs: Iterable[str],
 ) -> Evidence:
     """Read the files of the named runs and of no others: a folder may still hold a run that params.yaml dropped.
 
@@ -52,8 +61,8 @@ def load(
     evidence = Evidence(
         prepare=_read(prepare, "prepare", ("source", "documents", "bytes", "sha256")),
         baseline=_read(baseline, "baseline", ("val_bytes", "train_bytes", "text_sha256", "compressors")),
-        train=_read(train_metrics, "train", (*TRAINED, "text_sha256")),
-        loss=_table(loss_curve, "train", ("step", "train_loss", "holdout_bits_per_byte")),
+        train=_read(train_metrics, "train", (*TRAINED, *ENVIRONMENT, "text_sha256")),
+        loss=_table(loss_curve, "train", ("step", "train_loss", "learning_rate_scale", "holdout_bits_per_byte")),
         averages=_table(averages, "ema", ("average", "holdout_bits_per_byte", "profile_error")),
         spent={"train": _read(train_metrics, "train", ("train_seconds", "budget", "spent", "budget_unit")),
                "ema": _read(ema_metrics, "ema", ("average",)),
@@ -62,13 +71,15 @@ def load(
         measure={name: _read(measure / name / "metrics.json", f"measure@{name}", MEASURED) for name in STAGES},
         compress={run: _read(compress / run / "metrics.json", f"compress@{run}",
                              ("codec", "filters", "available", "reason", "left_out_bytes", "quantized_weights", "header_bytes",
-                              "groups", *CODED)) for run in compress_runs},
+                              "groups", "blob_sha256", "model_sha256", *CODED)) for run in compress_runs},
         package=_read(package, "package", (*PACKED, "text_sha256")),
         evaluate={run: _read(evaluate / run / "metrics.json", f"evaluate@{run}",
                              ("evaluator", "artifact_sha256", *SCORED)) for run in evaluate_runs},
-        certificates={run: _read(audit / run / "certificate.json", f"audit@{run}",
-                                 ("evaluator", "legal", "checks", "claims", *CERTIFIED)) for run in evaluate_runs},
+        certificates={run: _read(audit / run / "certificate.json", f"audit@{run}", CERTIFICATE) for run in evaluate_runs},
         tensors=_table(quantized_tensors, "quantize", QUANTIZED),
+        anatomy=_table(bytes_table, "package", ANATOMY),
+        graph=lineage.load(lock, compress_runs=compress_runs, evaluate_runs=evaluate_runs),
+        machine=machine,
     )
     for run, certificate in evidence.certificates.items():
         if any(certificate[key] != evidence.evaluate[run].get(key) for key in CERTIFIED):
@@ -79,7 +90,7 @@ def load(
     for run, certificate in evidence.certificates.items():
         where = audit / run / "certificate.json"
         for name, check in certificate["checks"].items():
-            _require(check, ("verdict", "evidence"), f"{where}: checks.{name}", f"audit@{run}")
+            _require(check, CHECKED, f"{where}: checks.{name}", f"audit@{run}")
     for run in evidence.evaluate:
         if run in STAGES:
             raise ValueError(f"evaluate.runs.{run} has the name of a stage, their bits per byte would be mixed up; "

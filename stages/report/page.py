@@ -1,118 +1,47 @@
-"""The report as one HTML page: no script, no network, light and dark, from a telephone to a wide screen.
+"""The report as one HTML page, from a telephone to a wide screen: what came out, why it can be trusted, where everything went."""
 
-Everything that comes from a file or from params.yaml passes through `escape`; the plots are escaped by their maker.
-"""
-
-from collections.abc import Callable
 from html import escape
 
-import pandas as pd
+from stages.report import columns, html, lineage, tables
+from stages.report.columns import cell, phrase
+from stages.report.drawing import Figure
+from stages.report.summary import verdict_line
+from stages.report.tables import Evidence, Headline
 
-from stages.report import plots, tables
-from stages.report.tables import Column, Evidence, Headline, cell
-
-STYLE = """
-:root { color-scheme: light dark; --ground: #f6f7f4; --card: #ffffff; --ink: #1b2420; --muted: #5d6a63;
-  --line: #dde2dc; --accent: #2f6fb0; --good: #1c7c4f; --bad: #b5402a; --good-ground: #e2f2e9; --bad-ground: #fae7e2;
-  --plain: #eceeea; }
-@media (prefers-color-scheme: dark) { :root { --ground: #111614; --card: #19201d; --ink: #e4eae6; --muted: #98a69e;
-  --line: #303a35; --accent: #74acea; --good: #5fc795; --bad: #f08b73; --good-ground: #17382a; --bad-ground: #43211a;
-  --plain: #28302c; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--ground); color: var(--ink); line-height: 1.5; overflow-wrap: break-word;
-  font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 32px 20px 48px; }
-h1 { margin: 0; font-size: 28px; letter-spacing: -0.02em; }
-h2 { margin: 0 0 4px; font-size: 19px; }
-h3 { margin: 0; font-size: 16px; display: flex; gap: 8px; align-items: center; flex-wrap: wrap;
-  overflow-wrap: anywhere; }
-p { margin: 0 0 12px; }
-.muted, .note { color: var(--muted); }
-.note { font-size: 14px; max-width: 80ch; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 20px; margin-top: 20px;
-  min-width: 0; }
-.tiles { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 20px; margin-top: 20px; }
-.tiles .card { margin: 0; }
-.tile-label { color: var(--muted); font-size: 14px; margin: 0; }
-.tile-value { font-size: 34px; font-weight: 650; line-height: 1.2; letter-spacing: -0.02em; margin: 2px 0 4px;
-  font-variant-numeric: tabular-nums; }
-.tile-value small { font-size: 16px; font-weight: 400; letter-spacing: 0; color: var(--muted); }
-.tile-note { font-size: 14px; margin: 0; overflow-wrap: anywhere; }
-.valid { color: var(--good); } .invalid { color: var(--bad); }
-.meter { height: 8px; border-radius: 4px; background: var(--plain); overflow: hidden; margin: 8px 0; }
-.meter div { height: 100%; background: var(--accent); } .meter .over { background: var(--bad); }
-.notices { border-color: var(--bad); background: var(--bad-ground); } .notices ul { margin: 0; padding-left: 20px; }
-.sides { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 16px 32px; align-items: start; }
-.tables > :nth-child(n + 2) { margin-top: 28px; }
-figure { margin: 8px 0 0; } figure svg { display: block; width: 100%; height: auto; max-width: 500px; }
-figure svg text { font-family: inherit !important; }
-figcaption { color: var(--muted); font-size: 13px; margin-top: 4px; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
-th, td { padding: 6px 0 6px 14px; border-bottom: 1px solid var(--line); text-align: left; vertical-align: baseline; }
-th:first-child, td:first-child { padding-left: 0; }
-thead th { color: var(--muted); font-weight: 500; font-size: 13px; line-height: 1.3; vertical-align: bottom; }
-tbody th { font-weight: 500; min-width: 84px; } tbody th small { display: block; }
-small { color: var(--muted); font-weight: 400; }
-.number { text-align: right; white-space: nowrap; } thead .number { white-space: normal; }
-td.hash, span.hash { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 12px;
-  overflow-wrap: anywhere; }
-td.hash { min-width: 130px; }
-.has-beneath > * { border-bottom: 0; padding-bottom: 0; } .beneath td { color: var(--bad); font-size: 13px;
-  padding-top: 2px; overflow-wrap: anywhere; }
-.best { background: var(--good-ground); } .best > :first-child { box-shadow: -8px 0 0 var(--good-ground); }
-.best > :last-child { box-shadow: 8px 0 0 var(--good-ground); }
-.scroll:has(.best) { padding: 0 8px; margin-left: -8px; margin-right: -8px; }
-.pill { display: inline-block; border-radius: 99px; padding: 1px 9px; font-size: 12px; font-weight: 600;
-  line-height: 1.5; white-space: nowrap; background: var(--plain); color: var(--muted); }
-.pill.good { background: var(--good-ground); color: var(--good); }
-.pill.bad { background: var(--bad-ground); color: var(--bad); }
-.best .pill.good { background: var(--card); }
-.certificates { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 24px 40px;
-  margin-top: 14px; }
-.checks { list-style: none; margin: 8px 0 0; padding: 0; font-size: 14px; }
-.checks li { border-top: 1px solid var(--line); padding: 7px 0; display: grid; gap: 2px 12px;
-  grid-template-columns: minmax(0, 1fr) auto; }
-.checks p { margin: 0; grid-column: 1 / -1; color: var(--muted); font-size: 13px; overflow-wrap: anywhere; }
-dl { display: grid; grid-template-columns: auto minmax(0, 1fr); gap: 6px 20px; margin: 8px 0 0; font-size: 14px; }
-dt { color: var(--muted); } dd { margin: 0; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-details { margin-top: 8px; font-size: 14px; color: var(--muted); } summary { cursor: pointer; }
-footer { margin-top: 20px; color: var(--muted); font-size: 13px; overflow-wrap: anywhere; }
-@media (max-width: 860px) { .tiles, .sides { grid-template-columns: minmax(0, 1fr); } .tiles { gap: 12px; } }
-@media (max-width: 560px) { main { padding: 20px 10px 32px; } .card { padding: 16px 12px; } table { font-size: 13px; }
-  th, td { padding-left: 6px; } thead th { font-size: 11.5px; } tbody th { min-width: 64px; }
-  .number { font-size: 12px; } .tile-value { font-size: 28px; } }
-"""
-
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+SECTIONS = {
+    "scores": "Score",
+    "certificates": "Certificates",
+    "lineage": "Lineage",
+    "training": "Training",
+    "weights": "Weights",
+    "bytes": "Bytes",
+    "text": "Text",
+}
 
 
-def render(evidence: Evidence) -> str:
-    """The whole page. Equal evidence gives equal bytes."""
+def render(evidence: Evidence, drawn: dict[str, Figure]) -> str:
+    """The whole page, with the figures `drawn`. Equal evidence gives equal bytes."""
     top = tables.headline(evidence)
     title = "Caddie report" if top.run is None else f"Caddie report: {top.bits_per_byte:.4f} bits per byte"
-    body = [_notices(evidence), _tiles(evidence, top), _scores(evidence, top), _quantized(evidence),
-            _codecs(evidence), _compressors(evidence, top), _certificates(evidence), _training(evidence), _text(evidence)]
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<link rel="icon" href="data:,">
-<title>{escape(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-<header><h1>Caddie report</h1><p class="muted">A language model with its code in
-{top.cap_bytes:,} bytes, and how far its score can be trusted.</p></header>
-{"".join(body)}
-<footer>artifact sha256 <span class="hash">{escape(evidence.package["sha256"])}</span></footer>
-</main>
-</body>
-</html>
-"""
+    body = [
+        _notices(evidence),
+        _tiles(evidence, top),
+        _scores(evidence, drawn, top),
+        _certificates(evidence),
+        _lineage(evidence, drawn),
+        _training(evidence, drawn),
+        _weights(evidence, drawn),
+        _bytes(evidence, drawn),
+        _text(evidence),
+    ]
+    return html.page(
+        title,
+        "Caddie report",
+        f"A language model with its code in {top.cap_bytes:,} bytes, and how far its score can be trusted.",
+        "".join(body),
+        f'artifact sha256 <span class="hash">{escape(evidence.package["sha256"])}</span>',
+        links=SECTIONS,
+    )
 
 
 def _notices(evidence: Evidence) -> str:
@@ -124,12 +53,14 @@ def _notices(evidence: Evidence) -> str:
 def _tiles(evidence: Evidence, top: Headline) -> str:
     package, state = evidence.package, "valid" if top.is_valid else "invalid"
     if top.run is None:
-        score, how = tables.ABSENT, "no evaluator is legal"
+        score, how = columns.ABSENT, "no evaluator is legal"
     else:
         score, how = cell(top.bits_per_byte, "score"), f"with the evaluator {top.run}, legal"
     lower = "".join(
         f' <span class="invalid">{escape(run)} is lower, {cell(evidence.evaluate[run]["bits_per_byte"], "score")}, '
-        "but not legal.</span>" for run in top.lower_but_not_legal)
+        f"but {tables.verdict(evidence.certificates[run])}.</span>"
+        for run in top.lower_but_not_legal
+    )
     share = top.artifact_bytes / top.cap_bytes
     word, _, reason = top.verdict.partition(": ")
     return f"""<section class="tiles" aria-label="Result">
@@ -145,153 +76,161 @@ def _tiles(evidence: Evidence, top: Headline) -> str:
 </section>"""
 
 
-def _scores(evidence: Evidence, top: Headline) -> str:
-    stages, evaluators = tables.stages(evidence), tables.evaluators(evidence)
-    return _section(
+def _scores(evidence: Evidence, drawn: dict[str, Figure], top: Headline) -> str:
+    stages, evaluators, val_bytes = tables.stages(evidence), tables.evaluators(evidence), evidence.prepare["bytes"]["val"]
+    first = html.sides(
+        html.figure(drawn["waterfall"]),
+        html.table(stages, columns.STAGE_COLUMNS, title="After each stage")
+        + html.table(
+            evaluators,
+            columns.EVALUATOR_COLUMNS,
+            title="By evaluator",
+            beneath=lambda row: row.why,
+            is_best=lambda row: row.name == top.run,
+        ),
+    )
+    second = html.sides(html.figure(drawn.get("evaluators"), absent="No evaluator ran."), html.figure(drawn["compressors"]))
+    return html.section(
+        "scores",
         "Bits per byte",
-        "Stages are scored in plain windows that do not overlap. Evaluators score the packaged artifact; the gain is "
-        "against the first sliding run.",
-        '<div class="sides">' + _figure(
-            plots.score_steps(stages, evaluators),
-            "A bar is a change, a dot its result. Stages start from the stage above, evaluators from the dashed "
-            "line: the quantized model in plain windows. Hatched is not legal.")
-        + '<div class="tables">' + _table(stages, tables.STAGE_COLUMNS)
-        + _table(evaluators, tables.EVALUATOR_COLUMNS, beneath=lambda row: row.why,
-                 is_best=lambda row: row.name == top.run)
-        + "</div></div>")
-
-
-def _quantized(evidence: Evidence) -> str:
-    return _section(
-        "Quantization",
-        "Bits per weight and bytes: order-0 entropy of the codes and everything stored beside them, before any codec. Output error: of "
-        "what a layer gives on the calibration tokens, relative; of tables, of the weights themselves.",
-        f"<p>{escape(tables.lost(evidence))}</p>" + '<div class="sides">'
-        + _figure(plots.tensor_errors(evidence.tensors), "One dot for each tensor, in the order of the network, by group.")
-        + _table(tables.quantized(evidence), tables.QUANTIZED_COLUMNS) + "</div>")
-
-
-def _codecs(evidence: Evidence) -> str:
-    codecs, groups = tables.codecs(evidence), tables.groups(evidence)
-    shipped = groups[groups["name"] == evidence.package["compress_run"]]
-    return _section(
-        "Codecs",
-        "The same quantized weights under each codec, checked by decoding. The order-0 entropy is what a coder "
-        "reaches that knows only how often each code occurs in its matrix; one that sees more than that can get below it. "
-        + (f"It is {tables.entropy_note(evidence)}." if evidence.compress else ""),
-        '<div class="sides">'
-        + _figure(plots.codec_sizes(codecs), "Strong: the one that ships. Line: the order-0 entropy of the codes.")
-        + _table(codecs, tables.CODEC_COLUMNS, is_best=lambda row: row.ships,
-                 small=lambda row: ", ".join(filter(None, [row.codec, row.filters, "ships" if row.ships else ""])),
-                 beneath=lambda row: "" if row.available else f"not available: {row.reason}")
-        + _figure(plots.codec_speeds(codecs), "Full: to decode. Hollow: to encode. Dashed: the order-0 entropy of the codes.")
-        + _table(shipped, tables.GROUP_COLUMNS) + "</div>")
-
-
-def _compressors(evidence: Evidence, top: Headline) -> str:
-    val_bytes = evidence.prepare["bytes"]["val"]
-    alone = top.artifact_bytes * 8 / val_bytes
-    return _section(
-        "General-purpose compressors on the same text",
-        f"{' '.join(tables.COMPARISON.split())} Spread over the {val_bytes:,} bytes of this val split, they are "
-        f"{alone:,.2f} bits per byte.",
-        _table(tables.compressors(evidence), tables.COMPRESSOR_COLUMNS,
-               is_best=lambda row: row.name not in evidence.baseline["compressors"]))
+        "Stages are scored in plain windows that do not overlap. Evaluators score the packaged artifact; the gain is against the first "
+        "sliding run.",
+        first
+        + second
+        + html.table(
+            tables.compressors(evidence),
+            columns.COMPRESSOR_COLUMNS,
+            title="General-purpose compressors on the same text",
+            is_best=lambda row: row.name not in evidence.baseline["compressors"],
+        )
+        + f'<p class="note">{escape(" ".join(tables.COMPARISON.split()))} Spread over the {val_bytes:,} bytes of this val split, the '
+        f"artifact's are {top.artifact_bytes * 8 / val_bytes:,.2f} bits per byte.</p>",
+    )
 
 
 def _certificates(evidence: Evidence) -> str:
-    checks, articles = tables.checks(evidence), []
-    for run, certificate in evidence.certificates.items():
-        is_legal = certificate["legal"]
-        items = "".join(
-            f"<li><strong>{escape(row.check)}</strong>{_verdict(row.verdict)}<p>{escape(row.evidence)}</p></li>"
-            for row in checks[checks["name"] == run].itertuples())
+    runs = evidence.certificates
+    if not runs:
+        return html.section("certificates", "Certificates", "No evaluator ran, so nothing is certified.", "")
+    checks = {name: check for certificate in runs.values() for name, check in certificate["checks"].items()}
+    head = "".join(f'<th scope="col">{html.breakable(run)}</th>' for run in runs)
+    rows = [f'<tr><th scope="row">verdict</th>{"".join(f"<td>{html.verdict(tables.verdict(runs[run]))}</td>" for run in runs)}</tr>']
+    for name in checks:
+        found = [certificate["checks"].get(name) for certificate in runs.values()]
+        cells = "".join(f"<td>{html.verdict(check['verdict']) if check else columns.ABSENT}</td>" for check in found)
+        rows.append(f'<tr><th scope="row">{html.breakable(name)}</th>{cells}</tr>')
+    grid = (
+        f'<div class="scroll"><table><thead><tr><th scope="col">check</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    )
+    lines = "".join(f"<p>{escape(verdict_line(run, certificate))}</p>" for run, certificate in runs.items())
+    said = dict.fromkeys(certificate["significance"] for certificate in runs.values())
+    lines += f'<p class="note">Significance: {escape("; ".join(said))}.</p>'
+    meanings = "".join(
+        f"<h4>{escape(name)}</h4>"
+        + html.facts({"proves": check["proves"], "cannot see": check["cannot_see"], "precedent": check["precedent"]})
+        for name, check in checks.items()
+    )
+    lines += html.details("what each check proves, what it cannot see, and which ruling it follows", meanings)
+    for run, certificate in runs.items():
         claims = ", ".join(certificate["claims"]) or "nothing"
-        articles.append(
-            f'<article><h3>{escape(run)} {_pill(cell(is_legal, "legal"), is_good=is_legal)}</h3>'
-            f'<p class="note">evaluator {escape(certificate["evaluator"])}, claims {escape(claims)}</p>'
-            f'<ul class="checks">{items}</ul></article>')
-    return _section("Certificates", "What the audit tried against each evaluator, and what it saw.",
-                    f'<div class="certificates">{"".join(articles)}</div>')
+        items = "".join(
+            f"<h4>{escape(name)} {html.verdict(check['verdict'])}</h4><p>{escape(_looked(check))}{escape(phrase(check['evidence']))}</p>"
+            for name, check in certificate["checks"].items()
+        )
+        lines += html.details(f"{run}: evaluator {certificate['evaluator']}, claims {claims}; the evidence of each check", items)
+    return html.section(
+        "certificates",
+        "Certificates",
+        "What the audit tried against each evaluator, and what it saw.",
+        f'<div class="sides"><div>{grid}</div><div>{lines}</div></div>',
+    )
 
 
-def _training(evidence: Evidence) -> str:
+def _looked(check: dict) -> str:
+    """At how many positions, and how far off the worst was."""
+    looked = f"{check['positions']:,} positions; " if check["positions"] is not None else ""
+    return looked + (f"largest deviation {check['largest_deviation']:.4g}; " if check["largest_deviation"] is not None else "")
+
+
+def _lineage(evidence: Evidence, drawn: dict[str, Figure]) -> str:
+    spoiled = lineage.spoiled(evidence.graph)
+    said = f"{spoiled[0].upper()}{spoiled[1:]}." if spoiled else "Nothing above the artifact has seen the val split."
+    absent = "dvc.lock is missing: this run was not made by dvc repro, so nothing is known of its lineage."
+    right = f"<p>{escape(said)}</p>" if evidence.graph.boxes else ""
+    right += html.table(tables.hashes(evidence), columns.HASH_COLUMNS, title="Hashes")
+    right += html.table(tables.environment(evidence), columns.ENVIRONMENT_COLUMNS, title="Environment")
+    content = html.sides(html.figure(drawn.get("lineage"), absent=absent), right)
+    if evidence.graph.boxes:
+        content += html.details("what each node read", html.table(lineage.table(evidence.graph), columns.LINEAGE_COLUMNS))
+    return html.section("lineage", "Lineage, hashes, environment", "", content)
+
+
+def _training(evidence: Evidence, drawn: dict[str, Figure]) -> str:
     train = evidence.train
-    facts = {"parameters": cell(train["parameters"], "count"), "steps": cell(train["steps"], "count"),
-             "seconds": cell(train["train_seconds"], "seconds"),
-             "tokens per second": cell(train["tokens_per_second"], "seconds"),
-             "last train loss": f"{cell(train['loss_nats'], 'score')} nats per token",
-             "holdout": f"{cell(train['holdout_bits_per_byte'], 'score')} bits per byte",
-             "device": str(train["device"]), "processes": cell(train["processes"], "count"),
-             "seed": str(train["seed"])}
-    figure = _figure(plots.loss_curve(evidence.loss), "Faint: each step. Strong: the running mean.")
-    content = f'<div class="sides">{figure}{_facts(facts)}</div>'
-    if len(evidence.averages):
-        content += '<div class="sides">' + _figure(
-            plots.averages(tables.averages(evidence)),
-            "Holdout, the averages of the weights that were tried; 1 - decay is about one over the steps that count. Strong: the one that "
-            "goes on.") + _table(tables.averages(evidence), tables.AVERAGE_COLUMNS) + "</div>"
-    return _section("Training", "", content + _table(tables.budget(evidence), tables.BUDGET_COLUMNS))
+    facts = {
+        "parameters": cell(train["parameters"], "count"),
+        "steps": cell(train["steps"], "count"),
+        "seconds": cell(train["train_seconds"], "seconds"),
+        "tokens per second": cell(train["tokens_per_second"], "seconds"),
+        "last train loss": f"{cell(train['loss_nats'], 'score')} nats per token",
+        "holdout": f"{cell(train['holdout_bits_per_byte'], 'score')} bits per byte",
+        "device": str(train["device"]),
+        "processes": cell(train["processes"], "count"),
+        "seed": str(train["seed"]),
+    }
+    averages = html.table(tables.averages(evidence), columns.AVERAGE_COLUMNS, title="Averages, on the holdout split")
+    averages += f'<p class="note">{escape(tables.goes_on(evidence))}</p>'
+    content = html.sides(html.figure(drawn["loss"]), html.facts(facts) + html.figure(drawn["budget"]))
+    content += html.sides(
+        html.figure(drawn.get("averages"), absent="No average was compared."),
+        averages + html.table(tables.budget(evidence), columns.BUDGET_COLUMNS, title="Ledger of seconds"),
+    )
+    return html.section("training", "Training and budgets", "", content)
+
+
+def _weights(evidence: Evidence, drawn: dict[str, Figure]) -> str:
+    content = html.sides(html.figure(drawn["bits"]), html.figure(drawn["errors"]))
+    content += html.table(tables.quantized(evidence), columns.QUANTIZED_COLUMNS, title="By group")
+    content += html.details(f"all {len(evidence.tensors)} tensors", html.table(evidence.tensors, columns.TENSOR_COLUMNS))
+    return html.section(
+        "weights",
+        "Quantized weights",
+        "Bits per weight and bytes: order-0 entropy of the codes and everything stored beside them, before any codec. Output error: of "
+        "what a layer gives on the calibration tokens, relative; of tables, of the weights themselves.",
+        f"<p>{escape(tables.lost(evidence))}</p>{content}",
+    )
+
+
+def _bytes(evidence: Evidence, drawn: dict[str, Figure]) -> str:
+    codecs, groups = tables.codecs(evidence), tables.groups(evidence)
+    shipped = groups[groups["name"] == evidence.package["compress_run"]]
+    content = html.sides(
+        html.figure(drawn.get("codecs"), absent="No codec ran."),
+        html.table(
+            codecs,
+            columns.CODEC_COLUMNS,
+            title="Codecs",
+            is_best=lambda row: row.ships,
+            small=lambda row: ", ".join(filter(None, [row.codec, row.filters, "ships" if row.ships else ""])),
+            beneath=lambda row: "" if row.available else f"not available: {row.reason}",
+        ),
+    )
+    content += html.sides(html.figure(drawn["bytes"]), html.table(shipped, columns.GROUP_COLUMNS, title="Sections of the blob that ships"))
+    content += html.details(f"all {len(evidence.anatomy)} parts of the artifact", html.table(evidence.anatomy, columns.ANATOMY_COLUMNS))
+    return html.section(
+        "bytes",
+        "Bytes",
+        "The same quantized weights under each codec, checked by decoding. The order-0 entropy is what a coder reaches that knows only how "
+        "often each code occurs in its matrix; one that sees more than that can get below it. "
+        + (f"It is {tables.entropy_note(evidence)}." if evidence.compress else ""),
+        content,
+    )
 
 
 def _text(evidence: Evidence) -> str:
-    content = _table(tables.splits(evidence), tables.SPLIT_COLUMNS)
-    content += _facts({"source": tables.phrase(evidence.prepare["source"]),
-                       "scores divide by the bytes of the": tables.counted_on(evidence)})
+    content = html.table(tables.splits(evidence), columns.SPLIT_COLUMNS)
+    content += html.facts({"source": phrase(evidence.prepare["source"]), "scores divide by the bytes of the": tables.counted_on(evidence)})
     if packages := evidence.prepare.get("packages"):
         names = escape(", ".join(f"{name} {version}" for name, version in packages.items()))
-        content += f"<details><summary>{len(packages)} packages it was read from</summary><p>{names}</p></details>"
-    return _section("Text", "", content)
-
-
-def _section(title: str, note: str, content: str) -> str:
-    note = f'<p class="note">{escape(note)}</p>' if note else ""
-    return f'<section class="card"><h2>{escape(title)}</h2>{note}{content}</section>\n'
-
-
-def _figure(svg: str, caption: str) -> str:
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def _facts(facts: dict[str, str]) -> str:
-    return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in facts.items())}</dl>"
-
-
-def _table(
-    table: pd.DataFrame, columns: tuple[Column, ...], *, small: Callable = lambda row: "",
-    beneath: Callable = lambda row: "", is_best: Callable = lambda row: False,
-) -> str:
-    """An HTML table; of a row, `small` goes under its name, `beneath` on its own line, `is_best` highlights it."""
-    titles = "".join(f'<th scope="col"{_class(column)}>{escape(column.title)}</th>' for column in columns)
-    body = []
-    for row in table.itertuples():
-        name, *values = [(column, getattr(row, column.key)) for column in columns]
-        under = f"<small>{escape(small(row))}</small>" if small(row) else ""
-        breakable = escape(cell(name[1], name[0].kind)).replace("_", "_<wbr>")
-        cells = f'<th scope="row">{breakable}{under}</th>'
-        cells += "".join(f"<td{_class(column)}>{_content(value, column)}</td>" for column, value in values)
-        classes = " ".join(filter(None, ["best" if is_best(row) else "", "has-beneath" if beneath(row) else ""]))
-        body.append(f'<tr class="{classes}">{cells}</tr>' if classes else f"<tr>{cells}</tr>")
-        if beneath(row):
-            body.append(f'<tr class="beneath"><td colspan="{len(columns)}">{escape(beneath(row))}</td></tr>')
-    return f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
-
-
-def _class(column: Column) -> str:
-    return ' class="number"' if column.kind in tables.NUMBERS else ' class="hash"' if column.kind == "hash" else ""
-
-
-def _content(value, column: Column) -> str:
-    text = cell(value, column.kind)
-    return _pill(text, is_good=value) if column.kind == "legal" else escape(text)
-
-
-def _pill(text: str, *, is_good: bool) -> str:
-    return f'<span class="pill {"good" if is_good else "bad"}">{escape(text)}</span>'
-
-
-def _verdict(verdict: str) -> str:
-    text = verdict.replace("_", " ")
-    if verdict == "not_applicable":
-        return f'<span class="pill">{escape(text)}</span>'
-    return _pill(text, is_good=verdict == "pass")
+        content += html.details(f"{len(packages)} packages it was read from", f"<p>{names}</p>")
+    return html.section("text", "Text", "", content)

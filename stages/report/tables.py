@@ -1,23 +1,21 @@
-"""Parsed metrics in, tables out: what the page, the plots, the terminal and `dvc metrics show` all say.
+"""Parsed metrics in, tables out: what the page, the figures, the terminal, the CSV files and `dvc metrics show` all say.
 
-Every table is a DataFrame of raw values (dtype object, so an absent number stays None and a count stays an int) and a
-tuple of `Column`s that says which of them a reader sees and how they are written. Nothing here reads files (evidence.py does).
+Every table is a DataFrame of raw values (dtype object, so an absent number stays None and a count stays an int); columns.py says
+which of them a reader sees and how they are written. Nothing here reads files (evidence.py does).
 """
 
-import json
-import textwrap
 from dataclasses import dataclass
 
 import pandas as pd
 
-from stages.report.evidence import CLAIMS, CODED, COMPRESSED, PACKED, TRAINED, Evidence
+from stages.report import lineage
+from stages.report.columns import cell, phrase
+from stages.report.evidence import CHECKED, CLAIMS, CODED, COMPRESSED, Evidence
 
-WIDTH = 108
 COMPARISON = """\
 After: having read the training text first, as the model has; that is the fair comparison. Neither side counts
 its own program: not the compressor's, and not the artifact's bytes."""
-ABSENT = "-"
-NUMBERS = ("score", "ratio", "signed", "count", "error", "seconds")
+TRAINED_WITH = ("torch", "device", "processes", "precision", "attention_backend", "seed")
 RULE_SECONDS = 600  # of training (calibration and adaptation included), and again of evaluation, on eight H100
 
 
@@ -65,6 +63,11 @@ def headline(evidence: Evidence) -> Headline:
     return Headline(best, scores.get(best), package["artifact_bytes"], package["cap_bytes"], lower)
 
 
+def verdict(certificate: dict) -> str:
+    """legal | not legal | not ruled."""
+    return certificate["verdict"]
+
+
 def explain(certificate: dict) -> str:
     """Why a certificate says what it says: the failed checks and the claims that the evaluator does not make."""
     failed = [name for name, check in certificate["checks"].items() if check["verdict"] == "fail"]
@@ -90,6 +93,15 @@ def notices(evidence: Evidence) -> list[str]:
     shipped = evidence.package["sha256"]
     found += [f"evaluate@{run} scored another artifact than the one packaged; run: dvc repro evaluate@{run}"
               for run, metrics in evidence.evaluate.items() if metrics["artifact_sha256"] != shipped]
+    if (listed := int(evidence.anatomy["bytes"].sum())) != evidence.package["artifact_bytes"]:
+        found.append(f"the table of bytes adds up to {listed:,}, the artifact has {evidence.package['artifact_bytes']:,}; "
+                     "run: dvc repro package")
+    said = {key for certificate in evidence.certificates.values() for check in certificate["checks"].values() for key in check}
+    if unknown := said - set(CHECKED):
+        found.append(f"the certificates say {', '.join(sorted(unknown))} of their checks, which this page does not show; "
+                     "add it to stages/report")
+    if spoiled := lineage.spoiled(evidence.graph):
+        found.append(spoiled)
     return found
 
 
@@ -112,8 +124,8 @@ def evaluators(evidence: Evidence) -> pd.DataFrame:
         certificate = evidence.certificates[run]
         rows.append({"name": run, "bits_per_byte": metrics["bits_per_byte"], "loss_nats": metrics["loss_nats"],
                      "gain": None if sliding is None else sliding - metrics["bits_per_byte"],
-                     "seconds": metrics["seconds"], "legal": certificate["legal"], "why": explain(certificate)})
-    return _frame(rows, ("name", "bits_per_byte", "gain", "loss_nats", "seconds", "legal", "why"))
+                     "seconds": metrics["seconds"], "verdict": verdict(certificate), "why": explain(certificate)})
+    return _frame(rows, ("name", "bits_per_byte", "gain", "loss_nats", "seconds", "verdict", "why"))
 
 
 def codecs(evidence: Evidence) -> pd.DataFrame:
@@ -180,9 +192,9 @@ def compressors(evidence: Evidence) -> pd.DataFrame:
 
 def checks(evidence: Evidence) -> pd.DataFrame:
     """Every check of every certificate."""
-    rows = [{"name": run, "check": name, "verdict": check["verdict"], "evidence": phrase(check["evidence"])}
+    rows = [{"name": run, "check": name, **check, "evidence": phrase(check["evidence"])}
             for run, certificate in evidence.certificates.items() for name, check in certificate["checks"].items()]
-    return _frame(rows, ("name", "check", "verdict", "evidence"))
+    return _frame(rows, ("name", "check", *CHECKED))
 
 
 def splits(evidence: Evidence) -> pd.DataFrame:
@@ -201,6 +213,13 @@ def averages(evidence: Evidence) -> pd.DataFrame:
     return _frame(rows, ("name", "bits_per_byte", "profile_error", "note"))
 
 
+def goes_on(evidence: Evidence) -> str:
+    """Which average the later stages got, in a line."""
+    chosen = evidence.spent["ema"]["average"]
+    measured = "" if chosen in set(evidence.averages["average"]) else ", which is not among ema.candidates and so was not measured here"
+    return f"Goes on: {chosen}{measured}."
+
+
 def budget(evidence: Evidence) -> pd.DataFrame:
     """What counts against the field's two times 600 seconds, here: `seconds` are those of this machine."""
     spent = evidence.spent
@@ -215,104 +234,19 @@ def budget(evidence: Evidence) -> pd.DataFrame:
 
 
 def _against_rule(seconds: float) -> str:
-    return f"{'within' if seconds <= RULE_SECONDS else 'OVER'} {RULE_SECONDS} s"
+    return f"{'within' if seconds <= RULE_SECONDS else 'OVER'} {RULE_SECONDS} s here"
 
 
 def bits_per_byte(evidence: Evidence) -> pd.DataFrame:
-    """All bits per byte in one long table, for `dvc plots`; `legal` is empty where the question does not arise."""
+    """All bits per byte in one long table, for `dvc plots`; `verdict` is empty where the question does not arise."""
     rows = [(name, "stage", metrics["bits_per_byte"], "") for name, metrics in evidence.measure.items()]
-    rows += [(run, "evaluator", metrics["bits_per_byte"], str(evidence.certificates[run]["legal"]).lower())
+    rows += [(run, "evaluator", metrics["bits_per_byte"], verdict(evidence.certificates[run]))
              for run, metrics in evidence.evaluate.items()]
     for name, entry in evidence.baseline["compressors"].items():
         rows.append((name, "compressor", entry["bits_per_byte"], ""))
         if entry["bits_per_byte_after_train"] is not None:
             rows.append((f"{name}_after_train", "compressor", entry["bits_per_byte_after_train"], ""))
-    return _frame(rows, ("name", "kind", "bits_per_byte", "legal"))
-
-
-def sizes(evidence: Evidence) -> pd.DataFrame:
-    """The codecs that ran, for `dvc plots`."""
-    rows = [(row.name, row.blob_bytes, row.bits_per_weight, row.encode_seconds, row.decode_seconds)
-            for row in codecs(evidence).itertuples(index=False) if row.available]
-    return _frame(rows, ("codec", "bytes", "bits_per_weight", "encode_seconds", "decode_seconds"))
-
-
-def flat(evidence: Evidence) -> dict:
-    """The summary under dotted keys, scalars only: `dvc metrics diff` and `dvc exp show` print it as it is."""
-    top = headline(evidence)
-    out = {"score.bits_per_byte": top.bits_per_byte, "score.evaluator": top.run, "score.is_valid": top.is_valid}
-    scored = evidence.measure | evidence.evaluate
-    out |= {f"bits_per_byte.{name}": metrics["bits_per_byte"] for name, metrics in scored.items()}
-    out |= {f"legal.{run}": certificate["legal"] for run, certificate in evidence.certificates.items()}
-    out |= {f"evaluate.{run}.seconds": metrics["seconds"] for run, metrics in evidence.evaluate.items()}
-    out |= {f"package.{key}": evidence.package[key] for key in PACKED} | {"package.bytes_left": top.bytes_left}
-    for run, metrics in evidence.compress.items():
-        out |= {f"compress.{run}.{key}": metrics[key] for key in ("available", *CODED)}
-    for name, entry in evidence.baseline["compressors"].items():
-        out |= {f"baseline.{name}.{key}": entry[key] for key in COMPRESSED}
-    out |= {f"train.{key}": evidence.train[key] for key in TRAINED}
-    for row in splits(evidence).itertuples(index=False):
-        out |= {f"text.{row.name}_documents": row.documents, f"text.{row.name}_bytes": row.bytes,
-                f"text.sha256.{row.name}": row.sha256}
-    return out | {"notices": len(notices(evidence))}
-
-
-def _frame(rows: list, columns: tuple[str, ...]) -> pd.DataFrame:
-    table = pd.DataFrame(rows, columns=list(columns), dtype=object)
-    return table.where(table.notna(), None)
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column as a reader sees it: the key in the frame, its title, and the format of its values."""
-
-    key: str
-    title: str
-    kind: str = "text"
-
-
-STAGE_COLUMNS = (Column("name", "stage"), Column("bits_per_byte", "bits per byte", "score"),
-                 Column("change", "change", "signed"), Column("loss_nats", "nats per token", "score"),
-                 Column("seconds", "seconds", "seconds"))
-EVALUATOR_COLUMNS = (Column("name", "evaluator"), Column("bits_per_byte", "bits per byte", "score"),
-                     Column("gain", "gain over sliding", "signed"), Column("seconds", "seconds", "seconds"),
-                     Column("legal", "verdict", "legal"))
-CODEC_COLUMNS = (Column("name", "codec run"), Column("blob_bytes", "bytes", "count"),
-                 Column("bits_per_weight", "bits per weight", "ratio"),
-                 Column("entropy_bits_per_weight", "entropy per weight", "ratio"),
-                 Column("encode_seconds", "encode s", "seconds"), Column("decode_seconds", "decode s", "seconds"))
-QUANTIZED_COLUMNS = (Column("name", "group"), Column("method", "method"), Column("tensors", "tensors", "count"),
-                     Column("weights", "weights", "count"), Column("bits_per_weight", "bits per weight", "ratio"),
-                     Column("bytes", "bytes", "count"), Column("relative_error", "output error", "error"),
-                     Column("max_code", "max code", "count"))
-GROUP_COLUMNS = (Column("group", "group"), Column("raw_bytes", "bytes before", "count"), Column("coded_bytes", "bytes", "count"))
-COMPRESSOR_COLUMNS = (Column("name", "compressor"), Column("bytes", "bytes alone", "count"),
-                      Column("bits_per_byte", "bits per byte", "score"),
-                      Column("bytes_after_train", "bytes after train", "count"),
-                      Column("bits_per_byte_after_train", "bits per byte after", "score"),
-                      Column("seconds", "seconds", "seconds"))
-AVERAGE_COLUMNS = (Column("name", "average"), Column("bits_per_byte", "holdout bits per byte", "score"),
-                   Column("profile_error", "profile error", "ratio"), Column("note", ""))
-BUDGET_COLUMNS = (Column("name", "stage"), Column("seconds", "seconds here", "seconds"), Column("note", ""))
-SPLIT_COLUMNS = (Column("name", "split"), Column("documents", "documents", "count"),
-                 Column("bytes", "bytes", "count"), Column("sha256", "sha256", "hash"))
-
-FORMATS = {
-    "text": str,
-    "hash": str,
-    "score": "{:.4f}".format,
-    "ratio": "{:.3f}".format,
-    "signed": lambda value: "0" if value == 0 else f"{value:+.4f}",
-    "count": "{:,}".format,
-    "error": "{:.2e}".format,
-    "seconds": lambda value: f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}",
-    "legal": lambda value: "legal" if value else "not legal",
-}
-
-
-def cell(value, kind: str) -> str:
-    """One value as text; an absent one is a dash."""
-    return ABSENT if value is None else FORMATS[kind](value)
+    return _frame(rows, ("name", "kind", "bits_per_byte", "verdict"))
 
 
 def counted_on(evidence: Evidence) -> str:
@@ -320,73 +254,33 @@ def counted_on(evidence: Evidence) -> str:
     return ", ".join(sorted({metrics["bytes_counted_on"] for metrics in evidence.evaluate.values()})) or "none"
 
 
-def phrase(value) -> str:
-    """Any JSON value as one line of words: a dict becomes `key value; key value`, a list `item, item`."""
-    if isinstance(value, dict):
-        return "; ".join(f"{key.replace('_', ' ')} {phrase(item)}" for key, item in value.items())
-    if isinstance(value, list):
-        return ", ".join(str(item) if isinstance(item, int) else phrase(item) for item in value) or "none"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return value if isinstance(value, str) else json.dumps(value)
+def environment(evidence: Evidence) -> pd.DataFrame:
+    """What the numbers were made with, as far as the stages wrote it down, and where this page was made."""
+    rows = [("train", key.replace("_", " "), str(evidence.train[key])) for key in TRAINED_WITH]
+    packages = evidence.prepare.get("packages", {})
+    rows += [("prepare", name, packages[name]) for name in ("python", "numpy", "torch") if name in packages]
+    return _frame([*rows, *[("report", name, value) for name, value in evidence.machine.items()]], ("stage", "name", "value"))
 
 
-def markdown(table: pd.DataFrame, columns: tuple[Column, ...]) -> str:
-    """`table` as a Markdown table whose source is aligned too, numbers to the right."""
-    texts = [[cell(value, column.kind).replace("|", "\\|") for value in table[column.key]] for column in columns]
-    titles = [column.title for column in columns]
-    widths = [max(map(len, [title, *column])) for title, column in zip(titles, texts, strict=True)]
-    is_right = [column.kind in NUMBERS for column in columns]
-
-    def line(cells) -> str:
-        padded = [text.rjust(width) if right else text.ljust(width)
-                  for text, width, right in zip(cells, widths, is_right, strict=True)]
-        return f"| {' | '.join(padded)} |"
-
-    rule = ["-" * (width - 1) + (":" if right else "-") for width, right in zip(widths, is_right, strict=True)]
-    return "\n".join(line(cells) for cells in [titles, rule, *zip(*texts, strict=True)])
+def hashes(evidence: Evidence) -> pd.DataFrame:
+    """sha256 of what the numbers are about: the artifact, the blob and the weights in it, each ledger, each split."""
+    rows = [("artifact, submission.pyz", evidence.package["sha256"])]
+    rows += [(f"{what} of {evidence.package['compress_run']}", metrics[key]) for run, metrics in evidence.compress.items()
+             if run == evidence.package["compress_run"] for what, key in (("blob", "blob_sha256"), ("quantized weights", "model_sha256"))]
+    rows += [(f"ledger of {run}", metrics["ledger_sha256"]) for run, metrics in evidence.evaluate.items()]
+    rows += [(f"text, {split}", digest) for split, digest in evidence.prepare["sha256"].items()]
+    return _frame(rows, ("name", "sha256"))
 
 
-def summary(evidence: Evidence) -> str:
-    """The report as Markdown that also reads as plain text in a terminal."""
-    top, package = headline(evidence), evidence.package
-    score = "no legal score" if top.run is None else f"{top.bits_per_byte:.4f} bits per byte with `{top.run}`"
-    blocks = ["# Caddie report", _list([
-        f"score: {score}",
-        f"artifact: {top.artifact_bytes:,} bytes, {top.room} "
-        f"({package['code_bytes']:,} code, {package['model_bytes']:,} model by {package['compress_run']})",
-        f"verdict: {top.verdict}",
-        *[f"`{run}` is lower, {evidence.evaluate[run]['bits_per_byte']:.4f}, but not legal"
-          for run in top.lower_but_not_legal],
-        *[f"**{notice}**" for notice in notices(evidence)],
-    ])]
-    blocks += ["## Bits per byte after each stage", markdown(stages(evidence), STAGE_COLUMNS)]
-    blocks += ["## Bits per byte of the artifact, by evaluator", markdown(evaluators(evidence), EVALUATOR_COLUMNS)]
-    blocks += ["## Quantization", markdown(quantized(evidence), QUANTIZED_COLUMNS), lost(evidence)]
-    table = codecs(evidence)
-    blocks += ["## Codecs", markdown(table, (*CODEC_COLUMNS, Column("note", "note")))]
-    if note := entropy_note(evidence):
-        blocks.append(textwrap.fill(f"Order-0 entropy: {note}.", WIDTH, break_long_words=False))
-    if absent := [f"{row.name} is not available: {row.reason}" for row in table.itertuples() if not row.available]:
-        blocks.append(_list(absent))
-    blocks += ["## General-purpose compressors on the same text",
-               markdown(compressors(evidence), COMPRESSOR_COLUMNS), COMPARISON]
-    blocks += ["## Budget", markdown(budget(evidence), BUDGET_COLUMNS)]
-    blocks += ["## Certificates", _list([verdict_line(*item) for item in evidence.certificates.items()])]
-    return "\n\n".join(blocks) + "\n"
+def everything(evidence: Evidence) -> dict[str, pd.DataFrame]:
+    """Every table of the page by the name of its CSV file."""
+    return {"stages": stages(evidence), "evaluators": evaluators(evidence), "bits_per_byte": bits_per_byte(evidence),
+            "compressors": compressors(evidence), "codecs": codecs(evidence), "groups": groups(evidence), "quantized": quantized(evidence),
+            "tensors": evidence.tensors, "bytes": evidence.anatomy, "averages": averages(evidence), "loss": evidence.loss,
+            "budget": budget(evidence), "checks": checks(evidence), "lineage": lineage.table(evidence.graph), "splits": splits(evidence),
+            "environment": environment(evidence), "hashes": hashes(evidence)}
 
 
-def verdict_line(run: str, certificate: dict) -> str:
-    """One line per certificate: verdict, how many checks passed, what stands against it."""
-    verdicts = [check["verdict"] for check in certificate["checks"].values()]
-    counts = f"{verdicts.count('pass')} of {len(verdicts)} checks passed"
-    if skipped := verdicts.count("not_applicable"):
-        counts += f", {skipped} not applicable"
-    return "; ".join(filter(None, [f"{run}: {cell(certificate['legal'], 'legal')}", counts, explain(certificate)]))
-
-
-def _list(items: list[str]) -> str:
-    wrap = textwrap.TextWrapper(WIDTH, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
-    return "\n".join(wrap.fill(f"- {item}") for item in items)
+def _frame(rows: list, columns: tuple[str, ...]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=list(columns), dtype=object)
+    return table.where(table.notna(), None)

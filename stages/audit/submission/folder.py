@@ -21,6 +21,7 @@ from stages.lib.data.accounting import VAL_BYTES
 from stages.lib.significance import LEVEL, MARGIN_NATS, Significance, one_sample
 
 CAP_BYTES = 16_000_000
+OWN_TEXT = "own_text"     # the track of a submission that is scored on another text than the field's
 MIB_BYTES = 16 * 2**20
 BUDGET_SECONDS = 600.0
 OVERSHOOT_SECONDS = 1.0   # the last step ends after the cap: 600.2 s were merged, 602.0 s were sent back (#1945)
@@ -165,6 +166,10 @@ def _size(submission: Submission, readme: str) -> None:
 
 def _bytes(submission: Submission, readme: str) -> None:
     """The identity for every log with tokens, and for submission.json by the ratio of its two numbers."""
+    if submission.claims.get("track") == OWN_TEXT:
+        submission.findings += [_of_own_text(log, _number(submission.claims, "val_bytes")) for log in submission.logs
+                                if log.score and log.val_tokens]
+        return
     checked = False
     for log in submission.logs:
         if log.score and log.val_tokens:
@@ -184,6 +189,16 @@ def _bytes(submission: Submission, readme: str) -> None:
                                                "how many tokens were scored"))
     elif not checked:
         submission.findings.append(Finding("bytes", "unknown", "neither a log nor submission.json has loss, tokens and bits per byte"))
+
+
+def _of_own_text(log: logs.Log, stated: float | None) -> Finding:
+    """A text that is not the field's says how many bytes it has: the identity holds or not, and no score on it is one of the field."""
+    implied = log.score.loss_nats * log.val_tokens / (math.log(2) * log.score.bits_per_byte)
+    if stated is None or abs(implied - stated) > 2 + 1e-4 * implied:
+        return Finding("bytes", "fail", f"{implied:,.0f} bytes over {log.val_tokens:,} targets, where submission.json states "
+                       f"{stated or 'nothing'} as val_bytes", log.seed)
+    return Finding("bytes", "doubt", f"{implied:,.0f} bytes, as submission.json states; a text of its own, so the score is none of the "
+                   "field's", log.seed)
 
 
 def _implied(run: logs.Pass, targets: int, seed: int | None) -> Finding:

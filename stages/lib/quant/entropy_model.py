@@ -23,6 +23,7 @@ from stages.lib.quant.quantized import Quantized
 
 GAUSSIAN_BITS = 2.047  # log2 sqrt(2 pi e): entropy of a Gaussian in steps of its own standard deviation
 COARSEST = 6.0  # octaves above the rms at which the search gives up: every code is 0 long before
+FINEST = 10.0  # bits per weight beyond which nothing is gained: float16 has no more
 PASSES = 16
 TOLERANCE = 0.001  # share of the budget that may be left: 16 kB of 16 MB
 UNMET = 6  # passes without one that fits
@@ -35,7 +36,7 @@ class Settings:
 
     SECTION: ClassVar[str] = "quantize.entropy"
     bits_per_weight: float
-    target_bytes: int | None
+    target_bytes: int | Literal["auto"] | None
     trellis: Literal[0, 4, 8, 16, 32]
     column_steps: bool
     row_steps: Literal["none", "std", "gradient"]
@@ -83,8 +84,8 @@ def check(settings: Settings) -> None:
         raise ValueError(f"quantize.entropy.frequency_exponent is {settings.frequency_exponent}; it takes 0 (off) to 1")
     if not 0 < settings.bits_per_weight <= 16:
         raise ValueError(f"quantize.entropy.bits_per_weight is {settings.bits_per_weight}; it takes more than 0, up to 16")
-    if settings.target_bytes is not None and settings.target_bytes < 1:
-        raise ValueError(f"quantize.entropy.target_bytes is {settings.target_bytes}; it takes null (bits_per_weight decides) or bytes")
+    if isinstance(settings.target_bytes, int) and settings.target_bytes < 1:
+        raise ValueError(f"quantize.entropy.target_bytes is {settings.target_bytes}; it takes null (bits_per_weight) | auto | bytes")
     settings.options  # noqa: B018 (checks the rest)
 
 
@@ -226,11 +227,13 @@ def finest(model: Model, *, limit: float, tolerance: float, bits_of: Callable[[d
 
 def fitted(model: Model, *, settings: Settings, others: dict[str, Quantized], rest_bits: float) -> Fit:
     """The finest quantization of `bits_per_weight`, side information included; or, if `target_bytes` is set, of so many bytes together
-    with `others`, what other methods quantized, and `rest_bits`. Sizes are those of rate.py."""
+    with `others`, what other methods quantized, and `rest_bits`. Sizes are those of rate.py. No matrix is coded finer than FINEST."""
     fixed, limit = 0.0, settings.bits_per_weight * model.num_weights
     if settings.target_bytes is not None:
+        if settings.target_bytes == "auto":
+            raise AssertionError("the stage fit decides what auto is")
         fixed = rest_bits + (estimated(others).bits if others else 0.0)
-        limit = 8.0 * settings.target_bytes
+        limit = min(8.0 * settings.target_bytes, fixed + FINEST * model.num_weights)
         if fixed >= limit:
             raise ValueError(f"quantize.entropy.target_bytes is {settings.target_bytes:,}, and what is not entropy constrained alone needs "
                              f"{fixed / 8:,.0f} bytes; raise it, or give more groups the method entropy")

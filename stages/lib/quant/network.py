@@ -16,7 +16,7 @@ from stages.lib import params
 from stages.lib.params import require
 from stages.lib.quant import entropy_model, gptq, low_rank, nearest, prune, rotation, scales, ternary
 from stages.lib.quant.quantized import Quantized
-from stages.quantize.settings import Group, Settings, check_group
+from stages.lib.quant.settings import Group, Settings, check_group
 
 
 @dataclass
@@ -29,6 +29,23 @@ class Result:
     float16: dict[str, Tensor] = field(default_factory=dict)
     damping: dict[str, float] = field(default_factory=dict)
     fit: entropy_model.Fit | None = None
+
+    def stored(self) -> dict[str, Tensor]:
+        """All stored tensors: integers before floats, then by suffix, then by kind, so that like lies beside like for the codec."""
+        found = dict(self.float16)
+        for name, quantized in self.matrices.items():
+            found |= quantized.stored(name)
+        order = sorted(found, key=lambda name: (found[name].is_floating_point(), name.rsplit(".", 1)[-1], _kind(name), name))
+        return {name: found[name] for name in order}
+
+    def schemes(self) -> dict[str, dict]:
+        """How codes become weights again, of matrices that have more than codes and a scale for each row."""
+        return {name: quantized.scheme for name, quantized in self.matrices.items() if quantized.scheme}
+
+
+def _kind(name: str) -> str:
+    """The name without its layer number."""
+    return ".".join(part for part in name.split(".") if not part.isdigit())
 
 
 def quantize(state: dict[str, Tensor], group_of: dict[str, str], hessians: dict[str, Tensor], settings: Settings, *,

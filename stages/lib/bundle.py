@@ -9,10 +9,20 @@ import zipfile
 from pathlib import Path
 
 from stages.lib import closure
+from stages.runtime import header
 
 PACKAGE = "caddie"
 START = f"import sys\nfrom {PACKAGE}.entry import main\nsys.exit(main())\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold
+
+
+def submission(blob: bytes, tokenizer: bytes, config: dict, *, evaluator: str, options: dict, evaluators: tuple[str, ...]) -> bytes:
+    """The bytes of the pyz for a blob of the model that `config` describes: with the plug-ins that the blob names, and `evaluators`."""
+    plugins = header.read(blob).plugins()
+    manifest = {"format": 2, "evaluator": evaluator, "options": options, "evaluators": list(evaluators), "plugins": plugins,
+                "model": config}
+    return build(code(plugins=plugins, evaluators=evaluators, features=tuple(config["features"])), manifest=manifest, blob=blob,
+                 tokenizer=tokenizer)
 
 
 def code(*, plugins: list[str], evaluators: tuple[str, ...], features: tuple[str, ...]) -> dict[str, str]:
@@ -41,10 +51,16 @@ def build(sources: dict[str, str], *, manifest: dict, blob: bytes, tokenizer: by
     return sink.getvalue()
 
 
+def sizes(pyz: bytes) -> dict[str, int]:
+    """Bytes that the content of each entry occupies in the zip, by path; what is missing from its length is the zip's own structure."""
+    with zipfile.ZipFile(io.BytesIO(pyz)) as archive:
+        return {entry.filename: entry.compress_size for entry in archive.infolist()}
+
+
 def model_bytes(pyz: bytes) -> int:
     """Bytes that the model and the tokenizer occupy in the zip; all other bytes count as code."""
-    with zipfile.ZipFile(io.BytesIO(pyz)) as archive:
-        return sum(archive.getinfo(f"{PACKAGE}/data/{name}").compress_size for name in ("model.blob", "tokenizer.model"))
+    by_path = sizes(pyz)
+    return sum(by_path[f"{PACKAGE}/data/{name}"] for name in ("model.blob", "tokenizer.model"))
 
 
 def _add(archive: zipfile.ZipFile, path: str, content: bytes, method: int) -> None:

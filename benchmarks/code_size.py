@@ -1,0 +1,59 @@
+"""Counted bytes of the one script of every stack beside the published script's: the table in docs/submission.md.
+
+    python benchmarks/code_size.py                  all stacks, and params.yaml as it is: ten seconds each
+    python benchmarks/code_size.py pr1855 pr1493    these
+    python benchmarks/code_size.py --write          all, into docs/submission.md
+
+Both are scripts that train, quantize, compress and score. Published sizes are those of the logs; some stacks handed in plain source.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if sys.path[0] == str(Path(__file__).parent):  # a script: this folder's tokenize.py would hide the standard library's
+    sys.path[0] = str(ROOT)
+
+import argparse
+
+# wrapped where the authors wrapped it (pr1172, pr1285, pr1493, pr1855, pr1958), else the source as it was counted
+PUBLISHED = {"naive": 47_642, "pr549": 89_458, "pr1019": 101_850, "pr1150": 107_448, "pr1172": 23_349, "pr1285": 21_396, "pr1306": 112_105,
+             "pr1399": 68_057, "pr1493": 16_594, "pr1855": 31_999, "pr1958": 33_684}
+PAGE, BEGIN, END = ROOT / "docs/submission.md", "<!-- code size: benchmarks/code_size.py --write -->", "<!-- end of code size -->"
+HEAD = ["| stack | one script, bytes | published, bytes | ratio | before packing |", "|---|---:|---:|---:|---:|"]
+
+
+def row(name: str) -> str:
+    from stages.lib import params
+    from stages.lib.one_script import program, wrap
+    from stages.recipes import files
+
+    tree = params.read(ROOT / "params.yaml")
+    tree = tree if name == "default" else files.applied(files.values(name, tree), tree)
+    short = wrap.shortened(program.build(tree).tree)
+    size, published = len(wrap.wrapped(short).encode()), PUBLISHED.get(name)
+    beside = f"{published:,} | {size / published:.2f}" if published else "|"
+    return f"| {name} | {size:,} | {beside} | {len(short.encode()):,} |"
+
+
+def main() -> None:
+    from stages.recipes import files
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="stacks (default: all)")
+    parser.add_argument("--write", action="store_true", help="into docs/submission.md; needs all stacks")
+    arguments = parser.parse_args()
+    if arguments.write and arguments.names:
+        parser.error("--write needs all stacks; leave the names out")
+    lines = list(HEAD)
+    print("\n".join(lines))
+    for name in arguments.names or ["default", *files.stacks()]:
+        lines.append(row(name))
+        print(lines[-1], flush=True)
+    if arguments.write:
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+        PAGE.write_text(before + "\n".join([BEGIN, "", *lines, "", END]) + rest.partition(END)[2], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""Experiments side by side: the summaries and parameters of git revisions and DVC experiments, as tables and one page.
+
+    python -m stages.report --compare main 3f2c1ab swift-bogy workspace
+
+A revision is whatever git or DVC can name; `workspace` is what lies in this folder. Everything comes from the files that the
+revision's own run left: metrics and loss curve by their hashes from DVC's cache, params.yaml from git. Nothing is computed again.
+"""
+
+import argparse
+import io
+import json
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from stages.lib import params, stage
+from stages.report import html
+from stages.report.columns import Column, cell, markdown
+from stages.report.drawing import SERIES
+from stages.report.figures import compare as figures
+
+WORKSPACE = "workspace"
+SUMMARY, PARAMS, LOSS = "artifacts/report/metrics.json", "params.yaml", "artifacts/train/loss.csv"
+OVERVIEW = (
+    ("score.bits_per_byte", "score, bits per byte", "score"),
+    ("score.evaluator", "evaluator", "text"),
+    ("score.is_valid", "valid", "text"),
+    ("package.artifact_bytes", "artifact, bytes", "count"),
+    ("package.bytes_left", "bytes left", "count"),
+    ("package.code_bytes", "code, bytes", "count"),
+    ("package.compress_run", "codec that ships", "text"),
+    ("train.parameters", "parameters", "count"),
+    ("train.steps", "steps", "count"),
+    ("train.train_seconds", "training, seconds", "seconds"),
+    ("train.holdout_bits_per_byte", "holdout, bits per byte", "score"),
+    ("train.seed", "seed", "text"),
+    ("train.device", "device", "text"),
+    ("text.sha256.val", "sha256 of the val text", "digest"),
+)
+TITLES = {
+    "overview": "Overview",
+    "scores": "Bits per byte, and the difference to the first",
+    "bytes": "Bytes by codec, and the difference to the first",
+    "seconds": "Seconds of each evaluator",
+    "params": "Parameters that differ",
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What one revision has to say. `metrics` is the flat summary, `params` are flat too."""
+
+    name: str
+    metrics: dict
+    params: dict
+    loss: pd.DataFrame
+
+
+def run(argv: list[str]) -> None:
+    """The command: read, print the tables, write the page and the CSV files."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--compare", nargs="+", metavar="REV", required=True, help="commits, branches, DVC experiments, workspace")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("artifacts/report/compare"), help="where page and tables go (default: %(default)s)"
+    )
+    arguments = parser.parse_args(argv)
+    with stage.sentences("report"):
+        found = [read(revision, root=Path.cwd()) for revision in arguments.compare]
+        print(write(found, arguments.folder), end="")
+
+
+def write(found: list[Experiment], folder: Path) -> str:
+    """Write `folder`: index.html and one CSV file for each table. Returns the tables for the terminal."""
+    if len(found) < 2 or len(found) > len(SERIES) or len({one.name for one in found}) < len(found):
+        raise ValueError(f"--compare takes 2 to {len(SERIES)} different revisions, not {', '.join(one.name for one in found)}")
+    shown = {name: written(table) for name, table in tables(found).items()}
+    warnings = warn(found)
+    with stage.atomic(folder) as partial:
+        partial.mkdir()
+        for name, table in tables(found).items():
+            table.rename(columns={f"r{i}": one.name for i, one in enumerate(found)}).drop(columns="kind").to_csv(
+                partial / f"{name}.csv", index=False, lineterminator="\n"
+            )
+        (partial / "index.html").write_text(render(found, shown, warnings), encoding="utf-8")
+    columns = _columns(found)
+    blocks = [f"**{sentence}**" for sentence in warnings]
+    blocks += [f"## {TITLES[name]}\n\n{markdown(table, columns)}" for name, table in shown.items() if len(table)]
+    return "\n\n".join([*blocks, f"The same with figures: {folder / 'index.html'}"]) + "\n"
+
+
+def read(revision: str, *, root: Path) -> Experiment:
+    """The files of one revision. ValueError if git and DVC do not know it, or it has no report."""
+
+    def content(path: str, maker: str) -> str:
+        if revision == WORKSPACE:
+            if not (root / path).is_file():
+                raise ValueError(f"{path} is missing; run: dvc repro {maker}")
+            return (root / path).read_text(encoding="utf-8")
+        return _at(revision, path, root)
+
+    summary = content(SUMMARY, "report")
+    try:
+        metrics = json.loads(summary)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{SUMMARY} of {revision} is not valid JSON ({error}); run that revision again") from None
+    if absent := [key for key, _, _ in OVERVIEW if key not in metrics]:
+        raise ValueError(
+            f"{SUMMARY} of {revision} has no {', '.join(absent)}; it was written by other code, run that revision again: dvc repro report"
+        )
+    tree = yaml.load(content(PARAMS, "report"), Loader=params.Yaml12Floats)
+    return Experiment(revision, metrics, flatten(tree), pd.read_csv(io.StringIO(content(LOSS, "train"))))
+
+
+def _at(revision: str, path: str, root: Path) -> str:
+    """A file of a revision: from git, or by its hash in dvc.lock from DVC's cache."""
+    import dvc.api
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.scm import resolve_rev
+
+    try:
+        with Repo(str(root)) as repo:
+            commit = resolve_rev(repo.scm, revision)
+    except DvcException:
+        raise ValueError(f"neither git nor DVC knows a revision {revision!r}; there are: git log, dvc exp list, and {WORKSPACE}") from None
+    try:
+        with dvc.api.open(path, repo=str(root), rev=commit, mode="r", encoding="utf-8") as handle:
+            return handle.read()
+    except (DvcException, OSError):
+        raise ValueError(
+            f"{path} of {revision} is not here: that revision was not run to the end, or its results are elsewhere; try: "
+            f"dvc pull --all-commits, or dvc exp run at that revision"
+        ) from None
+
+
+def flatten(tree: dict, prefix: str = "") -> dict:
+    """Leaves under dotted paths; lists and what lies in them are one leaf."""
+    out = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            out |= flatten(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out
+
+
+def tables(found: list[Experiment]) -> dict[str, pd.DataFrame]:
+    """By name; columns `name`, one for each experiment (r0, r1, …), and `kind`, how the values of the row are written."""
+
+    def rows(entries: list[tuple[str, str, str]]) -> pd.DataFrame:
+        return _frame([(title, *(one.metrics.get(key) for one in found), kind) for key, title, kind in entries], found)
+
+    def named(prefix: str, suffix: str = "") -> list[tuple[str, str]]:
+        keys = dict.fromkeys(key for one in found for key in one.metrics if key.startswith(prefix) and key.endswith(suffix))
+        return [(key, key.removeprefix(prefix).removesuffix(suffix)) for key in keys]
+
+    paths = dict.fromkeys(path for one in found for path in one.params)
+    differing = [path for path in paths if any(one.params.get(path, ...) != found[0].params.get(path, ...) for one in found)]
+    return {
+        "overview": rows(list(OVERVIEW)),
+        "scores": rows(
+            [(key, name, "score") for key, name in named("bits_per_byte.")]
+            + [(key, f"{name}, verdict", "text") for key, name in named("verdict.")]
+        ),
+        "bytes": rows([(key, name, "count") for key, name in named("compress.", ".blob_bytes")]),
+        "seconds": rows([(key, name, "seconds") for key, name in named("evaluate.", ".seconds")]),
+        "params": _frame([(path, *(one.params.get(path) for one in found), "text") for path in differing], found),
+    }
+
+
+def _frame(rows: list, found: list[Experiment]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=["name", *(f"r{i}" for i in range(len(found))), "kind"], dtype=object)
+    return table.where(table.notna(), None)
+
+
+def written(table: pd.DataFrame) -> pd.DataFrame:
+    """The same as text; numbers of scores and bytes with their difference to the first experiment."""
+    out = table.copy()
+    columns = [column for column in table.columns if column not in ("name", "kind")]
+    for i, kind in enumerate(table["kind"]):
+        values = [table[column].iloc[i] for column in columns]
+        for column, value in zip(columns, values, strict=True):
+            if kind == "digest":
+                out.loc[out.index[i], column] = value[:12]
+                continue
+            text = cell(value if kind != "text" or value is None else json.dumps(value).strip('"'), kind)
+            if kind in ("score", "count") and column != columns[0] and None not in (value, values[0]) and value != values[0]:
+                difference = value - values[0]
+                text += f" ({difference:+,})" if kind == "count" else f" ({difference:+.4f})"
+            out.loc[out.index[i], column] = text
+    return out
+
+
+def warn(found: list[Experiment]) -> list[str]:
+    """What makes a comparison of these numbers unfair, in sentences."""
+    out = []
+    if len({one.metrics["text.sha256.val"] for one in found}) > 1:
+        out.append("These experiments were scored on different val texts: their bits per byte are not comparable.")
+    if spoiled := [one.name for one in found if one.metrics["score.is_valid"] is not True]:
+        out.append(f"Not valid: {', '.join(spoiled)}.")
+    if len({one.metrics["train.seed"] for one in found}) == 1 and len({one.metrics["score.bits_per_byte"] for one in found}) > 1:
+        out.append("One seed each: a difference as small as that between seeds means nothing.")
+    return out
+
+
+def render(found: list[Experiment], shown: dict[str, pd.DataFrame], warnings: list[str]) -> str:
+    """The page."""
+    columns = _columns(found)
+    notes = "".join(f"<li>{escape(sentence)}</li>" for sentence in warnings)
+    body = f'<section class="card notices"><ul>{notes}</ul></section>' if notes else ""
+    pictures = html.sides(html.figure(figures.scores(found)), html.figure(figures.losses(found)))
+    for name, table in shown.items():
+        content = html.table(table, columns) if len(table) else "<p>None.</p>"
+        body += html.section(name, TITLES[name], "", (pictures if name == "scores" else "") + content)
+    return html.page(
+        f"Caddie: {' and '.join(one.name for one in found)}",
+        "Side by side",
+        ", ".join(one.name for one in found),
+        body,
+        "Differences are to the first.",
+        links={name: TITLES[name].split(",")[0] for name in shown},
+    )
+
+
+def _columns(found: list[Experiment]) -> tuple[Column, ...]:
+    return (Column("name", ""), *(Column(f"r{i}", one.name) for i, one in enumerate(found)))

@@ -1,0 +1,158 @@
+"""Which node was made from which, and what has seen the val split: read off dvc.lock, which says what every stage really read.
+
+A node touches val if it reads it, or reads what a node made that touches it. `prepare`, which splits the documents, is the one
+node that must see them all. Below the artifact that is how a score is made; above it, no score is legal.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+import yaml
+
+VAL = ("artifacts/prepare/val", "artifacts/tokenize/val")
+ROOT, SHIPS, ITSELF = "prepare", "package", "report"
+BY_RUN = {"compress": "compress", "evaluate": "evaluate", "audit": "evaluate"}  # node -> the section whose runs it has variants for
+
+
+@dataclass(frozen=True)
+class Box:
+    """One node, with those of its variants that agree about val. `ships`: the artifact is made from it, or it is the artifact's."""
+
+    node: str
+    variants: tuple[str, ...]
+    reads_val: bool
+    touches_val: bool
+    ships: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.node}@{','.join(self.variants)}" if self.variants else self.node
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Boxes from the top down, and links (from, to) by index; a link that a longer way replaces is left out."""
+
+    boxes: tuple[Box, ...]
+    links: tuple[tuple[int, int], ...]
+    reads: dict[str, tuple[str, ...]]  # stage -> what it read under artifacts/
+
+
+def load(lock: Path, *, compress_runs: Iterable[str], evaluate_runs: Iterable[str]) -> Graph:
+    """The graph of the nodes of `lock`; runs that params.yaml dropped are left out. Without the file nothing is known: no boxes."""
+    if not lock.is_file():
+        return Graph((), (), {})
+    try:
+        stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
+    except (yaml.YAMLError, KeyError, TypeError):
+        raise ValueError(f"{lock} is not a readable dvc.lock; delete it and run: dvc repro (finished stages are cached)") from None
+    runs = {"compress": set(compress_runs), "evaluate": set(evaluate_runs)}
+
+    def wanted(name: str) -> bool:
+        node, _, variant = name.partition("@")
+        return node != ITSELF and (node not in BY_RUN or variant in runs[BY_RUN[node]])
+
+    return graph({name: entry for name, entry in stages.items() if wanted(name)})
+
+
+def graph(stages: dict) -> Graph:
+    """The graph of the parsed stages of a dvc.lock."""
+    makers = {out["path"]: name for name, entry in stages.items() for out in entry.get("outs", [])}
+    reads = {
+        name: tuple(dep["path"] for dep in entry.get("deps", []) if dep["path"].startswith("artifacts/")) for name, entry in stages.items()
+    }
+    parents = {
+        name: {maker for path in paths for out, maker in makers.items() if within(path, out) or within(out, path)} - {name}
+        for name, paths in reads.items()
+    }
+    order = _from_the_top(parents)
+    direct = {name for name in order if name != ROOT and any(within(path, val) or within(val, path) for path in reads[name] for val in VAL)}
+    touched: set[str] = set()
+    for name in order:
+        if name in direct or (parents[name] & touched and name != ROOT):
+            touched.add(name)
+    shipped = _above({name for name in order if name == SHIPS}, parents)
+    keys: dict[tuple, list[str]] = {}
+    for name in order:
+        keys.setdefault((name.partition("@")[0], name in touched, name in shipped), []).append(name)
+    boxes = tuple(
+        Box(node, tuple(name.partition("@")[2] for name in names if "@" in name), any(name in direct for name in names), is_touched, ships)
+        for (node, is_touched, ships), names in keys.items()
+    )
+    place = {name: i for i, names in enumerate(keys.values()) for name in names}
+    links = {(place[parent], place[name]) for name in order for parent in parents[name]}
+    links = {(a, b) for a, b in links if a != b}
+    return Graph(boxes, tuple(sorted(link for link in links if not _another_way(*link, links))), {name: reads[name] for name in order})
+
+
+def spoiled(found: Graph) -> str:
+    """Which nodes above the artifact have seen val, as a sentence; empty if none has."""
+    names = [box.name for box in found.boxes if box.ships and box.touches_val]
+    return f"the artifact descends from the validation split, through {', '.join(names)}: no score of it is legal" if names else ""
+
+
+def table(found: Graph) -> pd.DataFrame:
+    """One row per box: whether the artifact is made from it, whether it touches val, and what its stages read."""
+    rows = [
+        (
+            box.name,
+            box.ships,
+            "reads it" if box.reads_val else "descends from it" if box.touches_val else "",
+            ", ".join(dict.fromkeys(path for stage, paths in found.reads.items() if _belongs(stage, box) for path in paths)),
+        )
+        for box in found.boxes
+    ]
+    return pd.DataFrame(rows, columns=["node", "above_the_artifact", "val", "reads"], dtype=object)
+
+
+def ranks(found: Graph) -> list[int]:
+    """By box: the length of the longest way to it."""
+    out = [0] * len(found.boxes)
+    for _ in found.boxes:  # no way is longer than there are boxes
+        for a, b in found.links:
+            out[b] = max(out[b], out[a] + 1)
+    return out
+
+
+def within(path: str, folder: str) -> bool:
+    return PurePosixPath(path).is_relative_to(folder)
+
+
+def _belongs(stage: str, box: Box) -> bool:
+    node, _, variant = stage.partition("@")
+    return node == box.node and (variant in box.variants if variant else not box.variants)
+
+
+def _from_the_top(parents: dict[str, set[str]]) -> list[str]:
+    """Every stage after all that it was made from, in the order of the file where that is free."""
+    done: list[str] = []
+    while len(done) < len(parents):
+        ready = [name for name in parents if name not in done and parents[name] <= set(done)]
+        if not ready:
+            raise ValueError("dvc.lock goes in a circle; delete it and run: dvc repro (finished stages are cached)")
+        done += ready
+    return done
+
+
+def _above(names: set[str], parents: dict[str, set[str]]) -> set[str]:
+    found, queue = set(names), list(names)
+    while queue:
+        new = parents[queue.pop()] - found
+        found |= new
+        queue += new
+    return found
+
+
+def _another_way(start: int, end: int, links: set[tuple[int, int]]) -> bool:
+    """Is there a way from start to end over another box?"""
+    queue, seen = [b for a, b in links if a == start and b != end], set()
+    while queue:
+        here = queue.pop()
+        if here == end:
+            return True
+        if here not in seen:
+            seen.add(here)
+            queue += [b for a, b in links if a == here]
+    return False

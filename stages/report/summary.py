@@ -1,0 +1,99 @@
+"""The report as Markdown for the terminal, and as one flat dict for `dvc metrics`."""
+
+import textwrap
+
+from stages.report.columns import (
+    BUDGET_COLUMNS,
+    CODEC_COLUMNS,
+    COMPRESSOR_COLUMNS,
+    EVALUATOR_COLUMNS,
+    QUANTIZED_COLUMNS,
+    STAGE_COLUMNS,
+    Column,
+    markdown,
+)
+from stages.report.evidence import CODED, COMPRESSED, PACKED, TRAINED, Evidence
+from stages.report.tables import (
+    COMPARISON,
+    budget,
+    codecs,
+    compressors,
+    entropy_note,
+    evaluators,
+    explain,
+    headline,
+    lost,
+    notices,
+    quantized,
+    splits,
+    stages,
+    verdict,
+)
+
+WIDTH = 108
+
+
+def flat(evidence: Evidence) -> dict:
+    """The summary under dotted keys, scalars only: `dvc metrics diff` and `dvc exp show` print it as it is."""
+    top = headline(evidence)
+    out = {"score.bits_per_byte": top.bits_per_byte, "score.evaluator": top.run, "score.is_valid": top.is_valid}
+    scored = evidence.measure | evidence.evaluate
+    out |= {f"bits_per_byte.{name}": metrics["bits_per_byte"] for name, metrics in scored.items()}
+    out |= {f"legal.{run}": certificate["legal"] for run, certificate in evidence.certificates.items()}
+    out |= {f"verdict.{run}": verdict(certificate) for run, certificate in evidence.certificates.items()}
+    out |= {f"evaluate.{run}.seconds": metrics["seconds"] for run, metrics in evidence.evaluate.items()}
+    out |= {f"package.{key}": evidence.package[key] for key in PACKED} | {"package.bytes_left": top.bytes_left}
+    for run, metrics in evidence.compress.items():
+        out |= {f"compress.{run}.{key}": metrics[key] for key in ("available", *CODED)}
+    for name, entry in evidence.baseline["compressors"].items():
+        out |= {f"baseline.{name}.{key}": entry[key] for key in COMPRESSED}
+    out |= {f"train.{key}": evidence.train[key] for key in TRAINED}
+    for row in splits(evidence).itertuples(index=False):
+        out |= {f"text.{row.name}_documents": row.documents, f"text.{row.name}_bytes": row.bytes,
+                f"text.sha256.{row.name}": row.sha256}
+    return out | {"notices": len(notices(evidence))}
+
+
+def summary(evidence: Evidence) -> str:
+    """The report as Markdown that also reads as plain text in a terminal."""
+    top, package = headline(evidence), evidence.package
+    score = "no legal score" if top.run is None else f"{top.bits_per_byte:.4f} bits per byte with `{top.run}`"
+    blocks = ["# Caddie report", _list([
+        f"score: {score}",
+        f"artifact: {top.artifact_bytes:,} bytes, {top.room} "
+        f"({package['code_bytes']:,} code, {package['model_bytes']:,} model by {package['compress_run']})",
+        f"verdict: {top.verdict}",
+        *[f"`{run}` is lower, {evidence.evaluate[run]['bits_per_byte']:.4f}, but not legal"
+          for run in top.lower_but_not_legal],
+        *[f"**{notice}**" for notice in notices(evidence)],
+    ])]
+    blocks += ["## Bits per byte after each stage", markdown(stages(evidence), STAGE_COLUMNS)]
+    blocks += ["## Bits per byte of the artifact, by evaluator", markdown(evaluators(evidence), EVALUATOR_COLUMNS)]
+    blocks += ["## Quantization", markdown(quantized(evidence), QUANTIZED_COLUMNS), lost(evidence)]
+    table = codecs(evidence)
+    blocks += ["## Codecs", markdown(table, (*CODEC_COLUMNS, Column("note", "note")))]
+    if note := entropy_note(evidence):
+        blocks.append(textwrap.fill(f"Order-0 entropy: {note}.", WIDTH, break_long_words=False))
+    if absent := [f"{row.name} is not available: {row.reason}" for row in table.itertuples() if not row.available]:
+        blocks.append(_list(absent))
+    blocks += ["## General-purpose compressors on the same text",
+               markdown(compressors(evidence), COMPRESSOR_COLUMNS), COMPARISON]
+    blocks += ["## Budget", markdown(budget(evidence), BUDGET_COLUMNS)]
+    blocks += ["## Certificates", _list([verdict_line(*item) for item in evidence.certificates.items()])]
+    return "\n\n".join(blocks) + "\n"
+
+
+def verdict_line(run: str, certificate: dict) -> str:
+    """One line per certificate: verdict, how many of the checks that decide passed, what stands against it."""
+    verdicts = [check["verdict"] for check in certificate["checks"].values()]
+    deciding = len(verdicts) - verdicts.count("reported")
+    counts = f"{verdicts.count('pass')} of {deciding} checks passed"
+    for kind in ("not_applicable", "reported"):
+        if count := verdicts.count(kind):
+            counts += f", {count} {kind.replace('_', ' ')}"
+    return "; ".join(filter(None, [f"{run}: {verdict(certificate)}", counts, explain(certificate)]))
+
+
+def _list(items: list[str]) -> str:
+    wrap = textwrap.TextWrapper(WIDTH, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+    return "\n".join(wrap.fill(f"- {item}") for item in items)

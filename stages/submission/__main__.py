@@ -1,0 +1,102 @@
+"""A submission folder of one recipe: a training per seed as DVC experiments, collected, written down, and audited before it is done.
+
+    python -m stages.submission pr1855 --seeds 42,0,1234            artifacts/submission/pr1855/
+    python -m stages.submission pr1855 --scale tiny                 the same in small, minutes on a CPU
+    python -m stages.submission default --record 1.0810             params.yaml as it is, and the test against a record
+
+In the folder: README.md, submission.json, a log per seed, train_gpt.py with readable source beside it, requirements.txt. Every number in it
+comes from a file of a run; what was taken lies in artifacts/submission/<name>.runs/<seed>/. A seed that is finished is not run again,
+unless parameters or code changed. params.yaml is put back at the end.
+"""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from stages.lib import closure, params, scratch, stage
+from stages.recipes import __main__ as recipes
+from stages.recipes import files
+from stages.submission import collect, write
+
+FOLDER = Path("artifacts/submission")
+DEFAULT_SEEDS = "42,0,1234"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m stages.submission", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="a recipe, or default: params.yaml as it is")
+    parser.add_argument("--seeds", default=DEFAULT_SEEDS, help="of the trainings, chosen before the first of them (default: %(default)s)")
+    parser.add_argument("--scale", choices=("full", "tiny"), default="full", help="tiny: small sizes (default: %(default)s)")
+    parser.add_argument("--record", help="bits per byte of the record, or of each of its seeds with commas between")
+    parser.add_argument("--threshold", type=float, metavar="NATS", help="to beat it by, nats per token (default: the field's 0.005)")
+    chosen = parser.parse_args(argv)
+    with stage.sentences("submission"):
+        seeds = _numbers(chosen.seeds, int, "--seeds")
+        record = _numbers(chosen.record, float, "--record") if chosen.record else []
+        kept = Path("params.yaml").read_text(encoding="utf-8")
+        try:
+            runs = [_run(chosen.name, chosen.scale, seed) for seed in seeds]
+        finally:
+            Path("params.yaml").write_text(kept, encoding="utf-8")
+        folder = FOLDER / chosen.name
+        found = [collect.read(run) for run in runs]
+        collect.check_alike(found)
+        command = f"make submission NAME={chosen.name} SEEDS={','.join(map(str, seeds))} SCALE={chosen.scale}"
+        write.folder(folder, chosen.name, found, command=command, record=record, threshold=chosen.threshold)
+    return _audit(folder)
+
+
+def _run(name: str, scale: str, seed: int) -> Path:
+    """The folder with what one seed's run made; run now, if it is not there."""
+    tree = params.read(Path("params.yaml"))
+    values = _values(name, scale, tree) | {"train.seed": seed}
+    tree = files.applied(values, tree)
+    key = scratch.key(tree, *sorted(path for path in (closure.ROOT / "stages").rglob("*.py") if path.parts[-2] not in write.READERS))
+    kept = FOLDER / f"{name}.runs" / str(seed)
+    if (kept / collect.DONE).is_file() and stage.read_json(kept / collect.DONE).get("key") == key:
+        print(f"seed {seed}: finished before, taken from {kept}")
+        return kept
+    run = collect.run_of(tree)
+    experiment = f"{name}-{scale}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    command = ["dvc", "exp", "run", "--name", experiment, *files.flags(values), f"audit@{run}", "script"]
+    print(f"seed {seed}: {shlex.join(command)}", flush=True)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    if subprocess.run(command, env=os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}, check=False).returncode:
+        raise ValueError(f"the run of seed {seed} failed, see above; what was finished is kept, give the same command again")
+    collect.keep(kept, run, key=key, experiment=experiment)
+    return kept
+
+
+def _values(name: str, scale: str, tree: dict) -> dict:
+    """What is set over params.yaml, by path."""
+    if name != recipes.DEFAULT:
+        return recipes.scaled(name, scale, tree)
+    return files.values("tiny", tree) if scale == "tiny" else {}
+
+
+def _numbers(text: str, kind: type, option: str) -> list:
+    try:
+        numbers = [kind(word) for word in text.split(",")]
+    except ValueError:
+        numbers = []
+    params.require(bool(numbers) and (kind is float or len(set(numbers)) == len(numbers)),
+                   f"{option} is {text!r}; it takes numbers with commas between, each once, such as 42,0,1234")
+    return numbers
+
+
+def _audit(folder: Path) -> int:
+    """Let the referee read the folder as he reads a stranger's; its word goes into the folder, and decides the exit code."""
+    done = subprocess.run([sys.executable, "-m", "stages.audit.submission", str(folder)], capture_output=True, text=True, check=False)
+    print(done.stdout + done.stderr, end="")
+    (folder / "audit.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
+    print(f"{folder}: {'audited' if not done.returncode else 'WRITTEN, BUT THE REFEREE OBJECTS'}")
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
