@@ -6,11 +6,12 @@ PYTHON ?= python3
 VENV ?= .venv
 SCALE ?= full
 SEEDS ?= 42,0,1234
+RUN ?= sliding
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PYTHONUTF8 := 1
 
-.PHONY: help setup repro test test-recipes test-scripts test-attacks test-portability recipe submission show lint wiring report screenshots clean
+.PHONY: help setup repro test test-recipes test-scripts test-attacks test-referee test-portability certify recipe submission show lint wiring report screenshots clean
 
 help:
 	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
@@ -19,6 +20,8 @@ help:
 	@echo "make test-scripts          the one script of every published stack in small against the pipeline, to the bit: 15 minutes"
 	@echo "make test-attacks          100,000 hostile blobs against every codec and coder, and the largest round trips: half an hour"
 	@echo "make test-portability      the weight coder with another numpy, BLAS and number of threads: the same bytes"
+	@echo "make test-referee          honest evaluators under the audit with twenty seeds: no false alarm; an hour"
+	@echo "make certify               after make repro: code all of val with the artifact and decode it; RUN=sliding; resumable"
 	@echo "make recipe NAME=pr1855    run a recipe of stages/recipes as an experiment; SCALE=tiny: small sizes, minutes on a CPU"
 	@echo "make submission NAME=pr1855   the folder to hand in: a run per seed, README, logs, one script, audited; SEEDS, SCALE, RECORD, THRESHOLD"
 	@echo "make show                  the experiments, in the columns that matter"
@@ -73,6 +76,12 @@ test-portability: setup
 	scratch/numpy-1.26/bin/python tests/covariance_golden.py
 	OPENBLAS_NUM_THREADS=1 scratch/numpy-1.26/bin/python tests/covariance_golden.py
 	python tests/covariance_golden.py
+
+test-referee: setup
+	python -m pytest -m referee tests/test_cheats.py
+
+certify: setup
+	python -m stages.audit.certify $(RUN)
 
 recipe: setup
 	@test -n "$(NAME)" || { echo "which one? make recipe NAME=pr1855 SCALE=tiny; there are: $$(python -m stages.recipes | tr '\n' ' ')"; exit 1; }

@@ -26,7 +26,7 @@ import time
 
 import yaml
 
-COLUMNS = ("recipe", "run", "legal", "failed", "bits_per_byte", "artifact_bytes", "seconds")
+COLUMNS = ("recipe", "run", "verdict", "failed", "bits_per_byte", "artifact_bytes", "seconds")
 TABLE = ROOT / "docs/recipes.csv"
 
 
@@ -59,8 +59,8 @@ def run(name: str, folder: Path, *, target: str | None = None) -> list[dict]:
 
 
 def _row(name: str, certificate: dict, package: dict, seconds: float) -> dict:
-    failed = [check for check, found in certificate["checks"].items() if found["verdict"] != "pass"]
-    return {"recipe": name, "run": certificate["run"], "legal": str(certificate["legal"]).lower(), "failed": " ".join(failed),
+    failed = [check for check, found in certificate["checks"].items() if found["verdict"] == "fail"]
+    return {"recipe": name, "run": certificate["run"], "verdict": certificate["verdict"], "failed": " ".join(failed),
             "bits_per_byte": f"{certificate['bits_per_byte']:.4f}", "artifact_bytes": package["artifact_bytes"], "seconds": round(seconds)}
 
 

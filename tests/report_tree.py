@@ -109,6 +109,7 @@ class Tree:
                     "lineage": {"reason": "dvc.lock is missing: the artifact was not made by dvc repro"}}
         self.files[f"audit/{run}/certificate.json"] = {
             "run": run, "evaluator": evaluator, "verdict": "not legal" if failed else "legal", "legal": not failed, "claims": list(claims),
+            "significance": "one seed: nothing can be said",
             "bits_per_byte": score, "artifact_sha256": ARTIFACT_SHA256, "checks": {
                 name: {"verdict": "fail" if name in failed else "not_applicable" if name == "lineage" else "pass", "evidence": found,
                        "positions": 8 if name == "causality" else None, "largest_deviation": 0.4031 if name in failed else None,

@@ -75,9 +75,13 @@ def test_runs_are_found_at_every_position_and_only_where_they_are():
     assert shingles.present(wanted, []).tolist() == [False] * 4 and len(shingles.present(wanted[:0], [stream])) == 0
 
 
-def test_blocks_of_the_search_overlap_by_a_run(monkeypatch):
-    monkeypatch.setattr(shingles, "BLOCK", 100)
+def test_blocks_change_nothing(monkeypatch):
     stream = np.random.default_rng(2).integers(0, 1024, 1000)
+    starts = np.array([0, 30, 300, 364, 427, 900])  # some without a whole run, one with exactly one
+    whole = shingles.of_documents(stream, starts)
+    monkeypatch.setattr(shingles, "BLOCK", 100)
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(shingles.of_documents(stream, starts), whole, strict=True))
+    assert whole[1].tolist() == [1] * 4 + [2] + [4] * 7 + [5] and np.array_equal(whole[0][:4], shingles.of(stream)[[30, 94, 158, 222]])
     assert shingles.present(shingles.of(stream), [stream]).all()
 
 

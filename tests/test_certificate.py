@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from stages.audit import __main__ as audit
-from stages.audit import certificate, graph, revision
+from stages.audit import certificate, documentation, graph, power, revision
 from stages.lib import opened, stage
 from stages.lib.stage import Input, Metrics, Output, Untracked, Variant
 from tests.conftest import ROOT
@@ -52,6 +52,7 @@ def test_page_names_every_check_under_its_condition_with_what_it_cannot_see():
     assert "order" in sections["C3"] and "round trip" in sections["C4"]
     assert "new one" in sections["Rules"] and "not eight H100" in sections["Rules"]  # a new check needs no change here
     assert page.count("What it does not.") == len(CERTIFICATE["checks"]) and page.count("#1017, 28 Mar 2026") == len(CERTIFICATE["checks"])
+    assert "C1 pass, C2 pass, C3 pass, C4 pass, Rules pass" in page and "C1 pass, C2 pass" in certificate.markdown(CERTIFICATE)
     assert "1,500 positions" in page and "6.7e-16" in page and "one seed: nothing can be said" in page and "a" * 64 in page
 
 
@@ -98,6 +99,21 @@ def test_page_of_the_tiny_pipeline_is_that_of_its_json(finished):
     assert (folder / "certificate.html").read_text() == certificate.html(written)
     assert (folder / "certificate.md").read_text() == certificate.markdown(written)
     assert "nothing can be said" in written["significance"]
+
+
+def test_page_of_the_documentation_has_the_sentences_of_the_checks():
+    text = documentation.PAGE.read_text()
+    assert documentation.page(text) == text, "run: python -m stages.audit.documentation --write"
+    with pytest.raises(ValueError, match="no lines"):
+        documentation.page("no table")
+
+
+def test_numbers_of_the_documentation_are_those_of_the_formula():
+    text = documentation.PAGE.read_text()
+    for fraction in (0.1, 0.01, 0.005, 0.002, 0.001):
+        cells = [f"{power.needed(fraction):,}", *(f"{power.caught(fraction, positions):.1%}" for positions in (100, 500, 1512))]
+        assert f"| {fraction:.1%} | {' | '.join(cells)} |" in text
+    assert f"by less than {power.found(1512):.2%}" in " ".join(text.split())
 
 
 # of an experiment

@@ -9,6 +9,7 @@ from tests.test_evaluators import LEAKING, VARIANTS, kind
 from tests.test_model import model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+SHORT = {"probe_tokens": 100, "flips": 4, "replayed": 25, "round_trip": 12, "tried_tokens": 3}
 HONEST = [name for name in VARIANTS if name not in LEAKING]
 
 
@@ -43,7 +44,7 @@ def caught(monkeypatch, name):
 
 def test_there_are_enough_cheats_and_each_says_what_catches_it():
     assert len(cheats.names()) >= 20
-    assert all(load(name).CAUGHT_BY in cheats.BEHAVIOUR and load(name).__doc__ for name in cheats.names())
+    assert {load(name).CAUGHT_BY for name in cheats.names()} == set(cheats.BEHAVIOUR) and all(load(name).__doc__ for name in cheats.names())
 
 
 @pytest.mark.parametrize("name", cheats.names())
@@ -53,7 +54,7 @@ def test_cheat_is_caught_by_the_check_that_is_there_for_it(monkeypatch, name):
 
 @pytest.mark.parametrize("name", HONEST)
 def test_honest_evaluator_raises_no_alarm(monkeypatch, name):
-    found = verdicts(monkeypatch, name, text=stream(180), probe_tokens=100, flips=4, replayed=25, round_trip=12, tried_tokens=3)
+    found = verdicts(monkeypatch, name, text=stream(180), **SHORT)
     assert failed(found) == set(), {name: found[name].evidence for name in failed(found)}
 
 
@@ -66,4 +67,4 @@ def test_published_form_that_leaks_is_refused_whatever_it_claims(monkeypatch, na
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("name", HONEST)
 def test_honest_evaluator_raises_no_alarm_with_any_seed(monkeypatch, name, seed):
-    assert failed(verdicts(monkeypatch, name, seed=seed, text=stream(seed=seed))) == set()
+    assert failed(verdicts(monkeypatch, name, seed=seed, text=stream(180, seed=seed), **SHORT)) == set()

@@ -198,11 +198,24 @@ def test_record_is_the_same_for_the_same_run_and_leaves_nothing_behind(project):
     assert opened.JOURNAL not in os.environ and not (project / "scratch/opened").exists()
 
 
-def test_record_of_a_failed_stage_does_not_stay(project, capsys):
+def test_journals_of_processes_that_are_gone_are_removed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scratch/opened").mkdir(parents=True)
+    gone, alive = tmp_path / "scratch/opened/999999999.txt", tmp_path / f"scratch/opened/{os.getppid()}.txt"
+    gone.touch()
+    alive.touch()
+    with opened.recorded(tmp_path / "artifacts/opened.json"):
+        assert not gone.exists()
+    assert alive.exists() and (tmp_path / "artifacts/opened.json").read_text() == "[]\n"
+
+
+def test_failed_stage_leaves_the_record_with_the_outputs_that_it_belongs_to(project, capsys):
+    before = (project / "artifacts/ema/opened.json").read_bytes()
     (project / "artifacts/train/model.safetensors").write_bytes(b"damaged")
     with pytest.raises(SystemExit):
         run_node("ema")
-    assert not (project / "artifacts/ema/opened.json").exists() and "damaged" in capsys.readouterr().err
+    assert (project / "artifacts/ema/opened.json").read_bytes() == before and "damaged" in capsys.readouterr().err
+    assert opened.JOURNAL not in os.environ and not (project / "scratch/opened").exists()
 
 
 def test_only_reading_counts_and_only_of_data(tmp_path, monkeypatch):

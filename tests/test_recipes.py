@@ -298,15 +298,17 @@ def test_page_is_what_the_recipes_and_the_certificates_give():
 
 
 def test_page_shows_the_verdict_and_why(tmp_path):
-    (tmp_path / "recipes.csv").write_text("recipe,run,legal,failed,bits_per_byte,artifact_bytes,seconds\n"
-                                          "pr1958,sliding,false,lineage,3.1,400000,90\nnaive,sliding,true,,3.1,400000,80\n")
+    (tmp_path / "recipes.csv").write_text("recipe,run,verdict,failed,bits_per_byte,artifact_bytes,seconds\n"
+                                          "pr1958,sliding,not legal,lineage order,3.1,400000,90\nnaive,sliding,legal,,3.1,400000,80\n")
     rows = document.certificates(tmp_path / "recipes.csv")
     heads = {name: files.read_header(name) for name in ("naive", "pr1855", "pr1958")}
     overview = document._overview(list(heads), heads, rows)
-    assert overview[2] == "| [naive](#naive) | 17,059,912 | 13,780 | 1.2244 | legal |"
-    assert overview[3].endswith("| 1.0611 | not run |") and overview[4].endswith("| not legal (fails lineage) |")
+    assert overview[2] == "| [naive](#naive) | 17,059,912 | 13,780 | 1.2244 | legal | accepted |"
+    assert overview[3].endswith("| 1.0611 | not run | accepted |")
+    assert overview[4].endswith("| not legal (fails lineage, order) | not legal |")
+    assert document._ruled(files.read_header("pr1172")) == "not legal by the conditions, no organiser ruled"
     section = document._section("pr1958", heads["pr1958"], describe.describe(tree_of("pr1958")), rows["pr1958"])
-    assert "* **Verdict here.** `sliding` is not legal (fails lineage). The small run took 90 s." in section
+    assert "* **Verdict here.** `sliding` is not legal (fails lineage, order). The small run took 90 s." in section
     assert "| 42 | 1.01398 | 15,911,549 | 600 | 366 |" in section
 
 
@@ -315,4 +317,4 @@ def test_table_of_certificates_is_of_all_stacks_and_agrees_with_the_rulings():
     rows = document.certificates(document.TABLE)
     assert set(rows) in (set(), set(files.stacks()))
     for name, (row,) in rows.items():
-        assert (row["legal"] == "true") == files.read_header(name).ruling.startswith("accepted"), name
+        assert (row["verdict"] == "legal") == files.read_header(name).ruling.startswith("accepted"), name

@@ -67,7 +67,8 @@ def test_every_check_is_shown_with_its_verdict_and_evidence(written):
         "byte_count pass 1203411 bytes in the documents, 1203411 in the sidecar",
         "round_trip fail largest deviation 0.4031; coded",
         "proves What causality proves. cannot see What causality cannot see. precedent none",
-        "verdict legal legal not legal", "causality pass pass fail", "lineage not applicable reason dvc.lock is missing",
+        "verdict legal legal not legal",
+        "Significance: one seed: nothing can be said.", "causality pass pass fail", "lineage not applicable reason dvc.lock is missing",
         "coded bytes 204,771; identical false",
         "evaluator slot, claims single_pass", "evaluator sliding, claims causal, score_first, single_pass",
     ):

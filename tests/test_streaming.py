@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from stages.lib import inside
 from stages.runtime import arithmetic, harness, text_file, windows
 from stages.runtime.streaming import Stream
 from stages.runtime.tokenizer import BOS, PURE_BYTE, Tokenizer
@@ -115,3 +116,36 @@ def test_decoder_that_sees_only_bits_finds_the_tokens(name):
         found.append(decoder.get(arithmetic.frequencies(receiver.dist())))
         receiver.push(found[-1])
     assert found == tokens[1:].tolist() and 8 * len(coded) <= bits * 1.001 + 64
+
+
+@pytest.mark.parametrize("name", ["sliding", "mixture", "ttt_sgd", "causal_slot, warm start"])
+def test_tokens_may_be_told_without_their_distribution_being_asked_for(name):
+    """The same rows as when every one was asked for, and, for evaluators that carry nothing along, by a shorter way."""
+    tokens, options = stream(150), VARIANTS[name] | getattr(kind(name), "STREAM", {})
+    one, other = (Stream(kind(name).Evaluator(model(trained=True), **options), 149, BOS) for _ in range(2))
+    carries = kind(name).Evaluator(None, **options).carries
+    at = 1
+    for target in (1, 2, 30, 31, 80, 149):
+        for token in tokens[at: target].tolist():
+            one.dist()
+            one.push(token)
+        inside._push(other, tokens[at: target].tolist(), carries=carries)
+        at = target
+        assert np.array_equal(one.dist(), other.dist())
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_stream_that_is_cut_off_scores_as_the_whole_of_the_declared_length(name):
+    tokens, whole = stream(150), harness.score(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), stream(150)).nats
+    for length in (1, 7, 24, 25, 57, 100, 148):
+        cut = harness.score(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), tokens[: length + 1], declared=149)
+        assert np.array_equal(cut.nats, whole[:length]) and cut.commits[-1][1] == length
+
+
+def test_spans_are_those_chunks_of_the_whole():
+    tokens, name = stream(150), "sliding"
+    whole = harness.score(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), tokens)
+    part = harness.score(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), tokens, span=(60, 61))
+    scored = np.isfinite(part.nats)
+    assert scored[59] and scored[60] and scored.sum() < 80 and np.array_equal(part.nats[scored], whole.nats[scored])
+    assert [commit[:2] for commit in part.commits] == [commit[:2] for commit in whole.commits if scored[commit[0] - 1]]

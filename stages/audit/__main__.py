@@ -24,7 +24,7 @@ from stages.lib.data import tokens
 from stages.lib.significance import one_sample
 from stages.lib.stage import Input, Metrics, Output, Untracked, Variant
 
-REPORTED = ("artifact_sha256", "ledger_sha256", "bits_per_byte", "bytes", "tokens", "claims", "text_sha256",
+REPORTED = ("artifact_sha256", "ledger_sha256", "bits_per_byte", "loss_nats", "seconds", "bytes", "tokens", "claims", "text_sha256",
             "refused")
 
 

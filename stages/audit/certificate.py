@@ -43,7 +43,7 @@ dl { display: grid; grid-template-columns: minmax(120px, max-content) 1fr; gap: 
 dt { color: var(--muted); } dd { margin: 0; }
 code { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 12px; }
 @media (max-width: 480px) { dl { grid-template-columns: 1fr; } dd { margin-bottom: 4px; } }
-@media print { body { background: #fff; } section { break-inside: avoid; border-color: #999; } details { display: block; } }
+@media print { body { background: #fff; color: #000; } section { border-color: #999; } article { break-inside: avoid; } }
 """
 
 
@@ -98,7 +98,9 @@ def _under(name: str, checks: dict[str, dict]) -> Iterator[tuple[str, dict]]:
 
 
 def _head(certificate: dict) -> dict[str, str]:
+    conditions = {name: list(_under(name, certificate["checks"])) for name in CONDITIONS}
     return {
+        "conditions": ", ".join(f"{name} {VERDICTS[condition(found)]}" for name, found in conditions.items() if found),
         "score": f"{certificate['bits_per_byte']:.6f} bits per byte", "evaluator": certificate["evaluator"],
         "claims": ", ".join(certificate["claims"]) or "nothing", "significance": certificate["significance"],
         "artifact": f"sha256 {certificate['artifact_sha256']}", "text": f"sha256 {certificate['text_sha256']}"}

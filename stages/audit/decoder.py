@@ -21,16 +21,24 @@ from stages.runtime import arithmetic
 KEEP_EVERY = 1024  # tokens between two states that a killed decoder goes on from
 
 
-def run(submission: Path, code: bytes, *, evaluator: str, options: dict, num_targets: int, first: int, count: int) -> np.ndarray | str:
-    """What another process makes of `code` in an empty folder: the tokens, or its last words if it fails."""
-    with tempfile.TemporaryDirectory(prefix="caddie-") as folder:
-        Path(folder, "code").write_bytes(code)
-        arguments = [Path(submission).resolve(), "code", "ids.npy", evaluator, json.dumps(options), num_targets, first, count]
-        done = subprocess.run([sys.executable, "-m", __spec__.name, *map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL,
-                              capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(closure.ROOT)}, check=False)
-        if done.returncode:
-            return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        return np.load(Path(folder, "ids.npy"), allow_pickle=False)
+def run(submission: Path, code: bytes, *, count: int, **told) -> np.ndarray | str:
+    """What another process makes of `code` in an empty folder: the tokens, or its last words if it fails. `told` as for `start`."""
+    with tempfile.TemporaryDirectory(prefix="caddie-") as name:
+        folder = Path(name)
+        (folder / "code").write_bytes(code)
+        with start(submission, folder, count=count, **told) as process:
+            process.stdout.read()
+        if process.returncode:
+            return ((folder / "stderr").read_text(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+        return np.load(folder / "ids.npy", allow_pickle=False)
+
+
+def start(submission: Path, folder: Path, *, count: int, evaluator: str, options: dict, num_targets: int, first: int) -> subprocess.Popen:
+    """The process that decodes `folder`/code to `folder`/ids.npy; it prints how many tokens it has, now and then."""
+    arguments = [Path(submission).resolve(), "code", "ids.npy", evaluator, json.dumps(options), num_targets, first, count]
+    with open(folder / "stderr", "wb") as errors:
+        return subprocess.Popen([sys.executable, "-m", __spec__.name, *map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | {"PYTHONPATH": str(closure.ROOT)})
 
 
 def main(argv: list[str]) -> None:

@@ -108,12 +108,17 @@ class Evidence:
     kept: dict = field(default_factory=dict, repr=False)  # what came of the runs
 
     def gather(self) -> None:
-        """Start the runs that take long at the same time."""
-        with contextlib.suppress(artifact.Failed):
-            self.plan  # noqa: B018  both of them need it
+        """Start the runs that take long at the same time: those of the probe, and those of the replay."""
+        def probing():
+            return self.probes
+
+        def replaying():
+            return self.replay.is_code and self.decoded
+
         with ThreadPoolExecutor(2) as pool:
-            for run in [pool.submit(lambda name=name: getattr(self, name)) for name in ("probes", "replay")]:
-                run.exception()  # is raised again where the run is looked at
+            for chain in [pool.submit(probing), pool.submit(replaying)]:
+                with contextlib.suppress(artifact.Failed):  # it is raised again where the run is looked at
+                    chain.result()
 
     @property
     def tokens(self) -> np.ndarray:
@@ -147,7 +152,7 @@ class Evidence:
         settings = self.settings
         return replay.run(
             self.submission, evaluator=self.evaluator, options=self.options, tokens=self.tokens, ledger=self.nats,
-            vocabulary=self.text.vocabulary_size, sampled=settings.replayed, coded=settings.round_trip, carries=self.first.line["carries"],
+            vocabulary=self.text.vocabulary_size, sampled=settings.replayed, coded=settings.round_trip,
             walk=settings.replay_reach, generator=np.random.default_rng([settings.seed, 1]))
 
     @once

@@ -36,6 +36,7 @@ class Replay:
     sums: np.ndarray            # |1 - Σ p| of each row
     is_complete: bool           # every row finite, with an entry for each token of the vocabulary
     events: list[tuple[str, int, int]]   # ("dist", t, t) and ("push", first, last), as they happened
+    reach: int                  # the positions come from the first so many targets
     refused: tuple[str, ...]
 
     @property
@@ -43,18 +44,28 @@ class Replay:
         """Nats by which the replay needs more than the score says."""
         return self.nats - self.expected
 
+    @property
+    def off(self) -> np.ndarray:
+        """At which of the positions the replay and the score say different things."""
+        return ~(np.abs(self.excess) <= PER_TOKEN)
+
+    @property
+    def is_code(self) -> bool:
+        """Could all coded targets be coded, with the lengths that the score says?"""
+        return not self.uncodable and not self.off[: self.coded].any()
+
 
 def run(submission: Path, *, evaluator: str, options: dict, tokens: np.ndarray, ledger: np.ndarray, vocabulary: int, sampled: int,
-        coded: int, carries: bool, walk: int | None, generator: np.random.Generator) -> Replay:
+        coded: int, walk: int | None, generator: np.random.Generator) -> Replay:
     """Replay `coded` first targets and `sampled` others."""
     num_targets = len(tokens) - 1
     coded = min(coded, num_targets)
-    reach = min(num_targets, walk) if carries and walk else num_targets
-    others = generator.choice(reach - coded, min(sampled, reach - coded), replace=False) + coded + 1 if reach > coded else []
-    positions = np.array([*range(1, coded + 1), *np.sort(others)], np.int64)
     encoder, uncodable, at, wrong, is_complete = arithmetic.Encoder(), "", 1, 0, True
     nats, sums, events = [], [], []
     with artifact.Stream(submission, evaluator=evaluator, options=options, num_targets=num_targets, first=int(tokens[0])) as stream:
+        reach = min(num_targets, walk) if stream.carries and walk else num_targets
+        others = generator.choice(reach - coded, min(sampled, reach - coded), replace=False) + coded + 1 if reach > coded else []
+        positions = np.array([*range(1, coded + 1), *np.sort(others)], np.int64)
         for position in positions.tolist():
             if position > at:
                 stream.push(tokens[at: position])
@@ -76,4 +87,5 @@ def run(submission: Path, *, evaluator: str, options: dict, tokens: np.ndarray, 
                 break
     done = len(nats)
     return Replay(positions[:done], np.array(nats), np.asarray(ledger)[positions[:done] - 1], encoder.finish(), min(done, coded),
-                  uncodable, done == len(positions), np.array(sums), is_complete, events, stream.refused)
+                  uncodable, done == len(positions), np.array(sums), is_complete, events, reach,
+                  stream.refused)

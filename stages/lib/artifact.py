@@ -116,7 +116,8 @@ class Stream:
         line = self.process.stdout.readline()
         if not line:
             self._failed()
-        self.vocabulary = json.loads(line)["vocabulary"]
+        facts = json.loads(line)
+        self.vocabulary, self.carries = facts["vocabulary"], facts["carries"]
         return self
 
     def __exit__(self, *exception) -> None:

@@ -10,8 +10,9 @@ current folder, which is empty but for the artifact and its input; it may write 
 no socket. What it tries beyond is refused and reported. It is a guard and not a jail: compiled code that opens a file by itself is not
 seen.
 
-The protocol of `stream`: a line of JSON from the artifact, {"vocabulary": V}; then requests of one byte each: "d" is answered by ln p of
-the next token (V float64), "p" is followed by a count (u32) and so many ids (u32), which become known. The end of the input ends it.
+The protocol of `stream`: a line of JSON from the artifact, {"vocabulary": V, "carries": true or false}; then requests of one byte each:
+"d" is answered by ln p of the next token (V float64), "p" is followed by a count (u32) and so many ids (u32), which become known. The
+end of the input ends it.
 """
 
 import contextlib
@@ -143,7 +144,8 @@ def _stream(evaluator, num_targets: int, first: int, answers) -> None:
     import numpy as np
     from caddie.streaming import Stream
     stream, requests = Stream(evaluator, num_targets, first), sys.stdin.buffer
-    answers.write(json.dumps({"vocabulary": len(stream.dist())}).encode() + b"\n")
+    facts = {"vocabulary": len(stream.dist()), "carries": bool(getattr(evaluator, "carries", True))}
+    answers.write(json.dumps(facts).encode() + b"\n")
     answers.flush()
     while kind := requests.read(1):
         if kind == b"d":
@@ -151,8 +153,20 @@ def _stream(evaluator, num_targets: int, first: int, answers) -> None:
             answers.flush()
         else:
             count = int.from_bytes(requests.read(4), "little")
-            for token in np.frombuffer(requests.read(4 * count), "<u4").tolist():
-                stream.push(token)
+            _push(stream, np.frombuffer(requests.read(4 * count), "<u4").tolist(), carries=facts["carries"])
+
+
+def _push(stream, ids: list[int], *, carries: bool) -> None:
+    """Make `ids` known; an evaluator that carries nothing along has nothing to learn from them, which millions of them would wait for."""
+    if carries:
+        for token in ids:
+            stream.push(token)
+        return
+    first = stream.next_target
+    stream.tokens[first: first + len(ids)] = stream.tokens.new_tensor(ids)
+    stream.next_target += len(ids)
+    while stream.window and stream.window.last < stream.next_target:
+        stream.window = next(stream.windows, None)
 
 
 if __name__ == "__main__":

@@ -37,13 +37,16 @@ def is_worker() -> bool:
 
 @contextlib.contextmanager
 def recorded(record: Path) -> Iterator[None]:
-    """Record what is opened inside into `record`. A worker of torchrun adds to the journal of the process that became torchrun."""
+    """Record what is opened inside into `record`, unless it fails: then an older record stays with the older outputs. A worker of
+    torchrun adds to the journal of the process that became torchrun."""
     record = Path(record).absolute()
     if not (is_worker() and JOURNAL in os.environ):
         journal = Path("scratch/opened").absolute() / f"{os.getpid()}.txt"
         journal.parent.mkdir(parents=True, exist_ok=True)
+        for left in journal.parent.glob("*.txt"):  # of torchrun, whose workers do not know which of them is the last
+            if left.stem.isdecimal() and Path("/proc/self").exists() and not Path("/proc", left.stem).exists():
+                left.unlink(missing_ok=True)
         journal.write_bytes(b"")
-        record.unlink(missing_ok=True)
         os.environ[JOURNAL] = f"{journal}\n{os.getcwd()}"
     join()
     journal = Path(_Journal.path)

@@ -35,11 +35,17 @@ def of(stream: np.ndarray) -> np.ndarray:
 def of_documents(stream: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Runs cut from the start of each document without overlap, and the number of the document of each. A document without a whole run
     has none."""
-    every = of(stream)
     ends = np.append(starts[1:], len(stream))
-    places = [np.arange(start, end - LENGTH + 1, LENGTH) for start, end in zip(starts, ends, strict=True)]
-    documents = np.repeat(np.arange(len(starts)), [len(part) for part in places])
-    return every[np.concatenate(places)] if len(places) and len(every) else np.empty(0, np.uint64), documents
+    hashes, documents, first = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], 0
+    while first < len(starts):  # some documents at a time: memory does not grow with the split
+        last = max(first + 1, int(np.searchsorted(ends, starts[first] + BLOCK, side="right")))
+        every = of(stream[starts[first]: ends[last - 1]])
+        for number in range(first, last):
+            places = np.arange(starts[number], ends[number] - LENGTH + 1, LENGTH) - starts[first]
+            hashes.append(every[places])
+            documents.append(np.full(len(places), number))
+        first = last
+    return np.concatenate(hashes), np.concatenate(documents)
 
 
 def present(wanted: np.ndarray, parts: Iterable[np.ndarray]) -> np.ndarray:

@@ -4,6 +4,7 @@ Verdicts come from docs/recipes.csv, which `python benchmarks/recipes.py --write
 """
 
 import csv
+import re
 import statistics
 import textwrap
 from pathlib import Path
@@ -27,7 +28,9 @@ python -m stages.recipes --check               # parameters of every stack again
 ```
 
 *Verdict here* is the certificate of the recipe in small: the audit perturbs tokens, sums distributions, counts bytes and walks the
-lineage of an artifact that was made by the same method. What fails in small fails at any size; what passes has only passed in small.
+lineage of an artifact that was made by the same method ([certification.md](certification.md)). It knows the method by what it does and
+not by its name. What fails in small fails at any size; what passes has only passed in small. *Ruled there* is what the organisers or the
+community said; the section of each recipe has it in full.
 The scores of such small models mean nothing and are not shown. Seconds are of the whole run on 2 CPU cores. Bits per byte are those of
 the published runs on the field's val split, mean over seeds.
 
@@ -63,10 +66,11 @@ def certificates(path: Path) -> dict[str, list[dict]]:
 
 
 def _overview(ordered: list[str], heads: dict[str, header.Header], rows: dict[str, list[dict]]) -> list[str]:
-    lines = ["| recipe | parameters | steps | published bits per byte | verdict here |", "|---|---:|---:|---:|---|"]
+    lines = ["| recipe | parameters | steps | published bits per byte | verdict here | ruled there |", "|---|---:|---:|---:|---|---|"]
     for name in ordered:
         verdicts = ", ".join(_verdict(row) for row in rows.get(name, [])) or "not run"
-        lines.append(f"| [{name}](#{name}) | {heads[name].parameters:,} | {heads[name].steps:,} | {_mean(heads[name]):.4f} | {verdicts} |")
+        lines.append(f"| [{name}](#{name}) | {heads[name].parameters:,} | {heads[name].steps:,} | {_mean(heads[name]):.4f} | {verdicts} | "
+                     f"{_ruled(heads[name])} |")
     return [*lines, ""]
 
 
@@ -100,7 +104,14 @@ def _wrapped(value: str) -> list[str]:
 
 
 def _verdict(row: dict) -> str:
-    return "legal" if row["legal"] == "true" else f"not legal (fails {', '.join(row['failed'].split())})"
+    return f"{row['verdict']} (fails {', '.join(row['failed'].split())})" if row["failed"] else row["verdict"]
+
+
+def _ruled(head: header.Header) -> str:
+    """The ruling in a word; whether it is an organiser's or follows from the conditions alone stands in the ruling."""
+    word = "accepted" if head.ruling.startswith("accepted") else "not legal"
+    is_silent = re.search(r"no organiser ruled|ruling was asked for and none given", head.ruling, re.IGNORECASE)
+    return f"{word} by the conditions, no organiser ruled" if is_silent else word
 
 
 def _mean(head: header.Header) -> float:

@@ -11,6 +11,7 @@ from stages.report import lineage
 
 STAGES = ("train", "ema", "prequant_ttt", "quantize")
 CERTIFIED = ("bits_per_byte", "artifact_sha256")  # what ties a certificate to the score that it is about
+CERTIFICATE = ("evaluator", "verdict", "legal", "checks", "claims", "significance", *CERTIFIED)
 CHECKED = ("verdict", "evidence", "positions", "largest_deviation", "proves", "cannot_see", "precedent")
 CLAIMS = ("causal", "score_first", "single_pass")
 
@@ -74,8 +75,7 @@ def load(
         package=_read(package, "package", (*PACKED, "text_sha256")),
         evaluate={run: _read(evaluate / run / "metrics.json", f"evaluate@{run}",
                              ("evaluator", "artifact_sha256", *SCORED)) for run in evaluate_runs},
-        certificates={run: _read(audit / run / "certificate.json", f"audit@{run}",
-                                 ("evaluator", "verdict", "legal", "checks", "claims", *CERTIFIED)) for run in evaluate_runs},
+        certificates={run: _read(audit / run / "certificate.json", f"audit@{run}", CERTIFICATE) for run in evaluate_runs},
         tensors=_table(quantized_tensors, "quantize", QUANTIZED),
         anatomy=_table(bytes_table, "package", ANATOMY),
         graph=lineage.load(lock, compress_runs=compress_runs, evaluate_runs=evaluate_runs),

@@ -84,7 +84,7 @@ footer { margin-top: 20px; color: var(--muted); font-size: 13px; overflow-wrap: 
 @media (max-width: 860px) { .tiles, .sides { grid-template-columns: minmax(0, 1fr); } .tiles { gap: 12px; } }
 @media (max-width: 560px) { main { padding: 20px 10px 32px; } .card { padding: 16px 12px; } table { font-size: 13px; }
   th, td { padding-left: 6px; } thead th { font-size: 11.5px; } tbody th { min-width: 56px; }
-  .number { font-size: 12px; } .tile-value { font-size: 30px; } .pill { padding: 1px 7px; } }
+  .number { font-size: 12px; } .tile-value { font-size: 30px; } .pill { padding: 1px 7px; white-space: normal; border-radius: 9px; } }
 @media print { body { font-size: 11px; } main { max-width: none; padding: 0; } nav { display: none; } figure, tr { break-inside: avoid; }
   .card { border-radius: 0; } .scroll { overflow: visible; }
   details:not([open])::details-content { content-visibility: visible; block-size: auto; } }

@@ -123,6 +123,8 @@ def _certificates(evidence: Evidence) -> str:
         f'<div class="scroll"><table><thead><tr><th scope="col">check</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
     lines = "".join(f"<p>{escape(verdict_line(run, certificate))}</p>" for run, certificate in runs.items())
+    said = dict.fromkeys(certificate["significance"] for certificate in runs.values())
+    lines += f'<p class="note">Significance: {escape("; ".join(said))}.</p>'
     meanings = "".join(
         f"<h4>{escape(name)}</h4>"
         + html.facts({"proves": check["proves"], "cannot see": check["cannot_see"], "precedent": check["precedent"]})

@@ -84,11 +84,13 @@ def summary(evidence: Evidence) -> str:
 
 
 def verdict_line(run: str, certificate: dict) -> str:
-    """One line per certificate: verdict, how many checks passed, what stands against it."""
+    """One line per certificate: verdict, how many of the checks that decide passed, what stands against it."""
     verdicts = [check["verdict"] for check in certificate["checks"].values()]
-    counts = f"{verdicts.count('pass')} of {len(verdicts)} checks passed"
-    if skipped := verdicts.count("not_applicable"):
-        counts += f", {skipped} not applicable"
+    deciding = len(verdicts) - verdicts.count("reported")
+    counts = f"{verdicts.count('pass')} of {deciding} checks passed"
+    for kind in ("not_applicable", "reported"):
+        if count := verdicts.count(kind):
+            counts += f", {count} {kind.replace('_', ' ')}"
     return "; ".join(filter(None, [f"{run}: {verdict(certificate)}", counts, explain(certificate)]))
 
 

@@ -1,10 +1,12 @@
-"""The score is divided by the bytes of the documents, over all of them, each target once.
+"""T10: the score is divided by the bytes of the documents, over all of them, each target once.
 
 Every document is encoded again with the artifact's own tokenizer: its ids must be those of the shards, its bytes those of
 the sidecar, and, where the tokenizer is lossless, its ids must decode to it. Of published token shards there are no documents:
 their bytes are counted from the ids. Where those do not tell (CaseOps over nmt_nfkc), nothing but the known total of the field's
 val split can vouch for a sidecar, and any other is not certified. One finite ledger entry per target; the reported bits per byte
-must follow from them.
+must follow from them, and so must the bytes from what was reported, as reviewers compute them from a log alone:
+
+    implied bytes = loss N / (ln 2 · bits per byte)          loss nats per token, N targets
 """
 
 import math
@@ -59,13 +61,20 @@ def check(evidence: Evidence) -> Verdict:
         "piece_table_bytes": int(accounting.piece_counts(tokenizer, tokens).sum()), "tokenizer": tokenizer.certificate(),
         "documents": documents, "targets": len(tokens) - 1, "scored": len(evidence.nats),
         "first_document_of_other_length": first["length"], "first_document_of_other_text": first["text"],
-        "reported_bits_per_byte": evidence.metrics["bits_per_byte"], "recomputed_bits_per_byte": recomputed}
+        "reported_bits_per_byte": evidence.metrics["bits_per_byte"], "recomputed_bits_per_byte": recomputed,
+        "implied_bytes": _implied(evidence.metrics), "is_the_fields_val": accounting.is_fields_val(documents, text_bytes)}
     ok = (facts["text_bytes"] == facts["sidecar_bytes"] == facts["reported_bytes"] and edges[0] == 0
           and first == {"length": None, "text": None}
           and facts["targets"] == facts["scored"] == evidence.metrics["tokens"] and bool(np.isfinite(evidence.nats).all())
-          and abs(recomputed - evidence.metrics["bits_per_byte"]) < 1e-9)
+          and abs(recomputed - evidence.metrics["bits_per_byte"]) < 1e-9
+          and abs(facts["implied_bytes"] - text_bytes) <= 1e-6 * max(1, text_bytes))
     if ok and not has_text and not tokenizer.counts_follow_from_ids and not accounting.is_fields_val(documents, text_bytes):
         facts["reason"] = "the raw documents are missing, the ids do not tell their bytes, and the total is not the field's"
         return Verdict("not_applicable", facts)
     return Verdict("pass" if ok else "fail", facts, positions=documents,
                    largest_deviation=abs(recomputed - evidence.metrics["bits_per_byte"]))
+
+
+def _implied(metrics: dict) -> float:
+    bits = metrics["bits_per_byte"]
+    return metrics["loss_nats"] * metrics["tokens"] / math.log(2) / bits if bits else math.nan

@@ -18,7 +18,7 @@ PRECEDENT = "SmearGate without a mask at document starts: #1797 blocked until #1
 
 def check(evidence: Evidence) -> Verdict:
     if "documents_apart" not in evidence.metrics["claims"]:
-        return Verdict("pass", {"reason": "the evaluator does not claim that documents are apart"}, positions=0)
+        return Verdict("reported", {"reason": "the evaluator does not claim that documents are apart"}, positions=0)
     base, moved, compared, largest = evidence.probes[0].nats, 0, 0, 0.0
     tokens = np.asarray(evidence.tokens[: evidence.probe_length + 1])
     starts = np.flatnonzero(tokens == BOS)
@@ -33,7 +33,7 @@ def check(evidence: Evidence) -> Verdict:
         largest = max(largest, float(apart.max(initial=0.0)))
     if not compared:
         reason = "no document ended after a changed token; raise audit.probe_tokens or audit.flips to look at one"
-        return Verdict("pass", {"reason": reason}, positions=0)
+        return Verdict("reported", {"reason": reason}, positions=0)
     return Verdict("fail" if moved else "pass", {
         "later_scores_compared": compared, "later_scores_changed": moved, "largest_change_nats": largest},
         positions=compared, largest_deviation=largest)

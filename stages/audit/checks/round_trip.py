@@ -9,7 +9,6 @@ import math
 
 import numpy as np
 
-from stages.audit import replay
 from stages.audit.evidence import Evidence, Verdict
 
 PROVES = "The tokens coded were decoded exactly from as many bits as the ledger says, by a process that saw bits, artifact and length."
@@ -22,10 +21,10 @@ def check(evidence: Evidence) -> Verdict:
     found = evidence.replay
     length = float(evidence.nats[: found.coded].sum()) / math.log(2)
     bits = 8 * len(found.code)
-    off = int(np.count_nonzero(~(np.abs(found.excess[: found.coded]) <= replay.PER_TOKEN)))
+    off = int(np.count_nonzero(found.off[: found.coded]))
     facts = {"tokens": found.coded, "of_targets": len(evidence.tokens) - 1, "bits": bits, "bits_in_the_ledger": length,
              "allowed": length * (1 + SHARE) + BITS, "targets_of_another_length": off, "reason": found.uncodable}
-    if off or found.uncodable:
+    if not found.is_code:
         facts["reason"] = facts["reason"] or "the ledger's lengths are not those of a code that a decoder could read"
         return Verdict("fail", facts, positions=found.coded, largest_deviation=float(np.abs(found.excess[: found.coded]).max()))
     decoded, expected = evidence.decoded, np.asarray(evidence.tokens[1: found.coded + 1], np.int64)

@@ -9,6 +9,7 @@ import zipfile
 
 from stages.audit import reading
 from stages.audit.evidence import Evidence, Verdict
+from stages.audit.submission import unpack
 
 PROVES = "Nothing: it points a reader to places in the code."
 CANNOT_SEE = "Everything that is not spelled as expected: names can be changed, and code can be made at run time."
@@ -20,8 +21,11 @@ def check(evidence: Evidence) -> Verdict:
     with zipfile.ZipFile(evidence.submission) as archive:
         for entry in archive.infolist():
             if entry.filename.endswith(".py"):
-                tree = ast.parse(archive.read(entry))
                 files += 1
+                tree, why = unpack.parse(archive.read(entry).decode(errors="replace"))
+                if tree is None:
+                    hints.append(f"{entry.filename} cannot be read ({why})")
+                    continue
                 hints += [f"{hint.where}: {hint.text}" for hint in reading.hints(entry.filename, tree) if hint.against]
                 if f"evaluators/{evidence.evaluator}.py" in entry.filename:
                     hints += _adapts_in_predict(entry.filename, tree)

@@ -63,7 +63,7 @@ def evaluators(table: pd.DataFrame, *, best: str | None) -> Figure:
         colour, shape = MARKS[row.verdict]
         x, y = across(row.seconds), up(row.bits_per_byte)
         drawing.mark(x, y, shape, colour=colour, size=4.5)
-        entries.append((x, y, row.name if row.verdict == "legal" else f"{row.name}, {row.verdict}", row.name == best))
+        entries.append((x, y, row.name, row.name == best))
     labels_beside(drawing, entries, x=276, top=34, bottom=192)
     words = "; ".join(
         f"{row.name}: {cell(row.bits_per_byte, 'score')} in {cell(row.seconds, 'seconds')} s, {row.verdict}"

@@ -46,9 +46,7 @@ def loss_curve(loss: pd.DataFrame) -> Figure:
         drawing.line(points, colour="good", width=1.8)
         for x, y in points:
             drawing.mark(x, y, colour="good", size=2.6)
-        drawing.text(
-            points[-1][0], points[-1][1] - 11, cell(float(held["holdout_bits_per_byte"].iloc[-1]), "score"), anchor="end", bold=True
-        )
+        drawing.text(WIDTH, points[-1][1], cell(float(held["holdout_bits_per_byte"].iloc[-1]), "score"), size=SMALL, anchor="end")
     horizontal_axis(drawing, across, top=30, bottom=296, title="step", write=short, grid=False)
     return drawing.figure(
         title="Loss, with the schedule",
@@ -94,7 +92,8 @@ def averages(table: pd.DataFrame) -> Figure:
 def ledger(budget: pd.DataFrame, *, limit: float) -> Figure:
     """Seconds of this machine, one bar for each line of the ledger, and the rule's limit."""
     drawing = Drawing("budget", 24 + ROW * len(budget) + 46)
-    left = _room([name.removeprefix("evaluate, ") for name in budget["name"]])
+    names = [name.removeprefix("evaluate, ").removesuffix(", together") for name in budget["name"]]
+    left = _room(names)
     scale = around([limit, *budget["seconds"]], left, WIDTH - 40, least=0.0)
     bottom = drawing.height - 44
     horizontal_axis(drawing, scale, top=20, bottom=bottom, title="seconds here", write=short)
@@ -111,7 +110,7 @@ def ledger(budget: pd.DataFrame, *, limit: float) -> Figure:
             opacity=0.9 if is_sum or row.name.startswith("evaluate") else 0.45,
             outline="bad" if over else None,
         )
-        drawing.text(left - 10, y, row.name.removeprefix("evaluate, "), anchor="end", bold=is_sum, widest=left - 10)
+        drawing.text(left - 10, y, names[i], anchor="end", bold=is_sum, widest=left - 10)
         drawing.text(WIDTH, y, cell(row.seconds, "seconds"), anchor="end", bold=is_sum, colour="bad" if over else "ink")
     drawing.line([(scale(limit), 14), (scale(limit), bottom)], colour="ink", width=1.3)
     drawing.text(scale(limit), 7, f"{limit:g} s", size=SMALL, anchor="middle")
