@@ -48,7 +48,7 @@ def test_counted_bytes_are_those_of_the_files_that_are_handed_in(runs, tmp_path)
     code = (folder / "train_gpt.py").stat().st_size
     blob = (runs[0].folder / "compress/brotli_11/model.blob").stat().st_size
     assert (facts["bytes_code"], facts["bytes_total"]) == (code, code + blob)
-    assert f"Total submission size: {code + blob} bytes" in (folder / "train_seed1337.log").read_text()
+    assert f"Total submission size code+model: {code + blob} bytes" in (folder / "train_seed1337.log").read_text()
 
 
 def test_numbers_of_the_folder_are_those_of_the_runs(runs, tmp_path):
@@ -108,6 +108,7 @@ def test_referee_reads_the_folder(runs, tmp_path, monkeypatch, capsys):
     found = audit(made(runs, tmp_path / "s"))
     assert [log.seed for log in found.logs] == [1, 2, 1337] and found.scores == [run.score["bits_per_byte"] for run in (*runs[1:], runs[0])]
     assert not [finding for finding in found.findings if finding.verdict == "fail"], found.findings
+    assert [log.total_bytes for log in found.logs] == [run.total_bytes for run in runs]
     assert {finding.verdict for finding in found.findings if finding.check == "bytes"} == {"doubt"}  # it is not the field's text
     assert any("unpacks" in finding.text for finding in found.findings if finding.check == "code")
 

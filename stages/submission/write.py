@@ -123,7 +123,7 @@ def log(run: Run) -> str:
     lines += [f"prequant_ttt: done in {prequant}s"] * bool(run.prequant_ttt["enabled"])
     lines += [f"GPTQ: {run.calibrate['tokens']} calibration tokens in {calibrated}s",
               f"Code size: {run.code_bytes} bytes", f"Serialized model: {run.blob_bytes} bytes",
-              f"Total submission size: {run.total_bytes} bytes",
+              f"Total submission size code+model: {run.total_bytes} bytes",
               f"final_{run.name} val_loss:{run.score['loss_nats']} val_bpb:{run.score['bits_per_byte']} "
               f"eval_time:{1000 * run.score['seconds']:.0f}ms",
               f"total_eval_time:{run.score['seconds']}s", "certificate: " + json.dumps(run.certificate)]

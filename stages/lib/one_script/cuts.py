@@ -20,7 +20,7 @@ FUNCTIONS = {
         ("stages.lib.stage", "atomic"): "@contextlib.contextmanager\ndef atomic(path):\n"
                                         "    path.parent.mkdir(parents=True, exist_ok=True)\n    yield path",
         ("stages.lib.scratch", "Folder.locked"): "def locked(self): return contextlib.nullcontext()",
-        ("stages.train.__main__", "_key"): "def _key(*_): return ''",
+        ("stages.lib.opened", "report"): "def report(path): pass",
         ("stages.train.loop", "checkpoint"): "def checkpoint(run, batches, world, folder): pass",
         ("stages.lib.launch", "relaunch"): "def relaunch(*_): pass",
         ("stages.lib.launch", "require_same"): "def require_same(*_): pass",
@@ -30,6 +30,7 @@ FUNCTIONS = {
         ("stages.quantize.table", "csv"): "def csv(found): return ''",
     },
     READING: {
+        ("stages.runtime.program", "call"): "def call(command, *, folder, **_): subprocess.run(command, cwd=folder, check=True)",
         ("stages.runtime.header", "_inflate"): "def _inflate(text): return zlib.decompress(text)",
         ("stages.runtime.header", "_json"): "def _json(text): return json.loads(text)",
         ("stages.runtime.header", "_check_together"): "def _check_together(*_): pass",
@@ -37,6 +38,17 @@ FUNCTIONS = {
                                                "    return Section(how, filters, [Entry(*entry) for entry in tensors], size, sha256)",
     },
     CHECKED: {
+        ("stages.runtime.codecs", "MissingProgram.__init__"): "def __init__(self, name, **_): super().__init__(name)",
+        ("stages.runtime.model.backends", "choose"): """
+def choose(name, *, generation, dtype, head_width, packed, installed):
+    def runs(backend):
+        return backend not in RUNS_ON or (generation in RUNS_ON[backend] and dtype in (torch.bfloat16, torch.float16)
+                                          and head_width % 8 == 0 and head_width <= 256 and backend in installed)
+    if name == 'auto':
+        wanted = (backend for backend, best in AUTO.items() if generation in best and (packed or backend != 'varlen'))
+        return next((backend for backend in wanted if runs(backend)), 'sdpa')
+    return name
+""",
         ("stages.runtime.features", "_build"): "def _build(name, config): return plugin.load('features', name).Feature(config, "
                                                "**config.features[name])",
         ("stages.lib.data.loaders.base", "Loader._too_short"): "def _too_short(self, needed, leaf): return ValueError()",
@@ -44,11 +56,12 @@ FUNCTIONS = {
 }
 STATEMENTS = {
     RESUMING: {
-        ("stages.train.__main__", "main"): (r"if saved :=", r"folder\.(drop|remove)", r"if world\.is_main:\n    folder\.drop"),
+        ("stages.train.__main__", "main"): (r"if \(saved", r"folder = ", r"folder\.(drop|remove)", r"if world\.is_main:\n    folder\.drop"),
         ("stages.train.loop", "train"): (r"saved =", r"if not last and"),
     },
     SHOWING: {
-        ("stages.train.__main__", "main"): (r"_write_curve", r"with numerics\.cast_at_use", r"stage\.write_json\(metrics"),
+        ("stages.train.__main__", "main"): (r"_write_curve", r"with numerics\.cast_at_use", r"stage\.write_json\(metrics", r"chosen =",
+                                            r"with torch\.device\('meta'\)", r"text, holdout ="),
         ("stages.train.loop", "train"): (r"started, pace", r"per_token =", r"run\.flops", r"run\.times", r"if last or run\.step", r"pace\.",
                                          r"speed =", r"recurrence =", r"if recurrence"),
         ("stages.train.loop", "_prepare"): (r"before =", r"if run\.step"),
@@ -62,6 +75,8 @@ STATEMENTS = {
 }
 SHORTER = {  # statements of which a part stays
     "started, pace": "started = time.perf_counter()",
+    "folder = ": "folder = checkpoints.Folder(scratch)",
+    "text, holdout =": "text, holdout = tokens.read(train_tokens, 'train'), None",
     "stage.write_json(metrics, _metrics": "stage.write_json(metrics, {'steps': run.step, 'train_seconds': run.seconds})",
 }
 
@@ -74,6 +89,10 @@ def sources(tree: dict) -> dict[str, str]:
     for part in STATEMENTS.values():
         for where, patterns in part.items():
             statements.setdefault(where, []).extend(patterns)
+    if tree["ema"]["average"] != "best":
+        statements["stages.ema.__main__", "main"] += [r"rows, split", r"with launch\.world", r"if name == 'best'"]
+    if not tree["train"]["averages"]["power"]:
+        statements["stages.train.__main__", "main"].append(r"with stage\.atomic\(snapshots")
     parsed = {}
     for module, name in (*functions, *statements):
         if module not in parsed:
