@@ -16,6 +16,7 @@ export PYTHONUTF8 := 1
 help:
 	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
 	@echo "make test                  set up, run the test suite"
+	@echo "make setup                 only install what is needed, into $(VENV)"
 	@echo "make test-recipes          every published stack in small, from text to certificate: 15 minutes"
 	@echo "make test-scripts          the one script of every published stack in small against the pipeline, to the bit: 15 minutes"
 	@echo "make test-attacks          100,000 hostile blobs against every codec and coder, and the largest round trips: half an hour"

@@ -43,6 +43,14 @@ def copy_tree(folder: Path) -> None:
 
 def run(name: str, folder: Path, *, target: str | None = None) -> list[dict]:
     """A stack in small, run in the empty `folder`: one row of COLUMNS per evaluator. With `target`, that node and what it needs."""
+    seconds = reproduce(name, folder, target=target)
+    package = json.loads((folder / "artifacts/package/metrics.json").read_text())
+    return [_row(name, json.loads((folder / f"artifacts/audit/{which}/certificate.json").read_text()), package, seconds)
+            for which in yaml.safe_load((folder / "params.yaml").read_text())["evaluate"]["runs"]]
+
+
+def reproduce(name: str, folder: Path, *, target: str | None = None) -> float:
+    """The pipeline of a stack in small, in the empty `folder`, as far as `target`; its seconds."""
     copy_tree(folder)
     environment = os.environ | {"DVC_NO_ANALYTICS": "1", "PYTHONUTF8": "1", "PYTHONPATH": str(folder),
                                 "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait are slow on busy cores
@@ -52,10 +60,7 @@ def run(name: str, folder: Path, *, target: str | None = None) -> list[dict]:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{name}: {' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-    seconds = time.monotonic() - started
-    package = json.loads((folder / "artifacts/package/metrics.json").read_text())
-    return [_row(name, json.loads((folder / f"artifacts/audit/{which}/certificate.json").read_text()), package, seconds)
-            for which in yaml.safe_load((folder / "params.yaml").read_text())["evaluate"]["runs"]]
+    return time.monotonic() - started
 
 
 def _row(name: str, certificate: dict, package: dict, seconds: float) -> dict:

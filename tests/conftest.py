@@ -1,5 +1,6 @@
 """A tiny pipeline that has run once, in a folder of its own: most tests look at it or start from a copy."""
 
+import fcntl
 import importlib
 import json
 import os
@@ -88,8 +89,20 @@ def write_lock(root: Path) -> None:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
-    """A folder in which the whole tiny pipeline has run. Read only: take `project` to change something."""
-    root = tmp_path_factory.mktemp("finished")
+    """A folder in which the whole tiny pipeline has run, once for all workers. Read only: take `project` to change something."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    with open(root.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the others wait, and find it done
+        if not root.with_suffix(".done").exists():
+            shutil.rmtree(root, ignore_errors=True)
+            run_pipeline(root)
+            root.with_suffix(".done").touch()
+    return root
+
+
+def run_pipeline(root: Path) -> None:
+    """The tiny pipeline from text to report in `root`, in this process."""
     write_documents(root / "documents")
     (root / "params.yaml").write_text(yaml.safe_dump(tiny_params(), sort_keys=False))
     before = Path.cwd()
@@ -101,7 +114,6 @@ def finished(tmp_path_factory) -> Path:
             run_node(node, *variant)
     finally:
         os.chdir(before)
-    return root
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 
 import networkx
 import pytest
@@ -37,7 +38,8 @@ def committed(finished, tmp_path_factory):
     run(root, "git", "init", "-q")
     run(root, "git", "add", "-A")
     run(root, "git", "commit", "-qm", "start")
-    run(root, "dvc", "commit", "-f", "-q")
+    run(root, sys.executable, "-m", "stages.script")  # which no other test wants in the finished pipeline
+    run(root, "dvc", "commit", "-f")
     return root
 
 
@@ -67,16 +69,16 @@ LEAVES = {  # one leaf of every section -> the nodes that read it
     ("baseline.train_bytes", 5): {"baseline"},
     ("vocabulary.size", 400): {"vocabulary"},
     ("tokenize.shard_tokens", 1000): TOKENIZE,
-    ("model.width", 32): {"train"},
-    ("train.steps", 13): {"train"},
-    ("ema.average", "final"): {"ema"},
-    ("prequant_ttt.epochs", 2): {"prequant_ttt"},
-    ("calibrate.sequences", 17): {"calibrate"},
-    ("allocate.tokens", 1000): {"allocate"},
-    ("quantize.groups.mlp.bits", 5): {"quantize"},
+    ("model.width", 32): {"train", "script"},
+    ("train.steps", 13): {"train", "script"},
+    ("ema.average", "final"): {"ema", "script"},
+    ("prequant_ttt.epochs", 2): {"prequant_ttt", "script"},
+    ("calibrate.sequences", 17): {"calibrate", "script"},
+    ("allocate.tokens", 1000): {"allocate", "script"},
+    ("quantize.groups.mlp.bits", 5): {"quantize", "fit", "script"},
     ("measure.window", 32): MEASURE,
-    ("compress.runs.zlib_9.options.level", 8): {"compress@zlib_9", "smallest", "report"},
-    ("package.cap_bytes", 15_000_000): {"package"},
+    ("compress.runs.zlib_9.options.level", 8): {"compress@zlib_9", "smallest", "report", "fit", "script"},
+    ("package.cap_bytes", 15_000_000): {"package", "fit", "script"},
     ("evaluate.runs.slot.options.steps", 6): {"evaluate@slot", "audit@slot", "report"},
     ("audit.flips", 4): AUDIT,
 }
@@ -99,10 +101,10 @@ def test_changed_leaf_makes_its_readers_stale_and_nothing_else(committed, change
 
 
 @pytest.mark.parametrize("path, nodes", [
-    ("stages/lib/optim/muon.py", {"train"}),
-    ("stages/lib/quant/gptq.py", {"quantize"}),
-    ("stages/runtime/codecs/zlib.py", {"compress@brotli_11", "compress@zlib_9", "package"}),
-    ("stages/runtime/evaluators/slot.py", {"package"}),
+    ("stages/lib/optim/muon.py", {"train", "script"}),
+    ("stages/lib/quant/gptq.py", {"quantize", "fit", "script"}),
+    ("stages/runtime/codecs/zlib.py", {"compress@brotli_11", "compress@zlib_9", "package", "fit", "script"}),
+    ("stages/runtime/evaluators/slot.py", {"package", "fit", "script"}),
     ("stages/audit/checks/lineage.py", AUDIT),
     ("stages/report/page.py", {"report"}),
 ])

@@ -146,6 +146,7 @@ def test_without_auto_nothing_is_fitted(project):
 def test_auto_target_fills_the_cap_with_the_finest_weights_that_the_artifact_can_hold(entropy_run, capsys):
     folder, tree = entropy_run
     set_leaf(tree, "quantize.entropy.target_bytes", "auto")
+    set_leaf(tree, "quantize.entropy.trellis", 0)  # quicker
     set_leaf(tree, "allocate.enabled", False)
     (folder / "params.yaml").write_text(json.dumps(tree))
     run_node("fit")  # 16 MB do not bind a model of this size

@@ -145,10 +145,6 @@ def test_script_gives_the_blob_and_the_score_of_the_pipeline_to_the_bit(project,
     assert "bit for bit" not in (source / "one_module.py").read_text() and not (source / "stages/report").exists()
 
 
-def test_script_of_a_recipe_gives_the_blob_and_the_score_of_the_pipeline_to_the_bit(project, tmp_path):
-    assert_same_as_the_pipeline(project, small("pr1285"), tmp_path / "empty")  # the quickest with recurrence and a trained table
-
-
 @pytest.mark.recipes
 def test_script_on_two_processes_of_torchrun_gives_the_same(project, tmp_path):
     run_node("script")
