@@ -186,7 +186,8 @@ def test_sidecar_that_nothing_vouches_for_is_not_certified(tmp_path, export, mod
         (tmp_path / "out" / split / corpus.META).write_text(json.dumps(found))
     tokens, counts = shards.read_split(folder, "val"), shards.read_sidecar(folder, "val")
     nats = np.ones(len(tokens) - 1)
-    metrics = {"bytes": int(counts.sum()), "tokens": len(nats), "loss_nats": 1.0, "bits_per_byte": float(nats.sum() / np.log(2) / counts.sum())}
+    metrics = {"bytes": int(counts.sum()), "tokens": len(nats), "loss_nats": 1.0,
+               "bits_per_byte": float(nats.sum() / np.log(2) / counts.sum())}
     evidence = Evidence(submission=None, documents=tmp_path / "out/val", text=Split(tokens, counts, {}), nats=nats, metrics=metrics,
                         evaluator="", options={}, lock=None, settings=None, train=None, holdout=None, making={})
     monkeypatch.setattr(byte_count.artifact, "read", lambda path, name: models["nmt_nfkc", True])

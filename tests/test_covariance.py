@@ -270,3 +270,14 @@ def test_a_truncated_blob_is_refused(length):
     _, plans, blob = small()
     with pytest.raises(CodecError):
         covariance.decode(blob[:length], plans)
+
+
+def test_a_header_that_claims_a_matrix_too_wide_to_be_predicted_is_refused_before_anything_is_made_for_it():
+    blob = covariance.encode([correlated(2, 1000, 40, 25)], [plan("m", (1000, 40), "up", 0)])
+    assert blob[10] == covariance.PREDICTED
+    tracemalloc.start()
+    with pytest.raises(CodecError, match="too wide to be predicted"):
+        covariance.decode(blob, [plan("m", (2100, 2100), "up", 0)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * 2100 * 2100 + (8 << 20)  # what it declares; sums over its width would be 35 MB more, each

@@ -59,6 +59,8 @@ def decode(blob: bytes, plans: list[Plan]) -> list[np.ndarray]:
     out = [np.zeros(plan.shape, np.int32) for plan in plans]
     for index, (kind, *fields) in headers.items():
         plan = plans[index]
+        if kind == PREDICTED and plan.shape[0 if _turned(plan) else 1] > MAX_WIDTH:
+            raise CodecError(f"matrix {plan.name} is too wide to be predicted; the file is damaged, make it again")
         if kind == PREDICTED:
             matrix, keep = _predicted(stream, plan, *fields, known, None)
             keep()
