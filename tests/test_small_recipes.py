@@ -1,9 +1,7 @@
 """Recipes in small: what is a choice stays, what is a size shrinks, and each runs from text to certificate."""
 
 import copy
-import datetime
 import json
-import os
 
 import pytest
 
@@ -108,12 +106,6 @@ def test_small_scale_is_for_stacks_and_for_known_budgets(capsys, monkeypatch):
         shrink.values(real)
 
 
-def of_today() -> str:
-    """The stack whose turn it is: CADDIE_RECIPE, or one a day."""
-    names = files.stacks()
-    return os.environ.get("CADDIE_RECIPE") or names[datetime.datetime.now(datetime.UTC).date().toordinal() % len(names)]
-
-
 def assert_runs(name: str, folder) -> None:
     """From the built-in text to the certificate; the verdict is that of the method."""
     tree = tree_of(name, "tiny")
@@ -122,16 +114,8 @@ def assert_runs(name: str, folder) -> None:
     (row,) = campaign.run(name, folder, target=f"audit@{run}")
     needed = {"lineage"} if tree["prequant_ttt"]["enabled"] else {"future_flip"} if tree["package"]["evaluator"] == "slot" else set()
     failed = set(row["failed"].split())
-    assert failed >= needed and bool(failed) == bool(needed), f"CADDIE_RECIPE={name}: {row}"
-    assert row["verdict"] == ("not legal" if needed else "legal"), f"CADDIE_RECIPE={name}: {row}"
-
-
-@pytest.mark.dvc
-def test_recipe_of_the_day_runs_from_text_to_artifact(tmp_path):
-    """Another one each day; CADDIE_RECIPE=pr1855 repeats one. All of them, and to their certificates: make test-recipes."""
-    (tmp_path / "run").mkdir()
-    campaign.reproduce(of_today(), tmp_path / "run", target="package")
-    assert 0 < json.loads((tmp_path / "run/artifacts/package/metrics.json").read_text())["artifact_bytes"] < 1_000_000
+    assert failed >= needed and bool(failed) == bool(needed), f"{name}: {row}"
+    assert row["verdict"] == ("not legal" if needed else "legal"), f"{name}: {row}"
 
 
 @pytest.mark.recipes
