@@ -17,7 +17,7 @@ import yaml
 
 from stages.audit import __main__ as audit
 from stages.audit import certificate, documentation, graph, power, revision
-from stages.lib import opened, stage
+from stages.lib import dvc_lock, opened, stage
 from stages.lib.stage import Input, Metrics, Output, Untracked, Variant
 from tests.conftest import ROOT
 
@@ -131,7 +131,7 @@ def main(run: Variant, settings, evaluated: Run, *, submission: Input = "artifac
          certificate: Metrics = "artifacts/audit/{variant}/certificate.json", page: Output = "artifacts/audit/{variant}/certificate.html",
          lock: Untracked = "dvc.lock") -> None:
     """In the place of the audit: says what it was given."""
-    stages = graph.read(lock)
+    stages = dvc_lock.read(lock)
     stage.write_json(certificate, {
         "verdict": "legal", "bits_per_byte": json.loads(metrics.read_text())["bits_per_byte"], "options": evaluated.options,
         "submission": submission.read_text(), "files": sorted(path.name for path in text.iterdir()), "run": run,
@@ -172,7 +172,7 @@ def repository(tmp_path, monkeypatch):
         return subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     subprocess.run(["git", "init", "-q"], check=True)
     for name, score in (("first", 1.00), ("second", 1.01), ("third", 1.02)):
-        subprocess.run(["git", "update-ref", f"refs/exps/00/1122/{name}", commit(score, score / 10)], check=True)
+        subprocess.run(["git", "update-ref", f"refs/exps/00/{'1' * 38}/{name}", commit(score, score / 10)], check=True)
     return root
 
 
@@ -201,8 +201,8 @@ def test_commit_is_audited_like_an_experiment(repository):
 
 
 @pytest.mark.parametrize("argv, word", [
-    (["--rev", "nobody"], "no experiment, branch or commit 'nobody'"), (["--rev", "first", "--run", "slot"], "has no run 'slot'"),
-    (["--rev", "first;rm -rf x"], "no experiment")])
+    (["--rev", "nobody"], "neither git nor DVC knows a revision 'nobody'"), (["--rev", "first", "--run", "slot"], "has no run 'slot'"),
+    (["--rev", "first;rm -rf x"], "neither git nor DVC")])
 def test_unknown_names_are_a_sentence(repository, capsys, argv, word):
     with pytest.raises(SystemExit):
         told(*argv)
@@ -232,8 +232,8 @@ def test_list_of_a_folder_cannot_reach_outside_of_it(repository, tmp_path):
 
 
 def test_two_experiments_of_one_name_are_not_guessed_between(repository):
-    commit = revision.resolved("HEAD")
-    subprocess.run(["git", "update-ref", "refs/exps/33/4455/first", commit], check=True)
-    with pytest.raises(ValueError, match="2 experiments are called first"):
-        revision.resolved("first")
+    commit = revision.resolved("HEAD", root=repository)
+    subprocess.run(["git", "update-ref", f"refs/exps/33/{'4' * 38}/first", commit], check=True)
+    with pytest.raises(ValueError, match="several experiments are called 'first'"):
+        revision.resolved("first", root=repository)
     assert opened.NAME == "opened.json" and os.path.exists(".git")

@@ -16,7 +16,7 @@ from dvc_objects.fs.local import LocalFileSystem
 
 from stages.audit import graph
 from stages.audit.checks import lineage
-from stages.lib import opened, parallel, stage, tensors
+from stages.lib import dvc_lock, opened, parallel, stage, tensors
 from tests.conftest import ROOT, run_node, set_leaf, write_lock
 
 PYZ = "artifacts/package/submission.pyz"
@@ -102,7 +102,7 @@ def test_without_records_nothing_is_certified(tmp_path):
 def test_unreadable_lock_is_a_sentence(tmp_path, text):
     (tmp_path / "dvc.lock").write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match="not a readable"):
-        graph.read(tmp_path / "dvc.lock")
+        dvc_lock.read(tmp_path / "dvc.lock")
 
 
 # what really runs
@@ -110,11 +110,11 @@ def test_unreadable_lock_is_a_sentence(tmp_path, text):
 
 def judged(project):
     write_lock(project)
-    return lineage.walk(graph.read(project / "dvc.lock"), PYZ, stage.md5(project / PYZ), root=project)
+    return lineage.walk(dvc_lock.read(project / "dvc.lock"), PYZ, stage.md5(project / PYZ), root=project)
 
 
 def test_tiny_pipeline_opened_what_it_declares_and_nothing_else(finished):
-    verdict = lineage.walk(graph.read(finished / "dvc.lock"), PYZ, stage.md5(finished / PYZ), root=finished)
+    verdict = lineage.walk(dvc_lock.read(finished / "dvc.lock"), PYZ, stage.md5(finished / PYZ), root=finished)
     assert verdict.verdict == "pass" and verdict.evidence["files_opened"] > 20
     assert {"train", "tokenize@train", "quantize"} <= set(verdict.evidence["stages_above_the_artifact"])
     assert json.loads((finished / "artifacts/tokenize/val.opened.json").read_text()) == [
@@ -183,7 +183,7 @@ def test_calibration_on_val_by_a_hidden_path_is_caught(project):
 def test_edited_or_missing_record_is_not_believed(project):
     write_lock(project)
     path = project / "artifacts/ema/opened.json"
-    stages, artifact = graph.read(project / "dvc.lock"), stage.md5(project / PYZ)
+    stages, artifact = dvc_lock.read(project / "dvc.lock"), stage.md5(project / PYZ)
     path.write_text(path.read_text() + " ")
     verdict = lineage.walk(stages, PYZ, artifact, root=project)
     assert verdict.verdict == "not_applicable" and "MD5 differs" in verdict.evidence["reason"]

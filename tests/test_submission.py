@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import statistics
+from pathlib import Path
 
 import pytest
 import yaml
@@ -153,3 +154,17 @@ def test_finished_seed_is_not_run_again_and_another_parameter_is(project, monkey
     (project / "params.yaml").write_text(kept.replace("steps: 12", "steps: 13"))
     command._run("default", "full", 5)
     assert len(commands) == 2
+
+
+def test_parameters_come_back_after_an_error_and_after_a_kill(project, capsys):
+    mine = Path("params.yaml").read_text() + "# mine\n"
+    Path("params.yaml").write_text(mine)
+    with pytest.raises(ZeroDivisionError), command._params_put_back():
+        Path("params.yaml").write_text("what dvc exp run -S made of it")
+        raise ZeroDivisionError
+    assert Path("params.yaml").read_text() == mine and not command.KEPT.exists()
+    command.KEPT.write_text(mine)  # as a killed run leaves it
+    Path("params.yaml").write_text("what dvc exp run -S made of it")
+    with command._params_put_back():
+        assert Path("params.yaml").read_text() == mine and "a killed run left" in capsys.readouterr().out
+    assert Path("params.yaml").read_text() == mine and not command.KEPT.exists()

@@ -2,8 +2,6 @@
 
 A stage's entry has `deps` (what it declares to read) and `outs` (what it wrote), each with the MD5 that DVC took; a folder's MD5 is that of
 the JSON list of its files' MD5s. One of the outs is the record of the files that the stage opened (stages/lib/opened.py).
-
-Errors: ValueError for a lock that cannot be read.
 """
 
 import hashlib
@@ -12,13 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-import yaml
-
-from stages.lib import opened, stage
-
-VAL = ("artifacts/prepare/val", "artifacts/tokenize/val")
-ROOT_STAGE = "prepare"  # it splits the documents: the one stage that must see them all
-CACHE = ".dvc/cache"
+from stages.lib import dvc_lock, opened, stage
 
 
 @dataclass
@@ -31,36 +23,24 @@ class Ancestry:
     stale: list[str] = field(default_factory=list)
 
 
-def read(lock: Path) -> dict:
-    """The stages of a dvc.lock by name."""
-    try:
-        stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
-        for entry in stages.values():
-            for item in [*entry.get("deps", []), *entry.get("outs", [])]:
-                item["path"]
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
-        raise ValueError(f"{lock} is not a readable dvc.lock; delete it and run: dvc repro (finished stages are cached)") from None
-    return stages
-
-
 def ancestry(stages: dict, artifact: str) -> Ancestry:
     """Walk from `artifact` up, nearest stages first, so that the path to the val split is a shortest one."""
-    makers = {out["path"]: name for name, entry in stages.items() for out in entry.get("outs", [])}
+    made_by = dvc_lock.makers(stages)
     recorded = {out["path"]: out.get("md5") for entry in stages.values() for out in entry.get("outs", [])}
     found, queue = Ancestry(), deque([(artifact, (artifact,))])
     while queue:
         path, trail = queue.popleft()
-        if touches_val(path):
+        if dvc_lock.touches_val(path):
             found.val = found.val or trail
             continue
-        for maker in sorted({makers[out] for out in makers if within(path, out) or within(out, path)} - set(found.trails) - {ROOT_STAGE}):
+        for maker in sorted(dvc_lock.makers_of(path, made_by) - set(found.trails) - {dvc_lock.ROOT_STAGE}):
             found.trails[maker] = (*trail, maker)
             for dep in stages[maker].get("deps", []):
                 if dep["path"] in recorded and dep.get("md5") != recorded[dep["path"]]:
                     found.stale.append(f"{maker} read another {dep['path']} than the one recorded")
                 queue.append((dep["path"], (*trail, maker, dep["path"])))
-    if ROOT_STAGE in stages:
-        found.trails.setdefault(ROOT_STAGE, (artifact, "...", ROOT_STAGE))
+    if dvc_lock.ROOT_STAGE in stages:
+        found.trails.setdefault(dvc_lock.ROOT_STAGE, (artifact, "...", dvc_lock.ROOT_STAGE))
     return found
 
 
@@ -83,13 +63,13 @@ def record(stages: dict, name: str, root: Path) -> tuple[list[str] | None, str |
 def undeclared(entry: dict, lines: list[str]) -> list[str]:
     """What a stage opened and neither declares to read nor wrote itself."""
     known = [item["path"] for item in [*entry.get("deps", []), *entry.get("outs", [])]]
-    return [line for line in lines if not any(within(line, path) for path in known)]
+    return [line for line in lines if not any(dvc_lock.within(line, path) for path in known)]
 
 
 def idle(entry: dict, lines: list[str]) -> list[str]:
     """Data that a stage declares and never opened: harmless, and worth knowing."""
     return [dep["path"] for dep in entry.get("deps", []) if dep["path"].startswith(tuple(f"{root}/" for root in opened.ROOTS))
-            and not any(within(line, dep["path"]) for line in lines)]
+            and not any(dvc_lock.within(line, dep["path"]) for line in lines)]
 
 
 def md5(path: Path) -> str:
@@ -99,12 +79,3 @@ def md5(path: Path) -> str:
     files = sorted((str(PurePosixPath(file.relative_to(path))), file) for file in path.rglob("*") if file.is_file())
     listing = [{"md5": stage.md5(file), "relpath": name} for name, file in files]
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
-
-
-def touches_val(path: str) -> bool:
-    """Is `path` the val split, inside it, or a folder that contains it?"""
-    return any(within(path, val) or within(val, path) for val in VAL)
-
-
-def within(path: str, folder: str) -> bool:
-    return PurePosixPath(path).is_relative_to(folder)

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import yaml
 
-from stages.audit import graph
 from stages.audit.evidence import Settings
-from stages.lib import opened, params, stage
+from stages.lib import dvc_lock, opened, params, stage
+from stages.lib.revision import resolved
 from stages.lib.significance import MARGIN_NATS, one_sample
 
 
@@ -49,14 +49,14 @@ def command(main: Callable, run_section: type, argv: list[str] | None = None) ->
 
 def audited(name: str, main: Callable, run_section: type, settings: Settings, *, runs: list[str] | None, output: Path | None):
     """(run, certificate) of each run of a revision, one after the other."""
-    commit = resolved(name)
-    lock, tree = _text(commit, "dvc.lock", name), yaml.safe_load(_text(commit, "params.yaml", name))
+    commit = resolved(name, root=Path.cwd())
+    written, tree = _text(commit, "dvc.lock", name), yaml.safe_load(_text(commit, "params.yaml", name))
     output = output.absolute() / name if output else None
     cache = _cache()
     with tempfile.TemporaryDirectory(prefix="caddie-") as folder:
         root = Path(folder)
-        (root / "dvc.lock").write_text(lock, encoding="utf-8")
-        stages = graph.read(root / "dvc.lock")
+        (root / "dvc.lock").write_text(written, encoding="utf-8")
+        stages = dvc_lock.read(root / "dvc.lock")
         known = [entry.split("@")[1] for entry in stages if entry.startswith("evaluate@")]
         for run in runs or known:
             if run not in known:
@@ -76,20 +76,6 @@ def audited(name: str, main: Callable, run_section: type, settings: Settings, *,
                 shutil.copytree((root / paths["certificate"]).parent, output / run, dirs_exist_ok=True)
             loss = stage.read_json(root / paths["metrics"], required=("loss_nats",))["loss_nats"]
             yield run, certificate | {"loss_nats": loss}
-
-
-def resolved(name: str) -> str:
-    """The commit of a DVC experiment, or of anything that git knows by this name. ValueError if there is none, or more than one."""
-    experiments = [line.split()[0] for line in _git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines()
-                   if line.split()[1].split("/")[-1] == name and "/stash" not in line]
-    if len(set(experiments)) > 1:
-        raise ValueError(f"{len(experiments)} experiments are called {name}; name the commit of one (dvc exp show)")
-    if experiments:
-        return experiments[0]
-    try:
-        return _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").strip()
-    except ValueError:
-        raise ValueError(f"there is no experiment, branch or commit {name!r}; dvc exp show lists the experiments") from None
 
 
 def bring(stages: dict, path: str, cache: Path, root: Path, *, required: bool) -> None:

@@ -21,16 +21,6 @@ ROUNDS = 6
 
 
 @dataclass(frozen=True)
-class Package:
-    SECTION: ClassVar[str] = "package"
-    blob: str
-    evaluators: tuple[str, ...]
-    evaluator: str
-    options: dict
-    cap_bytes: int
-
-
-@dataclass(frozen=True)
 class Compress:
     SECTION: ClassVar[str] = "compress"
     runs: dict
@@ -38,7 +28,7 @@ class Compress:
 
 def main(
     quantizer: settings.Settings,
-    package: Package,
+    package: bundle.Settings,
     compress: Compress,
     *,
     weights: Input = "artifacts/prequant_ttt/model.safetensors",
@@ -72,8 +62,7 @@ def main(
         stored = {name: tensor.numpy() for name, tensor in result.stored().items()}
         model = run.reordered(container.Model(stored, facts["model"], result.schemes()))
         blob = container.pack(model, list(run.codings(model).values()))
-        return len(bundle.submission(blob, vocabulary, facts["model"], evaluator=package.evaluator, options=package.options,
-                                     evaluators=package.evaluators)), result.fit
+        return len(bundle.submission(blob, vocabulary, facts["model"], package)), result.fit
 
     with launch.world(quantizer.device) as world:
         chosen, size, rounds = search(lambda target_bytes: attempt(target_bytes, world.device), cap=package.cap_bytes)

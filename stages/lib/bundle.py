@@ -6,7 +6,9 @@ Same inputs, same bytes: entries are sorted and carry a fixed date.
 import io
 import json
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from stages.lib import closure
 from stages.runtime import header
@@ -16,12 +18,24 @@ START = f"import sys\nfrom {PACKAGE}.entry import main\nsys.exit(main())\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold
 
 
-def submission(blob: bytes, tokenizer: bytes, config: dict, *, evaluator: str, options: dict, evaluators: tuple[str, ...]) -> bytes:
-    """The bytes of the pyz for a blob of the model that `config` describes: with the plug-ins that the blob names, and `evaluators`."""
+@dataclass(frozen=True)
+class Settings:
+    """What is packed, how it scores unless told otherwise, and the limit on all bytes."""
+
+    SECTION: ClassVar[str] = "package"
+    blob: str
+    evaluators: tuple[str, ...]
+    evaluator: str
+    options: dict
+    cap_bytes: int
+
+
+def submission(blob: bytes, tokenizer: bytes, config: dict, settings: Settings) -> bytes:
+    """The bytes of the pyz for a blob of the model that `config` describes: with the plug-ins that the blob names, and the evaluators."""
     plugins = header.read(blob).plugins()
-    manifest = {"format": 2, "evaluator": evaluator, "options": options, "evaluators": list(evaluators), "plugins": plugins,
-                "model": config}
-    return build(code(plugins=plugins, evaluators=evaluators, features=tuple(config["features"])), manifest=manifest, blob=blob,
+    manifest = {"format": 2, "evaluator": settings.evaluator, "options": settings.options, "evaluators": list(settings.evaluators),
+                "plugins": plugins, "model": config}
+    return build(code(plugins=plugins, evaluators=settings.evaluators, features=tuple(config["features"])), manifest=manifest, blob=blob,
                  tokenizer=tokenizer)
 
 

@@ -4,8 +4,6 @@
 """
 
 import hashlib
-from dataclasses import dataclass
-from typing import ClassVar
 
 from stages.lib import anatomy, bundle, payload, stage
 from stages.lib.stage import Input, Metrics, Output, Plot
@@ -13,18 +11,8 @@ from stages.runtime import plugin
 from stages.runtime.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True)
-class Settings:
-    SECTION: ClassVar[str] = "package"
-    blob: str
-    evaluators: tuple[str, ...]
-    evaluator: str
-    options: dict
-    cap_bytes: int
-
-
 def main(
-    settings: Settings,
+    settings: bundle.Settings,
     *,
     model: Input = "artifacts/quantize/model.safetensors",
     blob: Input = "artifacts/${package.blob}/model.blob",
@@ -48,8 +36,7 @@ def main(
     quantized, facts = payload.read(model)
     if Tokenizer(vocabulary).vocabulary_size != facts["model"]["vocabulary_size"]:
         raise ValueError(f"{tokenizer} has another vocabulary size than the model; run: dvc repro package")
-    pyz = bundle.submission(coded, vocabulary, facts["model"], evaluator=settings.evaluator, options=settings.options,
-                            evaluators=settings.evaluators)
+    pyz = bundle.submission(coded, vocabulary, facts["model"], settings)
     _refuse_above_cap(len(pyz), len(coded), settings.cap_bytes)
     with stage.atomic(submission) as partial:
         partial.write_bytes(pyz)

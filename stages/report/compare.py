@@ -17,6 +17,7 @@ import pandas as pd
 import yaml
 
 from stages.lib import params, stage
+from stages.lib.revision import resolved
 from stages.report import html
 from stages.report.columns import Column, cell, markdown
 from stages.report.drawing import SERIES
@@ -120,14 +121,8 @@ def _at(revision: str, path: str, root: Path) -> str:
     """A file of a revision: from git, or by its hash in dvc.lock from DVC's cache."""
     import dvc.api
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-    from dvc.scm import resolve_rev
 
-    try:
-        with Repo(str(root)) as repo:
-            commit = resolve_rev(repo.scm, revision)
-    except DvcException:
-        raise ValueError(f"neither git nor DVC knows a revision {revision!r}; there are: git log, dvc exp list, and {WORKSPACE}") from None
+    commit = resolved(revision, root=root)
     try:
         with dvc.api.open(path, repo=str(root), rev=commit, mode="r", encoding="utf-8") as handle:
             return handle.read()

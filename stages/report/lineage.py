@@ -6,13 +6,13 @@ node that must see them all. Below the artifact that is how a score is made; abo
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
-import yaml
 
-VAL = ("artifacts/prepare/val", "artifacts/tokenize/val")
-ROOT, SHIPS, ITSELF = "prepare", "package", "report"
+from stages.lib import dvc_lock
+
+SHIPS, ITSELF = "package", "report"
 BY_RUN = {"compress": "compress", "evaluate": "evaluate", "audit": "evaluate"}  # node -> the section whose runs it has variants for
 
 
@@ -40,14 +40,11 @@ class Graph:
     reads: dict[str, tuple[str, ...]]  # stage -> what it read under artifacts/
 
 
-def load(lock: Path, *, compress_runs: Iterable[str], evaluate_runs: Iterable[str]) -> Graph:
-    """The graph of the nodes of `lock`; runs that params.yaml dropped are left out. Without the file nothing is known: no boxes."""
-    if not lock.is_file():
+def load(path: Path, *, compress_runs: Iterable[str], evaluate_runs: Iterable[str]) -> Graph:
+    """The graph of the nodes of a dvc.lock; runs that params.yaml dropped are left out. Without the file nothing is known: no boxes."""
+    if not path.is_file():
         return Graph((), (), {})
-    try:
-        stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
-    except (yaml.YAMLError, KeyError, TypeError):
-        raise ValueError(f"{lock} is not a readable dvc.lock; delete it and run: dvc repro (finished stages are cached)") from None
+    stages = dvc_lock.read(path)
     runs = {"compress": set(compress_runs), "evaluate": set(evaluate_runs)}
 
     def wanted(name: str) -> bool:
@@ -59,19 +56,18 @@ def load(lock: Path, *, compress_runs: Iterable[str], evaluate_runs: Iterable[st
 
 def graph(stages: dict) -> Graph:
     """The graph of the parsed stages of a dvc.lock."""
-    makers = {out["path"]: name for name, entry in stages.items() for out in entry.get("outs", [])}
+    made_by = dvc_lock.makers(stages)
     reads = {
         name: tuple(dep["path"] for dep in entry.get("deps", []) if dep["path"].startswith("artifacts/")) for name, entry in stages.items()
     }
     parents = {
-        name: {maker for path in paths for out, maker in makers.items() if within(path, out) or within(out, path)} - {name}
-        for name, paths in reads.items()
+        name: {maker for path in paths for maker in dvc_lock.makers_of(path, made_by)} - {name} for name, paths in reads.items()
     }
     order = _from_the_top(parents)
-    direct = {name for name in order if name != ROOT and any(within(path, val) or within(val, path) for path in reads[name] for val in VAL)}
+    direct = {name for name in order if name != dvc_lock.ROOT_STAGE and any(map(dvc_lock.touches_val, reads[name]))}
     touched: set[str] = set()
     for name in order:
-        if name in direct or (parents[name] & touched and name != ROOT):
+        if name in direct or (parents[name] & touched and name != dvc_lock.ROOT_STAGE):
             touched.add(name)
     shipped = _above({name for name in order if name == SHIPS}, parents)
     keys: dict[tuple, list[str]] = {}
@@ -114,10 +110,6 @@ def ranks(found: Graph) -> list[int]:
         for a, b in found.links:
             out[b] = max(out[b], out[a] + 1)
     return out
-
-
-def within(path: str, folder: str) -> bool:
-    return PurePosixPath(path).is_relative_to(folder)
 
 
 def _belongs(stage: str, box: Box) -> bool:

@@ -10,11 +10,14 @@ unless parameters or code changed. params.yaml is put back at the end.
 """
 
 import argparse
+import contextlib
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from stages.lib import closure, params, scratch, stage
@@ -23,6 +26,7 @@ from stages.recipes import files
 from stages.submission import collect, write
 
 FOLDER = Path("artifacts/submission")
+KEPT = Path("scratch/submission/params.yaml")
 DEFAULT_SEEDS = "42,0,1234"
 
 
@@ -38,17 +42,29 @@ def main(argv: list[str] | None = None) -> int:
     with stage.sentences("submission"):
         seeds = _numbers(chosen.seeds, int, "--seeds")
         record = _numbers(chosen.record, float, "--record") if chosen.record else []
-        kept = Path("params.yaml").read_text(encoding="utf-8")
-        try:
+        with _params_put_back():
             runs = [_run(chosen.name, chosen.scale, seed) for seed in seeds]
-        finally:
-            Path("params.yaml").write_text(kept, encoding="utf-8")
         folder = FOLDER / chosen.name
         found = [collect.read(run) for run in runs]
         collect.check_alike(found)
         command = f"make submission NAME={chosen.name} SEEDS={','.join(map(str, seeds))} SCALE={chosen.scale}"
         write.folder(folder, chosen.name, found, command=command, record=record, threshold=chosen.threshold)
     return _audit(folder)
+
+
+@contextlib.contextmanager
+def _params_put_back() -> Iterator[None]:
+    """`dvc exp run -S` changes params.yaml; a copy outlives a kill, and the next call begins with it."""
+    if KEPT.is_file():
+        print(f"params.yaml is put back from {KEPT}, which a killed run left")
+        shutil.move(KEPT, "params.yaml")
+    KEPT.parent.mkdir(parents=True, exist_ok=True)
+    with stage.atomic(KEPT) as partial:
+        shutil.copyfile("params.yaml", partial)
+    try:
+        yield
+    finally:
+        shutil.move(KEPT, "params.yaml")
 
 
 def _run(name: str, scale: str, seed: int) -> Path:

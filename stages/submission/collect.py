@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from stages.lib import params, stage
+from stages.lib import params, stage, time_budget
 from stages.lib.params import require
 
 DONE = "done.json"
@@ -44,7 +44,7 @@ class Run:
     @property
     def making_seconds(self) -> float:
         """Everything that the field counts as training: training, adapting, calibrating."""
-        return self.train["train_seconds"] + self.prequant_ttt["seconds"] + self.calibrate["seconds"]
+        return sum(time_budget.making(train=self.train, prequant_ttt=self.prequant_ttt, calibrate=self.calibrate).values())
 
     @property
     def is_legal(self) -> bool:

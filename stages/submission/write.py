@@ -8,13 +8,12 @@ import shutil
 import statistics
 from pathlib import Path
 
-from stages.lib import closure, params, stage
+from stages.lib import closure, params, stage, time_budget
 from stages.lib.significance import MARGIN_NATS, Significance, one_sample, welch
 from stages.recipes import files
 from stages.submission.collect import Run
 
 READERS = ("submission", "report", "audit")  # what only reads runs; when it changes, no run is another one
-BUDGET_SECONDS = 600
 
 
 def folder(path: Path, name: str, runs: list[Run], *, command: str, record: list[float], threshold: float | None) -> None:
@@ -75,8 +74,8 @@ def facts(name: str, runs: list[Run], tests: dict[str, Significance]) -> dict:
         "technique_summary": ", ".join([*first.tree["model"]["features"], first.tree["train"]["optimizer"], first.score["evaluator"]]),
         "compliance": {
             # of another machine's seconds nothing follows
-            "train_under_600s": all(run.making_seconds <= BUDGET_SECONDS for run in runs) if is_the_fields(first) else None,
-            "eval_under_600s": all(run.score["seconds"] <= BUDGET_SECONDS for run in runs) if is_the_fields(first) else None,
+            "train_under_600s": all(run.making_seconds <= time_budget.SECONDS for run in runs) if is_the_fields(first) else None,
+            "eval_under_600s": all(run.score["seconds"] <= time_budget.SECONDS for run in runs) if is_the_fields(first) else None,
             "hardware_is_the_fields": is_the_fields(first), "artifact_under_16mb": all(run.total_bytes <= cap(run) for run in runs),
             "no_slot": not on["slot"] and not on["lbfgs_slot"], "no_etlb": not on["etlb"], "no_ngram_cache": not on["mixture"],
             "no_pre_quant_ttt": not (first.tree["prequant_ttt"]["enabled"] and first.tree["prequant_ttt"]["split"] == "val"),
@@ -97,7 +96,7 @@ def hardware(run: Run) -> str:
 
 
 def is_the_fields(run: Run) -> bool:
-    return len(run.environment["gpus"]) == 8 and all("H100" in gpu for gpu in run.environment["gpus"]) and run.train["processes"] == 8
+    return time_budget.is_the_fields(train=run.train, evaluate=run.score)
 
 
 def blurb(name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stages.audit import graph
 from stages.audit.evidence import Evidence, Verdict
-from stages.lib import stage
+from stages.lib import dvc_lock, stage
 
 PROVES = ("No stage above the artifact declares the validation split or anything made from it, and none opened a data file that it "
           "does not declare.")
@@ -22,7 +22,7 @@ ARTIFACT = "artifacts/package/submission.pyz"
 def check(evidence: Evidence) -> Verdict:
     if not evidence.lock.is_file():
         return Verdict("not_applicable", {"reason": f"{evidence.lock.name} is missing: the artifact was not made by dvc repro"})
-    return walk(graph.read(evidence.lock), ARTIFACT, stage.md5(evidence.submission), root=evidence.lock.parent)
+    return walk(dvc_lock.read(evidence.lock), ARTIFACT, stage.md5(evidence.submission), root=evidence.lock.parent)
 
 
 def walk(stages: dict, artifact: str, md5: str, *, root: Path) -> Verdict:
@@ -43,14 +43,14 @@ def walk(stages: dict, artifact: str, md5: str, *, root: Path) -> Verdict:
             continue
         hidden = graph.undeclared(stages[name], lines)
         if hidden:
-            val = [line for line in hidden if graph.touches_val(line)]
+            val = [line for line in hidden if dvc_lock.touches_val(line)]
             return Verdict("fail", {
                 "reason": f"{name} opened {'the validation split' if val else 'a file'} that it does not declare",
                 "opened": val or hidden, "path": " <- ".join((*found.trails[name], (val or hidden)[0]))})
         opened += len(lines)
         if unread := graph.idle(stages[name], lines):
             idle[name] = unread
-    facts = {"stages_above_the_artifact": sorted(found.trails), "val_paths": list(graph.VAL), "files_opened": opened,
+    facts = {"stages_above_the_artifact": sorted(found.trails), "val_paths": list(dvc_lock.VAL), "files_opened": opened,
              "declared_and_not_opened": idle}
     if missing:
         return Verdict("not_applicable", facts | {"reason": "; ".join(missing)}, positions=len(found.trails))

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from stages.audit import reading
 from stages.audit.submission import logs, unpack
+from stages.lib import time_budget
 from stages.lib.data.accounting import VAL_BYTES
 from stages.lib.significance import LEVEL, MARGIN_NATS, Significance, one_sample
 
 CAP_BYTES = 16_000_000
 OWN_TEXT = "own_text"     # the track of a submission that is scored on another text than the field's
 MIB_BYTES = 16 * 2**20
-BUDGET_SECONDS = 600.0
 OVERSHOOT_SECONDS = 1.0   # the last step ends after the cap: 600.2 s were merged, 602.0 s were sent back (#1945)
 LONGEST_ROW = 4096        # tokens that a loader may drop at the end of the split
 BYTES_PER_TOKEN = 3.8     # at most, in the field's vocabularies
@@ -294,7 +294,7 @@ def _time(submission: Submission, readme: str) -> None:
         if log.score_seconds is not None:
             submission.findings.append(_budget("evaluation", log.score_seconds, f"the pass that scores takes {log.score_seconds:.1f} s",
                                                log.seed))
-            if (log.eval_seconds or 0) > BUDGET_SECONDS >= log.score_seconds:
+            if (log.eval_seconds or 0) > time_budget.SECONDS >= log.score_seconds:
                 submission.findings.append(Finding("evaluation", "doubt", f"all passes over the artifact take {log.eval_seconds:.1f} s "
                                                    "together; whether diagnostics count was never ruled", log.seed))
     if not any(finding.check in ("training", "evaluation") for finding in submission.findings):
@@ -302,11 +302,11 @@ def _time(submission: Submission, readme: str) -> None:
 
 
 def _budget(check: str, seconds: float, text: str, seed: int | None) -> Finding:
-    if seconds <= BUDGET_SECONDS:
+    if seconds <= time_budget.SECONDS:
         return Finding(check, "pass", text, seed)
-    if seconds <= BUDGET_SECONDS + OVERSHOOT_SECONDS:
+    if seconds <= time_budget.SECONDS + OVERSHOOT_SECONDS:
         return Finding(check, "pass", f"{text}: over by the last step, which the field lets pass", seed)
-    return Finding(check, "fail", f"{text}: {seconds:.1f} s of 600", seed)
+    return Finding(check, "fail", f"{text}: {seconds:.1f} s of {time_budget.SECONDS}", seed)
 
 
 def _code(submission: Submission, files: dict[str, Path]) -> None:

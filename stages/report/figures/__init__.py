@@ -1,5 +1,6 @@
 """The figures of the report, one module for each subject; `all_of` draws them in the order of the page."""
 
+from stages.lib import time_budget
 from stages.report import tables
 from stages.report.drawing import Figure
 from stages.report.evidence import Evidence
@@ -14,7 +15,7 @@ def all_of(evidence: Evidence) -> dict[str, Figure]:
         scores.waterfall(stages, evaluators, best=top.run),
         scores.compressors(tables.compressors(evidence)),
         training.loss_curve(evidence.loss),
-        training.ledger(tables.budget(evidence), limit=tables.RULE_SECONDS),
+        training.ledger(tables.budget(evidence), limit=time_budget.SECONDS),
         weights.errors(evidence.tensors),
         weights.bits(evidence.tensors),
         codecs.anatomy(evidence.anatomy),

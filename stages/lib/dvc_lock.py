@@ -1,0 +1,42 @@
+"""dvc.lock: what each stage read and wrote, by path and MD5, and which paths are the val split.
+
+Errors: ValueError for a lock that cannot be read.
+"""
+
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+VAL = ("artifacts/prepare/val", "artifacts/tokenize/val")
+ROOT_STAGE = "prepare"  # it splits the documents: the one stage that must see them all
+
+
+def read(lock: Path) -> dict:
+    """The stages of a dvc.lock by name."""
+    try:
+        stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
+        for entry in stages.values():
+            for item in [*entry.get("deps", []), *entry.get("outs", [])]:
+                item["path"]
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
+        raise ValueError(f"{lock} is not a readable dvc.lock; delete it and run: dvc repro (finished stages are cached)") from None
+    return stages
+
+
+def makers(stages: dict) -> dict[str, str]:
+    """The stage that made each output, by path."""
+    return {out["path"]: name for name, entry in stages.items() for out in entry.get("outs", [])}
+
+
+def makers_of(path: str, made_by: dict[str, str]) -> set[str]:
+    """The stages that made `path`, something in it, or the folder that it lies in."""
+    return {maker for out, maker in made_by.items() if within(path, out) or within(out, path)}
+
+
+def touches_val(path: str) -> bool:
+    """Is `path` the val split, inside it, or a folder that contains it?"""
+    return any(within(path, val) or within(val, path) for val in VAL)
+
+
+def within(path: str, folder: str) -> bool:
+    return PurePosixPath(path).is_relative_to(folder)

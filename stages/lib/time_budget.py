@@ -1,0 +1,18 @@
+"""The field's rule on time: 600 s for what makes the artifact, and 600 s for what scores it, on eight H100 and on nothing else.
+
+No other machine's seconds are that clock, so of another machine nothing follows. Source: the challenge's README; calibration counts as
+training (#677, 27 Mar 2026).
+"""
+
+SECONDS = 600
+
+
+def making(*, train: dict, prequant_ttt: dict, calibrate: dict) -> dict[str, float]:
+    """Seconds of the stages that count as training, from their metrics."""
+    return {"train": float(train["train_seconds"]), "prequant_ttt": float(prequant_ttt["seconds"]),
+            "calibrate": float(calibrate["seconds"])}
+
+
+def is_the_fields(*, train: dict, evaluate: dict) -> bool:
+    """Whether the artifact was trained and scored on eight H100, from the metrics of both stages."""
+    return "H100" in str(train.get("gpu")) and train.get("processes") == evaluate.get("processes") == 8
