@@ -51,7 +51,7 @@ def decode(blob: bytes, plans: list[Plan]) -> list[np.ndarray]:
         raise CodecError("the coded matrices do not have the checksum they declare; the file is damaged, make it again")
     headers = {}
     for index in _order(plans):
-        headers[index], at = _header(blob, at)
+        headers[index], at = _header(blob, at, plans[index])
     end = len(blob) - 4 * outliers
     if not 1 <= lanes <= MAX_LANES or end < at:
         raise CodecError("the header of the coded matrices is damaged; make the file again")
@@ -59,8 +59,6 @@ def decode(blob: bytes, plans: list[Plan]) -> list[np.ndarray]:
     out = [np.zeros(plan.shape, np.int32) for plan in plans]
     for index, (kind, *fields) in headers.items():
         plan = plans[index]
-        if kind == PREDICTED and plan.shape[0 if _turned(plan) else 1] > MAX_WIDTH:
-            raise CodecError(f"matrix {plan.name} is too wide to be predicted; the file is damaged, make it again")
         if kind == PREDICTED:
             matrix, keep = _predicted(stream, plan, *fields, known, None)
             keep()
@@ -141,11 +139,11 @@ def _take(blob: bytes, at: int, form: str) -> tuple[tuple, int]:
     return struct.unpack_from(form, blob, at), end
 
 
-def _header(blob: bytes, at: int) -> tuple[tuple, int]:
+def _header(blob: bytes, at: int, plan: Plan) -> tuple[tuple, int]:
     """(kind, fields ...) of one matrix, and where the next begins."""
     (kind,), at = _take(blob, at, "<B")
-    if kind not in FIELDS:
-        raise CodecError("a matrix is coded in a way that is not known; the file is damaged or newer than this program")
+    if kind not in FIELDS or (kind == PREDICTED and plan.shape[0 if _turned(plan) else 1] > MAX_WIDTH):
+        raise CodecError(f"matrix {plan.name} is coded in a way that is not known; the file is damaged or newer than this program")
     fields, at = _take(blob, at, FIELDS[kind])
     if kind == HISTOGRAM:
         fields, at = _take(blob, at, f"<{fields[0]}s")
