@@ -62,7 +62,8 @@ def table(found: list[dict]) -> str:
         first = found[0]
         alone, after = (first[f"baseline.{name}.{key}"] for key in ("bits_per_byte", "bits_per_byte_after_train"))
         lines.append(f"| {name.replace('_', ' -')} on the same bytes | {alone:.4f} | exact |")
-        lines.append(f"| {name.replace('_', ' -')} after the train text | {after:.4f} | exact |")
+        if after is not None:
+            lines.append(f"| {name.replace('_', ' -')} after the train text | {after:.4f} | exact |")
     lines += ["", "| codec of the same weights | bytes | s.d. | encode s | decode s |", "|---|---:|---:|---:|---:|"]
     for key in found[0]:
         if key.endswith(".blob_bytes") and found[0][key] is not None:

@@ -11,7 +11,7 @@ import pytest
 from stages.audit import __main__ as stage_audit
 from stages.audit import power, probes, replay
 from stages.audit.checks import normalization
-from stages.audit.evidence import Evidence, Verdict
+from stages.audit.evidence import Verdict
 from stages.lib import artifact
 from tests.conftest import run_node, write_lock
 
@@ -59,7 +59,6 @@ def only(monkeypatch):
     """Let the audit run no other check than these, and so no process of the artifact."""
     def choose(*names):
         monkeypatch.setattr(stage_audit, "checks", lambda: list(names))
-        monkeypatch.setattr(Evidence, "gather", lambda self: None)
     return choose
 
 
@@ -221,7 +220,7 @@ def test_normalization_looks_at_what_it_is_given():
     class Evidence:
         tokens = np.array([0, 2])
         text = type("Text", (), {"vocabulary_size": 4})
-        replay = replay.Replay(empty, empty, empty, b"", 0, "", True, np.array([0.0]), True, [], 1, ())
+        replay = replay.Replay(empty, empty, empty, b"", 0, "", True, np.array([0.0]), True, [], 1, (), None)
     for result, expected in ((row, "pass"), (row + 0.01, "fail"), (row[:3], "fail")):
         Evidence.probes = (artifact.Result({}, -row[:1], {1: result}),)
         assert normalization.check(Evidence).verdict == expected

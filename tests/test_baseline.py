@@ -40,8 +40,8 @@ def paths(tmp_path):
     }
 
 
-def run(paths, compressors=NAMES, train_bytes=10_000_000):
-    baseline.main(baseline.Settings(compressors, train_bytes), **paths)
+def run(paths, compressors=NAMES, after_train=NAMES, train_bytes=10_000_000):
+    baseline.main(baseline.Settings(compressors, after_train, train_bytes), **paths)
     return stage.read_json(paths["metrics"])
 
 
@@ -86,16 +86,23 @@ def test_sizes_are_the_same_in_every_run(paths):
     assert first == second
 
 
-def test_without_train_bytes_the_rows_after_train_are_left_out_and_train_is_not_read(paths):
+def test_rows_after_train_are_of_those_that_are_named(paths):
+    facts = run(paths, after_train=("xz_9e",))
+    assert {name for name, row in facts["compressors"].items() if row["bytes_after_train"]} == {"xz_9e"}
+    with pytest.raises(ValueError, match=r"after_train names xz_9e, which is not in baseline\.compressors; add it there"):
+        run(paths, ("zstd_22",), ("xz_9e",))
+
+
+def test_where_none_is_named_train_is_not_read(paths):
     (paths["train"] / "documents.jsonl").write_bytes(b"not read")
-    facts = run(paths, ("zstd_22",), 0)
+    facts = run(paths, ("zstd_22",), ())
     assert facts["train_bytes"] == 0
     assert facts["compressors"]["zstd_22"]["bytes_after_train"] is None
     assert facts["compressors"]["zstd_22"]["bits_per_byte_after_train"] is None
 
 
 def test_only_the_compressors_that_are_asked_for_are_run_in_that_order(paths):
-    assert list(run(paths, ("zstd_22", "xz_9e"), 0)["compressors"]) == ["zstd_22", "xz_9e"]
+    assert list(run(paths, ("zstd_22", "xz_9e"), ())["compressors"]) == ["zstd_22", "xz_9e"]
 
 
 def test_results_are_printed_one_line_per_compressor(paths, capsys):
@@ -129,7 +136,7 @@ def test_compressors_that_are_unknown_repeated_or_missing_are_refused(paths, nam
 
 
 def test_train_bytes_that_are_negative_or_hold_no_document_are_refused(paths):
-    with pytest.raises(ValueError, match=r"baseline\.train_bytes is -1; it must be 0 or more"):
+    with pytest.raises(ValueError, match=r"baseline\.train_bytes is -1; it must be 1 or more"):
         run(paths, train_bytes=-1)
     with pytest.raises(ValueError, match=r"baseline\.train_bytes is 7, less than the last document of .*; raise it"):
         run(paths, train_bytes=7)

@@ -111,9 +111,9 @@ def test_page_of_the_documentation_has_the_sentences_of_the_checks():
 def test_numbers_of_the_documentation_are_those_of_the_formula():
     text = documentation.PAGE.read_text()
     for fraction in (0.1, 0.01, 0.005, 0.002, 0.001):
-        cells = [f"{power.needed(fraction):,}", *(f"{power.caught(fraction, positions):.1%}" for positions in (100, 500, 1512))]
+        cells = [f"{power.needed(fraction):,}", *(f"{power.caught(fraction, positions):.1%}" for positions in (100, 500, 1112))]
         assert f"| {fraction:.1%} | {' | '.join(cells)} |" in text
-    assert f"by less than {power.found(1512):.2%}" in " ".join(text.split())
+    assert f"by less than {power.found(1112):.2%}" in " ".join(text.split())
 
 
 # of an experiment

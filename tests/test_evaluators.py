@@ -150,6 +150,36 @@ def test_causal_slot_of_one_window_is_the_formula():
     assert run("causal_slot", tokens).nats[24:] == pytest.approx(expected.detach().numpy(), abs=1e-4)
 
 
+@pytest.mark.parametrize("name", ["slot", "slot, scored positions"])
+def test_slot_of_a_batch_is_what_torch_makes_of_it(name):
+    """Loss, AdamW and score in torch's own words: a shared delta, or one and a bias for each window."""
+    tokens, net, options = stream(40), model(trained=True), VARIANTS[name]
+    evaluator = kind(name).Evaluator(net, **options)
+    (chunk,) = evaluator.chunks(39)
+    shared, seen = options.get("shared", True), torch.from_numpy(tokens)
+    with torch.no_grad():
+        hidden = net.hidden(windows.inputs(seen, chunk, 24))
+    targets, count = windows.targets(seen, chunk, 24), 1 if shared else len(chunk)
+    delta, bias = torch.zeros(count, 1, 32, requires_grad=True), torch.zeros(count, 1, 50, requires_grad=True)
+    weights = torch.zeros(len(chunk), 24)
+    for row, window in zip(weights, chunk, strict=True):
+        row[: window.length - 1] = 1.0
+        if not shared:
+            row.zero_()[window.first - 1 - window.start: window.length] = 1.0
+    optimizer = torch.optim.AdamW([delta, bias] if not shared else [delta], betas=(0.9, 0.999), weight_decay=1e-8, eps=1e-5)
+    cap = net.config.logit_softcap
+    for rate in evaluator.rates:
+        optimizer.zero_grad()
+        logits = cap * torch.tanh((net.uncapped(hidden + delta) + bias) / cap)
+        losses = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none") * weights
+        (losses.sum() / weights.sum() if shared else (losses.sum(1) / weights.sum(1)).sum()).backward()
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+    expected = (cap * torch.tanh((net.uncapped(hidden + delta) + bias) / cap)).log_softmax(-1).detach()
+    found = evaluator.predict(seen, chunk).log_softmax(-1)
+    torch.testing.assert_close(found, windows.scored_rows(expected, chunk), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_rows_are_distributions_and_the_score_is_their_entry(name):
     tokens = stream()

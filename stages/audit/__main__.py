@@ -10,6 +10,7 @@ import importlib
 import math
 import pkgutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -64,9 +65,9 @@ def main(
         metrics=reported, evaluator=evaluated.evaluator, options=evaluated.options, lock=lock, settings=settings,
         train=train, holdout=holdout, making={name: stage.read_json(path) for name, path in
                                               (("train", training), ("prequant_ttt", adaptation), ("calibrate", calibration))})
-    evidence.gather()
     modules = {name: importlib.import_module(f"stages.audit.checks.{name}") for name in checks()}
-    verdicts = {name: judged(module, evidence) for name, module in modules.items()}
+    with ThreadPoolExecutor(len(modules)) as pool:  # most of them wait for a run of the artifact that another one asked for first
+        verdicts = dict(zip(modules, pool.map(judged, modules.values(), [evidence] * len(modules)), strict=True))
     ruling = verdict(verdicts)
     written = {
         "run": run, "evaluator": evaluated.evaluator, "verdict": ruling, "legal": ruling == "legal", "claims": reported["claims"],

@@ -7,15 +7,16 @@ The contract of a check, one file under checks/:
     PRECEDENT: str     the ruling that it follows, with its date; or "none"
     check(evidence: Evidence) -> Verdict
 
-There are four runs, each in processes of its own. `first` scores the unchanged probe, the beginning of val; `probes` scores it again and
-copies in which something was changed (probes.py); `replay` goes over val token by token (replay.py); `decoded` decodes the code of it.
+There are three runs, in processes of their own. `first` scores the unchanged probe, the beginning of val; `probes` scores it again and
+copies in which something was changed (probes.py); `replay` goes over val token by token, and has the code of it decoded (replay.py).
 Probes are declared as long as val, and what is compared comes from equal shapes: an honest evaluator repeats itself bit for bit. An
-artifact that fails in a run fails the checks that rest on it.
+artifact that fails in a run fails the checks that rest on it. All checks are made at the same time, so that runs that need not
+wait for each other do not.
 """
 
-import contextlib
 import functools
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -75,14 +76,16 @@ def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def once(run):
-    """A property that runs once and keeps what came of it, the artifact's failure too: that is raised whenever it is looked at."""
+    """A property that runs once, whichever thread asks first, and keeps what came of it, the artifact's failure too: that is raised
+    whenever it is looked at."""
     @functools.wraps(run)
     def look(self):
-        if run.__name__ not in self.kept:
-            try:
-                self.kept[run.__name__] = run(self)
-            except artifact.Failed as error:
-                self.kept[run.__name__] = error
+        with self.locks[run.__name__]:
+            if run.__name__ not in self.kept:
+                try:
+                    self.kept[run.__name__] = run(self)
+                except artifact.Failed as error:
+                    self.kept[run.__name__] = error
         if isinstance(self.kept[run.__name__], artifact.Failed):
             raise self.kept[run.__name__]
         return self.kept[run.__name__]
@@ -106,19 +109,7 @@ class Evidence:
     holdout: Path
     making: dict[str, dict]
     kept: dict = field(default_factory=dict, repr=False)  # what came of the runs
-
-    def gather(self) -> None:
-        """Start the runs that take long at the same time: those of the probe, and those of the replay."""
-        def probing():
-            return self.probes
-
-        def replaying():
-            return self.replay.is_code and self.decoded
-
-        with ThreadPoolExecutor(2) as pool:
-            for chain in [pool.submit(probing), pool.submit(replaying)]:
-                with contextlib.suppress(artifact.Failed):  # it is raised again where the run is looked at
-                    chain.result()
+    locks: dict = field(default_factory=lambda: defaultdict(threading.Lock), repr=False)
 
     @property
     def tokens(self) -> np.ndarray:
@@ -153,13 +144,12 @@ class Evidence:
         return replay.run(
             self.submission, evaluator=self.evaluator, options=self.options, tokens=self.tokens, ledger=self.nats,
             vocabulary=self.text.vocabulary_size, sampled=settings.replayed, coded=settings.round_trip,
-            walk=settings.replay_reach, generator=np.random.default_rng([settings.seed, 1]))
+            walk=settings.replay_reach, generator=np.random.default_rng([settings.seed, 1]), decode=self._decode)
 
-    @once
-    def decoded(self) -> np.ndarray | str:
+    def _decode(self, code: bytes, count: int) -> np.ndarray | str:
         """The tokens that another process makes of the replay's code; its last words if it fails."""
-        return decoder.run(self.submission, self.replay.code, evaluator=self.evaluator, options=self.options,
-                           num_targets=len(self.tokens) - 1, first=int(self.tokens[0]), count=self.replay.coded)
+        return decoder.run(self.submission, code, evaluator=self.evaluator, options=self.options, num_targets=len(self.tokens) - 1,
+                           first=int(self.tokens[0]), count=count)
 
     @property
     def refused(self) -> list[str]:

@@ -1,6 +1,6 @@
 """Bits per byte of general-purpose compressors on the validation text, the peers that a language model has to beat.
 
-Each is measured on val alone, and on val after train: what it adds to the compressed train text. The text is the
+Each is measured on val alone, and those of `after_train` on val after train: what it adds to the compressed train text. The text is the
 documents' own bytes in order, with nothing in between: exactly the bytes that every score is divided by.
 """
 
@@ -19,10 +19,11 @@ NUM_THREADS = 2  # each holds a compressor's tables: up to 1 GB at the strongest
 
 @dataclass(frozen=True)
 class Settings:
-    """Which compressors, and how many bytes at the end of the train text they are given first (0: none)."""
+    """Which compressors, which of them are measured after train text too, and how many bytes at its end they are given first."""
 
     SECTION: ClassVar[str] = "baseline"
     compressors: tuple[str, ...]
+    after_train: tuple[str, ...]
     train_bytes: int
 
 
@@ -34,16 +35,19 @@ def main(
     metrics: Metrics = "artifacts/baseline/metrics.json",
 ) -> None:
     text_baselines.check(settings.compressors)
-    require(settings.train_bytes >= 0, f"baseline.train_bytes is {settings.train_bytes}; it must be 0 or more")
+    for name in settings.after_train:
+        require(name in settings.compressors, f"baseline.after_train names {name}, which is not in baseline.compressors; add it there")
+    require(settings.train_bytes > 0, f"baseline.train_bytes is {settings.train_bytes}; it must be 1 or more (to give no train text, "
+                                      "set baseline.after_train to [])")
     val_text = "".join(corpus.texts(val)).encode()
     require(bool(val_text), f"{val} holds no text; run: dvc repro prepare")
     train_text = b""
-    if settings.train_bytes:
+    if settings.after_train:
         train_text = "".join(corpus.last_texts(train, settings.train_bytes)).encode()
         require(bool(train_text), f"baseline.train_bytes is {settings.train_bytes}, less than the last document of "
-                                  f"{train}; raise it, or set it to 0 to leave out the rows after train")
-    num_jobs = len(settings.compressors) * (3 if train_text else 1)
-    measured = text_baselines.measure(settings.compressors, val_text, train_text, workers=NUM_THREADS)
+                                  f"{train}; raise it, or set baseline.after_train to []")
+    num_jobs = len(settings.compressors) + 2 * len(settings.after_train)
+    measured = text_baselines.measure(settings.compressors, settings.after_train, val_text, train_text, workers=NUM_THREADS)
     table = text_baselines.summarize(
         tqdm(measured, "compressing", total=num_jobs, unit=" jobs", disable=None), len(val_text)
     )

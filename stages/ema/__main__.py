@@ -27,6 +27,7 @@ class Settings:
     SECTION: ClassVar[str] = "ema"
     average: str
     candidates: tuple[str, ...]
+    tokens: int | None
     window: int
 
 
@@ -43,12 +44,15 @@ def main(
 ) -> None:
     if settings.average == "best" and not settings.candidates:
         raise ValueError("ema.average is best, but ema.candidates is empty; name some")
+    if settings.tokens is not None and settings.tokens < 1:
+        raise ValueError(f"ema.tokens is {settings.tokens}; it takes 1 or more, or null for all of holdout")
     choice = Choice(final, averages, snapshots)
     rows, split = [], tokens.read(holdout, "holdout", sidecar=True)
     with launch.world("cpu"):
         for name in settings.candidates:
             state, error = choice.weights(name)
-            score = scoring.chunked(dequantize.build(state, choice.facts["model"]), split, window=settings.window)
+            score = scoring.chunked(dequantize.build(state, choice.facts["model"]), split, window=settings.window,
+                                    max_targets=settings.tokens)
             rows.append({"average": name, "holdout_bits_per_byte": score.bits_per_byte, "profile_error": error})
     name = settings.average
     if name == "best":

@@ -72,15 +72,17 @@ def check(names: Iterable[str]) -> None:
         raise ValueError(f"baseline.compressors is {names}; it takes one or more of {known}, each once")
 
 
-def measure(names: Iterable[str], val: bytes, train: bytes, *, workers: int) -> Iterator[tuple[Job, int, float]]:
-    """Each job with its compressed bytes and its seconds, as they finish; only `val` jobs if `train` is empty.
+def measure(names: Iterable[str], after_train: Iterable[str], val: bytes, train: bytes, *,
+            workers: int) -> Iterator[tuple[Job, int, float]]:
+    """Each job with its compressed bytes and its seconds, as they finish: `val` for all, the others for those of `after_train`.
 
     The libraries release the interpreter's lock: threads run in parallel.
     """
-    texts = {"val": val, **({"train_val": train + val, "train": train} if train else {})}
+    texts = {"train_val": train + val, "train": train, "val": val}
     # Longest first, so that no thread ends with a long job alone: brotli takes three times as long as the others.
     names = sorted(names, key=lambda name: name != "brotli_11")
-    jobs = [Job(name, text) for text in sorted(texts, key=lambda text: -len(texts[text])) for name in names]
+    after_train = set(after_train)
+    jobs = [Job(name, text) for text in texts for name in names if text == "val" or name in after_train]
     with ThreadPoolExecutor(workers) as pool:
         running = {pool.submit(_timed, COMPRESSORS[job.compressor], texts[job.text]): job for job in jobs}
         for done in as_completed(running):

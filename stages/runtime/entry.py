@@ -94,7 +94,7 @@ def opened(name: str, *, threads: int, device: str):
     if chosen == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products
         torch.set_default_device("cuda")
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import the compiler, a second of every start
     module, model = plugin.load("evaluators", name), load_model().to(chosen)
 
     def evaluator(options: dict):

@@ -22,14 +22,34 @@ def choose(name: str, value, choices: tuple) -> None:
         raise ValueError(f"the evaluator's {name} is {value!r}; it takes {' | '.join(str(choice) for choice in choices)}")
 
 
-def adamw(parameters: list[Tensor], loss: Callable[[], Tensor], *, rates: list[float], betas: tuple[float, float]) -> None:
-    """One AdamW step for each rate (weight decay 1e-8, eps 1e-5: the SLOT family's), in place."""
-    optimizer = torch.optim.AdamW(parameters, lr=1.0, betas=betas, weight_decay=1e-8, eps=1e-5)
-    for rate in rates:
-        optimizer.param_groups[0]["lr"] = rate
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss(), parameters), strict=True):
-            parameter.grad = gradient
-        optimizer.step()
+def adamw(parameters: list[Tensor], gradients: Callable[[], list[Tensor]], *, rates: list[float], betas: tuple[float, float]) -> None:
+    """One AdamW step for each rate (weight decay 1e-8, eps 1e-5: the SLOT family's), in place. `gradients` is asked before each.
+
+    m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g²;  w <- (1 - rate decay) w - rate (m / (1 - b1^n)) / (sqrt(v / (1 - b2^n)) + eps)
+    """
+    state = [(parameter, torch.zeros_like(parameter), torch.zeros_like(parameter)) for parameter in parameters]
+    for step, rate in enumerate(rates, 1):
+        for (parameter, mean, square), gradient in zip(state, gradients(), strict=True):
+            mean.lerp_(gradient, 1 - betas[0])
+            square.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
+            scale = (square.sqrt() / math.sqrt(1 - betas[1] ** step)).add_(1e-5)
+            parameter.mul_(1 - rate * 1e-8).addcdiv_(mean, scale, value=-rate / (1 - betas[0] ** step))
+
+
+def gradient(model, hidden_BTD: Tensor, targets_BT: Tensor, weights_BT: Tensor, bias: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+    """Of  Σ_t weights CE(c tanh((z + bias) / c), targets)  by what is added to all hidden states of a row (B, D), and to its logits (B, V).
+
+    With y = tanh((z + bias) / c) and p the softmax of c y, it is  Σ_t weights (p - [target]) (1 - y²),  through the head. In closed form it
+    takes half the time that autograd takes, which keeps half a dozen tensors of the size of the logits.
+    """
+    cap = model.config.logit_softcap
+    y_BTV = (model.uncapped(hidden_BTD).float() + bias).div_(cap).tanh_()
+    found_BTV = torch.softmax(cap * y_BTV, dim=-1)
+    index_BT1 = targets_BT[..., None]
+    found_BTV.scatter_(-1, index_BT1, found_BTV.gather(-1, index_BT1) - 1)
+    found_BTV.mul_(y_BTV.square_().neg_().add_(1))
+    by_logits_BV = (weights_BT[:, None] @ found_BTV)[:, 0]
+    return by_logits_BV @ model.table.float(), by_logits_BV
 
 
 def capped(model, hidden: Tensor, bias: Tensor | float = 0.0) -> Tensor:

@@ -105,6 +105,7 @@ def loss_of(model: gpt.GPT, settings: Settings, world: World) -> Callable[..., T
     of = loss.of(model, softcap_cross_entropy.fused if chosen["fused_loss"] else softcap_cross_entropy.plain)
     if not chosen["compiled"]:
         return of
+    torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())  # says it to the compiler too
     torch._dynamo.config.recompile_limit = GRAPHS
     return torch.compile(of, dynamic=False, fullgraph=True)
 

@@ -70,7 +70,7 @@ def score(blob: str, name: str, options: dict) -> None:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.set_default_device("cuda")
-    torch.use_deterministic_algorithms(not cuda)
+    torch.set_deterministic_debug_mode("default" if cuda else "error")
     model = container.unpack(Path("model.blob").read_bytes())
     model = dequantize.build(dequantize.weights(model.tensors, model.schemes), model.config)
     evaluator = plugin.load("evaluators", name).Evaluator(model.to("cuda") if cuda else model, **options)

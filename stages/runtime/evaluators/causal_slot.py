@@ -14,7 +14,6 @@ Source: parameter-golf #1306 (rate 0.005, 8 steps, betas 0.3 and 0.9), #1333 (0.
 # B windows, T time, D width
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import fitting, windows
@@ -52,7 +51,6 @@ class Evaluator(sliding.Evaluator):
         delta_B1D = torch.zeros(count, 1, hidden_BTD.size(-1))
         if self.delta_11D is not None:
             delta_B1D = self.delta_11D.clone()
-        delta_B1D.requires_grad_(True)
         window, context = chunk[0], seen[chunk[0].start: chunk[0].first]
         if len(chunk) == 1 and self.fitted and self.fitted[0] == window and torch.equal(self.fitted[1], context):
             delta_B1D = self.fitted[2]  # asked again for the same window, token by token: the fit saw nothing new
@@ -62,16 +60,16 @@ class Evaluator(sliding.Evaluator):
             weights_BT = torch.stack([(torch.arange(length) < n).float() / (total if self.form == "published" else max(n, 1))
                                       for n in contexts])
 
-            def loss() -> Tensor:
-                logits_BTV = self.model.head(hidden_BTD[:, :length] + delta_B1D)
-                loss_BT = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none").view_as(weights_BT)
-                return (loss_BT * weights_BT).sum() + self.penalty / 2 * (delta_B1D**2).sum()
+            def gradients() -> list[Tensor]:
+                found_BD = fitting.gradient(self.model, hidden_BTD[:, :length] + delta_B1D, targets_BT, weights_BT)[0]
+                found_BD = found_BD.sum(0, keepdim=True) if self.form == "published" else found_BD
+                return [found_BD[:, None] + self.penalty * delta_B1D]
 
-            fitting.adamw([delta_B1D], loss, rates=self.rates, betas=(0.3, 0.9))
+            fitting.adamw([delta_B1D], gradients, rates=self.rates, betas=(0.3, 0.9))
             self.fitted = (window, context.clone(), delta_B1D)
         if self.warm_start:
-            self.pending_11D = delta_B1D.detach()
-        return self.model.head(windows.scored_rows(hidden_BTD + delta_B1D.detach(), chunk))
+            self.pending_11D = delta_B1D
+        return self.model.head(windows.scored_rows(hidden_BTD + delta_B1D, chunk))
 
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
         """With warm_start, the delta goes on to the next window."""

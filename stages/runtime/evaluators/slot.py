@@ -17,7 +17,6 @@ the prompt alone there; parameter-golf #1150 (rate 0.003, 5 steps), #1172 (0.005
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import fitting, windows
@@ -49,17 +48,18 @@ class Evaluator(sliding.Evaluator):
         total = weights_BT.sum() if self.shared else weights_BT.sum(1, keepdim=True)
         weights_BT = weights_BT / total.clamp_min(1)  # a mean over all of the batch, or one in each window
         count = 1 if self.shared else len(chunk)
-        delta_B1D = torch.zeros(count, 1, hidden_BTD.size(-1), requires_grad=True)
-        bias_B1V = torch.zeros(count, 1, self.model.config.vocabulary_size, requires_grad=True)
+        delta_B1D = torch.zeros(count, 1, hidden_BTD.size(-1))
+        bias_B1V = torch.zeros(count, 1, self.model.config.vocabulary_size)
 
-        def loss() -> Tensor:
-            logits_BTV = fitting.capped(self.model, hidden_BTD + delta_B1D, bias_B1V)
-            return (F.cross_entropy(logits_BTV.transpose(1, 2), targets_BT, reduction="none") * weights_BT).sum()
+        def gradients() -> list[Tensor]:
+            found = fitting.gradient(self.model, hidden_BTD + delta_B1D, targets_BT, weights_BT, bias_B1V)
+            found = [part.sum(0, keepdim=True) if self.shared else part for part in found]
+            return [part[:, None] for part in (found if self.bias else found[:1])]
 
         if weights_BT.any():
-            fitting.adamw([delta_B1D, bias_B1V] if self.bias else [delta_B1D], loss, rates=self.rates, betas=(0.9, 0.999))
-        rows = windows.scored_rows((hidden_BTD + delta_B1D).detach(), chunk)
-        biases = windows.scored_rows(bias_B1V.detach().expand(len(chunk), self.window, -1), chunk)
+            fitting.adamw([delta_B1D, bias_B1V] if self.bias else [delta_B1D], gradients, rates=self.rates, betas=(0.9, 0.999))
+        rows = windows.scored_rows(hidden_BTD + delta_B1D, chunk)
+        biases = windows.scored_rows(bias_B1V.expand(len(chunk), self.window, -1), chunk)
         return fitting.capped(self.model, rows, biases)
 
     def _weights(self, window: windows.Window) -> Tensor:

@@ -85,6 +85,11 @@ def build(config: ModelConfig) -> dict[str, nn.Module]:
     return {name: _build(name, config) for name in config.features}
 
 
+def table(rows: int, width: int) -> nn.Embedding:
+    """An embedding whose entries `initialise` or a file gives: torch's own normal draw of a shape without numbers imports its compiler."""
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
+
+
 def exported(state: dict[str, Tensor], config: dict) -> tuple[dict[str, Tensor], dict]:
     """Weights and configuration without the features that only training uses."""
     kept = {name: options for name, options in config["features"].items() if name not in TRAINING_ONLY}

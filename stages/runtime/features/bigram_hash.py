@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..model.config import ModelConfig
-from . import Pass, require
+from . import Pass, require, table
 
 MULTIPLIERS = (36313, 27191, 51497)  # of the token, the one before, the one before that: #549, #1019
 
@@ -29,7 +29,7 @@ class Feature(nn.Module):
                 f"model.features.bigram_hash takes buckets of 2 or more and a width of 1 or more, not {buckets} and {width}")
         self.orders = (2, 3) if trigram else (2,)
         self.initial_scale = scale
-        self.table = nn.Embedding(buckets, width)
+        self.table = table(buckets, width)
         self.projection = nn.Linear(width, config.width, bias=False)
         self.scale = nn.Parameter(torch.empty(1))
 

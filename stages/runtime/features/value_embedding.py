@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..model.config import ModelConfig
-from . import Pass, require
+from . import Pass, require, table
 
 TABLE_STD = 0.01  # #549
 
@@ -26,7 +26,7 @@ class Feature(nn.Module):
                 f"model.features.value_embedding takes a width of 1 or more and different layers below model.num_layers "
                 f"{config.num_layers}, not {width} and {layers}")
         self.layers, self.initial_scale = list(layers), scale
-        self.table = nn.Embedding(config.vocabulary_size, width)
+        self.table = table(config.vocabulary_size, width)
         self.projection = nn.Linear(width, config.num_kv_heads * config.head_width, bias=False)
         self.scale = nn.Parameter(torch.empty(1))
         self.layer_scale = nn.Parameter(torch.empty(len(layers)))

@@ -137,11 +137,12 @@ def flash(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, cu_seqlens: Tensor | N
     return (out[0] if isinstance(out, tuple) else out).view(q_BTHK.shape)
 
 
-@torch.compiler.assume_constant_result  # run, not traced
 def machine() -> tuple[int, tuple[str, ...]]:
     """Major compute capability of the GPU, and the back ends of RUNS_ON that can be imported."""
     return torch.cuda.get_device_capability()[0], tuple(name for name in RUNS_ON if kernels(name))
 
+
+machine._dynamo_marked_constant = True  # run, not traced: torch.compiler.assume_constant_result, which would import the whole compiler
 
 LOADED: dict[str, tuple[Callable, ...]] = {}  # a plain mapping and no functools.cache, which torch.compile does not look into
 

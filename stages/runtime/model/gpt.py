@@ -57,11 +57,11 @@ class GPT(nn.Module):
         self.features = features.build(config)
         factorised, skip_attention = (self.features.get(name) for name in ("factorised_embedding", "skip_attention"))
         table_width = factorised.width if factorised else config.width
-        self.embedding = nn.Embedding(config.vocabulary_size, table_width)
+        self.embedding = features.table(config.vocabulary_size, table_width)
         without = skip_attention.layers if skip_attention else ()
         self.blocks = nn.ModuleList(Block(config, has_attention=layer not in without) for layer in range(config.num_layers))
         if not config.tied_head:
-            self.unembedding = nn.Embedding(config.vocabulary_size, table_width)
+            self.unembedding = features.table(config.vocabulary_size, table_width)
         for name, feature in self.features.items():
             self.add_module(name, feature)
         self.hooks = Hooks(self.features)
@@ -123,8 +123,12 @@ class GPT(nn.Module):
 
     def uncapped(self, hidden_D: Tensor) -> Tensor:
         """(..., D) -> the logits (..., V) before the cap, in the type of the stream."""
-        table_VD = self.embedding.weight if self.config.tied_head else self.unembedding.weight
-        return F.linear(hidden_D, table_VD.to(hidden_D.dtype))
+        return F.linear(hidden_D, self.table.to(hidden_D.dtype))
+
+    @property
+    def table(self) -> Tensor:
+        """The head's matrix (V, D)."""
+        return self.embedding.weight if self.config.tied_head else self.unembedding.weight
 
     def forward(self, tokens_BT: Tensor, cu_seqlens: Tensor | None = None, max_seqlen: int | None = None) -> Tensor:
         return self.head(self.hidden(tokens_BT, cu_seqlens, max_seqlen))
