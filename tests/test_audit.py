@@ -225,7 +225,7 @@ def test_normalization_looks_at_what_it_is_given():
         Evidence.probes = (artifact.Result({}, -row[:1], {1: result}),)
         assert normalization.check(Evidence).verdict == expected
     Evidence.probes = (artifact.Result({}, -row[:1], {1: row}),)
-    Evidence.replay = replay.Replay(empty, empty, empty, b"", 0, "", True, np.array([0.01]), True, [], 1, ())
+    Evidence.replay = replay.Replay(empty, empty, empty, b"", 0, "", True, np.array([0.01]), True, [], 1, (), None)
     assert normalization.check(Evidence).verdict == "fail"
 
 

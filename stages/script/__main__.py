@@ -4,18 +4,19 @@
                                                     quantizes, compresses, and scores the file that it compressed
 
 It is made of the stages themselves, with the settings of params.yaml in them: stages/lib/one_script. On the CPU it gives the blob and the
-bits per byte of the pipeline to the bit. Its size does not depend on what was trained, so a model can be made to fit beside it.
+bits per byte of the pipeline to the bit. Nothing of it depends on what was trained but the number that `fit` found, if it was asked to.
 """
 
 import csv
 import dataclasses
 import hashlib
 import shutil
+from copy import deepcopy
 from typing import ClassVar
 
 from stages.lib import closure, stage
 from stages.lib.one_script import program, wrap
-from stages.lib.stage import Metrics, Output, Plot
+from stages.lib.stage import Input, Metrics, Output, Plot
 
 
 def whole(section: str) -> type:
@@ -43,13 +44,16 @@ def main(
     compress: Compress,
     package: Package,
     *,
+    target: Input = "artifacts/fit/target.json",
     script: Output = "artifacts/script/train_gpt.py",
     source: Output = "artifacts/script/source",
     table: Plot = "artifacts/script/bytes.csv",
     metrics: Metrics = "artifacts/script/metrics.json",
 ) -> None:
     sections = (model, train, ema, prequant_ttt, calibrate, allocate, quantize, compress, package)
-    tree = {section.SECTION: section.values for section in sections}
+    tree = deepcopy({section.SECTION: section.values for section in sections})
+    if tree["quantize"]["entropy"]["target_bytes"] == "auto":
+        tree["quantize"]["entropy"]["target_bytes"] = stage.read_json(target, required=("target_bytes",))["target_bytes"]
     made = program.build(tree)
     short = wrap.shortened(made.tree)
     text = wrap.wrapped(short)

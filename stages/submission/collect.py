@@ -108,4 +108,4 @@ def check_alike(runs: list[Run]) -> None:
         same = run.tree | {"train": run.tree["train"] | {"seed": first.seed}} == first.tree
         require(same and (run.folder / "script/train_gpt.py").read_bytes() == (first.folder / "script/train_gpt.py").read_bytes(),
                 f"seed {run.seed} ran with other parameters or code than seed {first.seed}; remove {run.folder.parent} and give the same "
-                "command again")
+                "command again (with quantize.entropy.target_bytes: auto each seed is fitted to another number: set the smallest of them)")
