@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from stages.fit import __main__ as fit
 from stages.lib import params, tensors
 from stages.lib.quant import entropy_model, groups
 from stages.lib.quant.hessians import Statistics
@@ -167,6 +168,19 @@ def test_auto_target_fills_the_cap_with_the_finest_weights_that_the_artifact_can
     with pytest.raises(SystemExit):
         run_node("fit")
     assert "what is not weights alone needs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cost", [lambda n: n, lambda n: 1.3 * n, lambda n: 2_500 * n**0.48,
+                                  lambda n: 25 * n**0.8 + 40_000 * (n > 2_000_000)])
+def test_search_meets_the_cap_whatever_a_codec_makes_of_the_estimate(cost):
+    tried = []
+
+    def attempt(target):
+        tried.append(target)
+        return round(cost(0.999 * target)) + 70_000, entropy_model.Fit(1.0, {}, 8 * 0.999 * target, (), 8e9)
+
+    target, size, rounds = fit.search(attempt, cap=3_000_000)
+    assert 3_000_000 * (1 - entropy_model.TOLERANCE) <= size <= 3_000_000 and target in tried and len(rounds) == len(tried) < 10
 
 
 @pytest.mark.parametrize("leaf, value, sentence", [

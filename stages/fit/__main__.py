@@ -17,7 +17,7 @@ from stages.runtime import container
 from stages.runtime.model.config import ModelConfig
 from stages.runtime.model.gpt import GPT
 
-ROUNDS = 6
+ROUNDS = 10  # three or four are the rule
 
 
 @dataclass(frozen=True)
@@ -77,21 +77,31 @@ def search(attempt, *, cap: int) -> tuple[int, int, list[dict]]:
     `attempt(target)` gives (bytes of the artifact, Fit). What does not depend on the target, code and tokenizer, shows after one round.
     """
     margin = entropy_model.TOLERANCE * cap
-    target, best, rounds, last, slope = cap, None, [], None, 1.0
+    goal, target, best, rounds = cap - margin / 2, cap, None, []
+    ends: dict[bool, tuple[int, float]] = {}  # nearest tries that fit and that do not: estimated bytes, artifact's bytes from the goal
+    side, slope = None, 1.0
     for _ in range(ROUNDS):
         size, fit = attempt(target)
-        rounds.append({"target_bytes": target, "estimated_bytes": round(fit.bits / 8), "artifact_bytes": size})
-        print(f"target {target:,}: estimated {fit.bits / 8:,.0f}, artifact {size:,} of {cap:,}", flush=True)
-        if size <= cap and (best is None or size > best[1]):
+        estimate, fits = round(fit.bits / 8), size <= cap
+        rounds.append({"target_bytes": target, "estimated_bytes": estimate, "artifact_bytes": size})
+        print(f"target {target:,}: estimated {estimate:,}, artifact {size:,} of {cap:,}", flush=True)
+        if fits and (best is None or size > best[1]):
             best = target, size
         unbound = fit.limit < 8 * target  # the quantizer is at its finest, and the cap is further away
         if best is not None and (unbound or cap - best[1] <= margin):
             return *best, rounds
-        # A secant, in estimated bytes: the quantizer ends a little below its target, and a codec charges less or more than the estimate.
-        estimate = round(fit.bits / 8)
-        if last is not None and last[0] != estimate:
-            slope = min(max((size - last[1]) / (estimate - last[0]), 0.2), 2.0)
-        last, target = (estimate, size), estimate + round((cap - size - margin / 2) / slope)
+        # In estimated bytes: the quantizer ends a little below its target, and a codec charges less or more than the estimate. A secant,
+        # then false position between the ends; an end that stays counts half (Illinois), or a curved function would creep along it.
+        if (not fits) in ends and fits == side:
+            ends[not fits] = ends[not fits][0], ends[not fits][1] / 2
+        before, ends[fits], side = ends.get(fits), (estimate, size - goal), fits
+        if len(ends) == 2:
+            (low, below), (high, above) = ends[True], ends[False]
+            target = round(low + (high - low) * below / (below - above))
+        else:
+            if before and before[0] != estimate:
+                slope = min(max((before[1] - size + goal) / (before[0] - estimate), 0.2), 2.0)
+            target = estimate + round((goal - size) / slope)
         require(target > 0, f"what is not weights alone needs about {size - estimate:,} bytes, and the cap is {cap:,}; raise "
                             "package.cap_bytes, or pack fewer evaluators")
     require(best is not None, f"no artifact of at most {cap:,} bytes was found in {ROUNDS} rounds, the last had {size:,}; set "
