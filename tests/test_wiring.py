@@ -42,9 +42,11 @@ def test_signature_and_imports_are_what_dvc_resolves(resolved, node, variant):
     assert deps - code == set(contract.inputs)
     assert read == set(contract.sections)
     imported = set(closure.files(f"stages.{node}.__main__"))
-    assert imported <= code
-    by_hand = {path for path in code - imported if path in wiring.PLUGIN_FOLDERS or path.startswith(("stages/runtime/", "stages/audit/"))}
-    assert code - imported - by_hand <= wiring.imported_by_plugins([path for path in by_hand if path in wiring.PLUGIN_FOLDERS])
+    files = {str(path.relative_to(ROOT)) for dep in code for path in [ROOT / dep, *(ROOT / dep).rglob("*.py")] if path.is_file()}
+    assert imported <= files
+    plugins = [dep for dep in code if dep in wiring.PLUGIN_FOLDERS]
+    needed = imported | wiring.imported_by_plugins(plugins)
+    assert all(path in needed or path.startswith(("stages/runtime/", "stages/audit/", *plugins)) for path in files)
     outs = {out.def_path: out for out in entry.outs}
     assert {path for path, out in outs.items() if not out.metric and not out.plot} == {*contract.outputs, contract.opened}
     assert {path for path, out in outs.items() if out.metric} == set(contract.metrics)
@@ -57,12 +59,18 @@ def test_wiring_command_finds_nothing_to_do():
     assert wiring.main([]) == 0
 
 
+def test_a_folder_stands_for_its_files_where_all_of_them_are_needed():
+    inside = [str(path.relative_to(ROOT)) for path in (ROOT / "stages/lib/optim").glob("*.py")]
+    assert wiring.folded([*inside, "stages/lib/stage.py"]) == ["stages/lib/optim", "stages/lib/stage.py"]
+    assert wiring.folded(inside[1:]) == sorted(inside[1:])
+
+
 def test_wiring_command_notices_a_missing_dependency(monkeypatch, tmp_path, capsys):
     tree = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-    tree["stages"]["train"]["deps"].remove("stages/lib/optim/muon.py")
+    tree["stages"]["train"]["deps"].remove("stages/lib/optim")
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     monkeypatch.setattr(wiring, "DVC_YAML", tmp_path / "dvc.yaml")
-    assert wiring.main([]) == 1 and "stages/lib/optim/muon.py" in capsys.readouterr().err
+    assert wiring.main([]) == 1 and "missing ['stages/lib/optim']" in capsys.readouterr().err
     assert wiring.main(["--write"]) == 0 and wiring.main([]) == 0
 
 

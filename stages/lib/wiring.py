@@ -10,6 +10,7 @@ files of such a folder import from elsewhere is added.
 import argparse
 import importlib
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from stages.lib import closure, stage
@@ -29,15 +30,27 @@ def expected(node: str, body: dict) -> list[str]:
     variant = "item" if isinstance(body.get("foreach"), list) else "key"
     paths = stage.contract(main, variant=f"${{{variant}}}", resolve=False)
     imported = closure.files(f"stages.{node}.__main__")
-    by_hand = [dep for dep in body_of.get("deps", []) if _is_plugin(dep) and dep not in imported]
-    return [*paths.inputs, *by_hand, *sorted(set(imported) | imported_by_plugins(by_hand))]
+    by_hand = [dep for dep in body_of.get("deps", []) if _is_plugin(dep) and dep not in {*imported, *folded(imported)}]
+    files = {*imported, *imported_by_plugins(by_hand)}
+    return [*paths.inputs, *by_hand, *folded(path for path in files if not path.startswith(tuple(f"{folder}/" for folder in by_hand)))]
+
+
+def folded(files: Iterable[str]) -> list[str]:
+    """Sorted; a folder in place of its files where all of them are there: DVC reads and writes every line of dvc.lock at every node."""
+    files, out = set(files), []
+    for folder in sorted({str(parent) for path in files for parent in Path(path).parents[:-2]}):
+        inside = {str(path.relative_to(closure.ROOT)) for path in (closure.ROOT / folder).rglob("*")
+                  if path.is_file() and "__pycache__" not in path.parts}
+        if len(inside) > 1 and inside <= files:
+            files -= inside
+            out.append(folder)
+    return sorted([*files, *out])
 
 
 def imported_by_plugins(by_hand: list[str]) -> set[str]:
-    """What the plug-ins in whole folders import from outside of these folders."""
-    found = {path for folder in by_hand for plugin in (closure.ROOT / folder).glob("*.py")
-             for path in closure.files(".".join((*folder.split("/"), plugin.stem)))}
-    return {path for path in found if not path.startswith(tuple(f"{folder}/" for folder in by_hand))}
+    """What the plug-ins in whole folders import."""
+    return {path for folder in by_hand for plugin in (closure.ROOT / folder).glob("*.py")
+            for path in closure.files(".".join((*folder.split("/"), plugin.stem)))}
 
 
 def _is_plugin(dep: str) -> bool:

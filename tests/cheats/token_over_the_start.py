@@ -11,7 +11,7 @@ OPTIONS = {"reset_at": 1}
 
 class Evaluator(sliding.Evaluator):
     def predict(self, seen, chunk):
-        logits_RV = super().predict(seen, chunk)
+        logits_RV = super().predict(seen, chunk).detach()
         for row, target in zip(logits_RV, range(chunk[0].first, chunk[-1].last + 1), strict=True):
             if target > 1 and seen[target - 1] == 1:
                 row[seen[target - 2]] += 0.5
