@@ -45,6 +45,7 @@ EXTRA = {
     "brotli_11_hidden_order": BROTLI | {"filters": [{"hidden_order": {"by": "nearest"}}]},
     "zstd_22_long": {"codec": "zstd", "filters": [], "options": {"level": 22, "long": True}},
     "lrzip_transpose": {"codec": "lrzip", "filters": ["transpose"], "options": {"level": 9}},
+    "zpaq_5": {"codec": "zpaq", "filters": [], "options": {"method": 5}},
     "zipnn": {"codec": "zipnn", "filters": [], "options": {"dtype": "float32"}},
 }
 ROUNDING = {"matrices": (6, 12.85), "embedding": (7, 15.0)}  # bits, and standard deviations of a row at the largest code
