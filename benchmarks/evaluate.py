@@ -42,7 +42,7 @@ def variants(window: int) -> dict[str, tuple[str, dict]]:
         "SGD test-time training (#549)": ("ttt_sgd", strided | {"chunk": 32 * window, "epochs": 3, "learning_rate": 0.005, "momentum": 0.9,
                                                                 "frozen_blocks": 0, "rows": 32}),
         "LoRA test-time training": ("ttt_lora", lora),
-        "phased": ("ttt_phased", lora | {"phases": [10, 20], "phase_learning_rate": 0.001, "phase_chunk": 32 * window, "phase_rows": 32}),
+        "phased": ("ttt_phased", lora | {"phases": [2, 4], "phase_learning_rate": 0.001, "phase_chunk": 32 * window, "phase_rows": 32}),
         "causal SLOT, honest": ("causal_slot", strided | {"learning_rate": 0.005, "steps": 8}),
         "causal SLOT, honest, warm": ("causal_slot", strided | {"batch": 1, "learning_rate": 0.005, "steps": 8, "warm_start": True}),
         "causal SLOT as published (#1306), leaks": ("causal_slot", strided | {"learning_rate": 0.005, "steps": 8, "form": "published"}),
