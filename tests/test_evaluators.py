@@ -150,6 +150,18 @@ def test_causal_slot_of_one_window_is_the_formula():
     assert run("causal_slot", tokens).nats[24:] == pytest.approx(expected.detach().numpy(), abs=1e-4)
 
 
+def test_mixture_counts_again_what_it_took_back_as_if_it_had_run_again():
+    one, other = (kind("mixture").Evaluator(model(trained=True), **VARIANTS["mixture"]) for _ in range(2))
+    seen = torch.from_numpy(stream())
+    for chunk in one.chunks(149):
+        before = one.predict(seen[: chunk[-1].last + 1], chunk)
+        torch.testing.assert_close(other.predict(seen[: chunk[-1].last + 1], chunk), before, atol=0, rtol=0)
+        one.learn(seen[: chunk[-1].last + 1], chunk)
+        other.pending = (seen[:0], [], None)
+        other.learn(seen[: chunk[-1].last + 1], chunk)
+    assert one.followers == other.followers and (one.counts == other.counts).all() and (one.weights == other.weights).all()
+
+
 @pytest.mark.parametrize("name", ["slot", "slot, scored positions"])
 def test_slot_of_a_batch_is_what_torch_makes_of_it(name):
     """Loss, AdamW and score in torch's own words: a shared delta, or one and a bias for each window."""

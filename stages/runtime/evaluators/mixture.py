@@ -35,12 +35,14 @@ class Evaluator(sliding.Evaluator):
         self.counts = np.ones(0 if model is None else model.config.vocabulary_size)  # one more than seen
         self.followers: dict[tuple[int, ...], dict[int, int]] = {}
         self.logp_RV: np.ndarray | None = None
+        self.pending: tuple[Tensor, list, np.ndarray] = (torch.zeros(0), [], self.weights)
 
     @torch.no_grad()
     def predict(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
         self.logp_RV = torch.log_softmax(super().predict(seen, chunk).double(), -1).numpy()
         weights, journal = self.weights.copy(), []
         rows = self._run(seen, chunk, journal)
+        self.pending = seen[chunk[0].first: chunk[-1].last + 1].clone(), journal, self.weights
         self.weights = weights
         for table, token in reversed(journal):  # what the chunk's own targets taught is taken back until they are committed
             table[token] -= 1
@@ -49,7 +51,14 @@ class Evaluator(sliding.Evaluator):
         return torch.from_numpy(np.log(rows))
 
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
-        self._run(seen, chunk, [])
+        """What `predict` took back, counted again; it ran over other targets where one did not know them yet, token by token."""
+        targets, journal, weights = self.pending
+        if not torch.equal(targets, seen[chunk[0].first: chunk[-1].last + 1]):
+            self._run(seen, chunk, [])
+            return
+        for table, token in journal:
+            table[token] = (table.get(token, 0) if isinstance(table, dict) else table[token]) + 1
+        self.weights = weights
 
     def _run(self, seen: Tensor, chunk: list[windows.Window], journal: list) -> np.ndarray:
         """p of the chunk's rows (R, V), each before its target is counted; `journal` gets every count that was raised."""
