@@ -7,6 +7,7 @@ uses it to decide which modules ship. Plug-ins are loaded by name and are not se
 """
 
 import ast
+import functools
 import sys
 from pathlib import Path
 
@@ -39,19 +40,23 @@ def _walk(module: str, root: Path, found: set[Path]) -> None:
 
 def _visit(path: Path, module: str, is_package: bool, root: Path, found: set[Path]) -> None:
     found.add(path)
+    for target in _imported(path, path.stat().st_mtime_ns, module, is_package):
+        _walk(target, root, found)
+
+
+@functools.cache
+def _imported(path: Path, changed: int, module: str, is_package: bool) -> tuple[str, ...]:
+    """What a file imports of ours; many modules lead to the same file, and parsing is all of the work."""
+    targets = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
         if isinstance(node, ast.Import):
-            targets = [alias.name for alias in node.names]
+            targets += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             package = module.split(".") if is_package else module.split(".")[:-1]
             prefix = package[: len(package) - node.level + 1] if node.level else []
             base = ".".join([*prefix, *(node.module.split(".") if node.module else [])])
-            targets = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for target in targets:
-            if target.split(".")[0] == "stages":
-                _walk(target, root, found)
+            targets += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return tuple(target for target in targets if target.split(".")[0] == "stages")
 
 
 if __name__ == "__main__":
