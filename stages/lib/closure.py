@@ -46,7 +46,7 @@ def _visit(path: Path, module: str, is_package: bool, root: Path, found: set[Pat
 
 @functools.cache
 def _imported(path: Path, changed: int, module: str, is_package: bool) -> tuple[str, ...]:
-    """What a file imports of ours; many modules lead to the same file, and parsing is all of the work."""
+    """What a file imports of ours, parsed once: many modules lead to the same file. `changed`: an edited file is another."""
     targets = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
         if isinstance(node, ast.Import):

@@ -27,7 +27,7 @@ class Adapters:
         tables = {name: module.weight for name, module in model.named_modules()
                   if isinstance(module, nn.Linear) and name.startswith("blocks.") and name.rsplit(".", 1)[-1] in targets}
         if "head" in targets:
-            tables["head"] = model.table
+            tables["head"] = model.head_table
         self.pairs = {}
         for name, weight in tables.items():
             outputs, inputs = weight.shape

@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stages.audit import reading
+from stages.audit.checks.self_contained import CAP_BYTES, MIB_BYTES
 from stages.audit.submission import logs, unpack
 from stages.lib import time_budget
 from stages.lib.data.accounting import VAL_BYTES
 from stages.lib.significance import LEVEL, MARGIN_NATS, Significance, one_sample
 
-CAP_BYTES = 16_000_000
 OWN_TEXT = "own_text"     # the track of a submission that is scored on another text than the field's
-MIB_BYTES = 16 * 2**20
 OVERSHOOT_SECONDS = 1.0   # the last step ends after the cap: 600.2 s were merged, 602.0 s were sent back (#1945)
 LONGEST_ROW = 4096        # tokens that a loader may drop at the end of the split
 BYTES_PER_TOKEN = 3.8     # at most, in the field's vocabularies

@@ -123,11 +123,11 @@ class GPT(nn.Module):
 
     def uncapped(self, hidden_D: Tensor) -> Tensor:
         """(..., D) -> the logits (..., V) before the cap, in the type of the stream."""
-        return F.linear(hidden_D, self.table.to(hidden_D.dtype))
+        return F.linear(hidden_D, self.head_table.to(hidden_D.dtype))
 
     @property
-    def table(self) -> Tensor:
-        """The head's matrix (V, D)."""
+    def head_table(self) -> Tensor:
+        """The matrix (V, D) of the head: the embedding's where they are tied."""
         return self.embedding.weight if self.config.tied_head else self.unembedding.weight
 
     def forward(self, tokens_BT: Tensor, cu_seqlens: Tensor | None = None, max_seqlen: int | None = None) -> Tensor:
