@@ -1,5 +1,6 @@
 """What ships: it runs alone, has exactly the bytes it says, and holds only the code that scoring needs."""
 
+import ast
 import csv
 import json
 import math
@@ -14,7 +15,7 @@ import pytest
 
 from stages.lib import anatomy, payload
 from stages.runtime import header, shards
-from tests.conftest import run_node
+from tests.conftest import ROOT, run_node
 
 PYZ = "artifacts/package/submission.pyz"
 
@@ -69,6 +70,16 @@ def test_only_what_scoring_needs_is_packed(finished):
     assert not {"caddie/codecs/lrzip.py", "caddie/codecs/zlib.py", "caddie/filters/byte_shuffle.py", "caddie/program.py",
                 "caddie/coders/ans.py", "caddie/packing.py"} & names
     assert all(name == "__main__.py" or name.startswith("caddie/") for name in names)
+
+
+def test_packed_code_is_the_program_without_what_only_people_read(finished, tmp_path):
+    with zipfile.ZipFile(finished / PYZ) as archive:
+        packed = {name: archive.read(name).decode() for name in archive.namelist() if name.endswith(".py") and name != "__main__.py"}
+    for name, text in packed.items():
+        source = (ROOT / name.replace("caddie", "stages/runtime", 1)).read_text(encoding="utf-8")
+        assert len(text) < 0.9 * len(source) and all(ast.get_docstring(node) is None for node in ast.walk(ast.parse(text))
+                                                     if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))), name
+    assert "python -I submission.pyz compress FILE" in score(finished, tmp_path, "--help").stdout
 
 
 def test_table_of_bytes_adds_up_to_the_file_and_names_every_tensor_and_module(finished):

@@ -3,6 +3,7 @@
 Same inputs, same bytes: entries are sorted and carry a fixed date.
 """
 
+import functools
 import io
 import json
 import zipfile
@@ -10,12 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import python_minifier
+
 from stages.lib import closure
 from stages.runtime import header
 
 PACKAGE = "caddie"
 START = f"import sys\nfrom {PACKAGE}.entry import main\nsys.exit(main())\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold
+ANNOTATIONS = python_minifier.RemoveAnnotationsOptions(  # settings are checked against those of arguments and of classes
+    remove_variable_annotations=True, remove_return_annotations=True, remove_argument_annotations=False,
+    remove_class_attribute_annotations=False)
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ def submission(blob: bytes, tokenizer: bytes, config: dict, settings: Settings) 
 
 
 def code(*, plugins: list[str], evaluators: tuple[str, ...], features: tuple[str, ...]) -> dict[str, str]:
-    """Source by path inside the zip: the closure of the entry point and the plug-ins by name; `plugins` as codecs/brotli."""
+    """Program by path inside the zip: the closure of the entry point and the plug-ins by name; `plugins` as codecs/brotli."""
     modules = ["stages.runtime.entry", *(f"stages.runtime.{kind}" for kind in ("codecs", "coders", "filters")),
                *(f"stages.runtime.{name.replace('/', '.')}" for name in plugins),
                *(f"stages.runtime.evaluators.{name}" for name in evaluators), *(f"stages.runtime.features.{name}" for name in features)]
@@ -49,7 +55,14 @@ def code(*, plugins: list[str], evaluators: tuple[str, ...], features: tuple[str
     if outside:
         raise AssertionError(f"runtime code imports what does not ship: {outside}")
     return {"__main__.py": START} | {
-        path.replace("stages/runtime", PACKAGE, 1): (closure.ROOT / path).read_text(encoding="utf-8") for path in files}
+        path.replace("stages/runtime", PACKAGE, 1): _shortened((closure.ROOT / path).read_text(encoding="utf-8")) for path in files}
+
+
+@functools.cache
+def _shortened(source: str) -> str:
+    """The same program without docstrings, comments and long names inside of functions: two thirds of the bytes, which all count."""
+    return python_minifier.minify(source, remove_literal_statements=True, remove_annotations=ANNOTATIONS, hoist_literals=False,
+                                  rename_globals=False, remove_asserts=False)
 
 
 def build(sources: dict[str, str], *, manifest: dict, blob: bytes, tokenizer: bytes) -> bytes:

@@ -1,12 +1,4 @@
-"""The command line of `submission.pyz`: score text with the packed model and one of the packed evaluators, or compress it.
-
-    python -I submission.pyz score FILE [MORE ...]        bits per byte of each file or token shard, one JSON line each
-    python -I submission.pyz compress FILE                FILE.caddie, from which `decompress` makes FILE again, bit for bit
-    python -I submission.pyz decompress FILE.caddie
-    python -I submission.pyz show                         what is inside
-
-Needs torch, numpy, sentencepiece and the codec's library; reads nothing but its own file and the named ones.
-"""
+"""The command line of `submission.pyz`; HELP says what it does."""
 
 import argparse
 import hashlib
@@ -25,6 +17,16 @@ from . import container, dequantize, evaluators, harness, plugin, shards, text_f
 from .tokenizer import BOS, Tokenizer
 
 SUFFIX = ".caddie"
+# not the docstring: those are not packed
+HELP = """Score text with the packed model and one of the packed evaluators, or compress it.
+
+    python -I submission.pyz score FILE [MORE ...]        bits per byte of each file or token shard, one JSON line each
+    python -I submission.pyz compress FILE                FILE.caddie, from which `decompress` makes FILE again, bit for bit
+    python -I submission.pyz decompress FILE.caddie
+    python -I submission.pyz show                         what is inside
+
+Needs torch, numpy, sentencepiece and the codec's library; reads nothing but its own file and the named ones.
+"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="submission.pyz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="submission.pyz", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("show", help="print the manifest")
     score = commands.add_parser("score", help="bits per byte of files or token streams")
