@@ -2,12 +2,14 @@
 
     python benchmarks/quantize.py                            artifacts/ after `dvc repro calibrate tokenize@holdout tokenize@val`
     python benchmarks/quantize.py --artifacts FOLDER --table quantize.csv --picture quantize.svg
+    python benchmarks/quantize.py --methods entropy --bits       these against the published way at the same rate
 
 Same weights and Hessians for all, so differences are the quantizer's. Every matrix that has a Hessian is quantized by the method of the
 row; the features' tables by rounding to 6 bits, everywhere. Bits: what an adaptive coder charges (stages/lib/quant/rate.py), side
 information included, over the matrices. Error: tr(E H E') / tr(W H W') with H from holdout, which no quantizer has seen, mean of decibels
 over the matrices. Limit: reverse water-filling at the errors of the row, matrix by matrix (stages/lib/quant/water_filling.py); the gap is
 what no coder of single rows could save. Lost: bits per byte of val, plain windows, against the weights as they are.
+Entropy-constrained rows are at the bits of --bits, and at those that GPTQ with 12.85 deviations (#1493, #1855) came to.
 """
 
 import sys
@@ -25,6 +27,8 @@ import os
 import platform
 import time
 
+PUBLISHED = ("GPTQ, sigmas", "6 bits, 12.85")
+STEPS = {"scalar": {"trellis": 0}, "8 states": {}, "8 states, gradient rows": {"row_steps": "gradient"}}
 TABLE = {"method": "nearest", "bits": 6, "scales": "max", "clip": 1.0}
 LITE = [0.999, 0.9995, 0.9999, 0.99999, 1.0]
 COLUMNS = ("method", "setting", "bits_per_weight", "error_db", "limit_bits", "gap_bits", "bits_per_byte", "lost", "seconds")
@@ -68,7 +72,7 @@ class Bench:
         torch.set_num_threads(threads)
         self.tree = params.read(ROOT / "params.yaml")
         self.state, self.facts = tensors.load(artifacts / "prequant_ttt/model.safetensors")
-        self.hessians = tensors.load(artifacts / "calibrate/hessians.safetensors")[0]
+        self.hessians, self.rows = (tensors.load(artifacts / f"calibrate/{name}.safetensors")[0] for name in ("hessians", "rows"))
         self.net = dequantize.build(self.state, self.facts["model"])
         self.group_of = groups.by_parameter(self.net)
         self.val = tokens.read(artifacts / "tokenize/val", "val", sidecar=True)
@@ -101,7 +105,8 @@ class Bench:
         changes = {f"quantize.groups.{name}": matrices for name in ("embedding", "attention", "mlp", "projection")}
         changes |= {"quantize.groups.table": TABLE, "quantize.smallest": 64} | {f"quantize.{path}": value for path, value in leaves.items()}
         settings = params.section(files.applied(changes, self.tree), Settings)
-        return quantize(self.state, self.group_of, self.hessians, settings, device=torch.device("cpu")).matrices
+        return quantize(self.state, self.group_of, self.hessians, settings, rows=self.rows, multipliers={},
+                        device=torch.device("cpu")).matrices
 
     def entropy_constrained(self, bits: float, **changes) -> dict:
         """All matrices with one constant at so many coded bits per weight."""
@@ -109,11 +114,10 @@ class Bench:
 
         from stages.lib.quant import entropy_model
 
-        chosen = {"bits_per_weight": bits, "trellis": 8, "column_steps": True, "row_steps": "std", "frequency_exponent": 0.0, "gain": True,
-                  "damping": 0.005, "rate_distortion": 0.0} | changes
-        names = {field.name for field in dataclasses.fields(entropy_model.Settings)}
-        settings = entropy_model.Settings(**{name: value for name, value in chosen.items() if name in names})
-        found = entropy_model.matrices(self.matrices, self.hessians, {}, settings=settings, multipliers={})
+        settings = dataclasses.replace(
+            entropy_model.Settings(bits_per_weight=bits, target_bytes=None, trellis=8, column_steps=True, row_steps="std",
+                                   frequency_exponent=0.0, gain=True, damping=0.005, rate_distortion=0.0), **changes)
+        found = entropy_model.matrices(self.matrices, self.hessians, self.rows, settings=settings, multipliers={})
         model, weights = entropy_model.Model(found, options=settings.options, device=torch.device("cpu")), sum(
             weight.numel() for weight in self.matrices.values())
         return entropy_model.finest(model, limit=bits * weights, tolerance=0.004 * weights,
@@ -168,12 +172,18 @@ def picture(found: list[dict], path: Path) -> None:
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
+def rate(found: list[dict]) -> float:
+    """Coded bits per weight of the published way."""
+    return next(row["bits_per_weight"] for row in found if (row["method"], row["setting"]) == PUBLISHED)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--artifacts", type=Path, default=ROOT / "artifacts", help="results of the pipeline (default: %(default)s)")
     parser.add_argument("--sequences", type=int, default=256, help="holdout sequences of the held-out Hessians (default: %(default)s)")
-    parser.add_argument("--bits", type=float, nargs="*", default=[2.5, 3.0, 3.34, 4.0],
+    parser.add_argument("--bits", type=float, nargs="*", default=[2.5, 3.0, 4.0],
                         help="bits per weight of the entropy-constrained rows (default: %(default)s)")
+    parser.add_argument("--methods", nargs="*", default=[""], help="those whose names have one of these parts (default: all)")
     parser.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--table", type=Path, default=Path("quantize.csv"), help="where the CSV goes (default: %(default)s)")
     parser.add_argument("--picture", type=Path, default=Path("quantize.svg"), help="where the picture goes (default: %(default)s)")
@@ -181,9 +191,11 @@ def main() -> None:
     bench = Bench(arguments.artifacts, sequences=arguments.sequences, threads=arguments.threads)
     jobs = [(method, setting, lambda matrices=matrices, leaves=leaves: bench.grouped(matrices, leaves))
             for method, setting, matrices, leaves in rows()]
-    for bits in arguments.bits:
-        jobs.append(("entropy-constrained, scalar", f"{bits:g} bits", lambda bits=bits: bench.entropy_constrained(bits, trellis=0)))
-        jobs.append(("entropy-constrained, 8 states", f"{bits:g} bits", lambda bits=bits: bench.entropy_constrained(bits)))
+    for bits in (None, *arguments.bits):  # None: as many as the published way took
+        for name, changes in STEPS.items():
+            jobs.append((f"entropy-constrained, {name}", f"{bits:g} bits" if bits else "as GPTQ", lambda bits=bits, changes=changes:
+                         bench.entropy_constrained(bits or rate(found), **changes)))
+    jobs = [job for job in jobs if job[:2] == PUBLISHED or any(part in job[0] for part in arguments.methods)]
     print(f"float32: {bench.plain:.4f} bits per byte\n\n| method | setting | bits per weight | error dB | limit | gap | "
           "lost bits per byte | s |\n|---|---|---:|---:|---:|---:|---:|---:|")
     found, tables = [], {}
@@ -196,6 +208,12 @@ def main() -> None:
         found.append(row)
         print(f"| {method} | {setting} | {row['bits_per_weight']:.3f} | {row['error_db']:.2f} | {row['limit_bits']:.3f} | "
               f"{row['gap_bits']:.3f} | {row['lost']:+.4f} | {seconds:.1f} |", flush=True)
+    lost = next(row["lost"] for row in found if (row["method"], row["setting"]) == PUBLISHED)
+    print()
+    for row in found:
+        if row["setting"] == "as GPTQ":
+            print(f"{row['method']}: {row['lost'] / lost:.0%} of the bits per byte that {', '.join(PUBLISHED)} loses at "
+                  f"{row['bits_per_weight'] / rate(found):.2%} of its bits")
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -41,22 +41,22 @@ def copy_tree(folder: Path) -> None:
     (folder / ".dvc/config.local").write_text("[core]\n    no_scm = true\n    analytics = false\n")
 
 
-def run(name: str, folder: Path, *, target: str | None = None) -> list[dict]:
-    """A stack in small, run in the empty `folder`: one row of COLUMNS per evaluator. With `target`, that node and what it needs."""
-    seconds = reproduce(name, folder, target=target)
+def run(name: str, folder: Path) -> list[dict]:
+    """A stack in small, run in the empty `folder`: one row of COLUMNS per evaluator."""
+    seconds = reproduce(name, folder)
     package = json.loads((folder / "artifacts/package/metrics.json").read_text())
     return [_row(name, json.loads((folder / f"artifacts/audit/{which}/certificate.json").read_text()), package, seconds)
             for which in yaml.safe_load((folder / "params.yaml").read_text())["evaluate"]["runs"]]
 
 
-def reproduce(name: str, folder: Path, *, target: str | None = None) -> float:
-    """The pipeline of a stack in small, in the empty `folder`, as far as `target`; its seconds."""
+def reproduce(name: str, folder: Path) -> float:
+    """The pipeline of a stack in small, in the empty `folder`; its seconds."""
     copy_tree(folder)
     environment = os.environ | {"DVC_NO_ANALYTICS": "1", "PYTHONUTF8": "1", "PYTHONPATH": str(folder),
                                 "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait are slow on busy cores
                                 "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     started = time.monotonic()
-    for command in (["python", "-m", "stages.recipes", name, "--scale", "tiny", "--apply"], ["dvc", "repro", *filter(None, [target])]):
+    for command in (["python", "-m", "stages.recipes", name, "--scale", "tiny", "--apply"], ["dvc", "repro"]):
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{name}: {' '.join(command)} failed:\n{done.stdout}{done.stderr}")
@@ -84,8 +84,9 @@ def main() -> None:
     rows = []
     for name in names:
         with tempfile.TemporaryDirectory(prefix="caddie-recipe-") as folder:
-            rows += run(name, Path(folder))
-        print("  ".join(str(value) for value in rows[-1].values()), flush=True)
+            found = run(name, Path(folder))
+        print("\n".join("  ".join(str(value) for value in row.values()) for row in found), flush=True)
+        rows += found
     if arguments.write:
         with open(TABLE, "w", newline="", encoding="utf-8") as handle:
             writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")

@@ -31,8 +31,8 @@ python -m stages.recipes --check               # parameters of every stack again
 lineage of an artifact that was made by the same method ([certification.md](certification.md)). It knows the method by what it does and
 not by its name. What fails in small fails at any size; what passes has only passed in small. *Ruled there* is what the organisers or the
 community said; the section of each recipe has it in full.
-The scores of such small models mean nothing and are not shown. Seconds are of the whole run on 2 CPU cores. Bits per byte are those of
-the published runs on the field's val split, mean over seeds.
+The scores of such small models mean nothing and are not shown. Seconds are of the whole run on 2 CPU cores that other work shared.
+Bits per byte are those of the published runs on the field's val split, mean over seeds.
 
 {rule}
 """
@@ -68,7 +68,7 @@ def certificates(path: Path) -> dict[str, list[dict]]:
 def _overview(ordered: list[str], heads: dict[str, header.Header], rows: dict[str, list[dict]]) -> list[str]:
     lines = ["| recipe | parameters | steps | published bits per byte | verdict here | ruled there |", "|---|---:|---:|---:|---|---|"]
     for name in ordered:
-        verdicts = ", ".join(_verdict(row) for row in rows.get(name, [])) or "not run"
+        verdicts = ", ".join(_brief(row, named=len(rows[name]) > 1) for row in rows.get(name, [])) or "not run"
         lines.append(f"| [{name}](#{name}) | {heads[name].parameters:,} | {heads[name].steps:,} | {_mean(heads[name]):.4f} | {verdicts} | "
                      f"{_ruled(heads[name])} |")
     return [*lines, ""]
@@ -105,6 +105,11 @@ def _wrapped(value: str) -> list[str]:
 
 def _verdict(row: dict) -> str:
     return f"{row['verdict']} (fails {', '.join(row['failed'].split())})" if row["failed"] else row["verdict"]
+
+
+def _brief(row: dict, *, named: bool) -> str:
+    failed = row["failed"].split()
+    return f"`{row['run']}` " * named + (f"{row['verdict']} (fails {len(failed)} checks)" if len(failed) > 1 else _verdict(row))
 
 
 def _ruled(head: header.Header) -> str:
