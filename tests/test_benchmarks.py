@@ -1,5 +1,6 @@
-"""The benchmarks start, and the one of the text pipeline prints what it promises."""
+"""The benchmarks start, and those of single stages print what they promise."""
 
+import csv
 import json
 import os
 import subprocess
@@ -18,8 +19,8 @@ def test_every_benchmark_starts(path):
     assert done.returncode == 0 and "usage" in done.stdout, done.stderr
 
 
-def run(*argv: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(ROOT / "benchmarks/tokenize.py"), *argv], capture_output=True, text=True, check=False,
+def run(*argv: str, which: str = "tokenize") -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, str(ROOT / f"benchmarks/{which}.py"), *argv], capture_output=True, text=True, check=False,
                           env=os.environ | {"CADDIE_WORKERS": "1"})
 
 
@@ -44,3 +45,24 @@ def test_text_that_cannot_be_split_is_refused_in_one_sentence(tmp_path):
     path.write_text(json.dumps({"text": "one document"}) + "\n")
     done = run("--path", str(path), "--sizes", "1")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "give more text with --path" in done.stderr
+
+
+def test_the_quantizers_benchmark_compares_at_the_published_rate(finished, tmp_path):
+    table, picture = tmp_path / "table.csv", tmp_path / "picture.svg"
+    done = run("--artifacts", str(finished / "artifacts"), "--methods", "scalar", "--bits", "--sequences", "4", "--threads", "1",
+               "--table", str(table), "--picture", str(picture), which="quantize")
+    assert done.returncode == 0, done.stderr
+    with open(table, newline="") as handle:
+        published, ours = csv.DictReader(handle)
+    assert (published["setting"], ours["setting"]) == ("6 bits, 12.85", "as GPTQ")
+    assert abs(float(ours["bits_per_weight"]) - float(published["bits_per_weight"])) < 0.05
+    assert "of the bits per byte that GPTQ, sigmas, 6 bits, 12.85 loses" in done.stdout and picture.read_text().startswith("<?xml")
+
+
+def test_the_codecs_benchmark_weighs_the_pipelines_weights(finished, tmp_path):
+    weights, table = finished / "artifacts/quantize/model.safetensors", tmp_path / "table.csv"
+    done = run(str(weights), "--runs", "zlib_9", "ans", "--csv", str(table), which="codecs")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    with open(table, newline="") as handle:
+        found = {row["run"]: int(row["bytes"]) for row in csv.DictReader(handle)}
+    assert set(found) == {"zlib_9", "ans"} and all(0 < size < weights.stat().st_size for size in found.values())
