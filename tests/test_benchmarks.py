@@ -66,3 +66,9 @@ def test_the_codecs_benchmark_weighs_the_pipelines_weights(finished, tmp_path):
     with open(table, newline="") as handle:
         found = {row["run"]: int(row["bytes"]) for row in csv.DictReader(handle)}
     assert set(found) == {"zlib_9", "ans"} and all(0 < size < weights.stat().st_size for size in found.values())
+
+
+def test_the_speed_of_the_quantizer_is_measured_at_the_asked_rate():
+    done = run("pr1855", "--rounds", "1", "--width", "128", "--threads", "1", which="quantize_speed")
+    rates = [float(line.strip("| ").split("|")[-1]) for line in done.stdout.splitlines() if line.startswith("| pr1855")]
+    assert done.returncode == 0 and len(rates) == 2 and abs(rates[1] - 3.3) < 0.05, done.stdout + done.stderr

@@ -139,6 +139,24 @@ def test_two_machines_train_as_one_does(project):
     assert losses(project) == pytest.approx(alone, abs=2e-5)
 
 
+def test_processes_join_one_group_after_the_other_however_late_one_is(tmp_path):
+    """As in the one script of a submission: the addresses of the first group are still in the store when the second one meets."""
+    (tmp_path / "stages_in_turn.py").write_text("""
+import os, time, torch
+from stages.lib import launch
+for late, section in enumerate(("train", "calibrate")):
+    time.sleep(late * int(os.environ["RANK"]))
+    with launch.world("cpu", section=section) as world:
+        sum_of_ranks = torch.ones(1)
+        torch.distributed.all_reduce(sum_of_ranks)
+        assert sum_of_ranks == world.size == 2
+""")
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "stages_in_turn.py"],
+                          cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+                          timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("kind", ["shuffled", "packed"])
 def test_a_batch_in_parts_trains_as_the_whole_does(project, tree, kind):
     tree({"train.loader": kind})

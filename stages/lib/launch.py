@@ -79,12 +79,19 @@ def world(device: str, *, threads: int = THREADS, section: str = "train") -> Ite
     if cuda:
         torch.cuda.set_device(local)
     if size > 1:
-        dist.init_process_group("nccl" if cuda else "gloo")
+        _join("nccl" if cuda else "gloo", section)
     try:
         yield World(rank, size, local)
     finally:
         if size > 1:
             dist.destroy_process_group()
+
+
+def _join(backend: str, section: str) -> None:
+    """The process group, with the addresses of its members under a name of its own: a script of several stages joins one group after
+    the other, and who is early must not take the addresses of the last group for those of this one, which hangs both."""
+    store, rank, size = next(dist.rendezvous("env://"))
+    dist.init_process_group(backend, store=dist.PrefixStore(section, store), rank=rank, world_size=size)
 
 
 def require_same(number: int, world: World, sentence: str) -> None:
