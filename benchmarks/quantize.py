@@ -144,31 +144,31 @@ class Bench:
 
 
 def picture(found: list[dict], path: Path) -> None:
-    """Two panels over coded bits per weight: error on held-out tokens with the limit, and bits per byte lost."""
+    """Two panels over coded bits per weight, from 2 to 5.5: error on held-out tokens with the limit, and bits per byte lost."""
     import matplotlib.style
     from matplotlib.figure import Figure
 
-    colours = matplotlib.colormaps["tab20"]
+    colours, shown = matplotlib.colormaps["tab20"], [row for row in found if 2 <= row["bits_per_weight"] <= 5.5]
     with matplotlib.style.context(["default", {"svg.hashsalt": "quantize", "font.size": 9}]):
-        figure = Figure(figsize=(9.5, 4.2), layout="constrained")
+        figure = Figure(figsize=(9.5, 5.2), layout="constrained")
         left, right = figure.subplots(1, 2)
-        methods = list(dict.fromkeys(row["method"] for row in found))
+        methods = list(dict.fromkeys(row["method"] for row in shown))
         for i, method in enumerate(methods):
-            part = sorted((row for row in found if row["method"] == method), key=lambda row: row["bits_per_weight"])
+            part = sorted((row for row in shown if row["method"] == method), key=lambda row: row["bits_per_weight"])
             for axes, key in ((left, "error_db"), (right, "lost")):
                 axes.plot([row["bits_per_weight"] for row in part], [row[key] for row in part], marker="osD^vPX*<>hp"[i % 12], markersize=5,
                           color=colours(i % 20), linewidth=1.2, label=method, linestyle="-" if len(part) > 1 else "none")
         # the mean of decibels says more than one number would: the line is that of one method's spread over the matrices
-        line = sorted((row["limit_bits"], row["error_db"]) for row in found if row["method"] == "GPTQ, sigmas")
+        line = sorted((row["limit_bits"], row["error_db"]) for row in shown if row["method"] == PUBLISHED[0])
         left.plot(*zip(*line, strict=True), color="black", linewidth=1.2, linestyle=(0, (4, 2)), label="reverse water-filling")
         left.set_ylabel("output error on holdout, dB")
         right.set_ylabel("bits per byte of val lost")
         right.set_yscale("symlog", linthresh=1e-3)
         for axes in (left, right):
             axes.set_xlabel("coded bits per weight")
-            axes.set_xlim(1.5, 8)
+            axes.set_xlim(2, 5.5)
             axes.grid(alpha=0.3)
-        left.legend(fontsize=7)
+        figure.legend(*left.get_legend_handles_labels(), fontsize=8, ncols=3, loc="outside lower center")
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
