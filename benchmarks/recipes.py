@@ -2,7 +2,7 @@
 
     python benchmarks/recipes.py                    all of them, 1 to 3 minutes each on 2 cores; prints a table
     python benchmarks/recipes.py pr1855 pr1958      these
-    python benchmarks/recipes.py --write            all, into docs/recipes.csv; then: python -m stages.recipes --document
+    python benchmarks/recipes.py --write            into docs/recipes.csv; then: python -m stages.recipes --document
 
 Each runs `dvc repro` in a folder of its own, with its own cache, in a copy of this working tree: nothing is taken from earlier runs.
 The verdicts are of the published method; the scores are those of models of 64 features and 24 steps, and mean nothing.
@@ -74,24 +74,27 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="stacks (default: all)")
-    parser.add_argument("--write", action="store_true", help="write docs/recipes.csv; needs all stacks")
+    parser.add_argument("--write", action="store_true", help="put the rows into docs/recipes.csv, each stack's when it is done")
     arguments = parser.parse_args()
     names = arguments.names or files.stacks()
     if unknown := set(names) - set(files.stacks()):
         parser.error(f"no stacks: {', '.join(sorted(unknown))}; there are {', '.join(files.stacks())}")
-    if arguments.write and set(names) != set(files.stacks()):
-        parser.error("--write needs all stacks; leave the names out")
-    rows = []
     for name in names:
         with tempfile.TemporaryDirectory(prefix="caddie-recipe-") as folder:
-            found = run(name, Path(folder))
-        print("\n".join("  ".join(str(value) for value in row.values()) for row in found), flush=True)
-        rows += found
-    if arguments.write:
-        with open(TABLE, "w", newline="", encoding="utf-8") as handle:
-            writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+            rows = run(name, Path(folder))
+        print("\n".join("  ".join(str(value) for value in row.values()) for row in rows), flush=True)
+        if arguments.write:
+            write(rows)
+
+
+def write(rows: list[dict]) -> None:
+    """Put the rows of one stack in the place of its old ones; the table stays in the order of names."""
+    with open(TABLE, newline="", encoding="utf-8") as handle:
+        others = [row for row in csv.DictReader(handle) if row["recipe"] != rows[0]["recipe"]]
+    with open(TABLE, "w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted([*others, *rows], key=lambda row: row["recipe"]))
 
 
 if __name__ == "__main__":
