@@ -17,8 +17,8 @@ help:
 	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
 	@echo "make test                  set up, run the test suite"
 	@echo "make setup                 only install what is needed, into $(VENV)"
-	@echo "make test-recipes          every published stack in small, from text to certificate: 15 minutes"
-	@echo "make test-scripts          the one script of every published stack in small against the pipeline, to the bit: 15 minutes"
+	@echo "make test-recipes          every published stack in small, from text to certificate: half an hour"
+	@echo "make test-scripts          the one script of every published stack in small against the pipeline, to the bit: half an hour"
 	@echo "make test-attacks          100,000 hostile blobs against every codec and coder, and the largest round trips: a quarter of an hour"
 	@echo "make test-portability      the weight coder with another numpy, BLAS and number of threads: the same bytes"
 	@echo "make test-referee          honest evaluators under the audit with twenty seeds: no false alarm; five minutes"
@@ -63,10 +63,10 @@ test: setup
 	python -m pytest
 
 test-recipes: setup
-	python -m pytest -m recipes tests/test_small_recipes.py
+	python -m pytest --dist load -m recipes tests/test_small_recipes.py
 
 test-scripts: setup
-	python -m pytest -m recipes tests/test_one_script.py
+	python -m pytest --dist load -m recipes tests/test_one_script.py
 
 test-attacks: setup
 	python -m tests.attacks.run --count 100000
@@ -79,7 +79,7 @@ test-portability: setup
 	python tests/covariance_golden.py
 
 test-referee: setup
-	python -m pytest -m referee tests/test_cheats.py
+	python -m pytest --dist load -m referee tests/test_cheats.py
 
 certify: setup
 	python -m stages.audit.certify $(RUN)
