@@ -13,7 +13,7 @@ from stages.audit import power, probes, replay
 from stages.audit.checks import normalization
 from stages.audit.evidence import Verdict
 from stages.lib import artifact
-from tests.conftest import run_node, write_lock
+from tests.conftest import ROOT, run_node, write_lock
 
 
 def certificate(root, run):
@@ -63,16 +63,15 @@ def only(monkeypatch):
 
 
 def lying_artifact(project, replace, by, module="evaluators/sliding.py"):
-    """Change one line of a module inside the packed artifact, and make the metrics agree with the new file."""
+    """Put a module with one line changed into the packed artifact, and make the metrics agree with the new file."""
+    source = (ROOT / "stages/runtime" / module).read_text(encoding="utf-8")
+    assert replace in source
     path = project / "artifacts/package/submission.pyz"
     with zipfile.ZipFile(path) as archive:
         contents = {entry: archive.read(entry.filename) for entry in archive.infolist()}
     with zipfile.ZipFile(path, "w") as archive:
         for entry, data in contents.items():
-            if entry.filename == f"caddie/{module}":
-                assert replace in data.decode()
-                data = data.decode().replace(replace, by).encode()
-            archive.writestr(entry, data)
+            archive.writestr(entry, source.replace(replace, by) if entry.filename == f"caddie/{module}" else data)
     write_lock(project)
     run_node("evaluate", "sliding")
     run_node("audit", "sliding")
