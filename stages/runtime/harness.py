@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+ROWS = 512  # of logits that are normalized at a time: in float64 they are to stay in the cache
+
 
 @dataclass
 class Ledger:
@@ -60,11 +62,8 @@ def score(evaluator, tokens: np.ndarray, *, declared: int | None = None, keep_ro
         seen = stream[: chunk[-1].last + 1].clone()  # a copy: an evaluator cannot rewrite what it is scored on
         if last < chunk[-1].last:
             seen = torch.cat((seen, seen.new_zeros(chunk[-1].last - last)))
-        logits_RV = evaluator.predict(seen, chunk).detach().double()[: last + 1 - first]
-        logp_RV = logits_RV - torch.logsumexp(logits_RV, dim=-1, keepdim=True)
-        ledger.nats[first - 1: last] = -logp_RV.gather(1, targets_R[:, None])[:, 0].cpu().numpy()
-        for target in wanted.intersection(range(first, last + 1)):
-            ledger.rows[target] = logp_RV[target - first].cpu().numpy().copy()
+        logits_RV = evaluator.predict(seen, chunk).detach()[: last + 1 - first]
+        _commit(ledger, logits_RV, targets_R, first, wanted)
         committed = last
         ledger.commits += [(window.first, min(window.last, last), number) for window in chunk if window.first <= last]
         if last == chunk[-1].last:
@@ -76,6 +75,18 @@ def score(evaluator, tokens: np.ndarray, *, declared: int | None = None, keep_ro
         raise AssertionError(f"{committed - begin} of {end - begin} targets were scored, all finite: {finite}")
     ledger.seconds = time.perf_counter() - started
     return ledger
+
+
+def _commit(ledger: Ledger, logits_RV: torch.Tensor, targets_R: torch.Tensor, first: int, wanted: set[int]) -> None:
+    """Normalize, and keep the nats of the targets first, first + 1, ... and the rows of those in `wanted`; ROWS at a time."""
+    for at in range(0, len(logits_RV), ROWS):
+        part_RV = logits_RV[at: at + ROWS].double()
+        total_R1 = torch.logsumexp(part_RV, dim=-1, keepdim=True)
+        begin, end = first + at, first + at + len(part_RV)
+        nats_R1 = total_R1 - part_RV.gather(1, targets_R[at: at + ROWS, None])
+        ledger.nats[begin - 1: end - 1] = nats_R1[:, 0].cpu().numpy()
+        for target in wanted.intersection(range(begin, end)):
+            ledger.rows[target] = (part_RV[target - begin] - total_R1[target - begin]).cpu().numpy()
 
 
 def _part(evaluator, chunks: list, part: tuple[int, int], span: tuple[int, int] | None, *, num_targets: int) -> tuple[list, int, int]:

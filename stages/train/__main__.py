@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from stages.lib import checkpoints, closure, launch, schedule, scoring, stage, tensors
+from stages.lib import checkpoints, closure, launch, schedule, stage, tensors
 from stages.lib.data import tokens
 from stages.lib.data.loaders import coprime, packed, sequential, shuffled
 from stages.lib.data.prefetch import Prefetcher
@@ -109,10 +109,7 @@ def main(
                     for path in sorted(folder.snapshots.glob("step_*.safetensors")):
                         shutil.copyfile(path, partial / path.name)
                 _write_curve(curve, run.curve)
-                with numerics.cast_at_use(precision, world.device.type):
-                    final = scoring.chunked(model, holdout, window=settings.sequence_length)
-                stage.write_json(metrics, _metrics(run, settings, text, world) | chosen | {
-                    "holdout_bits_per_byte": final.bits_per_byte})
+                stage.write_json(metrics, _metrics(run, settings, text, world) | chosen)
                 folder.remove()
 
 
@@ -152,7 +149,7 @@ def _metrics(run: loop.Run, settings: Settings, text: tokens.Split, world: launc
         "tokens_per_second": round(run.step * settings.batch_tokens / run.seconds),
         "training_flops_per_token": run.hardware.looped, "matmul_flops_per_second": round(run.hardware.matmul_rate),
         "model_flops_utilisation": round(run.flops / run.seconds / run.hardware.matmul_rate, 4),
-        "loss_nats": sum(recent) / len(recent),
+        "loss_nats": sum(recent) / len(recent), "holdout_bits_per_byte": run.curve[-1]["holdout_bits_per_byte"],
         "parameters": num_parameters(run.model), "seed": settings.seed, "processes": world.size, "device": world.device.type,
         "gpu": launch.gpu_name(world.device),
         "torch": torch.__version__, "text_sha256": text.text_sha256,

@@ -60,7 +60,7 @@ STATEMENTS = {
         ("stages.train.loop", "train"): (r"saved =", r"if not last and"),
     },
     SHOWING: {
-        ("stages.train.__main__", "main"): (r"_write_curve", r"with numerics\.cast_at_use", r"stage\.write_json\(metrics", r"chosen =",
+        ("stages.train.__main__", "main"): (r"_write_curve", r"stage\.write_json\(metrics", r"chosen =",
                                             r"with torch\.device\('meta'\)", r"text, holdout ="),
         ("stages.train.loop", "train"): (r"started, pace", r"per_token =", r"run\.flops", r"run\.times", r"if last or run\.step", r"pace\.",
                                          r"speed =", r"recurrence =", r"if recurrence"),

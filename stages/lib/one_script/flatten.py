@@ -9,11 +9,11 @@ would have run them. Annotations stay, for those who fold constants by the types
 """
 
 import ast
-import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from stages.lib import closure
+from stages.lib.one_script import syntax
 
 PLUGIN = "stages.runtime.plugin"
 PLUGIN_SOURCE = "def names(kind):\n    pass\n\n\ndef load(kind, name):\n    return PLUGINS[kind + '/' + name]\n"
@@ -65,7 +65,7 @@ class Program:
             return
         text = self.sources.get(name) or _path(name).read_text(encoding="utf-8")
         module = self.modules[name] = Module(name, ast.parse(text))
-        for node in ast.walk(module.tree):
+        for node in syntax.nodes(module.tree):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 for alias, target in imported(node, name).items():
                     for needed in _parents(target):
@@ -150,7 +150,7 @@ class Rewriter(ast.NodeTransformer):
 
     def body(self) -> list[ast.stmt]:
         out = []
-        for statement in copy.deepcopy(self.module.tree.body):
+        for statement in syntax.copied(self.module.tree.body):
             if isinstance(statement, ast.Import | ast.ImportFrom) or _is_command(statement):
                 continue
             out.append(self.visit(statement))
@@ -314,7 +314,7 @@ def _bind(nodes: list[ast.AST], found: dict) -> None:
         elif isinstance(node, ast.Lambda):
             continue
         elif isinstance(node, COMPREHENSIONS):
-            _bind([child for child in ast.walk(node) if isinstance(child, ast.NamedExpr)], found)
+            _bind([child for child in syntax.nodes(node) if isinstance(child, ast.NamedExpr)], found)
         else:
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 found[node.id] = None
@@ -324,7 +324,7 @@ def _bind(nodes: list[ast.AST], found: dict) -> None:
 
 
 def _targets(node: ast.expr) -> list[str]:
-    return [child.id for child in ast.walk(node) if isinstance(child, ast.Name)]
+    return [child.id for child in syntax.nodes(node) if isinstance(child, ast.Name)]
 
 
 def _arguments(arguments: ast.arguments) -> list[str]:
@@ -334,4 +334,4 @@ def _arguments(arguments: ast.arguments) -> list[str]:
 
 def _is_command(statement: ast.stmt) -> bool:
     """`if __name__ == "__main__"`."""
-    return isinstance(statement, ast.If) and "__name__" in {node.id for node in ast.walk(statement.test) if isinstance(node, ast.Name)}
+    return isinstance(statement, ast.If) and "__name__" in {node.id for node in syntax.nodes(statement.test) if isinstance(node, ast.Name)}

@@ -9,10 +9,11 @@ such an argument. What differs from run to run (`UNKNOWN`: seed and number of pr
 """
 
 import ast
-import copy
 import math
 from collections import Counter
 from dataclasses import dataclass, fields, is_dataclass
+
+from stages.lib.one_script.syntax import copied, nodes
 
 SCALARS = (bool, int, float, str, type(None))
 COMPARE = {ast.Eq: lambda a, b: a == b, ast.NotEq: lambda a, b: a != b, ast.Is: lambda a, b: a is b, ast.IsNot: lambda a, b: a is not b,
@@ -77,8 +78,9 @@ class Fold(ast.NodeTransformer):
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         scope = {}
-        counts = Counter(name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store))
-        changed = {part.value.id for part in ast.walk(node) if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name)}
+        inside = nodes(node)
+        counts = Counter(part.id for part in inside if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store))
+        changed = {part.value.id for part in inside if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name)}
         stored = set(counts)
         always = self.known.arguments.get(node.name if node.name != "__init__" else self.cls, {})
         for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs):
@@ -119,7 +121,7 @@ class Fold(ast.NodeTransformer):
             types = {argument.arg: self.known.instances[argument.annotation.id] for argument in (*init.args.args, *init.args.kwonlyargs)
                      if getattr(argument.annotation, "id", None) in self.known.instances}
             types |= self.known.arguments.get(node.name, {})
-            for statement in ast.walk(init):
+            for statement in nodes(init):
                 if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
                     for target, value in pairs(statement.targets[0], statement.value):
                         if isinstance(target, ast.Attribute) and isinstance(value, ast.Name) and value.id in types \
@@ -140,7 +142,7 @@ class Fold(ast.NodeTransformer):
             if found is not node:
                 return found
             if isinstance(node.value, ast.Name) and node.attr in self.known.tables.get(node.value.id, {}):  # of a module
-                return self._take(copy.deepcopy(self.known.tables[node.value.id][node.attr]))
+                return self._take(copied(self.known.tables[node.value.id][node.attr]))
         node.value = self.visit(node.value) if not self._is_settings(node.value) else node.value
         return node
 
@@ -214,7 +216,7 @@ class Fold(ast.NodeTransformer):
         key = self.value(node.slice)
         if isinstance(node.ctx, ast.Load) and isinstance(node.value, ast.Name) and isinstance(key, str) and key in self.known.tables.get(
                 node.value.id, {}):
-            return self._take(copy.deepcopy(self.known.tables[node.value.id][key]))
+            return self._take(copied(self.known.tables[node.value.id][key]))
         return node
 
     def visit_ListComp(self, node: ast.ListComp) -> ast.AST:
@@ -326,9 +328,9 @@ def substituted(node: ast.AST, name: str, value: ast.expr) -> ast.AST:
     """A copy of `node` with `value` for `name`."""
     class Put(ast.NodeTransformer):
         def visit_Name(self, found: ast.Name) -> ast.AST:
-            return copy.deepcopy(value) if found.id == name and isinstance(found.ctx, ast.Load) else found
+            return copied(value) if found.id == name and isinstance(found.ctx, ast.Load) else found
 
-    return Put().visit(copy.deepcopy(node))
+    return Put().visit(copied(node))
 
 
 def _decided(value) -> bool:
@@ -346,8 +348,8 @@ def _each(node: ast.Assign) -> list[ast.Assign] | None:
             values = [substituted(value.elt, part.target.id, item) for item in part.iter.elts]
             return [ast.copy_location(ast.Assign([target], one), node) for target, one in zip(targets, values, strict=True)]
     if isinstance(value, ast.Tuple) and len(value.elts) == len(targets) and any(isinstance(item, ast.Constant) for item in value.elts):
-        written = {child.id for target in targets for child in ast.walk(target) if isinstance(child, ast.Name)}
-        read = {child.id for child in ast.walk(value) if isinstance(child, ast.Name)}
+        written = {child.id for target in targets for child in nodes(target) if isinstance(child, ast.Name)}
+        read = {child.id for child in nodes(value) if isinstance(child, ast.Name)}
         if not written & read and all(isinstance(target, ast.Name) for target in targets):
             return [ast.copy_location(ast.Assign([target], one), node) for target, one in zip(targets, value.elts, strict=True)]
     return None

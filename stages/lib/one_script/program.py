@@ -17,7 +17,7 @@ import numpy
 import torch
 
 from stages.lib import anatomy, averages, closure, params, stage
-from stages.lib.one_script import cuts, flatten, fold, prune, wrap
+from stages.lib.one_script import cuts, flatten, fold, prune, syntax, wrap
 
 STAGES = ("train", "ema", "prequant_ttt", "calibrate", "allocate", "quantize")
 TOGETHER = ("train", "prequant_ttt", "calibrate")  # every process takes part
@@ -196,7 +196,7 @@ def _known(program: flatten.Program, made: list[Call], tree: dict) -> fold.Known
         for _, value in call.settings:
             collect(value)
     features = set(tree["model"]["features"])
-    hooks = {part.name for name in features for part in ast.walk(program.modules[f"stages.runtime.features.{name}"].tree)
+    hooks = {part.name for name in features for part in syntax.nodes(program.modules[f"stages.runtime.features.{name}"].tree)
              if isinstance(part, ast.FunctionDef)}
     if features & {"sparse_gate", "output_gate", "dense_gate"}:
         hooks.add("gate")
@@ -228,14 +228,15 @@ def _absent(quantize: dict) -> frozenset[str]:
 
 def _stored(flat: ast.Module) -> tuple[set[str], dict[str, object]]:
     """Attributes that are stored in one place of the program; and those of them that are a constant there, and are nobody else's."""
-    every = Counter(part.attr for part in ast.walk(flat) if isinstance(part, ast.Attribute) and not isinstance(part.ctx, ast.Load))
+    nodes = syntax.nodes(flat)
+    every = Counter(part.attr for part in nodes if isinstance(part, ast.Attribute) and not isinstance(part.ctx, ast.Load))
     once = {name for name, count in every.items() if count == 1}
-    taken = {part.name for part in ast.walk(flat) if isinstance(part, ast.FunctionDef)}
-    taken |= {part.target.id for part in ast.walk(flat) if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)}
-    taken |= {target.id for cls in ast.walk(flat) if isinstance(cls, ast.ClassDef) for part in cls.body if isinstance(part, ast.Assign)
+    taken = {part.name for part in nodes if isinstance(part, ast.FunctionDef)}
+    taken |= {part.target.id for part in nodes if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)}
+    taken |= {target.id for cls in nodes if isinstance(cls, ast.ClassDef) for part in cls.body if isinstance(part, ast.Assign)
               for target in part.targets if isinstance(target, ast.Name)}
     constants = {}
-    for part in ast.walk(flat):
+    for part in nodes:
         if isinstance(part, ast.Assign) and len(part.targets) == 1:
             for target, value in fold.pairs(part.targets[0], part.value):
                 if isinstance(target, ast.Attribute) and target.attr in once - taken and isinstance(value, ast.Constant) and not any(
@@ -261,10 +262,11 @@ def _tables(flat: ast.Module) -> dict[str, dict]:
 def _arguments(flat: ast.Module) -> dict[str, dict[str, object]]:
     """By function or class: arguments that are the same constant in every call. Only of those that are never passed around."""
     defined = {part.name: part for part in flat.body if isinstance(part, ast.FunctionDef | ast.ClassDef)}
-    called = {id(part.func) for part in ast.walk(flat) if isinstance(part, ast.Call)}
-    passed = {part.id for part in ast.walk(flat) if isinstance(part, ast.Name) and id(part) not in called}
+    nodes = syntax.nodes(flat)
+    called = {id(part.func) for part in nodes if isinstance(part, ast.Call)}
+    passed = {part.id for part in nodes if isinstance(part, ast.Name) and id(part) not in called}
     found: dict[str, list[dict]] = {}
-    for part in ast.walk(flat):
+    for part in nodes:
         if isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id in defined.keys() - passed:
             found.setdefault(part.func.id, []).append(_given(part, defined[part.func.id]))
     return {name: {key: value for key, value in given[0].items() if all(
@@ -321,12 +323,13 @@ def _reduce(flat: ast.Module, roots: list[ast.stmt], known: fold.Known, program:
 
 def _drop_fields(flat: ast.Module, roots: list[ast.stmt]) -> None:
     """Fields of settings that are numbers in the program by now, and their values in the calls that make the settings."""
-    read = {part.attr for part in ast.walk(flat) if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Load)}
-    read |= {part.value for part in ast.walk(flat) if isinstance(part, ast.Constant) and isinstance(part.value, str)}
-    made = [part for root in roots for part in ast.walk(root) if isinstance(part, ast.Call) and isinstance(part.func, ast.Name)]
+    nodes = syntax.nodes(flat)
+    read = {part.attr for part in nodes if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Load)}
+    read |= {part.value for part in nodes if isinstance(part, ast.Constant) and isinstance(part.value, str)}
+    made = [part for root in roots for part in syntax.nodes(root) if isinstance(part, ast.Call) and isinstance(part.func, ast.Name)]
     classes = {part.name: part for part in flat.body if isinstance(part, ast.ClassDef)}
     inside = {id(part) for part in made}
-    elsewhere = {part.func.id for part in ast.walk(flat) if isinstance(part, ast.Call) and isinstance(part.func, ast.Name)
+    elsewhere = {part.func.id for part in nodes if isinstance(part, ast.Call) and isinstance(part.func, ast.Name)
                  and id(part) not in inside}
     for name in {part.func.id for part in made} & classes.keys() - elsewhere:
         fields = [part for part in classes[name].body if isinstance(part, ast.AnnAssign)]

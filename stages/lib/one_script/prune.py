@@ -8,6 +8,8 @@
 import ast
 import re
 
+from stages.lib.one_script.syntax import nodes
+
 RAISED = ("ValueError", "AssertionError", "TypeError", "NotImplementedError")
 OURS = ("errors__ArtifactError", "codecs__CodecError", "codecs__MissingProgram")
 # Python's own functions, and methods, that change nothing
@@ -38,7 +40,7 @@ class Checks(ast.NodeTransformer):
         return None
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
-        if not node.orelse and only_raises(node.body) and not any(isinstance(part, ast.NamedExpr) for part in ast.walk(node.test)):
+        if not node.orelse and only_raises(node.body) and not any(isinstance(part, ast.NamedExpr) for part in nodes(node.test)):
             self.dropped.append(ast.unparse(node.test))
             return None
         self.generic_visit(node)
@@ -71,7 +73,7 @@ class Checks(ast.NodeTransformer):
         if CHECK.fullmatch(node.name):  # what is called so, only raises
             node.body = []
             return filled(node)
-        made = {target.id for part in ast.walk(node) if isinstance(part, ast.Assign) and isinstance(part.value, ast.Call)
+        made = {target.id for part in nodes(node) if isinstance(part, ast.Assign) and isinstance(part.value, ast.Call)
                 and isinstance(part.value.func, ast.Name) and part.value.func.id in self.bars and not part.value.args
                 for target in part.targets if isinstance(target, ast.Name)}
         if made:
@@ -105,8 +107,9 @@ class Dead(ast.NodeTransformer):
         self.empty, self.empty_methods, self.changed = empty, empty_methods, False
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        read = {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and not isinstance(name.ctx, ast.Store)}
-        read |= {name for part in ast.walk(node) if isinstance(part, ast.Nonlocal | ast.Global) for name in part.names}
+        inside = nodes(node)
+        read = {part.id for part in inside if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Store)}
+        read |= {name for part in inside if isinstance(part, ast.Nonlocal | ast.Global) for name in part.names}
         node = Unread(read, self).visit(node)
         self.generic_visit(node)
         return filled(node)
@@ -179,7 +182,7 @@ def only_raises(body: list[ast.stmt]) -> bool:
 
 def is_pure(node: ast.expr) -> bool:
     """Whether computing it changes nothing: no call but of what is known to change nothing."""
-    for part in ast.walk(node):
+    for part in nodes(node):
         if isinstance(part, ast.Yield | ast.YieldFrom | ast.Await | ast.NamedExpr):
             return False
         if isinstance(part, ast.Call):
@@ -203,10 +206,11 @@ def filled(node):
 
 def unreachable(tree: ast.Module, roots: list[ast.stmt]) -> bool:
     """Drop, in place, what nothing needs; `roots` are statements of the module that must stay. Returns whether anything went."""
-    looked_up = {part.attr for part in ast.walk(tree) if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Load)}
-    looked_up |= {part.value for part in ast.walk(tree) if isinstance(part, ast.Constant) and isinstance(part.value, str)}
+    every = nodes(tree)
+    looked_up = {part.attr for part in every if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Load)}
+    looked_up |= {part.value for part in every if isinstance(part, ast.Constant) and isinstance(part.value, str)}
     gone = False
-    for node in ast.walk(tree):
+    for node in ast.walk(tree):  # not `nodes`: what goes is not looked at any more
         if isinstance(node, ast.ClassDef):
             kept = [part for part in node.body if not isinstance(part, ast.FunctionDef) or part.name.startswith("__")
                     or part.name in looked_up | KEPT_METHODS]
@@ -226,7 +230,7 @@ def unreachable(tree: ast.Module, roots: list[ast.stmt]) -> bool:
         if id(statement) in needed:
             continue
         needed.add(id(statement))
-        for part in ast.walk(statement):
+        for part in nodes(statement):
             if isinstance(part, ast.Name):
                 waiting += defined.get(part.id, [])
     kept = [statement for statement in tree.body if id(statement) in needed]
@@ -242,7 +246,7 @@ def _defines(statement: ast.stmt) -> list[str]:
         return [alias.asname or alias.name.split(".")[0] for alias in statement.names]
     if isinstance(statement, ast.Assign | ast.AnnAssign):
         targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-        return [part.id for target in targets for part in ast.walk(target)
+        return [part.id for target in targets for part in nodes(target)
                 if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)]
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) and isinstance(statement.value.func, ast.Attribute) and (
             isinstance(statement.value.func.value, ast.Name)):

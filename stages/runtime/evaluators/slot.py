@@ -52,7 +52,7 @@ class Evaluator(sliding.Evaluator):
         bias_B1V = torch.zeros(count, 1, self.model.config.vocabulary_size)
 
         def gradients() -> list[Tensor]:
-            found = fitting.gradient(self.model, hidden_BTD + delta_B1D, targets_BT, weights_BT, bias_B1V)
+            found = fitting.gradient(self.model, hidden_BTD + delta_B1D, targets_BT, weights_BT, bias_B1V if self.bias else None)
             found = [part.sum(0, keepdim=True) if self.shared else part for part in found]
             return [part[:, None] for part in (found if self.bias else found[:1])]
 

@@ -119,7 +119,7 @@ class GPT(nn.Module):
         fused kernel keeps float32 between the two.
         """
         cap = self.config.logit_softcap
-        return cap * torch.tanh(self.uncapped(hidden_D).float() / cap)
+        return cap * (self.uncapped(hidden_D).float() / cap).tanh_()
 
     def uncapped(self, hidden_D: Tensor) -> Tensor:
         """(..., D) -> the logits (..., V) before the cap, in the type of the stream."""
