@@ -23,6 +23,7 @@ from stages.runtime import shards
 
 PROGRAMS = ("lrzip", "zpaq")  # what a codec may start
 PYZ = "submission.pyz"
+SHARING = {"OMP_WAIT_POLICY": "PASSIVE"}  # where several run at the same time; alone, threads that wait awake are a quarter faster
 THREADS = 2  # what submission.pyz takes by default: probes are to repeat its numbers bit for bit
 
 
@@ -57,11 +58,11 @@ class Request:
 
 
 def score(pyz: Path, streams: list[np.ndarray], *, evaluator: str, options: dict, rows: Sequence[int] = (),
-          part: tuple[int, int] = (0, 1), gpu: int | None = None, progress: bool = False) -> list[Result]:
+          part: tuple[int, int] = (0, 1), gpu: int | None = None, shares: bool = False, progress: bool = False) -> list[Result]:
     """Score token streams with one evaluator of the artifact, in one process. ValueError with the artifact's own sentence.
 
-    `part` as in runtime/harness.py; `gpu`: the only one that the process sees. With `progress`, what the artifact says on stderr is
-    passed on while it runs.
+    `part` as in runtime/harness.py; `gpu`: the only one that the process sees; `shares`: other processes run on the same cores. With
+    `progress`, what the artifact says on stderr is passed on while it runs.
     """
     packed(pyz, evaluator)
     with _Folder(pyz) as folder:
@@ -71,7 +72,7 @@ def score(pyz: Path, streams: list[np.ndarray], *, evaluator: str, options: dict
             shards.write(folder.path / names[-1], stream)
         command = ["run", "score", *names, "--evaluator", evaluator, "--options", json.dumps(options), "--ledger", "ledger",
                    "--rows", json.dumps([int(row) for row in rows]), "--part", f"{part[0]}/{part[1]}"]
-        environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
+        environment = (SHARING if shares else {}) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)})
         said = folder.run(command + ["--progress"] * progress, environment, echo=progress)
         if said:
             raise Failed(f"{Path(pyz).name} failed to score with {evaluator}: {said.removeprefix('submission.pyz: ')}")
@@ -91,7 +92,7 @@ def probe(pyz: Path, base: np.ndarray, requests: list[Request], *, evaluator: st
         longest = max(request.length for request in requests)
         np.save(folder.path / "base.npy", np.asarray(base[: longest + 1]), allow_pickle=False)
         (folder.path / "requests.json").write_text(json.dumps([asdict(request) for request in requests]))
-        said = folder.run(["probe", evaluator, json.dumps(options), str(THREADS)], {}, echo=False)
+        said = folder.run(["probe", evaluator, json.dumps(options), str(THREADS)], SHARING, echo=False)
         if said:
             raise Failed(f"{Path(pyz).name} failed under probes with {evaluator}: {said.removeprefix('submission.pyz: ')}")
         refused = folder.refused()
@@ -112,7 +113,7 @@ class Stream:
 
     def __enter__(self):
         self.folder.__enter__()
-        self.process = self.folder.start(self.command, {}, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = self.folder.start(self.command, SHARING, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         line = self.process.stdout.readline()
         if not line:
             self._failed()
@@ -182,8 +183,8 @@ class _Folder:
         return subprocess.Popen([sys.executable, "-I", "-B", inside.__file__, guard, *arguments], cwd=self.path, **pipes,
                                 pass_fds=(self.report.fileno(),),
                                 env=os.environ | {"HOME": str(self.path), "TMPDIR": str(self.path),
-                                                   "TORCHINDUCTOR_CACHE_DIR": str(self.path),  # torch sets it where it has run before
-                                                   "OMP_WAIT_POLICY": "PASSIVE"} | environment)  # several of them share the cores
+                                                   "TORCHINDUCTOR_CACHE_DIR": str(self.path)}  # torch sets it where it has run before
+                                | environment)
 
     def run(self, arguments: list[str], environment: dict, *, echo: bool) -> str:
         """Run to the end with stdout in a file; the last line of stderr if it failed, else an empty string."""

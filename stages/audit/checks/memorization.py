@@ -39,7 +39,8 @@ def check(evidence: Evidence) -> Verdict:
     reference = Trigram(np.asarray(train[: min(len(train), TRAIN_TOKENS)]), evidence.text.vocabulary_size)
     drawn = {name: sample(split, evidence.settings.memorization_tokens, evidence.settings.seed) for name, split in
              (("val", evidence.text), ("holdout", tokens.read(evidence.holdout, "holdout", sidecar=True)))}
-    scored = artifact.score(evidence.submission, [stream for stream, _ in drawn.values()], evaluator="sliding", options=options)
+    scored = artifact.score(evidence.submission, [stream for stream, _ in drawn.values()], evaluator="sliding", options=options,
+                            shares=True)
     gaps, facts = {}, {}
     for (name, (stream, counts)), result in zip(drawn.items(), scored, strict=True):
         document = np.cumsum(stream == BOS)[1:] - 1
