@@ -158,7 +158,7 @@ def quantize_alike(weights: list[Tensor], factors: list[Factor], *, steps: list[
         codes_MK = levels_MK.div(2, rounding_mode="floor") if options.trellis else levels_MK
         arrays = {"codes": smallest_integers(codes_MK).cpu(), "step": torch.tensor(step, dtype=torch.float32)}
         arrays |= {} if rows is None else {"row_steps": rows.cpu()}
-        arrays |= {} if factor.column_steps is None else {"column_steps": factor.column_steps.cpu()}
+        arrays |= {} if factor.column_steps is None else {"column_steps": factor.column_steps.clone().cpu()}
         out.append(Quantized(arrays, options.scheme))
     return out
 

@@ -121,6 +121,7 @@ class Model:
         self.matrices, self.options, self.device = matrices, options, device
         self.scales = {name: _scale(name, matrix) for name, matrix in matrices.items()}
         self.factors: dict[str, Factor] = {}
+        self.last: tuple[Tensor, Factor] | None = None
         for name, matrix in tqdm(matrices.items(), desc="factorise", unit=" matrices", mininterval=1.0):
             self.factors[name] = self._factor(name, matrix)
         self.num_weights = sum(matrix.weight.numel() for matrix in matrices.values())
@@ -150,10 +151,13 @@ class Model:
         hessian = torch.eye(K) if matrix.hessian is None else matrix.hessian
         if hessian.shape != (K, K):
             raise ValueError(f"{name} has {K} inputs, its Hessian is {tuple(hessian.shape)}; run: dvc repro calibrate -f")
-        try:
-            return entropy_constrained.factorise(hessian.to(self.device), self.options).to(self.device, torch.float32)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+        if self.last is None or not torch.equal(self.last[0], hessian):  # query, key and value share theirs
+            try:
+                factor = entropy_constrained.factorise(hessian.to(self.device), self.options)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+            self.last = hessian, factor.to(self.device, torch.float32)
+        return self.last[1]
 
     def _batches(self, names: list[str]) -> list[list[str]]:
         """Names of matrices of one shape, together as far as memory allows."""

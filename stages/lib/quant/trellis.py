@@ -36,17 +36,18 @@ def search(target_NM: Tensor, *, states: int) -> Tensor:
     cost_T4R = cost_4NM.unfold(2, length, block).permute(3, 0, 1, 2).reshape(length, 4, N * blocks)
     cost_T2SR = cost_T4R.index_select(1, residue_2S)
     decision_TSR = torch.empty(length, states, N * blocks, dtype=torch.bool, device=device)
-    metric_SR = target_NM.new_zeros(states, N * blocks)
-    for step in range(length):
-        first_block, off = divmod(warm_up - step, block)
-        if not off and 0 <= first_block < blocks:  # the first row of all: state 0
-            metric_SNB = metric_SR.view(states, N, blocks)
-            metric_SNB[:, :, first_block] = torch.inf
-            metric_SNB[0, :, first_block] = 0.0
-        way_2SR = metric_SR.index_select(0, source_2S).add_(cost_T2SR[step]).view(2, states, -1)
-        torch.lt(way_2SR[1], way_2SR[0], out=decision_TSR[step])
-        metric_SR = torch.minimum(way_2SR[0], way_2SR[1])
-    residue_NM = _walk_back(decision_TSR[warm_up:], metric_SR.view(states, N, blocks)[:, :, -1].argmin(dim=0), states)[:, :M]
+    metric_SR, way_2SR = target_NM.new_zeros(states, N * blocks), target_NM.new_empty(2 * states, N * blocks)
+    metric_SNB, (zero_SR, one_SR) = metric_SR.view(states, N, blocks), way_2SR.view(2, states, -1)
+    starts = {warm_up - block * number: number for number in range(blocks)}  # the step at which a block meets the first row of all
+    for step, (cost_2SR, decision_SR) in enumerate(zip(cost_T2SR.unbind(), decision_TSR.unbind(), strict=True)):
+        if step in starts:  # state 0
+            metric_SNB[:, :, starts[step]] = torch.inf
+            metric_SNB[0, :, starts[step]] = 0.0
+        torch.index_select(metric_SR, 0, source_2S, out=way_2SR)
+        way_2SR.add_(cost_2SR)
+        torch.lt(one_SR, zero_SR, out=decision_SR)
+        torch.minimum(zero_SR, one_SR, out=metric_SR)
+    residue_NM = _walk_back(decision_TSR[warm_up:], metric_SNB[:, :, -1].argmin(dim=0), states)[:, :M]
     return nearest_4NM.gather(0, residue_NM[None])[0]
 
 
@@ -64,10 +65,10 @@ def _walk_back(decision_TSR: Tensor, end_N: Tensor, states: int) -> Tensor:
     source_2S, residue_2S = _branches(states, device)
     state_SR = torch.arange(states, device=device)[:, None].expand(states, R).contiguous()
     branch_TSR = decision_TSR.long().mul_(states).add_(torch.arange(states, device=device)[:, None])
-    for step in reversed(range(length)):
-        taken_SR = branch_TSR[step].gather(0, state_SR)
-        branch_TSR[step] = taken_SR
-        state_SR = source_2S.take(taken_SR)
+    for branch_SR in reversed(branch_TSR.unbind()):
+        taken_SR = branch_SR.gather(0, state_SR)
+        branch_SR.copy_(taken_SR)
+        torch.take(source_2S, taken_SR, out=state_SR)
     end_R = _chain(state_SR.view(states, N, blocks), end_N).reshape(1, 1, R).expand(length, 1, R)
     residue_TR = residue_2S.take(branch_TSR.gather(1, end_R)[:, 0])
     return residue_TR.view(length, N, blocks).permute(1, 2, 0).reshape(N, blocks * length)
