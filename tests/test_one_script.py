@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from stages.lib import params
-from stages.lib.one_script import fold, program, prune, wrap
+from stages.lib.one_script import fold, program, prune, syntax, wrap
 from stages.recipes import __main__ as recipes
 from stages.recipes import files
 from tests.conftest import ROOT, run_node
@@ -158,3 +158,17 @@ def test_script_on_two_processes_of_torchrun_gives_the_same(project, tmp_path):
 @pytest.mark.parametrize("name", files.stacks())
 def test_script_of_every_recipe_is_the_pipeline_to_the_bit(project, tmp_path, name):
     assert_same_as_the_pipeline(project, small(name), tmp_path / "empty")
+
+
+def test_a_copy_does_not_follow_what_the_minifier_leaves_on_nodes_that_all_trees_share():
+    wrap.shortened(ast.parse("x = [1, 2]\nprint(x)"))  # which hangs its parents on Python's only ast.Load
+    tree = ast.parse("def one(a):\n    return [b.c for b in a if b]")
+    copy = syntax.copied(tree)
+    assert ast.dump(copy, include_attributes=True) == ast.dump(tree, include_attributes=True)
+    assert all(set(vars(part)) <= {*part._fields, *part._attributes} for part in syntax.nodes(copy))
+    assert not {id(part) for part in syntax.nodes(copy)} & {id(part) for part in syntax.nodes(tree)}
+
+
+def test_nodes_are_those_of_ast_walk_in_its_order():
+    tree = ast.parse((ROOT / "stages/lib/one_script/fold.py").read_text())
+    assert [id(part) for part in syntax.nodes(tree)] == [id(part) for part in ast.walk(tree)]
