@@ -221,7 +221,7 @@ def test_layers_cost_what_a_hand_count_gives():
     assert [place.flops for place in found.places] == [2 * (matrices + attention)] * 2
     assert found.end_flops == 2 * 192 * 1024 and found.front_flops == 2 * 64 * 192, "the bigram hash is projected once"
     assert found.flops == found.plain_flops == 4 * (matrices + attention) + 2 * 64 * 192 + 2 * 192 * 1024
-    assert found.training_flops == 3 * found.flops * 700 * 2048
+    assert found.training_flops == 3 * found.flops * PARAMS["train"]["steps"] * 2048
 
 
 def test_recurrence_gates_and_hashes_are_counted_as_they_run():
