@@ -23,7 +23,7 @@ from stages.runtime import shards
 
 PROGRAMS = ("lrzip", "zpaq")  # what a codec may start
 PYZ = "submission.pyz"
-SHARING = {"OMP_WAIT_POLICY": "PASSIVE"}  # where several run at the same time; alone, threads that wait awake are a quarter faster
+SHARING = {"OMP_WAIT_POLICY": "PASSIVE"}  # where several run at the same time; alone, threads that wait awake are up to a third faster
 THREADS = 2  # what submission.pyz takes by default: probes are to repeat its numbers bit for bit
 
 
