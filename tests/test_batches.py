@@ -18,11 +18,11 @@ def test_batches_that_are_read_ahead_are_the_same_and_so_is_the_state_at_every_s
     for step in range(6):
         one, other = plain.batch(step), ahead.batch(step)
         assert torch.equal(one.inputs, other.inputs) and torch.equal(one.targets, other.targets)
-        assert json.dumps(plain.state()) == json.dumps(ahead.state())
-        states.append(json.loads(json.dumps(ahead.state())))
-    ahead.restore(states[2])
-    plain.restore(states[2])
-    assert torch.equal(ahead.batch(3).inputs, plain.batch(3).inputs) and json.dumps(plain.state()) == json.dumps(ahead.state())
+        assert json.dumps(plain.position()) == json.dumps(ahead.position())
+        states.append(json.loads(json.dumps(ahead.position())))
+    ahead.go_to(states[2])
+    plain.go_to(states[2])
+    assert torch.equal(ahead.batch(3).inputs, plain.batch(3).inputs) and json.dumps(plain.position()) == json.dumps(ahead.position())
 
 
 @KINDS

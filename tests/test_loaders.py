@@ -85,10 +85,10 @@ def test_a_restored_loader_goes_on_bit_for_bit(kind):
     used = loader(kind)
     for step in range(25):
         used.batch(step)
-    state = json.loads(json.dumps(used.state()))  # a checkpoint holds it as JSON
+    state = json.loads(json.dumps(used.position()))  # a checkpoint holds it as JSON
     for step in (24, 25, 26, 40, 3):
         restored = loader(kind)
-        restored.restore(state)
+        restored.go_to(state)
         assert same(restored.batch(step), loader(kind).batch(step)) and same(restored.batch(step + 1), used.batch(step + 1))
 
 

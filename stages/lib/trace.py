@@ -10,7 +10,9 @@ A layer that runs several times counts each time. Looking tables up, norms and e
 the forward pass: each product has two in the backward pass. Packed documents see fewer keys than a full row: there it is a bound.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -101,9 +103,9 @@ def run(net: GPT, *, length: int) -> Trace:
     front: list[str] = []
     end: list[str] = []
     outputs: list[Tensor] = []  # of the places; kept, so that no other tensor can get their ids
-    counter, layer_of, reads, front_flops = Counter(), net._layer, None, 0
+    counter, reads, front_flops = Counter(), None, 0
 
-    def layer(physical: int, *arguments):
+    def layer(layer_of: Callable, physical: int, *arguments):
         nonlocal reads, front_flops
         place = Place(physical, 1 + sum(before.layer == physical for before in places), reads)
         if not places:
@@ -112,9 +114,9 @@ def run(net: GPT, *, length: int) -> Trace:
         reads, before = None, counter.flops
         out = layer_of(physical, *arguments)
         place.flops = (counter.flops - before) // length
-        place.features |= {name for name in ("two_lane",) if out[1] is not None}
+        place.features |= {name for name in ("two_lane",) if isinstance(out, tuple)}
         place.features |= {name for name in ("parallel_residual",) if name in net.features and physical >= net.features[name].first_layer}
-        outputs.append(out[0])
+        outputs.append(out[0] if isinstance(out, tuple) else out)
         return out
 
     def merge(x: Tensor, skip: Tensor, since_middle: int) -> Tensor:
@@ -128,7 +130,8 @@ def run(net: GPT, *, length: int) -> Trace:
         else:
             places[-1].features.add(name)
 
-    net._layer, net.hooks = layer, Watched(net.features, note)
+    net._layer, net._two_lane_layer = partial(layer, net._layer), partial(layer, net._two_lane_layer)
+    net.hooks = Watched(net.features, note)
     if "unet_skips" in net.features:
         merge_of = net.features["unet_skips"].merge
         net.features["unet_skips"].merge = merge

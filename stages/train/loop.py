@@ -232,11 +232,10 @@ def _step(run: Run, batches: Prefetcher, settings: Settings, scale: float, fract
 
 def prime(run: Run, batches: Prefetcher, settings: Settings, *, world: World, precision: str) -> None:
     """Full steps that leave no trace, so that compiling and allocating cost no training time: `priming_steps` for each state of
-    recurrence and rounding. Weights, optimizers (momentum too), averages and loader are put back."""
+    recurrence and rounding. Weights and loader are put back, optimizers and averages made anew. Only before the first step."""
     if not settings.priming_steps:
         return
-    before, facts = state(run), facts_of(run, batches)
-    before = {key: tensor.clone() for key, tensor in before.items()}
+    before, place = {name: weight.clone() for name, weight in run.weights().items()}, batches.position()
     for fraction in (0.0, 1.0) if "depth_recurrence" in run.model.features else (0.0,):
         run.model.progress(step=0 if fraction == 0 else sys.maxsize, fraction=fraction)
         for started_at in (None, 0) if run.rounding.layers else (None,):
@@ -244,7 +243,11 @@ def prime(run: Run, batches: Prefetcher, settings: Settings, *, world: World, pr
             for _ in range(settings.priming_steps):
                 _step(run, batches, settings, 1.0, fraction, world, precision)
                 run.step += 1
-    restore(run, batches, before, facts)
+    for name, weight in run.weights().items():
+        weight.copy_(before[name])
+    batches.go_to(place)
+    run.optimizers, run.averages = Optimizers(run.model, settings, world), Averages(run.model, settings.averages)
+    run.step, run.rounding.started_at = 0, None
 
 
 def _snapshot(run: Run, settings: Settings, world: World, folder: checkpoints.Folder) -> None:
@@ -268,14 +271,14 @@ def state(run: Run) -> dict[str, Tensor]:
 
 def facts_of(run: Run, batches: Prefetcher) -> dict:
     return {"step": run.step, "seconds": run.seconds, "flops": run.flops, "curve": run.curve, "times": run.times, "events": run.events,
-            "loader": batches.state(), "averages": run.averages.facts(), "rounding": run.rounding.started_at,
+            "loader": batches.position(), "averages": run.averages.facts(), "rounding": run.rounding.started_at,
             "looping": _loops(run)}
 
 
 @torch.no_grad()
 def restore(run: Run, batches: Prefetcher, saved: dict[str, Tensor], facts: dict) -> None:
     """Continue from a checkpoint: `run` and `batches` are as they were after `facts["step"]` steps, bit for bit."""
-    batches.restore(facts["loader"])
+    batches.go_to(facts["loader"])
     kinds: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "average": {}}
     for key, tensor in saved.items():
         kind, name = key.split("/", 1)

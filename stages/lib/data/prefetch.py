@@ -29,23 +29,23 @@ class Prefetcher:
         self._start(step + 1)
         return found.to(self.world.device)
 
-    def state(self) -> dict:
+    def position(self) -> dict:
         """What a checkpoint must hold beside the step."""
-        return self.ahead[2] if self.ahead else self.loader.state()
+        return self.ahead[2] if self.ahead else self.loader.position()
 
-    def restore(self, state: dict) -> None:
+    def go_to(self, position: dict) -> None:
         self._forget()
-        self.loader.restore(state)
+        self.loader.go_to(position)
 
     def _start(self, step: int) -> None:
-        state = self.loader.state()  # the thread is idle now
-        self.ahead = step, self.reader.submit(self._read, step), state
+        position = self.loader.position()  # the thread is idle now
+        self.ahead = step, self.reader.submit(self._read, step), position
 
     def _forget(self) -> None:
         """Drop the batch ahead, and put the loader back to before it."""
         if self.ahead:
             self.ahead[1].result()
-            self.loader.restore(self.ahead[2])
+            self.loader.go_to(self.ahead[2])
             self.ahead = None
 
     def _read(self, step: int) -> Batch:

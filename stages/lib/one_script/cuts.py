@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from stages.lib import closure
+from stages.lib.one_script import settled, settled_artifact
 
 RESUMING = "a run is one process: what was killed begins again"
 SHOWING = "measurements, tables and curves for the report"
@@ -51,6 +52,7 @@ def choose(name, *, generation, dtype, head_width, packed, installed):
 """,
         ("stages.runtime.features", "_build"): "def _build(name, config): return plugin.load('features', name).Feature(config, "
                                                "**config.features[name])",
+        ("stages.lib.quant.quantized", "Quantized.__post_init__"): "def _checked(self): pass",
         ("stages.lib.data.loaders.base", "Loader._too_short"): "def _too_short(self, needed, leaf): return ValueError()",
     },
 }
@@ -77,79 +79,43 @@ SHORTER = {  # statements of which a part stays
     "started, pace": "started = time.perf_counter()",
     "folder = ": "folder = checkpoints.Folder(scratch)",
     "text, holdout =": "text, holdout = tokens.read(train_tokens, 'train'), None",
-    "stage.write_json(metrics, _metrics": "stage.write_json(metrics, {'steps': run.step, 'train_seconds': run.seconds})",
 }
 
 
-def sources(tree: dict) -> dict[str, str]:
-    """The changed modules, by name; `tree` is params.yaml, parsed."""
-    functions = {where: source for part in FUNCTIONS.values() for where, source in part.items()}
-    functions |= _of_this_run(tree)
+def sources(tree: dict, groups: set[str]) -> dict[str, str]:
+    """The changed modules, by name; `tree` is params.yaml, parsed, `groups` those of the quantizer's groups that have a matrix."""
+    run = settled.Settled()
+    for part in (settled.model, settled.training, settled.averaging, settled_artifact.text, settled_artifact.blob, settled_artifact.score):
+        part(tree, run)
+    for part in (settled_artifact.calibration, settled_artifact.quantizer):
+        part(tree, groups, run)
+    functions = {where: source for part in FUNCTIONS.values() for where, source in part.items()} | run.functions
     statements: dict[tuple[str, str], list[str]] = {}
-    for part in STATEMENTS.values():
+    for part in (*STATEMENTS.values(), run.statements):
         for where, patterns in part.items():
             statements.setdefault(where, []).extend(patterns)
-    if tree["ema"]["average"] != "best":
-        statements["stages.ema.__main__", "main"] += [r"rows, split", r"with launch\.world", r"if name == 'best'"]
-    if not tree["train"]["averages"]["power"]:
-        statements["stages.train.__main__", "main"].append(r"with stage\.atomic\(snapshots")
     parsed = {}
-    for module, name in (*functions, *statements):
+    for module, name in dict.fromkeys((*statements, *functions)):  # statements first: their function may lie in a class
         if module not in parsed:
             parsed[module] = ast.parse(_path(module).read_text(encoding="utf-8"))
         found, number, owner = _find(parsed[module], name.split("."))
         if (module, name) in functions:
             owner.body[number] = ast.parse(functions[module, name]).body[0]
         else:
-            _Without(statements[module, name]).visit(found)
+            _Without(statements[module, name], SHORTER | run.shorter).visit(found)
     return {module: ast.unparse(ast.fix_missing_locations(content)) for module, content in parsed.items()}
-
-
-def _of_this_run(tree: dict) -> dict[tuple[str, str], str]:
-    """What is short because the settings leave most of it off."""
-    found = {}
-    train, average = tree["train"], tree["ema"]["average"]
-    if train["qat"]["form"] == "none":
-        found["stages.train.qat", "Rounding"] = (
-            "class Rounding:\n    started_at = None\n    layers = ()\n    def __init__(self, *_): pass\n"
-            "    def progress(self, *_): pass\n    def active(self): return contextlib.nullcontext()")
-    if average != "best" and not average.startswith("posthoc_"):
-        found["stages.ema.__main__", "Choice.weights"] = "def weights(self, name): return tensors.load(self.tracked[name])[0], 0.0"
-    if not (train["averages"]["swa_every"] or train["averages"]["lawa_every"] or train["averages"]["power"]):
-        found["stages.lib.averages", "Averages.finished"] = "def finished(self): return self.tensors"
-        found["stages.lib.averages", "Averages.facts"] = "def facts(self): pass"
-        found["stages.lib.averages", "Averages.restore"] = (
-            "@torch.no_grad()\ndef restore(self, saved, facts):\n    for average, weights in self.tensors.items():\n"
-            "        for key, tensor in weights.items():\n            tensor.copy_(saved[f'{average}/{key}'])")
-        found["stages.lib.averages", "Averages.state"] = (
-            "def state(self): return {f'{average}/{key}': tensor for average, weights in self.tensors.items() "
-            "for key, tensor in weights.items()}")
-        found["stages.lib.averages", "Averages.update"] = (
-            "@torch.no_grad()\ndef update(self, step, scale):\n"
-            "    weights = [weight.detach().float() for weight in self.parameters.values()]\n"
-            "    for average, decay in self.decays.items():\n"
-            "        torch._foreach_lerp_(list(self.tensors[average].values()), weights, 1 - decay)")
-    if tree["package"]["blob"] != "smallest":  # which compares what the metrics say
-        found["stages.compress.__main__", "main"] = (
-            "def main(run: Variant, settings: Run, *, model: Input = 'artifacts/quantize/model.safetensors', "
-            "blob: Output = 'artifacts/compress/{variant}/model.blob'):\n    quantized = settings.reordered(payload.read(model)[0])\n"
-            "    with stage.atomic(blob) as partial:\n"
-            "        partial.write_bytes(container.pack(quantized, list(settings.codings(quantized).values())))")
-    if tree["calibrate"]["source"] != "self":
-        found["stages.calibrate.own_text", "write"] = "def write(*_, **__): pass"
-    return found
 
 
 class _Without(ast.NodeTransformer):
     """Drops statements whose source begins with one of the patterns."""
 
-    def __init__(self, patterns: list[str]):
-        self.pattern = re.compile("|".join(patterns))
+    def __init__(self, patterns: list[str], shorter: dict[str, str]):
+        self.pattern, self.shorter = re.compile("|".join(patterns)), shorter
 
     def visit(self, node: ast.AST) -> ast.AST | None:
         if isinstance(node, ast.stmt) and not isinstance(node, ast.FunctionDef) and self.pattern.match(ast.unparse(node)):
             source = ast.unparse(node)
-            return next((ast.parse(new).body[0] for begin, new in SHORTER.items() if source.startswith(begin)), None)
+            return next((ast.parse(new).body[0] for begin, new in self.shorter.items() if source.startswith(begin)), None)
         node = self.generic_visit(node)
         if isinstance(getattr(node, "body", None), list) and not node.body:
             node.body = [ast.Pass()]
@@ -157,9 +123,11 @@ class _Without(ast.NodeTransformer):
 
 
 def _find(tree: ast.AST, path: list[str]) -> tuple[ast.stmt, int, ast.AST]:
-    """A function or class of a module, its place, and what it stands in."""
+    """A function, class or constant of a module, its place, and what it stands in."""
     for number, node in enumerate(tree.body):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == path[0]:
+        name = node.name if isinstance(node, ast.FunctionDef | ast.ClassDef) else ast.unparse(node.targets[0]) if isinstance(
+            node, ast.Assign) else ""
+        if name == path[0]:
             return (node, number, tree) if len(path) == 1 else _find(node, path[1:])
     raise AssertionError(f"nothing is called {path[0]}; correct stages/lib/one_script/cuts.py")
 

@@ -65,16 +65,23 @@ class Program:
             return
         text = self.sources.get(name) or _path(name).read_text(encoding="utf-8")
         module = self.modules[name] = Module(name, ast.parse(text))
-        for node in syntax.nodes(module.tree):
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                for alias, target in imported(node, name).items():
-                    for needed in _parents(target):
-                        self.add(needed)
-                    if node in module.tree.body:
-                        module.means[alias] = target
+        every = [node for node in syntax.nodes(module.tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        first = [node for node in every if node in module.tree.body]
+        for node in first:
+            targets = imported(node, name)
+            self._add_all(targets)
+            module.means |= targets
         for bound in names_bound(module.tree.body):
             module.means.setdefault(bound, Internal(name, bound))
         self.order.append(name)
+        for node in every:  # those inside of functions run later
+            if node not in first:
+                self._add_all(imported(node, name))
+
+    def _add_all(self, targets: dict[str, "External | Internal"]) -> None:
+        for target in targets.values():
+            for needed in _parents(target):
+                self.add(needed)
 
     def resolve(self, target: External | Internal) -> External | Internal:
         """What a name means in the end, through modules that only pass it on."""

@@ -9,16 +9,18 @@ such an argument. What differs from run to run (`UNKNOWN`: seed and number of pr
 """
 
 import ast
-import math
 from collections import Counter
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 
+from stages.lib.one_script import prune
+from stages.lib.one_script.expressions import SCALARS, decided, each, is_nothing, pairs, plain
 from stages.lib.one_script.syntax import copied, nodes
 
-SCALARS = (bool, int, float, str, type(None))
 COMPARE = {ast.Eq: lambda a, b: a == b, ast.NotEq: lambda a, b: a != b, ast.Is: lambda a, b: a is b, ast.IsNot: lambda a, b: a is not b,
            ast.Lt: lambda a, b: a < b, ast.LtE: lambda a, b: a <= b, ast.Gt: lambda a, b: a > b, ast.GtE: lambda a, b: a >= b,
            ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b}
+ARITHMETIC = {ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b,
+              ast.FloorDiv: lambda a, b: a // b if b else UNKNOWN}
 UNKNOWN = object()
 
 
@@ -37,11 +39,15 @@ class Known:
     tables: dict[str, dict]              # global dictionaries and namespaces: what stands under each key
     loader: str                          # the function that loads plug-ins by name, and by name of the plug-in, their namespaces
     loaded: dict[str, str]
-    arguments: dict[str, dict[str, object]]  # by function: arguments that are the same constant in every call
+    arguments: dict[str, dict[str, object]]  # by function, class or .method: arguments that are the same constant in every call
     once: set[str]                       # attributes that are stored in one place of the program
     constants: dict[str, object]         # attributes that are stored in one place, and there are this constant
     never: tuple[str, ...]               # no word begins with one of these
     absent_keys: frozenset[str]          # that no scheme of a quantized matrix has
+    names: dict[tuple[type, str], str] = field(default_factory=dict)   # by class and field: the global name that has its value
+    config: object = None                                      # of the network; what differs from run to run is UNKNOWN
+    present: frozenset[str] = frozenset()                      # attributes that always are an object of a class of the program
+    returns: dict[str, object] = field(default_factory=dict)   # by function: the constant that is all it returns
 
 
 class Fold(ast.NodeTransformer):
@@ -70,8 +76,15 @@ class Fold(ast.NodeTransformer):
             if node.attr in self.known.constants:
                 return self.known.constants[node.attr]
             base = self.value(node.value)
+            if isinstance(node.value, ast.Attribute) and node.value.attr == "config" and node.attr in vars(self.known.config):
+                return vars(self.known.config)[node.attr]
             if is_dataclass(base) and not isinstance(base, type) and (type(base).__name__, node.attr) not in self.known.unknown:
-                return getattr(base, node.attr, UNKNOWN)
+                # several instances in one have no properties
+                return (vars(base).get(node.attr, UNKNOWN) if UNKNOWN in vars(base).values() else getattr(base, node.attr, UNKNOWN))
+        if isinstance(node, ast.BinOp) and type(node.op) in ARITHMETIC:
+            left, right = self.value(node.left), self.value(node.right)
+            if type(left) in (int, float) and type(right) in (int, float):
+                return ARITHMETIC[type(node.op)](left, right)
         return UNKNOWN
 
     # Names that stand for settings
@@ -82,7 +95,8 @@ class Fold(ast.NodeTransformer):
         counts = Counter(part.id for part in inside if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store))
         changed = {part.value.id for part in inside if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name)}
         stored = set(counts)
-        always = self.known.arguments.get(node.name if node.name != "__init__" else self.cls, {})
+        name = self.cls if node.name == "__init__" else f"{'.' * bool(self.cls)}{node.name}"
+        always = self.known.arguments.get(name, {}) if len(self.scopes) == 1 else {}
         for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs):
             if argument.arg in always and argument.arg not in stored:
                 scope[argument.arg] = always[argument.arg]
@@ -141,6 +155,9 @@ class Fold(ast.NodeTransformer):
             found = self._literal(node)
             if found is not node:
                 return found
+            named = self.known.names.get((type(self.value(node.value)), node.attr))
+            if named is not None:
+                return self._take(ast.Name(named, ast.Load()))
             if isinstance(node.value, ast.Name) and node.attr in self.known.tables.get(node.value.id, {}):  # of a module
                 return self._take(copied(self.known.tables[node.value.id][node.attr]))
         node.value = self.visit(node.value) if not self._is_settings(node.value) else node.value
@@ -157,15 +174,23 @@ class Fold(ast.NodeTransformer):
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         self.generic_visit(node)
+        if len(node.ops) == 2 and UNKNOWN not in (ends := (self.value(node.left), self.value(node.comparators[0]))) and not COMPARE[
+                type(node.ops[0])](*ends):
+            return self._take(ast.Constant(False))
         if len(node.ops) == 1:
             left, right = self.value(node.left), self.value(node.comparators[0])
-            if UNKNOWN not in (left, right) and type(node.ops[0]) in COMPARE:
+            if UNKNOWN not in (left, right) and type(node.ops[0]) in COMPARE and _are_comparable(left, right, node.ops[0]):
                 return self._take(ast.Constant(COMPARE[type(node.ops[0])](left, right)))
             choices = self.known.choices.get(getattr(node.left, "attr", None))
             if choices is not None and isinstance(node.ops[0], ast.Eq | ast.NotEq) and isinstance(right, str) and (
                     right not in choices or len(choices) == 1):
                 return self._take(ast.Constant((right in choices) == isinstance(node.ops[0], ast.Eq)))
             container = node.comparators[0]
+            if right in ((), []) and isinstance(node.ops[0], ast.In | ast.NotIn) and prune.is_pure(node.left):
+                return self._take(ast.Constant(isinstance(node.ops[0], ast.NotIn)))
+            if isinstance(node.ops[0], ast.Is | ast.IsNot) and right is None and isinstance(node.left, ast.Attribute) and (
+                    node.left.attr in self.known.present):
+                return self._take(ast.Constant(isinstance(node.ops[0], ast.IsNot)))
             if isinstance(left, str) and left in self.known.absent_keys and isinstance(container, ast.Name) and isinstance(
                     node.ops[0], ast.In | ast.NotIn):
                 return self._take(ast.Constant(isinstance(node.ops[0], ast.NotIn)))
@@ -182,10 +207,14 @@ class Fold(ast.NodeTransformer):
             return UNKNOWN
         return name in self.known.features
 
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        return self._literal(node)
+
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
         self.generic_visit(node)
         found = self.value(node.operand)
-        return self._take(ast.Constant(not found)) if isinstance(node.op, ast.Not) and _decided(found) else node
+        return self._take(ast.Constant(not found)) if isinstance(node.op, ast.Not) and decided(found) else node
 
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
         self.generic_visit(node)
@@ -193,11 +222,11 @@ class Fold(ast.NodeTransformer):
         for number, part in enumerate(node.values):
             found = self.value(part)
             last = number == len(node.values) - 1
-            if _decided(found) and bool(found) == is_and and not last:
+            if decided(found) and bool(found) == is_and and not last:
                 self.changed = True
                 continue
             kept.append(part)
-            if _decided(found) and bool(found) != is_and and not last:
+            if decided(found) and bool(found) != is_and and not last:
                 self.changed = True
                 break
         node.values = kept
@@ -206,10 +235,16 @@ class Fold(ast.NodeTransformer):
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
         node.test = self.visit(node.test)
         found = self.value(node.test)
-        if _decided(found):
+        if decided(found):
             return self._take(self.visit(node.body if found else node.orelse))
         node.body, node.orelse = self.visit(node.body), self.visit(node.orelse)
-        return node
+        same = prune.is_pure(node.test) and ast.dump(node.body) == ast.dump(node.orelse)
+        return self._take(node.body) if same else node
+
+    def visit_With(self, node: ast.With) -> ast.AST | list:
+        self.generic_visit(node)
+        node.items = [item for item in node.items if ast.unparse(item) != "contextlib.nullcontext()"]
+        return node if node.items else node.body
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
         self.generic_visit(node)
@@ -222,8 +257,8 @@ class Fold(ast.NodeTransformer):
     def visit_ListComp(self, node: ast.ListComp) -> ast.AST:
         self.generic_visit(node)
         for part in node.generators:
-            part.ifs = [test for test in part.ifs if not (_decided(self.value(test)) and self.value(test))]
-        is_empty = any(_decided(self.value(test)) for part in node.generators for test in part.ifs)
+            part.ifs = [test for test in part.ifs if not (decided(self.value(test)) and self.value(test))]
+        is_empty = any(decided(self.value(test)) for part in node.generators for test in part.ifs)
         if is_empty or self.value(node.generators[0].iter) in ([], ()):
             return self._take(ast.List([], ast.Load()) if isinstance(node, ast.ListComp) else ast.Tuple([], ast.Load()))
         return node
@@ -232,6 +267,10 @@ class Fold(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
+        for keyword in node.keywords:
+            found = UNKNOWN if keyword.arg else self.value(keyword.value)
+            if isinstance(found, dict) and all(map(plain, found.values())):
+                keyword.value = self._take(ast.parse(repr(found), mode="eval").body)
         if isinstance(node.func, ast.Name) and node.func.id == self.known.loader and len(node.args) == 2:
             name = "/".join(str(self.value(argument)) for argument in node.args)
             if name in self.known.loaded:
@@ -251,6 +290,9 @@ class Fold(ast.NodeTransformer):
                 return self._take(ast.Constant(None))
             if function.attr == "apply" and "hooks" in ast.unparse(owner) and arguments[0] not in self.known.hooks:
                 return self._take(node.args[1])
+        if isinstance(function, ast.Name) and function.id in self.known.returns and all(
+                map(prune.is_pure, [*node.args, *(keyword.value for keyword in node.keywords)])):
+            return self._take(ast.Constant(self.known.returns[function.id]))
         if isinstance(function, ast.Name) and function.id == "bool" and arguments and type(arguments[0]) in SCALARS:
             return self._take(ast.Constant(bool(arguments[0])))
         if isinstance(function, ast.Name) and function.id in ("max", "min") and len(arguments) > 1 and not node.keywords and all(
@@ -276,7 +318,7 @@ class Fold(ast.NodeTransformer):
     def visit_If(self, node: ast.If) -> ast.AST | list:
         node.test = self.visit(node.test)
         found = self.value(node.test)
-        if _decided(found):
+        if decided(found):
             self.changed = True
             return self._block(node.body if found else node.orelse)
         node.body, node.orelse = self._block(node.body) or [ast.Pass()], self._block(node.orelse)
@@ -290,7 +332,7 @@ class Fold(ast.NodeTransformer):
     def visit_For(self, node: ast.For) -> ast.AST | None:
         node.iter = self.visit(node.iter)
         found = self.value(node.iter)
-        if found in ((), []) or self._no_feature(node.iter):
+        if found in ((), []) or self._no_feature(node.iter) or is_nothing(node.iter):
             self.changed = True
             return None
         node.target, node.body, node.orelse = self.visit(node.target), self._block(node.body) or [ast.Pass()], self._block(node.orelse)
@@ -302,7 +344,7 @@ class Fold(ast.NodeTransformer):
                 and isinstance(node.slice, ast.Constant) and node.slice.value not in self.known.hooks)
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST | list:
-        expanded = _each(node)
+        expanded = each(node)
         if expanded is not None:
             self.changed = True
             return [self.visit(statement) for statement in expanded]
@@ -310,46 +352,9 @@ class Fold(ast.NodeTransformer):
         return node
 
 
-def pairs(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
-    """Targets of an assignment with their values; of a tuple each."""
-    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
-        return list(zip(target.elts, value.elts, strict=True))
-    return [(target, value)]
-
-
-def plain(value) -> bool:
-    """Whether its repr is the shortest way to write it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return False
-    return type(value) in SCALARS or (isinstance(value, tuple | list) and len(value) <= 8 and all(map(plain, value)))
-
-
-def substituted(node: ast.AST, name: str, value: ast.expr) -> ast.AST:
-    """A copy of `node` with `value` for `name`."""
-    class Put(ast.NodeTransformer):
-        def visit_Name(self, found: ast.Name) -> ast.AST:
-            return copied(value) if found.id == name and isinstance(found.ctx, ast.Load) else found
-
-    return Put().visit(copied(node))
-
-
-def _decided(value) -> bool:
-    return type(value) in SCALARS or isinstance(value, tuple | list)
-
-
-def _each(node: ast.Assign) -> list[ast.Assign] | None:
-    """a, b = (f(x) for x in ("p", "q"))  ->  a = f("p"); b = f("q"), and a, b = p, q where neither reads a or b."""
-    if len(node.targets) != 1 or not isinstance(node.targets[0], ast.Tuple):
-        return None
-    targets, value = node.targets[0].elts, node.value
-    if isinstance(value, ast.GeneratorExp) and len(value.generators) == 1 and not value.generators[0].ifs:
-        part = value.generators[0]
-        if isinstance(part.iter, ast.Tuple) and isinstance(part.target, ast.Name) and len(part.iter.elts) == len(targets):
-            values = [substituted(value.elt, part.target.id, item) for item in part.iter.elts]
-            return [ast.copy_location(ast.Assign([target], one), node) for target, one in zip(targets, values, strict=True)]
-    if isinstance(value, ast.Tuple) and len(value.elts) == len(targets) and any(isinstance(item, ast.Constant) for item in value.elts):
-        written = {child.id for target in targets for child in nodes(target) if isinstance(child, ast.Name)}
-        read = {child.id for child in nodes(value) if isinstance(child, ast.Name)}
-        if not written & read and all(isinstance(target, ast.Name) for target in targets):
-            return [ast.copy_location(ast.Assign([target], one), node) for target, one in zip(targets, value.elts, strict=True)]
-    return None
+def _are_comparable(left, right, how: ast.cmpop) -> bool:
+    """Whether Python would compare them; where it would not, the program does not come."""
+    numbers = type(left) in (int, float, bool) and type(right) in (int, float, bool)
+    if isinstance(how, ast.In | ast.NotIn):
+        return isinstance(right, tuple | list | str) and (not isinstance(right, str) or isinstance(left, str))
+    return numbers or type(left) is type(right) or not isinstance(how, ast.Lt | ast.LtE | ast.Gt | ast.GtE)

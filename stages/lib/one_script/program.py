@@ -13,17 +13,16 @@ import inspect
 from collections import Counter
 from pathlib import Path
 
-import numpy
 import torch
 
 from stages.lib import anatomy, averages, closure, params, stage
-from stages.lib.one_script import cuts, flatten, fold, prune, syntax, wrap
+from stages.lib.one_script import cuts, flatten, fold, reduce, settled, wrap
+from stages.runtime.model.config import ModelConfig
 
 STAGES = ("train", "ema", "prequant_ttt", "calibrate", "allocate", "quantize")
 TOGETHER = ("train", "prequant_ttt", "calibrate")  # every process takes part
 DRIVER = "stages.lib.one_script.run"
 UNKNOWN = {("train", "seed"), ("train", "processes"), ("prequant_ttt", "processes"), ("calibrate", "processes")}  # differ from run to run
-FOREIGN = (torch.Tensor, torch.nn.Module, torch.Generator, torch.cuda, torch.device, Path, torch, numpy.ndarray, numpy)
 TRAINING_ONLY = {"multi_token_prediction"}
 DATA = "artifacts/tokenize/"
 
@@ -39,7 +38,7 @@ class Call:
 
 def calls(tree: dict) -> list[Call]:
     """The stages in order, each with its settings."""
-    nodes: list[tuple[str, str | None]] = [(node, None) for node in STAGES]
+    nodes: list[tuple[str, str | None]] = [(node, None) for node in STAGES if node not in settled.left_out(tree)]
     kind, _, run = tree["package"]["blob"].partition("/")
     params.require(kind in ("compress", "smallest"), f"package.blob is {tree['package']['blob']!r}; it takes compress/<run> | smallest")
     nodes += [("compress", name) for name in ([run] if kind == "compress" else tree["compress"]["runs"])]
@@ -100,6 +99,37 @@ class Made:
         return [("code", name.split(".")[1] if "." in name else name, name, size) for name, size in zip(lengths, sizes, strict=True)]
 
 
+def used_groups(tree: dict) -> set[str]:
+    """Those of the quantizer's groups that a parameter of the network is in."""
+    groups = importlib.import_module("stages.lib.quant.groups")
+    model = importlib.import_module("stages.runtime.model.gpt")
+    with torch.device("meta"):
+        net = model.GPT(ModelConfig(vocabulary_size=256, **{
+            name: value for name, value in tree["model"].items() if name != "attention_backend"}))
+    return set(groups.by_parameter(net).values())
+
+
+def _without_groups(made: list[Call], groups: set[str]) -> list[Call]:
+    """The calls, with None for groups of the quantizer that no matrix is in."""
+    out = []
+    for call in made:
+        settings = [(section, dataclasses.replace(value, groups=dataclasses.replace(value.groups, **{
+            part.name: None for part in dataclasses.fields(value.groups) if part.name not in groups})))
+            if section == "quantize" else (section, value) for section, value in call.settings]
+        out.append(dataclasses.replace(call, settings=settings))
+    return out
+
+
+def _merged(values: list):
+    """What several instances of one class of settings have in common, in one; the rest is UNKNOWN."""
+    found = object.__new__(type(values[0]))
+    for part in dataclasses.fields(found):
+        every = [getattr(value, part.name) for value in values]
+        same = all(type(value) is type(every[0]) and value == every[0] for value in every)
+        object.__setattr__(found, part.name, every[0] if same else fold.UNKNOWN)
+    return found
+
+
 def script_bytes(tree: dict) -> int:
     """The size of the one script of a run, which does not depend on what is trained. `tree` is params.yaml, parsed."""
     return len(wrap.wrapped(wrap.shortened(build(tree).tree)).encode())
@@ -110,20 +140,23 @@ def build(tree: dict) -> Made:
     params.require(tree["quantize"]["entropy"]["target_bytes"] != "auto", "quantize.entropy.target_bytes is auto, but the one script "
                    "cannot pack for trial; set it to the number in artifacts/fit/target.json")
     tree = trimmed(tree)
-    made, named = calls(tree), plugins(tree)
+    made, every = calls(tree), plugins(tree)
+    named = [name for name in every if not (name.startswith("features/") and settled.has_fixed_features(tree))]
     nodes = list(dict.fromkeys(call.node for call in made))
-    program = flatten.Program(cuts.sources(tree))
+    groups = used_groups(tree)
+    program = flatten.Program(cuts.sources(tree, groups))
     for node in nodes:
         program.add(f"stages.{node}.__main__")
-    for name in named:
+    for name in every:
         program.add(f"stages.runtime.{name.replace('/', '.')}")
     program.add(DRIVER)
     _use_paths_of_this_run(program, nodes, tree)
     flat, module_of = program.flat(named)
+    made = _without_groups(made, groups)
     roots = _driver(program, made, tree)
     flat.body += roots
-    known = _known(program, made, tree)
-    _reduce(flat, roots, known, program)
+    known = _known(program, made, tree, named)
+    reduce.run(flat, roots, known, program)
     return Made(flat, module_of)
 
 
@@ -133,6 +166,7 @@ def _main(node: str):
 
 def _use_paths_of_this_run(program: flatten.Program, nodes: list[str], tree: dict) -> None:
     """Defaults of main() become paths: of the data, or of the folder that the run works in."""
+    instead = {path: other for paths in settled.left_out(tree).values() for path, other in paths.items()}
     for node in nodes:
         module = program.modules[f"stages.{node}.__main__"]
         module.means |= {name: flatten.Internal(DRIVER, name) for name in ("DATA", "FOLDER")}
@@ -143,6 +177,8 @@ def _use_paths_of_this_run(program: flatten.Program, nodes: list[str], tree: dic
             path = default.value.replace("{variant}", "{run}") if variants else stage.fill(default.value, None, tree)
             is_data = path.startswith(DATA)
             path = path.removeprefix(DATA if is_data else "artifacts/")
+            while path in instead:
+                path = instead[path]
             value = f"{'DATA' if is_data else 'FOLDER'} / {'f' * bool(variants)}{path!r}"
             main.body.insert(0, ast.parse(f"{argument.arg} = {value}").body[0])
         main.args.kwonlyargs, main.args.kw_defaults = [], []
@@ -157,8 +193,10 @@ def _driver(program: flatten.Program, made: list[Call], tree: dict) -> list[ast.
     for call in made:
         arguments = [repr(call.variant)] * (call.variant is not None) + [_expression(program, value, section)
                                                                          for section, value in call.settings]
-        stages.append(f"{name(DRIVER, 'stage')}({call.node!r}, {call.node in TOGETHER}, {name(f'stages.{call.node}.__main__', 'main')}, "
-                      f"{', '.join(arguments)})")
+        alone = call.node not in TOGETHER
+        stages.append(f"with {name(DRIVER, 'stage')}({call.node!r}, {not alone}):\n"
+                      + f"    if not {name(DRIVER, 'RANK')}:\n    " * alone
+                      + f"    {name(f'stages.{call.node}.__main__', 'main')}({', '.join(arguments)})")
     evaluator = tree["package"]
     stages.append(f"{name(DRIVER, 'score')}({evaluator['blob']!r}, {evaluator['evaluator']!r}, {evaluator['options']!r})")
     return ast.parse("\n".join(stages)).body
@@ -182,7 +220,7 @@ def _expression(program: flatten.Program, value, section: str) -> str:
     return repr(value)
 
 
-def _known(program: flatten.Program, made: list[Call], tree: dict) -> fold.Known:
+def _known(program: flatten.Program, made: list[Call], tree: dict, named: list[str]) -> fold.Known:
     instances: dict[str, list] = {}
 
     def collect(value) -> None:
@@ -195,20 +233,27 @@ def _known(program: flatten.Program, made: list[Call], tree: dict) -> fold.Known
     for call in made:
         for _, value in call.settings:
             collect(value)
+    config = object.__new__(ModelConfig)
+    for part in dataclasses.fields(ModelConfig):
+        object.__setattr__(config, part.name, tree["model"].get(part.name, fold.UNKNOWN) if part.name != "features" else fold.UNKNOWN)
+    vars(config)["head_width"] = config.width // config.num_heads
+    instances[program.name_of(flatten.Internal(ModelConfig.__module__, "ModelConfig"))] = [config]
+    if tree["quantize"]["overrides"]:  # which make others of them
+        instances.pop(program.name_of(flatten.Internal("stages.lib.quant.settings", "Group")), None)
     features = set(tree["model"]["features"])
-    hooks = {part.name for name in features for part in syntax.nodes(program.modules[f"stages.runtime.features.{name}"].tree)
-             if isinstance(part, ast.FunctionDef)}
-    if features & {"sparse_gate", "output_gate", "dense_gate"}:
-        hooks.add("gate")
+    hooks = set(settled.used_hooks(features))
     every = {path.stem for path in (closure.ROOT / "stages/runtime/features").glob("*.py")} - {"__init__"}
     unknown = {(type(value).__name__, leaf) for call in made for section, value in call.settings for path, leaf in UNKNOWN
                if path == section}
-    loaded = {name: program.name_of(flatten.Internal(f"stages.runtime.{name.replace('/', '.')}", None)) for name in plugins(tree)}
+    loaded = {name: program.name_of(flatten.Internal(f"stages.runtime.{name.replace('/', '.')}", None)) for name in named}
     choices = {"method": {group["method"] for group in tree["quantize"]["groups"].values()}}
-    return fold.Known({name: values[0] for name, values in instances.items() if len(values) == 1}, unknown, features, every, hooks,
+    merged = {name: _merged(values) if len(values) > 1 else values[0] for name, values in instances.items()}
+    return fold.Known(merged, unknown, features, every, hooks,
                       TRAINING_ONLY, choices, {}, "", loaded, {}, set(), {},
                       tuple(f"{kind}/" for kind in ("codecs", "coders") if not any(name.startswith(kind) for name in loaded)),
-                      _absent(tree["quantize"]))
+                      _absent(tree["quantize"]), names={
+                          (type(value), leaf): program.name_of(flatten.Internal(DRIVER, "SEED" if leaf == "seed" else "SIZE"))
+                          for call in made for section, value in call.settings for path, leaf in UNKNOWN if path == section}, config=config)
 
 
 def _absent(quantize: dict) -> frozenset[str]:
@@ -224,164 +269,6 @@ def _absent(quantize: dict) -> frozenset[str]:
     if not quantize["low_rank"]["matrices"]:
         found |= {"left", "left_scales", "right", "right_scales"}
     return frozenset(found)
-
-
-def _stored(flat: ast.Module) -> tuple[set[str], dict[str, object]]:
-    """Attributes that are stored in one place of the program; and those of them that are a constant there, and are nobody else's."""
-    nodes = syntax.nodes(flat)
-    every = Counter(part.attr for part in nodes if isinstance(part, ast.Attribute) and not isinstance(part.ctx, ast.Load))
-    once = {name for name, count in every.items() if count == 1}
-    taken = {part.name for part in nodes if isinstance(part, ast.FunctionDef)}
-    taken |= {part.target.id for part in nodes if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)}
-    taken |= {target.id for cls in nodes if isinstance(cls, ast.ClassDef) for part in cls.body if isinstance(part, ast.Assign)
-              for target in part.targets if isinstance(target, ast.Name)}
-    constants = {}
-    for part in nodes:
-        if isinstance(part, ast.Assign) and len(part.targets) == 1:
-            for target, value in fold.pairs(part.targets[0], part.value):
-                if isinstance(target, ast.Attribute) and target.attr in once - taken and isinstance(value, ast.Constant) and not any(
-                        hasattr(cls, target.attr) for cls in FOREIGN):
-                    constants[target.attr] = value.value
-    return once, constants
-
-
-def _tables(flat: ast.Module) -> dict[str, dict]:
-    """Global dictionaries with words as keys, and namespaces of modules."""
-    found = {}
-    for statement in flat.body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            name, value = statement.targets[0].id, statement.value
-            if isinstance(value, ast.Dict) and all(isinstance(key, ast.Constant) for key in value.keys) and all(
-                    isinstance(item, ast.Name | ast.Constant) for item in value.values):
-                found[name] = {key.value: item for key, item in zip(value.keys, value.values, strict=True)}
-            elif isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == flatten.NAMESPACE:
-                found[name] = {keyword.arg: keyword.value for keyword in value.keywords}
-    return found
-
-
-def _arguments(flat: ast.Module) -> dict[str, dict[str, object]]:
-    """By function or class: arguments that are the same constant in every call. Only of those that are never passed around."""
-    defined = {part.name: part for part in flat.body if isinstance(part, ast.FunctionDef | ast.ClassDef)}
-    nodes = syntax.nodes(flat)
-    called = {id(part.func) for part in nodes if isinstance(part, ast.Call)}
-    passed = {part.id for part in nodes if isinstance(part, ast.Name) and id(part) not in called}
-    found: dict[str, list[dict]] = {}
-    for part in nodes:
-        if isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id in defined.keys() - passed:
-            found.setdefault(part.func.id, []).append(_given(part, defined[part.func.id]))
-    return {name: {key: value for key, value in given[0].items() if all(
-        key in other and type(other[key]) is type(value) and other[key] == value for other in given)} for name, given in found.items()}
-
-
-def _given(call: ast.Call, definition: ast.FunctionDef | ast.ClassDef) -> dict[str, object]:
-    """Constants by argument in one call; nothing where it has stars."""
-    if isinstance(definition, ast.ClassDef):
-        init = next((part for part in definition.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"), None)
-        names, arguments = ([argument.arg for argument in init.args.args][1:], init.args) if init else ([], None)
-    else:
-        names, arguments = [argument.arg for argument in definition.args.args], definition.args
-    if arguments is None or any(isinstance(value, ast.Starred) for value in call.args) or any(not keyword.arg for keyword in call.keywords):
-        return {}
-    values = dict(zip(names, call.args, strict=False)) | {keyword.arg: keyword.value for keyword in call.keywords}
-    defaults = dict(zip(names[len(names) - len(arguments.defaults):], arguments.defaults, strict=False))
-    defaults |= {argument.arg: value for argument, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if value}
-    return {name: ast.literal_eval(value) for name, value in (defaults | values).items() if _is_literal(value)}
-
-
-def _is_literal(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) or (isinstance(node, ast.Tuple | ast.List) and all(map(_is_literal, node.elts)))
-
-
-def _reduce(flat: ast.Module, roots: list[ast.stmt], known: fold.Known, program: flatten.Program) -> None:
-    """Fold, prune and fold again until nothing changes; in place."""
-    def name(module: str, attribute: str) -> set[str]:
-        key = (module, attribute)
-        return {program.names[key]} if key in program.names else set()
-
-    checks = prune.Checks(requires={flat for (_, own), flat in program.names.items() if own in ("require", "_require")}, bars={"tqdm"})
-    checks.visit(flat)
-    loader = name(flatten.PLUGIN, "load")
-    prune.unreachable(flat, roots)  # half of it, before it is read again and again
-    changed = True
-    while changed:
-        once, constants = _stored(flat)
-        folding = fold.Fold(dataclasses.replace(known, tables=_tables(flat), arguments=_arguments(flat), loader=min(loader, default=""),
-                                                once=once, constants=constants))
-        folding.visit(flat)
-        ast.fix_missing_locations(flat)
-        changed = folding.changed
-        empty, methods = _empty(flat)
-        dead = prune.Dead(empty, methods)
-        dead.visit(flat)
-        changed |= dead.changed
-        changed |= prune.unreachable(flat, roots)
-    Plain().visit(flat)
-    _drop_fields(flat, roots)
-    prune.unreachable(flat, roots)
-    ast.fix_missing_locations(flat)
-
-
-def _drop_fields(flat: ast.Module, roots: list[ast.stmt]) -> None:
-    """Fields of settings that are numbers in the program by now, and their values in the calls that make the settings."""
-    nodes = syntax.nodes(flat)
-    read = {part.attr for part in nodes if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Load)}
-    read |= {part.value for part in nodes if isinstance(part, ast.Constant) and isinstance(part.value, str)}
-    made = [part for root in roots for part in syntax.nodes(root) if isinstance(part, ast.Call) and isinstance(part.func, ast.Name)]
-    classes = {part.name: part for part in flat.body if isinstance(part, ast.ClassDef)}
-    inside = {id(part) for part in made}
-    elsewhere = {part.func.id for part in nodes if isinstance(part, ast.Call) and isinstance(part.func, ast.Name)
-                 and id(part) not in inside}
-    for name in {part.func.id for part in made} & classes.keys() - elsewhere:
-        fields = [part for part in classes[name].body if isinstance(part, ast.AnnAssign)]
-        kept = [number for number, part in enumerate(fields) if part.target.id in read]
-        classes[name].body = [part for part in classes[name].body if part not in fields or fields.index(part) in kept] or [ast.Pass()]
-        for call in made:
-            if call.func.id == name:
-                call.args = [argument for number, argument in enumerate(call.args) if number in kept]
-
-
-def _empty(flat: ast.Module) -> tuple[set[str], set[str]]:
-    """Functions, and names of methods, that do nothing in any class. Of methods only checks: others may be called on what is not ours."""
-    functions = {part.name for part in flat.body if isinstance(part, ast.FunctionDef) and prune.nothing(part.body)}
-    bodies: dict[str, list[bool]] = {}
-    for cls in flat.body:
-        for part in cls.body if isinstance(cls, ast.ClassDef) else ():
-            if isinstance(part, ast.FunctionDef):
-                bodies.setdefault(part.name, []).append(prune.nothing(part.body))
-    return functions, {name for name, empty in bodies.items() if all(empty) and prune.CHECK.fullmatch(name)}
-
-
-class Plain(ast.NodeTransformer):
-    """Annotations go; a dataclass's fields keep one of a letter."""
-
-    def visit_arg(self, node: ast.arg) -> ast.arg:
-        node.annotation = None
-        return node
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        is_dataclass = any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
-        body = []
-        for part in node.body:
-            if isinstance(part, ast.AnnAssign) and is_dataclass and "ClassVar" not in ast.unparse(part.annotation):
-                part.annotation = ast.Constant(0)
-                body.append(part)
-            elif isinstance(part, ast.AnnAssign):
-                if part.value is not None and "ClassVar" not in ast.unparse(part.annotation):
-                    body.append(ast.Assign([part.target], part.value))
-            else:
-                body.append(part)
-        node.body = body or [ast.Pass()]
-        self.generic_visit(node)
-        return node
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        self.generic_visit(node)
-        return node
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
-        if isinstance(node.annotation, ast.Constant):
-            return node
-        return ast.Assign([node.target], node.value) if node.value is not None else None
 
 
 def source_files(tree: dict) -> list[Path]:

@@ -14,10 +14,13 @@ RAISED = ("ValueError", "AssertionError", "TypeError", "NotImplementedError")
 OURS = ("errors__ArtifactError", "codecs__CodecError", "codecs__MissingProgram")
 # Python's own functions, and methods, that change nothing
 PURE = {"len", "sorted", "set", "dict", "list", "tuple", "min", "max", "sum", "any", "all", "isinstance", "enumerate", "zip", "range",
-        "bool", "int", "float", "str", "getattr", "hasattr", "type", "map", "abs", "repr", "frozenset", "id", "round"}
+        "bool", "int", "float", "str", "getattr", "hasattr", "type", "map", "abs", "repr", "frozenset", "id", "round",
+        "stage__read_json", "tensors__load"}
 PURE_METHODS = {"items", "values", "keys", "get", "join", "split", "partition", "startswith", "endswith", "numel", "size", "fromkeys",
                 "isfinite", "item", "removeprefix", "removesuffix", "get_close_matches", "signature", "is_file", "is_dir", "format",
-                "count", "max", "min", "any", "all", "named_parameters", "parameters"}
+                "count", "max", "min", "any", "all", "named_parameters", "parameters", "float", "abs",
+                "detach", "cpu", "stat", "perf_counter",
+                "is_available", "find_spec", "pairwise", "fields"}
 CHECK = re.compile(r"(\w+__)?_?check(_\w+)?")  # a function that only raises
 KEPT_METHODS = {"forward", "backward"}  # torch calls them
 
@@ -43,6 +46,8 @@ class Checks(ast.NodeTransformer):
         if not node.orelse and only_raises(node.body) and not any(isinstance(part, ast.NamedExpr) for part in nodes(node.test)):
             self.dropped.append(ast.unparse(node.test))
             return None
+        if node.orelse and only_raises(node.orelse):
+            node.orelse = []
         self.generic_visit(node)
         if not node.body:
             node.body = [ast.Pass()]
@@ -177,15 +182,17 @@ def only_raises(body: list[ast.stmt]) -> bool:
     if not isinstance(last, ast.Raise) or not all(isinstance(part, ast.Assign) for part in before):
         return False
     error = last.exc.func if isinstance(last.exc, ast.Call) else last.exc
+    if isinstance(error, ast.Attribute) and error.attr.startswith("_too_"):  # makes the sentence
+        return True
     return error is None or (isinstance(error, ast.Name) and error.id in (*RAISED, *OURS))
 
 
 def is_pure(node: ast.expr) -> bool:
-    """Whether computing it changes nothing: no call but of what is known to change nothing."""
+    """Whether computing it changes nothing: no call but of what is known to change nothing, or is marked so (calls.mark)."""
     for part in nodes(node):
         if isinstance(part, ast.Yield | ast.YieldFrom | ast.Await | ast.NamedExpr):
             return False
-        if isinstance(part, ast.Call):
+        if isinstance(part, ast.Call) and not getattr(part, "changes_nothing", False):
             function = part.func
             if not ((isinstance(function, ast.Name) and function.id in PURE)
                     or (isinstance(function, ast.Attribute) and function.attr in PURE_METHODS)):
@@ -205,41 +212,85 @@ def filled(node):
 
 
 def unreachable(tree: ast.Module, roots: list[ast.stmt]) -> bool:
-    """Drop, in place, what nothing needs; `roots` are statements of the module that must stay. Returns whether anything went."""
-    every = nodes(tree)
-    looked_up = {part.attr for part in every if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Load)}
-    looked_up |= {part.value for part in every if isinstance(part, ast.Constant) and isinstance(part.value, str)}
+    """Drop, in place, what nothing needs; `roots` are statements of the module that must stay. Returns whether anything went.
+
+    A method is needed if what is needed looks up its name, in whatever class; strings are names, for getattr.
+    """
+    defined: dict[str, list[ast.stmt]] = {}
+    for statement in tree.body:
+        for name in _defines(statement):
+            defined.setdefault(name, []).append(statement)
+    methods: dict[str, list[ast.FunctionDef]] = {}  # of classes that are needed
+    needed, looked_up, waiting = set(), set(), [*roots, *(statement for statement in tree.body if not _defines(statement))]
+    while waiting:
+        statement = waiting.pop()
+        if id(statement) in needed:
+            continue
+        needed.add(id(statement))
+        for part in statement.body if isinstance(statement, ast.ClassDef) else ():
+            if _is_optional(part):
+                methods.setdefault(part.name, []).append(part)
+                waiting += [part] * (part.name in looked_up)
+        for part in _without_optional(statement):
+            if isinstance(part, ast.Name):
+                waiting += defined.get(part.id, [])
+            name = part.attr if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Load) else (
+                part.value if isinstance(part, ast.Constant) and isinstance(part.value, str) else None)
+            if name is not None and name not in looked_up:
+                looked_up.add(name)
+                waiting += methods.get(name, [])
     gone = False
-    for node in ast.walk(tree):  # not `nodes`: what goes is not looked at any more
+    tree.body, before = [statement for statement in tree.body if id(statement) in needed], len(tree.body)
+    gone |= len(tree.body) < before
+    for node in nodes(tree):
         if isinstance(node, ast.ClassDef):
-            kept = [part for part in node.body if not isinstance(part, ast.FunctionDef) or part.name.startswith("__")
-                    or part.name in looked_up | KEPT_METHODS]
+            kept = [part for part in node.body if not _is_optional(part) or part.name in looked_up]
             gone |= len(kept) < len(node.body)
             node.body = kept or [ast.Pass()]
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "SimpleNamespace":
             kept = [keyword for keyword in node.keywords if keyword.arg in looked_up]
             gone |= len(kept) < len(node.keywords)
             node.keywords = kept
-    defined: dict[str, list[ast.stmt]] = {}
-    for statement in tree.body:
-        for name in _defines(statement):
-            defined.setdefault(name, []).append(statement)
-    needed, waiting = set(), [*roots, *(statement for statement in tree.body if not _defines(statement))]
-    while waiting:
-        statement = waiting.pop()
-        if id(statement) in needed:
-            continue
-        needed.add(id(statement))
-        for part in nodes(statement):
-            if isinstance(part, ast.Name):
-                waiting += defined.get(part.id, [])
-    kept = [statement for statement in tree.body if id(statement) in needed]
-    gone |= len(kept) < len(tree.body)
-    tree.body = kept
     return gone
 
 
+def overridden(tree: ast.Module) -> bool:
+    """Drop, in place, methods of a class of which only heirs are made that all have their own. Returns whether anything went."""
+    classes = {cls.name: cls for cls in tree.body if isinstance(cls, ast.ClassDef)}
+    heirs: dict[str, list[ast.ClassDef]] = {}
+    for cls in classes.values():
+        for base in cls.bases:
+            heirs.setdefault(ast.unparse(base), []).append(cls)
+    bases = {id(base) for cls in classes.values() for base in cls.bases}
+    used = {part.id for part in nodes(tree) if isinstance(part, ast.Name) and id(part) not in bases}
+    gone = False
+    for name in heirs.keys() & classes.keys() - used:
+        above = {part.attr for heir in heirs[name] for part in nodes(heir) if isinstance(part, ast.Attribute)
+                 and isinstance(part.value, ast.Call) and getattr(part.value.func, "id", "") == "super"}
+        common = set.intersection(*({part.name for part in heir.body if isinstance(part, ast.FunctionDef)} for heir in heirs[name]))
+        kept = [part for part in classes[name].body if not isinstance(part, ast.FunctionDef) or part.name not in common - above]
+        gone |= len(kept) < len(classes[name].body)
+        classes[name].body = kept or [ast.Pass()]
+    return gone
+
+
+def _is_optional(part: ast.stmt) -> bool:
+    """Whether it is a method that somebody must look up to call it."""
+    return isinstance(part, ast.FunctionDef) and not part.name.startswith("__") and part.name not in KEPT_METHODS
+
+
+def _without_optional(statement: ast.stmt) -> list[ast.AST]:
+    """All nodes of a statement, but of a class those methods only by their decorators."""
+    if not isinstance(statement, ast.ClassDef):
+        return nodes(statement)
+    parts = [*statement.bases, *statement.keywords, *statement.decorator_list,
+             *(part for part in statement.body if not _is_optional(part))]
+    return [inner for part in parts for inner in nodes(part)]
+
+
 def _defines(statement: ast.stmt) -> list[str]:
+    if isinstance(statement, ast.If):  # what it defines; it does nothing else
+        return [name for part in statement.body for name in _defines(part)]
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         return [statement.name]
     if isinstance(statement, ast.Import | ast.ImportFrom):

@@ -7,12 +7,13 @@ Writes model.blob, and a folder of what the stages hand to each other. Every pro
 part, they do together; the others only rank 0, which leaves a file for each stage that is done.
 """
 
-import json
+import contextlib
 import math
 import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,19 +35,15 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def stage(name: str, together: bool, main, *arguments) -> None:
-    """Run one stage, and let all go on when it is done."""
+@contextlib.contextmanager
+def stage(name: str, together: bool) -> Iterator[None]:
+    """One stage, of all processes or of rank 0 alone; all go on when it is done."""
     started = time.time()
-    if together:
-        main(*arguments)
-    elif not RANK:
-        alone = os.environ.pop(TORCHRUN, None)  # what starts processes must see that this one is alone
-        main(*arguments)
-        if alone:
-            os.environ[TORCHRUN] = alone
+    alone = None if together else os.environ.pop(TORCHRUN, None)  # what starts processes must see that this one is alone
+    yield
+    if alone:
+        os.environ[TORCHRUN] = alone
     if not RANK:
-        for path in FOLDER.glob(f"{name}/metrics.json"):
-            say(f"{name} {json.loads(path.read_text())}")
         say(f"{name}_seconds:{time.time() - started:.1f}")
     finished(name, 0)
 
@@ -78,10 +75,9 @@ def score(blob: str, name: str, options: dict) -> None:
     if not carries or not RANK:
         ledger = harness.score(evaluator, split.tokens, part=(0, 1) if carries else (RANK, SIZE))
         np.save(FOLDER / f"nats.{RANK}.npy", ledger.nats)
-    ranks = range(1 if carries else SIZE)
-    finished("score", *ranks)
+    finished("score", *(() if RANK else range(SIZE)))  # rank 0 is the last one in the folder, which it removes
     if not RANK:
-        nats = sum(np.nan_to_num(np.load(FOLDER / f"nats.{rank}.npy")) for rank in ranks)
+        nats = sum(np.nan_to_num(np.load(path)) for path in sorted(FOLDER.glob("nats.*")))
         code, coded = os.path.getsize(__file__), os.path.getsize("model.blob")
         say(f"Code size: {code} bytes\nTotal submission size: {code + coded} bytes")
         say(f"final val_loss:{nats.mean()} val_bpb:{nats.sum() / math.log(2) / int(split.byte_counts[1:].sum())} "

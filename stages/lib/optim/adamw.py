@@ -36,7 +36,7 @@ class AdamW:
 
     def __init__(self, groups: list[Group], options: Options, *, world: World):
         self.groups, self.world = [group for group in groups if group.weights], world
-        self.names = {id(weight): name for group in self.groups for name, weight in group.weights.items()}
+        self.name_of = {id(weight): name for group in self.groups for name, weight in group.weights.items()}
         self.weights = [weight for group in self.groups for weight in group.weights.values()]
         self.torch = torch.optim.AdamW(
             [{"params": list(group.weights.values()), "lr": group.rate, "weight_decay": group.weight_decay} for group in self.groups],
@@ -75,7 +75,7 @@ class AdamW:
     def state(self) -> dict[str, Tensor]:
         """By name and slot."""
         found = self.torch.state.items() if self.torch else ()
-        return {f"{self.names[id(weight)]}/{slot}": torch.as_tensor(value) for weight, slots in found for slot, value in slots.items()}
+        return {f"{self.name_of[id(weight)]}/{slot}": torch.as_tensor(value) for weight, slots in found for slot, value in slots.items()}
 
     def restore(self, saved: dict[str, Tensor]) -> None:
         if self.torch is None:
@@ -83,7 +83,7 @@ class AdamW:
         self.torch.state.clear()
         for weight in self.weights:
             for slot in ("step", "exp_avg", "exp_avg_sq"):
-                if (tensor := saved.get(f"{self.names[id(weight)]}/{slot}")) is not None:
+                if (tensor := saved.get(f"{self.name_of[id(weight)]}/{slot}")) is not None:
                     # torch keeps the step counter on the CPU unless it is fused
                     own = tensor if slot == "step" and weight.device.type == "cpu" else tensor.to(weight.device)
                     self.torch.state[weight][slot] = own.clone()

@@ -50,7 +50,7 @@ class Stack:
     """The matrices of one shape, and this process's share of them: rows [first, first + S) of the padded stack."""
 
     def __init__(self, names: list[str], weights: list[nn.Parameter], multipliers: list[float], world: World):
-        self.names, self.weights, self.multipliers, self.world = names, weights, multipliers, world
+        self.owners, self.weights, self.multipliers, self.world = names, weights, multipliers, world
         self.share = -(-len(weights) // world.size)
         self.first = self.share * world.rank
         self.momentum_SMK = weights[0].new_zeros(self.share, *weights[0].shape, dtype=torch.float32)
@@ -77,7 +77,7 @@ class Stack:
             self.work = self.sent_NMK = None
         return self.gradients_SMK
 
-    def update(self, *, momentum: float, options: Options) -> Tensor:
+    def next_update(self, *, momentum: float, options: Options) -> Tensor:
         """The orthogonalised update of this process's share (S, M, K)."""
         gradients_SMK = self.arrived()
         torch.add(gradients_SMK, self.momentum_SMK, alpha=momentum, out=self.momentum_SMK)
@@ -99,14 +99,14 @@ class Stack:
         norms = [x.norm(dim=(-2, -1), keepdim=True) for x in (update_SMK, scaled_SMK)]
         return scaled_SMK * (norms[0] / norms[1].clamp(min=EPSILON))
 
-    def gather(self, update_SMK: Tensor) -> tuple[Tensor, dist.Work | None]:
+    def collect(self, update_SMK: Tensor) -> tuple[Tensor, dist.Work | None]:
         """The updates of all processes (N + padding, M, K), complete once the work is."""
         if self.world.size == 1:
             return update_SMK, None
         gathered_NMK = update_SMK.new_empty(self.share * self.world.size, *update_SMK.shape[1:])
         return gathered_NMK, all_gather(gathered_NMK, update_SMK.contiguous(), async_op=True)
 
-    def apply(self, update_NMK: Tensor, *, rate: float, weight_decay: float) -> None:
+    def write(self, update_NMK: Tensor, *, rate: float, weight_decay: float) -> None:
         rows, columns = self.weights[0].shape
         factor = max(1.0, rows / columns) ** 0.5
         for weight, update, multiplier in zip(self.weights, update_NMK, self.multipliers, strict=False):  # the padding is last
@@ -118,17 +118,17 @@ class Stack:
         out = {}
         for slot, own in (("momentum", self.momentum_SMK), ("second", self.second_SM1)):
             if own is not None:
-                gathered, work = self.gather(own)
+                gathered, work = self.collect(own)
                 if work is not None:
                     work.wait()
-                out |= {f"{name}/{slot}": gathered[i] for i, name in enumerate(self.names)}
+                out |= {f"{name}/{slot}": gathered[i] for i, name in enumerate(self.owners)}
         return out
 
     def restore(self, saved: dict[str, Tensor]) -> None:
         """The inverse of `state`, for any number of processes."""
         self.momentum_SMK.zero_()
         self.second_SM1 = None
-        for i, name in enumerate(self.names[self.first: self.first + self.share]):
+        for i, name in enumerate(self.owners[self.first: self.first + self.share]):
             self.momentum_SMK[i].copy_(saved[f"{name}/momentum"])
             if f"{name}/second" in saved:
                 if self.second_SM1 is None:
@@ -162,7 +162,7 @@ class Muon:
         """Needs `start` before. `rate` is the size of every singular value of a step; decay is decoupled and uses `rate` too."""
         waiting: tuple[Stack, Tensor, dist.Work | None] | None = None
         for stack in self.stacks:
-            gathered, work = stack.gather(stack.update(momentum=momentum, options=self.options))
+            gathered, work = stack.collect(stack.next_update(momentum=momentum, options=self.options))
             if waiting:
                 self._finish(*waiting, rate, weight_decay)
             waiting = stack, gathered, work
@@ -173,7 +173,7 @@ class Muon:
     def _finish(stack: Stack, update_NMK: Tensor, work: dist.Work | None, rate: float, weight_decay: float) -> None:
         if work is not None:
             work.wait()
-        stack.apply(update_NMK, rate=rate, weight_decay=weight_decay)
+        stack.write(update_NMK, rate=rate, weight_decay=weight_decay)
 
     def state(self) -> dict[str, Tensor]:
         """By name and slot. With several processes a collective."""

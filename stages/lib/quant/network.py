@@ -156,9 +156,9 @@ class Solver:
         return rotation.marked(quantized, **turn) if turn else quantized
 
     def _factor(self, name: str, hessian_KK: Tensor) -> gptq.Factor:
-        options = {"damping": self.settings.gptq.damping, "sort_columns": self.settings.gptq.sort_columns}
         if self.last is None or not torch.equal(self.last[0], hessian_KK):
-            self.last = hessian_KK, gptq.factorise(hessian_KK, **options)
+            options = self.settings.gptq
+            self.last = hessian_KK, gptq.factorise(hessian_KK, damping=options.damping, sort_columns=options.sort_columns)
         factor = self.last[1]
         if factor.damping != self.settings.gptq.damping:
             self.raised[name] = factor.damping

@@ -45,7 +45,7 @@ class Evaluator(sliding.Evaluator):
         self.carries = warm_start
 
     def predict(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
-        hidden_BTD = self.hidden(seen, chunk)
+        hidden_BTD = self.hidden_of(seen, chunk)
         contexts = [window.first - 1 - window.start for window in chunk]  # positions before the first scored one
         length, count = max(contexts), 1 if self.form == "published" else len(chunk)
         delta_B1D = torch.zeros(count, 1, hidden_BTD.size(-1))

@@ -38,7 +38,7 @@ class Evaluator(sliding.Evaluator):
 
     @torch.no_grad()
     def predict(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
-        logits_BTV = self.model.head(self.hidden(seen, chunk))
+        logits_BTV = self.model.head(self.hidden_of(seen, chunk))
         contexts = [window.first - 1 - window.start for window in chunk]
         fitted_NV = torch.cat([logits[:n] for logits, n in zip(logits_BTV, contexts, strict=True)])
         targets_N = torch.cat([t[:n] for t, n in zip(windows.targets(seen, chunk, self.window), contexts, strict=True)])

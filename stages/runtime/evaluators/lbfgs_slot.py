@@ -43,7 +43,7 @@ class Evaluator(sliding.Evaluator):
 
     def predict(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
         with torch.no_grad():
-            logits_BTV = self.model.head(self.hidden(seen, chunk))
+            logits_BTV = self.model.head(self.hidden_of(seen, chunk))
         targets_BT = windows.targets(seen, chunk, self.window)
         fitted = [(logits[slice(*self._objective(w))], targets[slice(*self._objective(w))])
                   for logits, targets, w in zip(logits_BTV, targets_BT, chunk, strict=True)]

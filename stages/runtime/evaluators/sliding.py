@@ -47,14 +47,14 @@ class Evaluator:
             with torch.no_grad():
                 hidden_RD = self.model.hidden(windows.inputs(seen, chunk, self.window), last_rows=self.stride).flatten(0, 1)
         else:
-            hidden_RD = windows.scored_rows(self.hidden(seen, chunk), chunk)
+            hidden_RD = windows.scored_rows(self.hidden_of(seen, chunk), chunk)
         return self.model.head(hidden_RD)
 
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
         """Nothing is learned."""
 
     @torch.no_grad()
-    def hidden(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
+    def hidden_of(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
         """Final hidden states (B, window, D) of the chunk's windows."""
         inputs_BT = windows.inputs(seen, chunk, self.window)
         return self.model.hidden(inputs_BT, fitting.segments(inputs_BT, self.reset_at))

@@ -42,7 +42,7 @@ class Evaluator(sliding.Evaluator):
         self.shared, self.objective, self.bias = shared, objective, bias
 
     def predict(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
-        hidden_BTD = self.hidden(seen, chunk)
+        hidden_BTD = self.hidden_of(seen, chunk)
         targets_BT = windows.targets(seen, chunk, self.window)
         weights_BT = torch.stack([self._weights(window) for window in chunk])
         total = weights_BT.sum() if self.shared else weights_BT.sum(1, keepdim=True)

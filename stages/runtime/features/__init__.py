@@ -55,8 +55,8 @@ class Pass:
     tokens_BT: Tensor
     cu_seqlens: Tensor | None
     max_seqlen: int | None
-    attention_backend: str
-    memory: typing.Any = None  # keys and values of earlier passes (model/memory.py); evaluation only
+    backend: str
+    past: typing.Any = None  # keys and values of earlier passes (model/memory.py); evaluation only
     last_rows: int = 0  # how many last rows the layer that runs now has to give; 0: all
     start_BTD: Tensor | None = None  # the stream before the first layer
     is_repetition: bool = False  # whether the layer that runs now has run before in this pass

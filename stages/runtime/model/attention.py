@@ -81,24 +81,24 @@ class Attention(nn.Module):
         self.rotary = Rotary(config.rope_dims, config.rope_base, config.rope_trained_length)
 
     def forward(self, u_BTD: Tensor, layer: int, hooks: Hooks, now: Pass) -> Tensor:
-        """`now.last_rows`: only so many last rows (B, rows, D). `now.memory`: earlier keys and values are read too. Evaluation only."""
+        """`now.last_rows`: only so many last rows (B, rows, D). `now.past`: earlier keys and values are read too. Evaluation only."""
         B, T, D = u_BTD.shape
         rows = now.last_rows or T
         k_BGTK = rms(self.key(u_BTD).view(B, T, self.num_kv_heads, self.head_width).transpose(1, 2))
         v_BTGK = hooks.apply("value", self.value(u_BTD).view(B, T, self.num_kv_heads, self.head_width), layer, now)
         keys_BGSK, values_BSGK, window = k_BGTK, v_BTGK, T
-        if now.memory is not None:
-            keys_BSGK, values_BSGK = now.memory.extend(k_BGTK.transpose(1, 2), v_BTGK)
-            keys_BGSK, window = keys_BSGK.transpose(1, 2), now.memory.window
+        if now.past is not None:
+            keys_BSGK, values_BSGK = now.past.extend(k_BGTK.transpose(1, 2), v_BTGK)
+            keys_BGSK, window = keys_BSGK.transpose(1, 2), now.past.window
         u_BTD = u_BTD[:, T - rows:]
         q_BHTK = rms(self.query(u_BTD).view(B, rows, self.num_heads, self.head_width).transpose(1, 2))
         S = keys_BGSK.size(2)
         q_BHTK = self.rotary(q_BHTK, start=S - rows, context=window)
         q_BHTK = q_BHTK * self.query_gain.to(q_BHTK.dtype).view(1, -1, 1, 1)
         keys_BGSK = self.rotary(keys_BGSK, context=window)
-        if now.memory is None and rows == T:
+        if now.past is None and rows == T:
             y_BTHK = backends.attend(q_BHTK.transpose(1, 2), keys_BGSK.transpose(1, 2), values_BSGK, now.cu_seqlens, now.max_seqlen or T,
-                                     name=now.attention_backend)
+                                     name=now.backend)
         else:
             y_BTHK = backends.windowed(q_BHTK.transpose(1, 2), keys_BGSK.transpose(1, 2), values_BSGK, window)
         y_BTHK = hooks.apply("attended", y_BTHK, v_BTGK[:, T - rows:], layer)

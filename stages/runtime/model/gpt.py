@@ -73,7 +73,7 @@ class GPT(nn.Module):
         For evaluation: only the `last_rows` last of each row (0: all), which saves most of the last layer; or a row that goes on
         from what `memory` has kept of the tokens before.
         """
-        now = Pass(tokens_BT, cu_seqlens, max_seqlen, self.attention_backend, memory=memory)
+        now = Pass(tokens_BT, cu_seqlens, max_seqlen, self.attention_backend, past=memory)
         x_BTD = self.hooks.apply("embed", self.embedding(tokens_BT), now)
         x_BTD = self.hooks.apply("stream", rms(x_BTD), now)
         now.start_BTD = x_BTD
@@ -86,31 +86,39 @@ class GPT(nn.Module):
             if skips and position >= half and first_half:
                 written_BTD = first_half.pop()
                 x_BTD = skips.merge(x_BTD, written_BTD, position - half)
-                if lane_BTD is not None and two_lane.skips_join_both:
+                if two_lane and lane_BTD is not None and two_lane.skips_join_both:
                     lane_BTD = skips.merge(lane_BTD, written_BTD, position - half)
             now.is_repetition = layer in layers[:position]
             if position + 1 == len(layers) and lane_BTD is None and cu_seqlens is None:
                 now.last_rows = last_rows
-            x_BTD, lane_BTD = self._layer(layer, x_BTD, lane_BTD, now)
+            if two_lane and lane_BTD is not None:
+                x_BTD, lane_BTD = self._two_lane_layer(layer, x_BTD, lane_BTD, now)
+            else:
+                x_BTD = self._layer(layer, x_BTD, now)
             if skips and position < half:
                 first_half.append(x_BTD)
         x_BTD = x_BTD if lane_BTD is None else (x_BTD + lane_BTD) / 2
         return self.hooks.apply("final", rms(x_BTD[:, -last_rows:]))
 
-    def _layer(self, layer: int, x_BTD: Tensor, lane_BTD: Tensor | None, now: Pass) -> tuple[Tensor, Tensor | None]:
-        """The stream after one layer, and the second lane, if there is one."""
+    def _layer(self, layer: int, x_BTD: Tensor, now: Pass) -> Tensor:
+        """The stream after one layer."""
         block = self.blocks[layer]
         entered_BTD = self.hooks.apply("enter", x_BTD, layer, now)
         attended_BTD = None if block.attention is None else block.attend(entered_BTD, layer, self.hooks, now)
-        if lane_BTD is not None:
-            return self.features["two_lane"].write(
-                x_BTD, lane_BTD, attended_BTD, lambda lane_BTD: self.hooks.apply("enter", lane_BTD, layer, now),
-                lambda lane_BTD: block.feed(lane_BTD, layer, self.hooks, now), layer)
         entered_BTD = entered_BTD[:, -now.last_rows:]
         x_BTD = entered_BTD if attended_BTD is None else entered_BTD + attended_BTD
         parallel = self.features.get("parallel_residual")
         read_BTD = entered_BTD if parallel and layer >= parallel.first_layer else x_BTD
-        return self.hooks.apply("leave", x_BTD + block.feed(read_BTD, layer, self.hooks, now), entered_BTD, layer), None
+        return self.hooks.apply("leave", x_BTD + block.feed(read_BTD, layer, self.hooks, now), entered_BTD, layer)
+
+    def _two_lane_layer(self, layer: int, x_BTD: Tensor, lane_BTD: Tensor, now: Pass) -> tuple[Tensor, Tensor]:
+        """The stream and the second lane after one layer."""
+        block = self.blocks[layer]
+        entered_BTD = self.hooks.apply("enter", x_BTD, layer, now)
+        attended_BTD = None if block.attention is None else block.attend(entered_BTD, layer, self.hooks, now)
+        return self.features["two_lane"].write(
+            x_BTD, lane_BTD, attended_BTD, lambda lane_BTD: self.hooks.apply("enter", lane_BTD, layer, now),
+            lambda lane_BTD: block.feed(lane_BTD, layer, self.hooks, now), layer)
 
     def head(self, hidden_D: Tensor) -> Tensor:
         """(..., D) -> soft-capped float32 logits (..., V).

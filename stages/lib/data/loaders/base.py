@@ -93,12 +93,12 @@ class Loader:
             raise ValueError(f"{self.section}.micro_batch_tokens is {tokens}; set it to whole rows of {self.row_length} tokens that divide "
                              f"the {share} tokens of a process's share of a batch, or to null")
 
-    def state(self) -> dict:
+    def position(self) -> dict:
         """What a checkpoint must hold beside the step, JSON-able: nothing where `_starts` is a formula in the step."""
         return {}
 
-    def restore(self, state: dict) -> None:
-        """Go to where `state` was taken."""
+    def go_to(self, position: dict) -> None:
+        """Go to where `position` was taken."""
 
     def _starts(self, step: int) -> np.ndarray:
         """Stream offset of the first token of each row of the global batch, int64 (num_rows,)."""

@@ -40,12 +40,12 @@ class Loader(base.Loader):
             raise self._too_short(sequence_length + 1, "sequence_length")
         self._restart()
 
-    def state(self) -> dict:
+    def position(self) -> dict:
         return {"batches": self.batches, "generator": self.generator.bit_generator.state, "cursors": [dict(c) for c in self.cursors]}
 
-    def restore(self, state: dict) -> None:
-        self.batches, self.cursors, self.drawn = state["batches"], [dict(c) for c in state["cursors"]], None
-        self.generator.bit_generator.state = state["generator"]
+    def go_to(self, position: dict) -> None:
+        self.batches, self.cursors, self.drawn = position["batches"], [dict(c) for c in position["cursors"]], None
+        self.generator.bit_generator.state = position["generator"]
 
     def _restart(self) -> None:
         self.batches, self.cursors = 0, [dict(FRESH) for _ in self.windows]
