@@ -46,10 +46,9 @@ def _arguments(node: ast.FunctionDef, takes_self: bool) -> tuple[list[str], dict
     return [*positional[takes_self:], *(argument.arg for argument in node.args.kwonlyargs)], defaults
 
 
-def constants(tree: ast.Module) -> dict[str, dict[str, object]]:
+def constants(here: index.Index) -> dict[str, dict[str, object]]:
     """By function, .method or class: arguments that are the same constant in every call."""
     found = {}
-    here = index.Index(tree)
     methods = {f".{name}": known for name, known in here.known_methods().items()}
     for every in (here.known_functions(), methods, here.known_constructors()):
         for name, known in every.items():
@@ -78,9 +77,8 @@ def returned(tree: ast.Module) -> dict[str, object]:
     return found
 
 
-def fields_given(tree: ast.Module) -> dict[str, list[ast.expr]]:
+def fields_given(here: index.Index) -> dict[str, list[ast.expr]]:
     """By field of a dataclass: what every call gives for it, or its default. Of fields that several classes have, of all of them."""
-    here = index.Index(tree)
     found: dict[str, list[ast.expr]] = {}
     replaced = {keyword.arg for name in here.calls for call in here.calls[name] for keyword in call.keywords if "replace" in name}
     unknown = here.words | replaced
@@ -108,10 +106,9 @@ def is_literal(node: ast.expr) -> bool:
     return True
 
 
-def shorten(tree: ast.Module) -> bool:
+def shorten(here: index.Index) -> bool:
     """Drop, in place, arguments and fields that nobody reads. Returns whether anything went."""
     gone = False
-    here = index.Index(tree)
     for known in here.known():
         own = signature(known)
         if own is None:
@@ -144,9 +141,8 @@ def _undefine(arguments: ast.arguments, dead: set[str]) -> None:
     arguments.kwonlyargs, arguments.kw_defaults = [argument for argument, _ in named], [value for _, value in named]
 
 
-def mark(tree: ast.Module) -> None:
+def mark(here: index.Index) -> None:
     """Mark the calls that change nothing: of functions that only compute, and of classes whose objects hold what they are given."""
-    here = index.Index(tree)
     for name, cls in here.classes.items():
         if _holds(cls, here):
             for call in here.calls.get(name, []):
@@ -227,10 +223,9 @@ def _crosses(given: dict[str, ast.expr], order: list[str]) -> bool:
     return busy != sorted(busy, key=order.index)
 
 
-def spread(tree: ast.Module) -> bool:
+def spread(here: index.Index) -> bool:
     """f(**{"a": 1}) -> f(a=1), and **options of a function that only passes them on -> what the calls give, in place."""
     changed = False
-    here = index.Index(tree)
     for call in [part for part in here.every if isinstance(part, ast.Call)]:
         for keyword in [part for part in call.keywords if not part.arg and isinstance(part.value, ast.Dict)]:
             if all(isinstance(key, ast.Constant) for key in keyword.value.keys):

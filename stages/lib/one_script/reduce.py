@@ -34,17 +34,20 @@ def slim(flat: ast.Module, roots: list[ast.stmt], known: fold.Known) -> None:
 
 def _settle(flat: ast.Module, roots: list[ast.stmt], known: fold.Known, *, is_plain: bool = False) -> bool:
     """One round, in place; returns whether another one may find more. `is_plain`: without annotations."""
-    once, constants, present = _stored(flat)
+    here = index.Index(flat)
+    once, constants, present = _stored(flat, here)
     folding = fold.Fold(dataclasses.replace(
-        known, tables=_tables(flat), arguments=calls.constants(flat), once=once, constants=constants, present=present,
+        known, tables=_tables(flat), arguments=calls.constants(here), once=once, constants=constants, present=present,
         returns=calls.returned(flat) if is_plain else {}))
     folding.visit(flat)
-    ast.fix_missing_locations(flat)
     changed = folding.changed
     if is_plain:
-        calls.mark(flat)
-        for part in (calls.spread, calls.shorten, objects.forget):
-            changed |= part(flat)
+        here = index.Index(flat)
+        calls.mark(here)
+        if calls.spread(here):
+            changed, here = True, index.Index(flat)
+        changed |= calls.shorten(here)
+        changed |= objects.forget(flat)
     dead = prune.Dead(*_empty(flat))
     dead.visit(flat)
     changed |= dead.changed
@@ -118,7 +121,7 @@ class Plain(ast.NodeTransformer):
         return ast.Assign([node.target], node.value) if node.value is not None else None
 
 
-def _stored(flat: ast.Module) -> tuple[set[str], dict[str, object], frozenset[str]]:
+def _stored(flat: ast.Module, here: index.Index) -> tuple[set[str], dict[str, object], frozenset[str]]:
     """Attributes that are stored in one place of the program; and those of them that are a constant there, and are nobody else's."""
     nodes = syntax.nodes(flat)
     stores = [part for part in nodes if isinstance(part, ast.Attribute) and not isinstance(part.ctx, ast.Load)]
@@ -141,7 +144,7 @@ def _stored(flat: ast.Module) -> tuple[set[str], dict[str, object], frozenset[st
             for target, value in expressions.pairs(part.targets[0], part.value):
                 if isinstance(target, ast.Attribute):
                     given.setdefault(target.attr, []).append(value)
-    for name, call in calls.fields_given(flat).items():
+    for name, call in calls.fields_given(here).items():
         given.setdefault(name, []).extend(call)
         fields -= {name}
         every[name] += len(call)

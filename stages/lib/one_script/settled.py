@@ -110,8 +110,9 @@ def model(tree: dict, found: Settled) -> None:
 def _attention(tree: dict, found: Settled) -> None:
     is_packed, width = tree["train"]["loader"] == "packed", tree["model"]["width"] // tree["model"]["num_heads"]
     found.define(BACKENDS, "MODULES", "MODULES = {'flash3': ('flash_attn_3.flash_attn_interface', 'flash_attn_interface')}")
+    generations = "{'flash3': (9,), 'varlen': range(8, 13)}" if is_packed else "{'flash3': (9,)}"
     for name in ("RUNS_ON", "AUTO"):
-        found.define(BACKENDS, name, f"{name} = {{'flash3': (9,){', **{''varlen'': range(8, 13)}' * is_packed}}}".replace("''", "'"))
+        found.define(BACKENDS, name, f"{name} = {generations}")
     if not is_packed:
         found.drop(BACKENDS, "_import", r"if name == 'varlen'")
     if is_packed or resets(tree):
