@@ -37,14 +37,17 @@ def traced(net, monkeypatch, *arguments):
         seen.setdefault(kind, set()).add(tensor.dtype)
         return tensor
 
-    attend, layer, rms, linear = backends.attend, net._layer, attention.rms, F.linear
+    attend, rms, linear = backends.attend, attention.rms, F.linear
     monkeypatch.setattr(backends, "attend", lambda q, k, v, *rest, **options: note("y", attend(
         note("q", q), note("k", k), note("v", v), *rest, **options)))
 
-    def run(physical, x, lane, now):
-        x, lane = layer(physical, note("stream", x), lane, now)
-        return note("stream", x), lane if lane is None else note("stream", lane)
-    monkeypatch.setattr(net, "_layer", run)
+    def noted(layer):
+        def run(physical, x, *rest):
+            out = layer(physical, note("stream", x), *rest)
+            return tuple(note("stream", lane) for lane in out) if isinstance(out, tuple) else note("stream", out)
+        return run
+    for layer in ("_layer", "_two_lane_layer"):
+        monkeypatch.setattr(net, layer, noted(getattr(net, layer)))
     for module in (attention, gpt):
         monkeypatch.setattr(module, "rms", lambda x: note("normalised", rms(note("stream", x) if x.ndim == 3 else x)))
     monkeypatch.setattr(gpt.F, "linear", lambda x, table, *rest: note("logits", linear(x, table, *rest)) if len(table) == 40

@@ -15,7 +15,7 @@ from stages.lib import params
 from stages.lib.one_script import fold, program, prune, syntax, wrap
 from stages.recipes import __main__ as recipes
 from stages.recipes import files
-from tests.conftest import ROOT, run_node
+from tests.conftest import ROOT, run_node, set_leaf
 
 PARAMS = params.read(ROOT / "params.yaml")
 SECTIONS = ("model", "train", "ema", "prequant_ttt", "calibrate", "allocate", "quantize", "compress", "package", "evaluate")
@@ -158,6 +158,34 @@ def test_script_on_two_processes_of_torchrun_gives_the_same(project, tmp_path):
 @pytest.mark.parametrize("name", files.stacks())
 def test_script_of_every_recipe_is_the_pipeline_to_the_bit(project, tmp_path, name):
     assert_same_as_the_pipeline(project, small(name), tmp_path / "empty")
+
+
+PARTS = {"codes": {"coder": "covariance", "filters": [], "options": {}},
+         "rest": {"codec": "brotli", "filters": [], "options": {"quality": 11, "window_bits": 24}}}
+RARE = {  # what no recipe has: leaves, and the evaluation that is packed
+    "entropy": ({**{f"quantize.groups.{name}.method": "entropy" for name in ("embedding", "attention", "mlp")},
+                 "calibrate.row_gradients": True, "allocate.enabled": True, "prequant_ttt.enabled": True, "package.blob": "compress/parts",
+                 "compress.runs": {"parts": {"filters": [], "groups": PARTS}}}, "causal_slot"),
+    "rotated": ({"train.optimizer": "adamw", "ema.average": "best", "calibrate.source": "self", "quantize.scales_as": "float8",
+                 "quantize.groups.mlp": {"method": "nearest", "bits": 6, "scales": "percentile", "clip": [0.99, 1.0]},
+                 "quantize.rotation.groups": ["attention"], "quantize.rotation.block": 16, "train.qat.form": "soft_round",
+                 "train.qat.threshold": 1.0, "train.qat.earliest_step": 0}, "slot"),
+    "corrected": ({"ema.average": "posthoc_ema_0.97", "quantize.low_rank.matrices": 2, "quantize.prune.codes": 50,
+                   "quantize.overrides": [{"tensors": "blocks.0.*", "bits": 7}], "train.loader": "coprime", "train.priming_steps": 2,
+                   "train.fused_loss": "never", "train.compile": "never"}, "sliding"),
+}
+
+
+@pytest.mark.recipes
+@pytest.mark.parametrize("name", RARE)
+def test_script_of_rare_settings_is_the_pipeline_to_the_bit(project, tmp_path, name):
+    leaves, evaluation = RARE[name]
+    values = yaml.safe_load((project / "params.yaml").read_text())
+    for path, value in leaves.items():
+        set_leaf(values, path, value)
+    chosen = values["evaluate"]["runs"][evaluation]
+    values["package"] |= {"evaluator": chosen["evaluator"], "options": chosen["options"]}
+    assert_same_as_the_pipeline(project, values, tmp_path / "empty")
 
 
 def test_a_copy_does_not_follow_what_the_minifier_leaves_on_nodes_that_all_trees_share():

@@ -148,13 +148,13 @@ def test_layers_run_and_skips_pair_as_published(name, order, pairs, monkeypatch)
     """Keys: place in the execution that reads, and the one that wrote; value: the set of parameters."""
     net, ran, found = random_model(small(name)), [], {}
     assert execution(net.config.to_dict(), True) == order
-    layer = net._layer
-
-    def run(physical, x, lane, now):
-        x, lane = layer(physical, x, lane, now)
-        x.written_at = len(ran)
-        ran.append(physical)
-        return x, lane
+    def noted(layer):
+        def run(physical, *given):
+            out = layer(physical, *given)
+            (out[0] if isinstance(out, tuple) else out).written_at = len(ran)
+            ran.append(physical)
+            return out
+        return run
 
     skips = net.features["unet_skips"]
     merge = skips.merge
@@ -163,7 +163,8 @@ def test_layers_run_and_skips_pair_as_published(name, order, pairs, monkeypatch)
         found[len(ran), skip.written_at] = min(since_middle, len(skips.weight) - 1)
         return merge(x, skip, since_middle)
 
-    monkeypatch.setattr(net, "_layer", run)
+    for layer in ("_layer", "_two_lane_layer"):
+        monkeypatch.setattr(net, layer, noted(getattr(net, layer)))
     monkeypatch.setattr(skips, "merge", record)
     net(documents()[0])
     assert ran == order and found == pairs

@@ -173,8 +173,7 @@ def _computes(node: ast.FunctionDef) -> bool:
 
 def _fields(here: index.Index) -> bool:
     """Fields of dataclasses that nobody reads, with their values in the calls that make one."""
-    read = {part.attr for part in here.every if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Load)} | here.words
-    read |= {part.attr for part in here.every if isinstance(part, ast.Attribute)}  # what is stored goes first
+    read = {part.attr for part in here.every if isinstance(part, ast.Attribute)} | here.words  # what is only stored goes first
     read |= {keyword.arg for name in ("replace", "dataclasses_replace") for call in here.calls.get(name, []) for keyword in call.keywords}
     gone = False
     for name, cls in here.classes.items():
