@@ -256,10 +256,11 @@ def unknown_attributes(tree: ast.Module) -> set[str]:
             and root(part) not in outside} - ours - index.foreign()
 
 
-FEW = ("default", "pr1172", "pr1493", "pr1855")
+FEW = ("pr1493", "pr1855")
 
 
-@pytest.mark.parametrize("name", [*FEW, *(pytest.param(name, marks=pytest.mark.recipes) for name in files.stacks() if name not in FEW)])
+@pytest.mark.parametrize("name", [*FEW, *(pytest.param(name, marks=pytest.mark.recipes)
+                                          for name in ("default", *files.stacks()) if name not in FEW)])
 def test_every_name_of_a_script_is_defined_also_where_only_a_gpu_comes(name):
     tree = params.read(ROOT / "params.yaml")
     made = program.build(tree if name == "default" else files.applied(files.values(name, tree), tree))
