@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)  # instead of this folder, whose tokenize.py would hide the standard library's
+sys.path[0] = str(ROOT)  # instead of this folder, whose modules could hide others
 
 import argparse
 import os
@@ -52,14 +52,14 @@ VARIANTS = {  # name -> what differs from params.yaml
 
 def measure(changes: dict, budget: dict, seed: int) -> tuple[float, float, int, int]:
     """(holdout bits per byte, tokens per second, steps, parameters) of one training."""
-    from stages.lib import scoring, tensors
-    from stages.lib.data import tokens
-    from stages.recipes import files
-    from stages.runtime import dequantize
+    from stages.lib.node import tensors
+    from stages.lib.tokens import splits, window_score
+    from stages.recipes import catalog
+    from stages.runtime.weights import dequantize
 
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())
     fixed = budget | {"train.seed": seed, "train.holdout_every": 10**6}
-    tree = files.applied(changes | fixed, tree)
+    tree = catalog.applied(changes | fixed, tree)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         (out / "params.yaml").write_text(yaml.safe_dump(tree))
@@ -74,8 +74,8 @@ def measure(changes: dict, budget: dict, seed: int) -> tuple[float, float, int, 
         metrics = yaml.safe_load((out / "metrics.json").read_text())
         average = tree["ema"]["average"]
         state, facts = tensors.load(out / "model.safetensors" if average == "final" else out / "averages" / f"{average}.safetensors")
-        split = tokens.read(ROOT / "artifacts/tokenize/holdout", "holdout", sidecar=True)
-        score = scoring.chunked(dequantize.build(state, facts["model"]), split, window=tree["train"]["sequence_length"])
+        split = splits.read(ROOT / "artifacts/tokenize/holdout", "holdout", sidecar=True)
+        score = window_score.chunked(dequantize.build(state, facts["model"]), split, window=tree["train"]["sequence_length"])
     return score.bits_per_byte, metrics["tokens_per_second"], metrics["steps"], metrics["parameters"]
 
 

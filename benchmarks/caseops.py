@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)  # instead of this folder, whose tokenize.py would hide the standard library's
+sys.path[0] = str(ROOT)  # instead of this folder, whose modules could hide others
 
 import argparse
 import os
@@ -21,9 +21,9 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from stages.lib.data import local
+from stages.lib.text import local
 from stages.prepare.__main__ import read_builtin
-from stages.runtime import caseops
+from stages.runtime.text import caseops
 
 
 def peer_encode(text: str) -> str:

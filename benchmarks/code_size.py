@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-if sys.path[0] == str(Path(__file__).parent):  # a script: this folder's tokenize.py would hide the standard library's
+if sys.path[0] == str(Path(__file__).parent):  # a script: its folder's modules could hide others
     sys.path[0] = str(ROOT)
 
 import argparse
@@ -24,12 +24,13 @@ HEAD = ["| stack | one script, bytes | published, bytes | ratio | before packing
 
 
 def row(name: str) -> str:
-    from stages.lib import params
     from stages.lib.one_script import program, wrap
-    from stages.recipes import files
+
+    from stages.lib.node import params
+    from stages.recipes import catalog
 
     tree = params.read(ROOT / "params.yaml")
-    tree = tree if name == "default" else files.applied(files.values(name, tree), tree)
+    tree = tree if name == "default" else catalog.applied(catalog.values(name, tree), tree)
     short = wrap.shortened(program.build(tree).tree)
     size, published = len(wrap.wrapped(short).encode()), PUBLISHED.get(name)
     beside = f"{published:,} | {size / published:.2f}" if published else "|"
@@ -37,7 +38,7 @@ def row(name: str) -> str:
 
 
 def main() -> None:
-    from stages.recipes import files
+    from stages.recipes import catalog
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="stacks (default: all)")
@@ -47,7 +48,7 @@ def main() -> None:
         parser.error("--write needs all stacks; leave the names out")
     lines = list(HEAD)
     print("\n".join(lines))
-    for name in arguments.names or ["default", *files.stacks()]:
+    for name in arguments.names or ["default", *catalog.stacks()]:
         lines.append(row(name))
         print(lines[-1], flush=True)
     if arguments.write:

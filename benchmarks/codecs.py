@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)  # instead of this folder, whose tokenize.py would hide the standard library's
+sys.path[0] = str(ROOT)  # instead of this folder, whose modules could hide others
 
 import argparse
 import json
@@ -32,11 +32,12 @@ import numpy as np
 import pandas as pd
 from safetensors import safe_open
 
-from stages.lib import params, payload
-from stages.lib.grouping import Run
-from stages.runtime import container, plans
-from stages.runtime.codecs import MissingProgram
-from stages.runtime.container import Model
+from stages.lib.blob import quantized_model
+from stages.lib.blob.grouping import Run
+from stages.lib.node import params
+from stages.runtime.blob import container, plans
+from stages.runtime.blob.codecs import MissingProgram
+from stages.runtime.blob.container import Model
 
 BROTLI = {"codec": "brotli", "filters": [], "options": {"quality": 11, "window_bits": 24}}
 EXTRA = {
@@ -77,7 +78,7 @@ def rounded(path: Path, which: str, most_weights: int) -> Model:
 
 
 def load(path: Path, which: str, most_weights: int) -> Model:
-    return payload.read(path)[0] if which == "pipeline" else rounded(path, which, most_weights)
+    return quantized_model.read(path)[0] if which == "pipeline" else rounded(path, which, most_weights)
 
 
 def measure(model: Model, values: dict) -> dict:
@@ -89,14 +90,14 @@ def measure(model: Model, values: dict) -> dict:
     encoded = time.perf_counter()
     back = container.unpack(blob)
     decoded = time.perf_counter()
-    assert payload.same(back, model)
+    assert quantized_model.same(back, model)
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return {"bytes": len(blob), "encode_s": round(encoded - started, 2), "decode_s": round(decoded - encoded, 2), "peak_MB": peak // 1024}
 
 
 def table(path: Path, which: str, runs: dict[str, dict], most_weights: int) -> pd.DataFrame:
     """A row for each run, smallest first."""
-    sizes, rows = payload.sizes(load(path, which, most_weights)), []
+    sizes, rows = quantized_model.sizes(load(path, which, most_weights)), []
     for name, values in runs.items():
         command = [sys.executable, __file__, str(path), "--worker", which, "--most-weights", str(most_weights)]
         done = subprocess.run([*command, "--values", json.dumps(values)], capture_output=True, text=True, check=False)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)  # instead of this folder, whose tokenize.py would hide the standard library's
+sys.path[0] = str(ROOT)  # instead of this folder, whose modules could hide others
 
 import argparse
 import platform
@@ -55,7 +55,7 @@ def variants(window: int) -> dict[str, tuple[str, dict]]:
 
 def plain(model, tokens: np.ndarray, *, window: int, stride: int, batch: int) -> np.ndarray:
     """Nats of every target: whole windows, whole logits, the last rows taken."""
-    from stages.runtime import windows
+    from stages.runtime.tokens import windows
 
     stream, out = torch.from_numpy(tokens.astype(np.int64)), []
     plan = windows.plan(len(tokens) - 1, window=window, stride=stride)
@@ -70,9 +70,9 @@ def plain(model, tokens: np.ndarray, *, window: int, stride: int, batch: int) ->
 
 def full_size():
     """A model of the size of the field's first baseline; speed does not ask what the weights are."""
-    from stages.lib import params
-    from stages.runtime.model.config import ModelConfig
-    from stages.runtime.model.gpt import GPT
+    from stages.lib.node import params
+    from stages.runtime.network.config import ModelConfig
+    from stages.runtime.network.gpt import GPT
 
     torch.manual_seed(0)
     size = {"width": 512, "num_layers": 9, "num_heads": 8, "num_kv_heads": 4, "mlp_width": 1024, "features": {}, "vocabulary_size": 1024}
@@ -83,7 +83,8 @@ def full_size():
 
 def speed(model, tokens: np.ndarray, *, window: int, rounds: int, batch: int) -> str:
     """CPU seconds per target behind the first window, from runs with and without the targets behind it."""
-    from stages.runtime import harness, plugin
+    from stages.runtime import plugin
+    from stages.runtime.scoring import harness
 
     stride, far = 64, window + 64 * batch * max(1, 8 // batch)
 
@@ -117,7 +118,7 @@ def speed(model, tokens: np.ndarray, *, window: int, rounds: int, batch: int) ->
 
 def stream(artifacts: Path, arguments: argparse.Namespace) -> tuple[np.ndarray, int]:
     """Token ids, the first of which is no target, and the bytes that the others stand for."""
-    from stages.lib.data import tokens as data
+    from stages.lib.tokens import splits as data
 
     if arguments.documents is None:
         split = data.read(arguments.text or artifacts / "tokenize/val", "val", sidecar=True)
@@ -126,7 +127,7 @@ def stream(artifacts: Path, arguments: argparse.Namespace) -> tuple[np.ndarray, 
         import json
         import lzma
 
-        from stages.lib.data.encoder import Encoder
+        from stages.lib.text.encoder import Encoder
 
         texts, size = [], 0
         with (lzma.open if arguments.documents.suffix == ".xz" else open)(arguments.documents, "rt", encoding="utf-8") as lines:
@@ -159,8 +160,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of the speed (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     arguments = parser.parse_args()
-    from stages.lib import tensors
-    from stages.runtime import dequantize, harness, plugin
+    from stages.lib.node import tensors
+    from stages.runtime import plugin
+    from stages.runtime.scoring import harness
+    from stages.runtime.weights import dequantize
 
     torch.set_num_threads(arguments.threads)
     loaded = [tensors.load(folder / "ema/model.safetensors") for folder in arguments.artifacts]

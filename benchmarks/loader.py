@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)  # instead of this folder, whose tokenize.py would hide the standard library's
+sys.path[0] = str(ROOT)  # instead of this folder, whose modules could hide others
 
 import argparse
 import os
@@ -24,9 +24,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stages.lib.data.loaders import coprime, packed, sequential, shuffled
-from stages.lib.data.stream import Stream
-from stages.runtime import shards
+from stages.lib.tokens.loaders import coprime, packed, sequential, shuffled
+from stages.lib.tokens.stream import Stream
+from stages.runtime.tokens import shards
 
 GEOMETRIES = ((2048, 786_432), (1024, 524_288), (1024, 16_384), (128, 2048))  # (sequence_length, batch_tokens): #1060, baseline, small
 LOADERS = {"sequential": sequential, "coprime": coprime, "shuffled": shuffled, "packed": packed}

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)  # instead of this folder, whose tokenize.py would hide the standard library's
+sys.path[0] = str(ROOT)  # instead of this folder, whose modules could hide others
 
 import argparse
 import csv
@@ -63,11 +63,12 @@ class Bench:
     def __init__(self, artifacts: Path, *, sequences: int, threads: int):
         import torch
 
-        from stages.lib import params, tensors
-        from stages.lib.data import tokens
-        from stages.lib.data.loaders import shuffled
-        from stages.lib.quant import groups, hessians, water_filling
-        from stages.runtime import dequantize
+        from stages.calibrate import hessians
+        from stages.lib.node import params, tensors
+        from stages.lib.quant import groups, water_filling
+        from stages.lib.tokens import splits
+        from stages.lib.tokens.loaders import shuffled
+        from stages.runtime.weights import dequantize
 
         torch.set_num_threads(threads)
         self.tree = params.read(ROOT / "params.yaml")
@@ -75,9 +76,9 @@ class Bench:
         self.hessians, self.rows = (tensors.load(artifacts / f"calibrate/{name}.safetensors")[0] for name in ("hessians", "rows"))
         self.net = dequantize.build(self.state, self.facts["model"])
         self.group_of = groups.by_parameter(self.net)
-        self.val = tokens.read(artifacts / "tokenize/val", "val", sidecar=True)
+        self.val = splits.read(artifacts / "tokenize/val", "val", sidecar=True)
         length = self.tree["calibrate"]["sequence_length"]
-        loader = shuffled.Loader(tokens.read(artifacts / "tokenize/holdout", "holdout").tokens, sequence_length=length, batch_tokens=length,
+        loader = shuffled.Loader(splits.read(artifacts / "tokenize/holdout", "holdout").tokens, sequence_length=length, batch_tokens=length,
                                  seed=1, section="calibrate")
         found = hessians.collect(self.net, (loader.batch(step).inputs for step in range(sequences)), total=sequences)
         self.held = {name: hessian / (sequences * length) for name, hessian in found.items()}
@@ -87,24 +88,24 @@ class Bench:
         self.plain = self.score(self.state)
 
     def score(self, state: dict) -> float:
-        from stages.lib import scoring
-        from stages.runtime import dequantize
+        from stages.lib.tokens import window_score
+        from stages.runtime.weights import dequantize
 
         net = dequantize.build(state, self.facts["model"])
-        return scoring.chunked(net, self.val, window=self.tree["measure"]["window"]).bits_per_byte
+        return window_score.chunked(net, self.val, window=self.tree["plain_score"]["window"]).bits_per_byte
 
     def grouped(self, matrices: dict, leaves: dict) -> dict:
         """Quantized by the stage's own code: `matrices` for every group but the tables, `leaves` of the section `quantize`."""
         import torch
 
-        from stages.lib import params
+        from stages.lib.node import params
         from stages.lib.quant.network import quantize
-        from stages.lib.quant.settings import Settings
-        from stages.recipes import files
+        from stages.lib.quant.settings import QuantizeSettings
+        from stages.recipes import catalog
 
         changes = {f"quantize.groups.{name}": matrices for name in ("embedding", "attention", "mlp", "projection")}
-        changes |= {"quantize.groups.table": TABLE, "quantize.smallest": 64} | {f"quantize.{path}": value for path, value in leaves.items()}
-        settings = params.section(files.applied(changes, self.tree), Settings)
+        changes |= {"quantize.groups.table": TABLE, "quantize.min_elements": 64} | {f"quantize.{path}": value for path, value in leaves.items()}
+        settings = params.section(catalog.applied(changes, self.tree), QuantizeSettings)
         return quantize(self.state, self.group_of, self.hessians, settings, rows=self.rows, multipliers={},
                         device=torch.device("cpu")).matrices
 
@@ -115,7 +116,7 @@ class Bench:
         from stages.lib.quant import entropy_model
 
         settings = dataclasses.replace(
-            entropy_model.Settings(bits_per_weight=bits, target_bytes=None, trellis=8, column_steps=True, row_steps="std",
+            entropy_model.EntropySettings(bits_per_weight=bits, target_bytes=None, trellis=8, column_steps=True, row_steps="std",
                                    frequency_exponent=0.0, gain=True, damping=0.005, rate_distortion=0.0), **changes)
         found = entropy_model.matrices(self.matrices, self.hessians, self.rows, settings=settings, multipliers={})
         model, weights = entropy_model.Model(found, options=settings.options, device=torch.device("cpu")), sum(

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)  # instead of this folder, whose tokenize.py would hide the standard library's
+sys.path[0] = str(ROOT)  # instead of this folder, whose modules could hide others
 
 import argparse
 import os
@@ -51,14 +51,14 @@ def problem(tree: dict) -> tuple[dict, dict, dict, dict]:
 
 def seconds(tree: dict, device: torch.device, rounds: int) -> tuple[list[float], float]:
     """Of each round; and the coded bits per weight, estimated."""
-    from stages.lib import params
+    from stages.lib.node import params
     from stages.lib.quant import entropy_model
     from stages.lib.quant.network import quantize
-    from stages.lib.quant.settings import Settings
+    from stages.lib.quant.settings import QuantizeSettings
     from stages.quantize import table
 
     state, group_of, hessians, rows = problem(tree)
-    settings, found = params.section(tree, Settings), []
+    settings, found = params.section(tree, QuantizeSettings), []
     for _ in range(rounds):
         started = time.perf_counter()
         result = quantize(state, group_of, hessians, settings, rows=rows, multipliers={}, device=device)
@@ -68,8 +68,8 @@ def seconds(tree: dict, device: torch.device, rounds: int) -> tuple[list[float],
 
 
 def main() -> None:
-    from stages.lib import params
-    from stages.recipes import files
+    from stages.lib.node import params
+    from stages.recipes import catalog
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=["pr1493", "pr1855"], help="recipes (default: %(default)s)")
@@ -84,7 +84,7 @@ def main() -> None:
     print("| network | method | weights | s, median | s, range | bits per weight |\n|---|---|---:|---:|---:|---:|")
     for name in arguments.names:
         for method, more in (("as published", {}), ("entropy-constrained", ENTROPY)):
-            tree = files.applied(files.values(name, base) | more, base)
+            tree = catalog.applied(catalog.values(name, base) | more, base)
             if arguments.width:
                 tree["model"] |= {"width": arguments.width, "mlp_width": 4 * arguments.width}
             weights = sum(weight.numel() for weight in problem(tree)[0].values())

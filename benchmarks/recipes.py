@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-if sys.path[0] == str(Path(__file__).parent):  # a script: this folder's tokenize.py would hide the standard library's
+if sys.path[0] == str(Path(__file__).parent):  # a script: its folder's modules could hide others
     sys.path[0] = str(ROOT)
 
 import argparse
@@ -70,15 +70,15 @@ def _row(name: str, certificate: dict, package: dict, seconds: float) -> dict:
 
 
 def main() -> None:
-    from stages.recipes import files
+    from stages.recipes import catalog
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="stacks (default: all)")
     parser.add_argument("--write", action="store_true", help="put the rows into docs/recipes.csv, each stack's when it is done")
     arguments = parser.parse_args()
-    names = arguments.names or files.stacks()
-    if unknown := set(names) - set(files.stacks()):
-        parser.error(f"no stacks: {', '.join(sorted(unknown))}; there are {', '.join(files.stacks())}")
+    names = arguments.names or catalog.stacks()
+    if unknown := set(names) - set(catalog.stacks()):
+        parser.error(f"no stacks: {', '.join(sorted(unknown))}; there are {', '.join(catalog.stacks())}")
     for name in names:
         with tempfile.TemporaryDirectory(prefix="caddie-recipe-") as folder:
             rows = run(name, Path(folder))

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)  # instead of this folder, whose tokenize.py would hide the standard library's
+sys.path[0] = str(ROOT)  # instead of this folder, whose modules could hide others
 
 import argparse
 import json
@@ -67,18 +67,18 @@ def costs(tokens: Path, trees: list[dict], *, rounds: int, steps: int) -> list[l
     """Seconds of one core per step of each run, one value per round of so many steps; the first round is not counted."""
     import torch
 
-    from stages.lib import launch, params
-    from stages.lib.data import tokens as data
-    from stages.lib.data.prefetch import Prefetcher
-    from stages.runtime.model.config import ModelConfig
-    from stages.runtime.model.gpt import GPT, initialise
+    from stages.lib.node import launch, params
+    from stages.lib.tokens import splits as data
+    from stages.runtime.network.config import ModelConfig
+    from stages.runtime.network.gpt import GPT, initialise
     from stages.train import __main__ as train
     from stages.train import loop, numerics
+    from stages.train.prefetch import Prefetcher
 
     text, began = data.read(tokens / "train", "train"), []
     with launch.world("cpu", threads=1) as world:
         for tree in trees:
-            settings = params.section(tree, train.Settings)
+            settings = params.section(tree, train.TrainSettings)
             model = GPT(ModelConfig(vocabulary_size=text.vocabulary_size,
                                     **{name: value for name, value in tree["model"].items() if name != "attention_backend"}))
             initialise(model, generator=torch.Generator().manual_seed(settings.seed))
@@ -99,9 +99,10 @@ def costs(tokens: Path, trees: list[dict], *, rounds: int, steps: int) -> list[l
 
 def measure(tokens: Path, tree: dict) -> tuple[float, int]:
     """(val bits per byte, parameters) of one training, with its best average on holdout."""
-    from stages.lib import scoring, tensors
-    from stages.lib.data import tokens as data
-    from stages.runtime import dequantize
+    from stages.lib.node import tensors
+    from stages.lib.tokens import splits as data
+    from stages.lib.tokens import window_score
+    from stages.runtime.weights import dequantize
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -114,9 +115,9 @@ def measure(tokens: Path, tree: dict) -> tuple[float, int]:
             path = folder / "artifacts/train" / ("model.safetensors" if average == "final" else f"averages/{average}.safetensors")
             state, facts = tensors.load(path)
             networks.append(dequantize.build(state, facts["model"]))
-        best = min(networks, key=lambda net: scoring.chunked(net, holdout, window=window, max_targets=HOLDOUT_TARGETS).bits_per_byte)
+        best = min(networks, key=lambda net: window_score.chunked(net, holdout, window=window, max_targets=HOLDOUT_TARGETS).bits_per_byte)
         metrics = json.loads((folder / "artifacts/train/metrics.json").read_text())
-        return scoring.chunked(best, val, window=window).bits_per_byte, metrics["parameters"]
+        return window_score.chunked(best, val, window=window).bits_per_byte, metrics["parameters"]
 
 
 def p_value(ours: list[float], theirs: list[float]) -> float:
@@ -147,22 +148,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="training seeds (default: 1 2 3)")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="trainings at a time (default: one per core)")
     arguments = parser.parse_args()
-    from stages.recipes import files
+    from stages.recipes import catalog
 
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())
     with tempfile.TemporaryDirectory() as folder:
         tokens = ROOT / "artifacts/tokenize"
         if arguments.text:
             path = str(Path(arguments.text).resolve())
-            tokens = prepare(Path(folder), files.applied({"prepare.source": "local", "prepare.path": path, "vocabulary.path": path,
+            tokens = prepare(Path(folder), catalog.applied({"prepare.source": "local", "prepare.path": path, "vocabulary.path": path,
                                                           "prepare.max_bytes": arguments.max_bytes}, tree))  # vocabulary wants it there
         fixed = {"train.holdout_every": 10**6, "train.threads": 1, "train.device": "cpu"}
-        trees = {name: files.applied(changes | fixed, tree) for name, changes in RUNS.items()}
+        trees = {name: catalog.applied(changes | fixed, tree) for name, changes in RUNS.items()}
         seconds = dict(zip(RUNS, costs(tokens, list(trees.values()), rounds=arguments.rounds, steps=arguments.round_steps), strict=True))
         steps = {name: round(arguments.seconds / statistics.median(own)) for name, own in seconds.items()}
 
         def score(name: str, seed: int) -> tuple[float, int]:
-            found = measure(tokens, files.applied({"train.steps": steps[name], "train.seed": seed}, trees[name]))
+            found = measure(tokens, catalog.applied({"train.steps": steps[name], "train.seed": seed}, trees[name]))
             print(f"{name}, seed {seed}: {found[0]:.4f}", file=sys.stderr, flush=True)
             return found
 

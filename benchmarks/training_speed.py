@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)  # instead of this folder, whose tokenize.py would hide the standard library's
+sys.path[0] = str(ROOT)  # instead of this folder, whose modules could hide others
 
 import argparse
 import os
@@ -25,14 +25,14 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from stages.lib import launch, params
-from stages.lib.data.prefetch import Prefetcher
-from stages.lib.data.stream import Stream
-from stages.recipes import files
-from stages.runtime.model.config import ModelConfig
-from stages.runtime.model.gpt import GPT, initialise
+from stages.lib.node import launch, params
+from stages.lib.tokens.stream import Stream
+from stages.recipes import catalog
+from stages.runtime.network.config import ModelConfig
+from stages.runtime.network.gpt import GPT, initialise
 from stages.train import __main__ as train
 from stages.train import loop, numerics
+from stages.train.prefetch import Prefetcher
 
 PARTS = ("loader", "forward", "backward", "optimizer", "averages")
 TOKENS = 20_000_000  # of random text
@@ -41,7 +41,7 @@ DOCUMENT = 1000      # tokens of one
 
 def measure(name: str, tree: dict, *, steps: int, discarded: int, now: Callable[[], float]) -> None:
     """Print the table of one stack."""
-    settings, sizes = params.section(tree, train.Settings), dict(tree["model"])
+    settings, sizes = params.section(tree, train.TrainSettings), dict(tree["model"])
     backend = sizes.pop("attention_backend")
     config = ModelConfig(vocabulary_size=tree["vocabulary"]["size"], **sizes)
     with launch.world(settings.device, threads=settings.threads) as world:
@@ -116,7 +116,7 @@ def main() -> None:
     for name in arguments.recipes:
         tree = params.read(ROOT / "params.yaml")
         if name != "default":
-            tree = files.applied(files.values(name, tree), tree)
+            tree = catalog.applied(catalog.values(name, tree), tree)
         if arguments.batch_tokens:
             tree["train"]["batch_tokens"] = arguments.batch_tokens
         if arguments.core:

@@ -12,14 +12,14 @@ import torch
 import yaml
 
 from stages.audit import graph
-from stages.lib import params, stage
-from stages.lib.data import corpus
+from stages.lib.node import files, params, stage
+from stages.lib.text import corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 NODES = (
-    ("prepare",), ("baseline",), ("vocabulary",), ("tokenize", "train"), ("tokenize", "holdout"), ("tokenize", "val"), ("train",),
-    ("ema",), ("prequant_ttt",), ("calibrate",), ("allocate",), ("fit",), ("quantize",), ("measure", "train"), ("measure", "ema"),
-    ("measure", "prequant_ttt"), ("measure", "quantize"), ("compress", "brotli_11"), ("compress", "zlib_9"), ("smallest",), ("package",),
+    ("prepare",), ("text_compressors",), ("vocabulary",), ("tokenize", "train"), ("tokenize", "holdout"), ("tokenize", "val"), ("train",),
+    ("ema",), ("prequant_ttt",), ("calibrate",), ("sensitivity",), ("fill_cap",), ("quantize",), ("plain_score", "train"), ("plain_score", "ema"),
+    ("plain_score", "prequant_ttt"), ("plain_score", "quantize"), ("compress", "brotli_11"), ("compress", "zlib_9"), ("package",),
     ("evaluate", "sliding"), ("evaluate", "slot"), ("evaluate", "causal_slot"), ("audit", "sliding"), ("audit", "slot"),
     ("audit", "causal_slot"), ("report",),
 )
@@ -66,9 +66,9 @@ def write_prepared(folder: Path, texts: list[str], *, split: str = "val") -> Pat
     folder.mkdir(parents=True)
     path = folder / corpus.DOCUMENTS
     path.write_bytes(b"".join(json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n" for text in texts))
-    stage.write_json(folder / corpus.META, {
+    files.write_json(folder / corpus.META, {
         "contents": "documents", "split": split, "documents": len(texts), "bytes": sum(len(text.encode()) for text in texts),
-        "sha256": stage.sha256(path)})
+        "sha256": files.sha256(path)})
     return folder
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from stages.runtime.coders import Plan, covariance
+from stages.runtime.blob.coders import MatrixContext
+from stages.runtime.blob.coders.covariance import coder
 
 FOLDER = Path(__file__).parent / "golden" / "covariance"
 
@@ -35,12 +36,12 @@ def correlated(seed: int, rows: int, width: int, divisor: int) -> np.ndarray:
     return (noise(seed, rows * width).reshape(rows, width) * 60 + factors @ directions) // (60 * divisor)
 
 
-def plan(name: str, shape: tuple[int, int], role: str, layer: int, *, columns: np.ndarray | None = None) -> Plan:
+def plan(name: str, shape: tuple[int, int], role: str, layer: int, *, columns: np.ndarray | None = None) -> MatrixContext:
     steps = np.zeros(shape[1], np.int16) if columns is None else columns.astype(np.int16)
-    return Plan(name, shape, role, layer, np.zeros(shape[0], np.int16), steps, 0)
+    return MatrixContext(name, shape, role, layer, np.zeros(shape[0], np.int16), steps, 0)
 
 
-def cases() -> dict[str, tuple[list[np.ndarray], list[Plan]]]:
+def cases() -> dict[str, tuple[list[np.ndarray], list[MatrixContext]]]:
     """By name: codes and plans."""
     up = correlated(2, 200, 40, 25)
     layer = [correlated(3, 40, 40, 25), correlated(4, 40, 40, 25), up, (up // 2 + correlated(5, 200, 40, 40)).T]
@@ -66,11 +67,11 @@ def cases() -> dict[str, tuple[list[np.ndarray], list[Plan]]]:
 def main(write: bool) -> int:
     wrong = []
     for name, (codes, plans) in cases().items():
-        blob, path = covariance.encode(codes, plans), FOLDER / f"{name}.bin"
+        blob, path = coder.encode(codes, plans), FOLDER / f"{name}.bin"
         if write:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(blob)
-        decoded = covariance.decode(path.read_bytes(), plans)
+        decoded = coder.decode(path.read_bytes(), plans)
         if blob != path.read_bytes() or not all(np.array_equal(a, b) for a, b in zip(codes, decoded, strict=True)):
             wrong.append(name)
     print(f"numpy {np.__version__}: {', '.join(wrong) + ' differ' if wrong else 'all blobs are the same, bit for bit'}")

@@ -1,40 +1,40 @@
-"""Settings of the stage `quantize` for small networks, and the way of a network through it."""
+"""QuantizeSettings of the stage `quantize` for small networks, and the way of a network through it."""
 
 import copy
 
 import torch
 
-from stages.lib import params
+from stages.lib.node import params
 from stages.lib.quant import groups
 from stages.lib.quant.network import Result, quantize
-from stages.lib.quant.settings import Settings, check
-from stages.runtime import dequantize
+from stages.lib.quant.settings import QuantizeSettings, check
+from stages.runtime.weights import dequantize
 from tests.conftest import ROOT, set_leaf
 
 DEFAULT = params.read(ROOT / "params.yaml")
 NEAREST = {"method": "nearest", "bits": 8, "scales": "max", "clip": 1.0}
 
 
-def settings_with(leaves=(), **changes) -> Settings:
+def settings_with(leaves=(), **changes) -> QuantizeSettings:
     """The default's settings for small tensors; keyword: changes of one group, `every`: of all groups."""
     tree = copy.deepcopy(DEFAULT)
-    for path, value in {"smallest": 16, **dict(leaves)}.items():
+    for path, value in {"min_elements": 16, **dict(leaves)}.items():
         set_leaf(tree, f"quantize.{path}", value)
     for name, values in changes.items():
         for group in groups.GROUPS if name == "every" else (name,):
             tree["quantize"]["groups"][group].update(values)
-    found = params.section(tree, Settings)
+    found = params.section(tree, QuantizeSettings)
     check(found)
     return found
 
 
-def eight_bits() -> Settings:
+def eight_bits() -> QuantizeSettings:
     """GPTQ where there is a Hessian, close to the weights."""
     return settings_with({"gptq.damping": 0.1, "gptq.block": 16}, every={"method": "gptq", "bits": 8, "scales": "sigmas", "clip": 4.0},
                          projection=NEAREST, table=NEAREST)
 
 
-def quantized(net, hessians: dict, settings: Settings) -> Result:
+def quantized(net, hessians: dict, settings: QuantizeSettings) -> Result:
     state = {name: weight.detach() for name, weight in net.named_parameters()}
     return quantize(state, groups.by_parameter(net), hessians, settings, rows={}, multipliers={}, device=torch.device("cpu"))
 

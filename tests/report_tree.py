@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from stages.lib import stage
+from stages.lib.node import files
 from stages.report import __main__ as report
 from stages.report import evidence
 
@@ -27,7 +27,7 @@ def step(*deps: str, outs: tuple[str, ...]) -> dict:
 LOCK = {
     "prepare": step(outs=("prepare/train", "prepare/holdout", "prepare/val")),
     "tokenize@train": step("prepare/train", outs=("tokenize/train",)), "tokenize@val": step("prepare/val", outs=("tokenize/val",)),
-    "train": step("tokenize/train", outs=("train/model",)), "measure@train": step("train/model", "tokenize/val", outs=("measure/train",)),
+    "train": step("tokenize/train", outs=("train/model",)), "plain_score@train": step("train/model", "tokenize/val", outs=("measure/train",)),
     "compress@brotli_11": step("train/model", outs=("compress/brotli_11/model.blob",)),
     "compress@lzma_9": step("train/model", outs=("compress/lzma_9/model.blob",)),
     "compress@removed": step("train/model", outs=("compress/removed/model.blob",)),
@@ -124,7 +124,7 @@ class Tree:
         """Write the tree, run the stage as a plain function, return what it wrote by file name."""
         artifacts = self.root / "artifacts"
         for name, content in self.files.items():
-            stage.write_json(artifacts / name, content)
+            files.write_json(artifacts / name, content)
         with open(artifacts / "train/loss.csv", "w", newline="", encoding="utf-8") as handle:
             writer = csv.writer(handle)
             writer.writerow(["step", "train_loss", "learning_rate_scale", "holdout_bits_per_byte"])

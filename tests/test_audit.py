@@ -12,7 +12,7 @@ from stages.audit import __main__ as stage_audit
 from stages.audit import power, probes, replay
 from stages.audit.checks import normalization
 from stages.audit.evidence import Verdict
-from stages.lib import artifact
+from stages.lib.referee import artifact
 from tests.conftest import ROOT, run_node, write_lock
 
 
@@ -156,7 +156,7 @@ def test_unreadable_lock_file_is_a_sentence(project, capsys, only):
 
 def test_tokens_that_do_not_spell_the_text_are_caught(project, only):
     """Same bytes per document, other order: easier to predict, and not the text."""
-    from stages.runtime import shards
+    from stages.runtime.tokens import shards
     only("byte_count")
     folder = project / "artifacts/tokenize/val"
     tokens, sizes = (np.array(shards.read(folder / f"fineweb_val_{name}000000.bin")) for name in ("", "bytes_"))

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from stages.audit import reference_model
+from stages.audit import reference_model, shingles
 from stages.audit.checks import budgets, memorization, self_contained, split_overlap, static_reading
 from stages.audit.reference_model import Trigram
-from stages.lib import artifact, shingles, stage
-from stages.lib.data import tokens
+from stages.lib.node import files
+from stages.lib.referee import artifact
+from stages.lib.tokens import splits
 
 VOCABULARY = 300
 
@@ -27,7 +28,7 @@ def text(generator, documents, length=200):
 
 
 class Stream:
-    """What the checks use of stages.lib.data.stream.Stream."""
+    """What the checks use of stages.lib.tokens.stream.Stream."""
 
     def __init__(self, *shards):
         self.shards = [np.asarray(shard) for shard in shards]
@@ -53,9 +54,9 @@ def evidence(monkeypatch):
 
     def as_split(name):
         stream = streams[name]
-        return tokens.Split(Stream(*np.array_split(stream, 2)) if name == "train" else Stream(stream), np.where(stream == 1, 0, 3),
+        return splits.Split(Stream(*np.array_split(stream, 2)) if name == "train" else Stream(stream), np.where(stream == 1, 0, 3),
                             {"vocabulary_size": VOCABULARY})
-    monkeypatch.setattr(tokens, "read", lambda folder, name, sidecar=False: as_split(folder))
+    monkeypatch.setattr(splits, "read", lambda folder, name, sidecar=False: as_split(folder))
     return found
 
 
@@ -190,7 +191,7 @@ def packed(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("__main__.py", "import os\n")
         archive.writestr("caddie/evaluators/odd.py", "def predict(self, seen, chunk):\n    self.loss(seen).backward()\n")
-    return SimpleNamespace(submission=path, refused=[], metrics={"artifact_sha256": stage.sha256(path)}, evaluator="odd")
+    return SimpleNamespace(submission=path, refused=[], metrics={"artifact_sha256": files.sha256(path)}, evaluator="odd")
 
 
 def test_small_file_that_needed_nothing_is_self_contained(packed):
@@ -205,7 +206,7 @@ def test_cap_is_decimal(packed, size, reason):
         handle.truncate(size - len(content))
         handle.seek(0, 2)
         handle.write(content)
-    packed.metrics["artifact_sha256"] = stage.sha256(packed.submission)
+    packed.metrics["artifact_sha256"] = files.sha256(packed.submission)
     verdict = self_contained.check(packed)
     assert verdict.verdict == ("fail" if reason else "pass") and (reason or "") in verdict.evidence.get("reason", "")
     assert ("MiB" in verdict.evidence.get("reason", "")) == (size == 16_000_001)

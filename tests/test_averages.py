@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from stages.lib import averages, posthoc_averages, tensors
+from stages.ema import posthoc_averages
+from stages.lib.node import tensors
+from stages.lib.training import averages
 from stages.train.settings import AverageSettings
 from tests.conftest import run_node
 

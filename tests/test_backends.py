@@ -11,9 +11,9 @@ import types
 import pytest
 import torch
 
-from stages.lib import launch, params
-from stages.runtime.model import backends
-from stages.runtime.model.gpt import GPT
+from stages.lib.node import launch, params
+from stages.runtime.network import backends
+from stages.runtime.network.gpt import GPT
 from stages.train import __main__ as train
 from tests.conftest import ROOT, run_node
 from tests.test_stacks import documents, random_model, small
@@ -293,7 +293,7 @@ def test_training_says_which_back_end_it_used_and_the_weights_do_not_remember(pr
 
 def test_checkpoint_of_another_back_end_is_not_picked_up():
     values = params.read(ROOT / "params.yaml")
-    rest = (params.section(values, train.Settings), small("naive"), *[types.SimpleNamespace(facts={})] * 2,
+    rest = (params.section(values, train.TrainSettings), small("naive"), *[types.SimpleNamespace(facts={})] * 2,
             launch.World(0, 1, torch.device("cpu")))
     assert len({train._key(*rest, name) for name in backends.NAMES}) == len(backends.NAMES)
 

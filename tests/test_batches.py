@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from stages.lib.data.prefetch import Prefetcher
-from stages.lib.launch import World
+from stages.lib.node.launch import World
+from stages.train.prefetch import Prefetcher
 from tests.test_loaders import BATCH, KINDS, T, loader
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from stages.lib.data import accounting, corpus, published, sentencepiece_training
-from stages.lib.data.encoder import Encoder
+from stages.lib.text import accounting, corpus, published
+from stages.lib.text.encoder import Encoder
 from stages.prepare import __main__ as prepare
-from stages.runtime import shards
-from stages.runtime.tokenizer import PURE_BYTE, Tokenizer
+from stages.runtime.text.tokenizer import PURE_BYTE, Tokenizer
+from stages.runtime.tokens import shards
+from stages.vocabulary import sentencepiece_training
 from tests.conftest import run_node, tiny_params
 from tests.test_tokenizers import KINDS, TEXTS
 
@@ -179,7 +180,7 @@ def test_sidecar_that_nothing_vouches_for_is_not_certified(tmp_path, export, mod
     """CaseOps over nmt_nfkc without raw text: the bytes do not follow from the ids, only the field's known total can vouch."""
     from stages.audit.checks import byte_count
     from stages.audit.evidence import Evidence
-    from stages.lib.data.tokens import Split
+    from stages.lib.tokens.splits import Split
     folder = export(("nmt_nfkc", True))
     facts = take(folder, tmp_path / "out")
     for split, found in facts.items():
@@ -285,7 +286,7 @@ def test_published_shards_run_through_the_whole_pipeline(tmp_path, export, monke
     folder = export(("nmt_nfkc", False), train=DOCUMENTS * 40, per_shard=4000)
     values = tiny_params()
     for path, value in {"prepare.path": str(folder), "prepare.val_documents": 12, "prepare.holdout_documents": 5,
-                        "vocabulary.path": str(folder), "vocabulary.source": "shards", "baseline.train_bytes": 2000, "train.steps": 2,
+                        "vocabulary.path": str(folder), "vocabulary.source": "shards", "text_compressors.train_bytes": 2000, "train.steps": 2,
                         "train.holdout_every": 2, "package.evaluators": ["sliding"], "audit.probe_tokens": 300}.items():
         set_leaf(values, path, value)
     monkeypatch.chdir(tmp_path)
@@ -307,11 +308,11 @@ def test_published_shards_run_through_the_whole_pipeline(tmp_path, export, monke
 
 def test_shards_and_another_tokenizer_do_not_go_together(tmp_path, export, monkeypatch, capsys):
     folder = export(("identity", False), train=DOCUMENTS)
-    settings = prepare.Settings("local", str(folder), None, "hash", 0, 0.1, 0.1, 12, 3, {
+    settings = prepare.PrepareSettings("local", str(folder), None, "hash", 0, 0.1, 0.1, 12, 3, {
         "contents": "tokens", "repository": "a/b", "revision": "main", "root": "", "variant": "x", "train_shards": 1, "files": []})
     paths = {name: tmp_path / "out" / name for name in ("train", "holdout", "val")}
     prepare.main(settings, documents=folder, metrics=tmp_path / "metrics.json", scratch=tmp_path / "scratch", **paths)
     from stages.vocabulary import __main__ as vocabulary
-    chosen = vocabulary.Settings("bpe", ".", 300, "identity", "none", 0.999, None, None)
+    chosen = vocabulary.VocabularySettings("bpe", ".", 300, "identity", "none", 0.999, None, None)
     with pytest.raises(ValueError, match=r"token shards, so the tokenizer is theirs: set vocabulary\.source to shards"):
         vocabulary.main(chosen, file=tmp_path, documents=paths["train"], model=tmp_path / "m", metrics=tmp_path / "v.json")

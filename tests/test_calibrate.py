@@ -10,10 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stages.calibrate import own_text
-from stages.lib import tensors
-from stages.lib.quant import hessians
-from stages.runtime.model import gpt
+from stages.calibrate import hessians, own_text
+from stages.lib.node import tensors
+from stages.runtime.network import gpt
 from tests.conftest import ROOT, run_node
 from tests.test_features import LOOP, config
 from tests.test_stacks import documents, random_model

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.runtime import caseops
-from stages.runtime.caseops import ALLCAPS, CAPNEXT, ESC, OPERATORS, TITLE
+from stages.runtime.text import caseops
+from stages.runtime.text.caseops import ALLCAPS, CAPNEXT, ESC, OPERATORS, TITLE
 
 LONG_S, KELVIN = "\u017f", "\u212a"  # a pattern that ignores case takes them for s and k
 ODD_CHARACTERS = LONG_S + KELVIN + "ÉẞßİıΣςﬀ①19_'’ -\t\n\r\0\ud800\udfff\ue000\ue005\U0001f600"

@@ -17,8 +17,9 @@ import yaml
 
 from stages.audit import __main__ as audit
 from stages.audit import certificate, documentation, graph, power, revision
-from stages.lib import dvc_lock, opened, stage
-from stages.lib.stage import Input, Metrics, Output, Untracked, Variant
+from stages.lib.dvc import dvc_lock
+from stages.lib.node import access_log, files
+from stages.lib.node.stage import Input, Metrics, Output, Untracked, Variant
 from tests.conftest import ROOT
 
 
@@ -132,7 +133,7 @@ def main(run: Variant, settings, evaluated: Run, *, submission: Input = "artifac
          lock: Untracked = "dvc.lock") -> None:
     """In the place of the audit: says what it was given."""
     stages = dvc_lock.read(lock)
-    stage.write_json(certificate, {
+    files.write_json(certificate, {
         "verdict": "legal", "bits_per_byte": json.loads(metrics.read_text())["bits_per_byte"], "options": evaluated.options,
         "submission": submission.read_text(), "files": sorted(path.name for path in text.iterdir()), "run": run,
         "record": graph.record(stages, "package", Path("."))[0]})
@@ -236,4 +237,4 @@ def test_two_experiments_of_one_name_are_not_guessed_between(repository):
     subprocess.run(["git", "update-ref", f"refs/exps/33/{'4' * 38}/first", commit], check=True)
     with pytest.raises(ValueError, match="several experiments are called 'first'"):
         revision.resolved("first", root=repository)
-    assert opened.NAME == "opened.json" and os.path.exists(".git")
+    assert access_log.NAME == "opened.json" and os.path.exists(".git")

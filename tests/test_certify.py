@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from stages.audit import certify, decoder
-from stages.lib import artifact
-from stages.runtime import harness
-from stages.runtime.evaluators import causal_slot
+from stages.lib.referee import artifact
+from stages.runtime.scoring import harness
+from stages.runtime.scoring.evaluators import causal_slot
 from tests.cheats import GEOMETRY, Here, stream
 from tests.test_model import model
 

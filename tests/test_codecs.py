@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.runtime import packing, plugin, program
-from stages.runtime.codecs import CodecError, MissingProgram, is_available
-from stages.runtime.coders import Plan
+from stages.runtime import plugin
+from stages.runtime.blob import external, packing
+from stages.runtime.blob.codecs import CodecError, MissingProgram, is_available
+from stages.runtime.blob.coders import MatrixContext
 
 CODECS, CODERS, FILTERS = plugin.names("codecs"), plugin.names("coders"), plugin.names("filters")
 QUICK = [name for name in CODECS if not plugin.load("codecs", name).PROGRAM and name != "zipnn"]
@@ -128,7 +129,7 @@ def test_zpaq_archive_of_anything_but_one_file_named_data_is_refused(tmp_path):
         (tmp_path / "in/folder").mkdir(parents=True, exist_ok=True)
         for name in names:
             (tmp_path / "in" / name).write_bytes(b"0123456789")
-        program.call(["zpaq", "add", "made.zpaq", *names, "-m1"], folder=str(tmp_path / "in"), name="zpaq", size=1000)
+        external.call(["zpaq", "add", "made.zpaq", *names, "-m1"], folder=str(tmp_path / "in"), name="zpaq", size=1000)
         with pytest.raises(CodecError, match="exactly one file"):
             module.decode((tmp_path / "in/made.zpaq").read_bytes(), size=10)
         (tmp_path / "in/made.zpaq").unlink()
@@ -143,10 +144,10 @@ def test_zpaq_archive_of_anything_but_one_file_named_data_is_refused(tmp_path):
     (["sh", "-c", "kill -11 $$"], "exit code -11"),
 ], ids=lambda part: part[-1] if isinstance(part, list) else None)
 def test_program_that_hangs_floods_or_fails_is_one_sentence(command, sentence, monkeypatch):
-    monkeypatch.setattr(program, "WALL_SECONDS", 1)
-    monkeypatch.setattr(program, "CPU_SECONDS", 1)
+    monkeypatch.setattr(external, "WALL_SECONDS", 1)
+    monkeypatch.setattr(external, "CPU_SECONDS", 1)
     with pytest.raises(CodecError, match=sentence):
-        program.run(command, name="it", source=("data", b"x"), target="made", size=10)
+        external.run(command, name="it", source=("data", b"x"), target="made", size=10)
 
 
 # filters
@@ -226,7 +227,7 @@ def test_rows_are_sorted_by_always_taking_the_nearest_unused_one():
 
 def plan(matrix, number=0):
     rows, columns = matrix.shape
-    return Plan(f"m{number}", matrix.shape, "other", -1, np.zeros(rows, np.int16), np.zeros(columns, np.int16), 0)
+    return MatrixContext(f"m{number}", matrix.shape, "other", -1, np.zeros(rows, np.int16), np.zeros(columns, np.int16), 0)
 
 
 def matrices():
@@ -356,8 +357,8 @@ def test_codec_of_the_documentation_keeps_the_contract():
     from tests.conftest import ROOT
 
     source = re.search(r"```python\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.S).group(1)
-    module = types.ModuleType("stages.runtime.codecs.bzip2")
-    module.__package__ = "stages.runtime.codecs"
+    module = types.ModuleType("stages.runtime.blob.codecs.bzip2")
+    module.__package__ = "stages.runtime.blob.codecs"
     exec(compile(source, "docs/extending.md", "exec"), module.__dict__)
     blob = module.encode(sample())
     assert module.decode(blob, size=40_000) == sample() and module.PROGRAM is None

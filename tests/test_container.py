@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.lib import payload
-from stages.runtime import container, header, plans
-from stages.runtime.codecs import CodecError
-from stages.runtime.container import Coding, Model
+from stages.lib.blob import quantized_model
+from stages.runtime.blob import container, header, matrix_context
+from stages.runtime.blob.codecs import CodecError
+from stages.runtime.blob.container import Coding, Model
 from stages.runtime.errors import ArtifactError
 from tests.golden import make
 
@@ -63,14 +63,14 @@ def test_same_model_same_blob_and_key_order_does_not_matter():
 ], ids=["whole", "coder last", "coder first", "filters"])
 def test_tensors_configuration_and_schemes_come_back(codings):
     back = container.unpack(container.pack(MODEL, codings))
-    assert payload.same(back, MODEL) and list(back.tensors) != [] and back.schemes == {"a": {"gain": True}}
+    assert quantized_model.same(back, MODEL) and list(back.tensors) != [] and back.schemes == {"a": {"gain": True}}
 
 
 def test_model_with_every_kind_of_array_comes_back():
     for values in make.runs().values():
         run = make.Run.from_params(values, "run")
         if all(how not in ("codecs/lrzip", "codecs/zpaq", "codecs/zipnn") for how in run.plugins()):
-            assert payload.same(container.unpack(container.pack(make.model(), list(run.codings(make.model()).values()))), make.model())
+            assert quantized_model.same(container.unpack(container.pack(make.model(), list(run.codings(make.model()).values()))), make.model())
 
 
 def test_section_of_a_coder_comes_after_the_steps_it_depends_on():
@@ -194,7 +194,7 @@ def test_flipped_bytes_never_decode_to_something_else(data):
         decoded = container.unpack(bytes(packed))
     except (ArtifactError, CodecError):
         return
-    assert payload.same(decoded, MODEL)
+    assert quantized_model.same(decoded, MODEL)
 
 
 @given(st.binary(max_size=300))
@@ -205,7 +205,7 @@ def test_random_bytes_are_refused(data):
         container.unpack(header.MAGIC + data)
 
 
-# plans
+# matrix_context
 
 
 @pytest.mark.parametrize("name, role", [
@@ -215,30 +215,30 @@ def test_random_bytes_are_refused(data):
     ("value_embedding.table.weight", ("table", -1)), ("residual_mix.weight", ("projection", -1)), ("blocks.0.other.weight", ("other", -1)),
 ])
 def test_role_and_layer_follow_from_the_name(name, role):
-    assert plans.role(name) == role
+    assert matrix_context.role(name) == role
 
 
 def test_steps_are_the_rounded_logarithms_of_all_scales():
     scales = np.array([2.0 ** (n / 8) for n in range(-100, 100)]).astype(np.float16)
-    assert plans.eighths(scales).tolist() == list(range(-100, 100))
+    assert matrix_context.eighths(scales).tolist() == list(range(-100, 100))
     every = np.arange(1, 0x7C00, dtype=np.uint16).view(np.float16)
-    assert np.array_equal(plans.eighths(every), np.round(8 * np.log2(every.astype(np.float64))))
+    assert np.array_equal(matrix_context.eighths(every), np.round(8 * np.log2(every.astype(np.float64))))
     small = np.arange(1, 127, dtype=np.uint8)
     sizes = np.where(small < 8, small / 8 * 2.0 ** -6, (1 + small % 8 / 8) * 2.0 ** (small // 8 - 7.0))
-    assert np.array_equal(plans.eighths(small), np.round(8 * np.log2(sizes)))
-    assert plans.eighths(np.array([0.0, -1.0, np.inf, np.nan], np.float16)).tolist() == [plans.LOWEST, plans.LOWEST, 128, plans.LOWEST]
+    assert np.array_equal(matrix_context.eighths(small), np.round(8 * np.log2(sizes)))
+    assert matrix_context.eighths(np.array([0.0, -1.0, np.inf, np.nan], np.float16)).tolist() == [matrix_context.LOWEST, matrix_context.LOWEST, 128, matrix_context.LOWEST]
 
 
 def test_plan_adds_the_stored_steps_and_takes_groups_at_their_mean():
     stored = {"m.scales": np.array([[1, 2], [4, 4]], np.float16), "m.row_steps": np.array([3, -3], np.int8),
               "m.column_steps": np.array([1, 0, -1], np.int8)}
-    plan = plans.plan("m", (2, 3), stored, {"trellis": 8})
+    plan = matrix_context.context("m", (2, 3), stored, {"trellis": 8})
     assert plan.row_steps.tolist() == [4 + 3, 16 - 3] and plan.column_steps.tolist() == [1, 0, -1] and plan.trellis == 8
-    assert plans.plan("m", (2, 3), {}, {}).row_steps.tolist() == [0, 0]
+    assert matrix_context.context("m", (2, 3), {}, {}).row_steps.tolist() == [0, 0]
 
 
 def test_order_0_entropy_counts_every_quantized_matrix_and_says_what_it_leaves_out():
-    sizes = payload.sizes(make.model())
+    sizes = quantized_model.sizes(make.model())
     matrices = [array for name, array in make.model().tensors.items() if name.endswith(".codes")]
     bits = 0.0
     for matrix in matrices:

@@ -5,7 +5,7 @@ import torch
 
 from stages.lib.quant import low_rank, prune, rotation, ternary
 from stages.lib.quant.quantized import Quantized
-from stages.runtime import dequantize
+from stages.runtime.weights import dequantize
 from tests.test_quantize import codes, problem, rounded
 
 pytestmark = pytest.mark.usefixtures("one_thread")

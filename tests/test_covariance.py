@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from covariance_golden import FOLDER, cases, correlated, noise, plan
 
-from stages.runtime import columns, histogram, normal, rans, regression
-from stages.runtime.codecs import CodecError
-from stages.runtime.coders import Plan, covariance
+from stages.runtime.blob.codecs import CodecError
+from stages.runtime.blob.coders import MatrixContext
+from stages.runtime.blob.coders.covariance import coder, columns, histogram, normal, rans, regression
 
 ROOT = Path(__file__).parents[1]
 EDGES = {
@@ -40,14 +40,14 @@ def entropy(codes: np.ndarray) -> float:
 
 
 def size(*matrices: np.ndarray) -> int:
-    return len(covariance.encode(list(matrices), [plan(str(i), m.shape, "other", -1) for i, m in enumerate(matrices)]))
+    return len(coder.encode(list(matrices), [plan(str(i), m.shape, "other", -1) for i, m in enumerate(matrices)]))
 
 
 @pytest.mark.parametrize("case", EDGES)
 @pytest.mark.parametrize("role", ["up", "down"])
 def test_codes_come_back_unchanged(case, role):
     plans = [plan(case, matrix.shape, role, 0) for matrix in EDGES[case]]
-    decoded = covariance.decode(covariance.encode(EDGES[case], plans), plans)
+    decoded = coder.decode(coder.encode(EDGES[case], plans), plans)
     assert [matrix.dtype for matrix in decoded] == [np.dtype(np.int32)] * len(plans)
     for found, expected in zip(decoded, EDGES[case], strict=True):
         np.testing.assert_array_equal(found, expected)
@@ -57,9 +57,9 @@ def test_codes_come_back_unchanged(case, role):
 def test_the_golden_blobs_decode_and_are_made_again_byte_for_byte(name):
     codes, plans = cases()[name]
     blob = (FOLDER / f"{name}.bin").read_bytes()
-    for found, expected in zip(covariance.decode(blob, plans), codes, strict=True):
+    for found, expected in zip(coder.decode(blob, plans), codes, strict=True):
         np.testing.assert_array_equal(found, expected)
-    assert covariance.encode(codes, plans) == blob
+    assert coder.encode(codes, plans) == blob
 
 
 @pytest.mark.parametrize("machine", [{"OPENBLAS_NUM_THREADS": "1"}, {"OPENBLAS_NUM_THREADS": "2"}, {"OPENBLAS_CORETYPE": "Prescott"},
@@ -103,8 +103,8 @@ def test_a_matrix_is_cheaper_after_one_with_the_same_columns():
 def test_what_a_partner_knows_is_not_paid_twice():
     up = correlated(10, 400, 200, 15)
     down = (up + noise(11, up.size).reshape(up.shape) // 30).T
-    together = covariance.encode([up, down], [plan("u", up.shape, "up", 0), plan("d", down.shape, "down", 0)])
-    apart = covariance.encode([up, down], [plan("u", up.shape, "up", 0), plan("d", down.shape, "down", 1)])
+    together = coder.encode([up, down], [plan("u", up.shape, "up", 0), plan("d", down.shape, "down", 0)])
+    apart = coder.encode([up, down], [plan("u", up.shape, "up", 0), plan("d", down.shape, "down", 1)])
     assert len(together) < 0.97 * len(apart)
 
 
@@ -118,8 +118,8 @@ def test_steps_of_the_columns_are_used_where_they_explain_the_codes():
     exponents = noise(14, 40) // 30
     codes = correlated(15, 128, 40, 1) >> np.clip(exponents + 4, 0, 8)
     steps = 8 * np.clip(exponents + 4, 0, 8)
-    known = covariance.encode([codes], [plan("c", codes.shape, "up", 0, columns=steps)])
-    unknown = covariance.encode([codes], [plan("c", codes.shape, "up", 0)])
+    known = coder.encode([codes], [plan("c", codes.shape, "up", 0, columns=steps)])
+    unknown = coder.encode([codes], [plan("c", codes.shape, "up", 0)])
     assert len(known) < 0.95 * len(unknown)
 
 
@@ -215,20 +215,20 @@ def test_a_histogram_gives_its_values_back(values):
 def test_codes_of_another_shape_or_kind_are_refused():
     for codes in (np.zeros((2, 3), np.int8), np.zeros((3, 2))):
         with pytest.raises(ValueError, match=r"its plan asks for integers \(3, 2\)"):
-            covariance.encode([codes], [plan("m", (3, 2), "up", 0)])
+            coder.encode([codes], [plan("m", (3, 2), "up", 0)])
 
 
-def small() -> tuple[list[np.ndarray], list[Plan], bytes]:
+def small() -> tuple[list[np.ndarray], list[MatrixContext], bytes]:
     """One matrix of each kind, quick to decode."""
     skewed = np.minimum(np.abs(noise(17, 600)) // 60, 3).reshape(60, 10) ** 3
     codes = [correlated(18, 400, 4, 2), skewed, (noise(19, 400).reshape(40, 10) * 7919) % 50]
     plans = [plan(str(i), matrix.shape, "table", i) for i, matrix in enumerate(codes)]
-    blob = covariance.encode(codes, plans)
+    blob = coder.encode(codes, plans)
     kinds, at = [], 10
     for matrix in plans:
-        (kind, *_), at = covariance._header(blob, at, matrix)
+        (kind, *_), at = coder._header(blob, at, matrix)
         kinds.append(kind)
-    assert kinds == [covariance.PREDICTED, covariance.HISTOGRAM, covariance.DIGITS]
+    assert kinds == [coder.PREDICTED, coder.HISTOGRAM, coder.DIGITS]
     return codes, plans, blob
 
 
@@ -250,7 +250,7 @@ def test_a_damaged_blob_is_refused():
     _, plans, blob = small()
     for mutant in mutants(blob, 5000):
         with pytest.raises(CodecError):
-            covariance.decode(mutant, plans)
+            coder.decode(mutant, plans)
 
 
 def test_a_forged_blob_is_refused_or_gives_matrices_of_the_right_shape_and_takes_no_memory():
@@ -258,7 +258,7 @@ def test_a_forged_blob_is_refused_or_gives_matrices_of_the_right_shape_and_takes
     tracemalloc.start()
     for mutant in mutants(blob[4:], 12):
         try:
-            decoded = covariance.decode(zlib.crc32(mutant).to_bytes(4, "little") + mutant, plans)
+            decoded = coder.decode(zlib.crc32(mutant).to_bytes(4, "little") + mutant, plans)
         except CodecError:
             continue
         assert [(matrix.shape, matrix.dtype) for matrix in decoded] == [(plan.shape, np.int32) for plan in plans]
@@ -271,15 +271,15 @@ def test_a_forged_blob_is_refused_or_gives_matrices_of_the_right_shape_and_takes
 def test_a_truncated_blob_is_refused(length):
     _, plans, blob = small()
     with pytest.raises(CodecError):
-        covariance.decode(blob[:length], plans)
+        coder.decode(blob[:length], plans)
 
 
 def test_a_header_that_claims_a_matrix_too_wide_to_be_predicted_is_refused_before_anything_is_made_for_it():
-    blob = covariance.encode([correlated(2, 1000, 40, 25)], [plan("m", (1000, 40), "up", 0)])
-    assert blob[10] == covariance.PREDICTED
+    blob = coder.encode([correlated(2, 1000, 40, 25)], [plan("m", (1000, 40), "up", 0)])
+    assert blob[10] == coder.PREDICTED
     tracemalloc.start()
     with pytest.raises(CodecError, match="matrix m is coded in a way that is not known"):
-        covariance.decode(blob, [plan("m", (2100, 2100), "up", 0)])
+        coder.decode(blob, [plan("m", (2100, 2100), "up", 0)])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 * 2100 * 2100 + (8 << 20)  # what it declares; sums over its width would be 35 MB more, each

@@ -65,11 +65,11 @@ def test_everything_is_up_to_date_after_a_run(committed):
 
 
 TOKENIZE = {"tokenize@train", "tokenize@holdout", "tokenize@val"}
-MEASURE = {f"measure@{after}" for after in ("train", "ema", "prequant_ttt", "quantize")}
+MEASURE = {f"plain_score@{after}" for after in ("train", "ema", "prequant_ttt", "quantize")}
 AUDIT = {"audit@sliding", "audit@slot"}
 LEAVES = {  # one leaf of every section -> the nodes that read it
     ("prepare.max_bytes", 123456): {"prepare"},
-    ("baseline.train_bytes", 5): {"baseline"},
+    ("text_compressors.train_bytes", 5): {"text_compressors"},
     ("vocabulary.size", 400): {"vocabulary"},
     ("tokenize.shard_tokens", 1000): TOKENIZE,
     ("model.width", 32): {"train", "script"},
@@ -77,11 +77,11 @@ LEAVES = {  # one leaf of every section -> the nodes that read it
     ("ema.average", "final"): {"ema", "script"},
     ("prequant_ttt.epochs", 2): {"prequant_ttt", "script"},
     ("calibrate.sequences", 17): {"calibrate", "script"},
-    ("allocate.tokens", 1000): {"allocate", "script"},
-    ("quantize.groups.mlp.bits", 5): {"quantize", "fit", "script"},
-    ("measure.window", 32): MEASURE,
-    ("compress.runs.zlib_9.options.level", 8): {"compress@zlib_9", "smallest", "report", "fit", "script"},
-    ("package.cap_bytes", 15_000_000): {"package", "fit", "script"},
+    ("sensitivity.tokens", 1000): {"sensitivity", "script"},
+    ("quantize.groups.mlp.bits", 5): {"quantize", "fill_cap", "script"},
+    ("plain_score.window", 32): MEASURE,
+    ("compress.runs.zlib_9.options.level", 8): {"compress@zlib_9", "smallest", "report", "fill_cap", "script"},
+    ("package.cap_bytes", 15_000_000): {"package", "fill_cap", "script"},
     ("evaluate.runs.slot.options.steps", 6): {"evaluate@slot", "audit@slot", "report"},
     ("audit.flips", 4): AUDIT,
 }
@@ -104,10 +104,10 @@ def test_changed_leaf_makes_its_readers_stale_and_nothing_else(committed, change
 
 
 @pytest.mark.parametrize("path, nodes", [
-    ("stages/lib/optim/muon.py", {"train", "script"}),
-    ("stages/lib/quant/gptq.py", {"quantize", "fit", "script"}),
-    ("stages/runtime/codecs/zlib.py", {"compress@brotli_11", "compress@zlib_9", "package", "fit", "script"}),
-    ("stages/runtime/evaluators/slot.py", {"package", "fit", "script"}),
+    ("stages/train/optim/muon.py", {"train", "script"}),
+    ("stages/lib/quant/gptq.py", {"quantize", "fill_cap", "script"}),
+    ("stages/runtime/blob/codecs/zlib.py", {"compress@brotli_11", "compress@zlib_9", "package", "fill_cap", "script"}),
+    ("stages/runtime/scoring/evaluators/slot.py", {"package", "fill_cap", "script"}),
     ("stages/audit/checks/lineage.py", AUDIT),
     ("stages/report/page.py", {"report"}),
 ])
@@ -127,16 +127,16 @@ def test_nothing_that_trains_is_below_val(committed):
 
 def test_quantize_reruns_itself_and_what_is_below(committed):
     reruns = below(committed, {"quantize"})
-    assert "measure@quantize" in reruns and "package" in reruns and reruns >= AUDIT
-    assert not {"prepare", "vocabulary", "train", "ema", "prequant_ttt", "calibrate", "measure@train"} & reruns
+    assert "plain_score@quantize" in reruns and "package" in reruns and reruns >= AUDIT
+    assert not {"prepare", "vocabulary", "train", "ema", "prequant_ttt", "calibrate", "plain_score@train"} & reruns
 
 
 def test_experiment_reruns_from_quantize_down_and_lineage_is_certified(committed):
     """dvc exp run -S quantize.groups.mlp.bits=5, for real; then the metrics are there by name and the audit walks dvc.lock."""
     said = run(committed, "dvc", "exp", "run", "-n", "five-bits", "-S", "quantize.groups.mlp.bits=5")
-    for node in ("prepare", "vocabulary", "tokenize@train", "train", "ema", "prequant_ttt", "calibrate", "measure@train", "baseline"):
+    for node in ("prepare", "vocabulary", "tokenize@train", "train", "ema", "prequant_ttt", "calibrate", "plain_score@train", "text_compressors"):
         assert f"Running stage '{node}'" not in said, node
-    for node in ("quantize", "measure@quantize", "compress@zlib_9", "package", "evaluate@slot", "audit@slot", "report"):
+    for node in ("quantize", "plain_score@quantize", "compress@zlib_9", "package", "evaluate@slot", "audit@slot", "report"):
         assert f"Running stage '{node}'" in said, node
     table = json.loads(run(committed, "dvc", "exp", "show", "--json"))
     assert "five-bits" in json.dumps(table) and "bits_per_byte.sliding" in json.dumps(table)

@@ -9,8 +9,8 @@ import torch
 
 from stages.lib.quant import entropy_constrained, rate, trellis
 from stages.lib.quant.entropy_constrained import Options
-from stages.runtime import dequantize
-from stages.runtime import trellis as decoder
+from stages.runtime.weights import dequantize
+from stages.runtime.weights import trellis as decoder
 
 PLAIN = Options(trellis=0, column_steps=False, gain=False, damping=0.005, rate_distortion=0.0)
 FULL = Options(trellis=8, column_steps=True, gain=True, damping=0.005, rate_distortion=0.0)

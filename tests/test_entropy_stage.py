@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from stages.fit import __main__ as fit
-from stages.lib import params, tensors
+from stages.calibrate.hessians import Statistics
+from stages.fill_cap import __main__ as fill_cap
+from stages.lib.node import params, tensors
 from stages.lib.quant import entropy_model, groups
-from stages.lib.quant.hessians import Statistics
 from stages.lib.quant.network import quantize
 from stages.quantize import table
-from stages.runtime import dequantize
+from stages.runtime.weights import dequantize
 from tests.conftest import run_node, set_leaf
 from tests.quantizing import NEAREST, decoded, settings_with
 from tests.test_features import PLAIN
@@ -47,7 +47,7 @@ def test_network_comes_back_and_more_bits_bring_it_closer(rich):
     distances = []
     for bits in (4.0, 6.0):
         result = result_of(rich, settings_with({"entropy.bits_per_weight": bits}, every=ENTROPY))
-        assert bits - 0.01 <= estimate(result) <= bits and result.fit.summary()["bits_per_weight"] == estimate(result)
+        assert bits - 0.01 <= estimate(result) <= bits and result.budget.summary()["bits_per_weight"] == estimate(result)
         back = dequantize.build(decoded(result), net.config.to_dict())
         distances.append((back(x) - net(x)).square().mean().item())
         assert {found.scheme["trellis"] for found in result.matrices.values()} == {8}
@@ -58,8 +58,8 @@ def test_network_comes_back_and_more_bits_bring_it_closer(rich):
 def test_groups_may_mix_methods(rich):
     settings = settings_with({"entropy.bits_per_weight": 4.0}, mlp=ENTROPY, table=NEAREST, projection=NEAREST)
     result = result_of(rich, settings)
-    assert {name for name, found in result.matrices.items() if found.scheme} == {name for name in result.fit.quantized}
-    assert all(name.startswith("blocks.") and ".mlp." in name for name in result.fit.quantized)
+    assert {name for name, found in result.matrices.items() if found.scheme} == {name for name in result.budget.quantized}
+    assert all(name.startswith("blocks.") and ".mlp." in name for name in result.budget.quantized)
     assert len(table.rows(result, rich[1], rich[3])) == len(result.matrices) + 1
 
 
@@ -68,7 +68,7 @@ def test_target_in_bytes_counts_what_other_groups_and_float16_take(rich):
     result = result_of(rich, settings_with(leaves, every=ENTROPY, table=NEAREST))
     rest = 2 * sum(weight.numel() for weight in result.float16.values())
     assert rest > 0 and 0.995 * 8_000 <= entropy_model.estimated(result.matrices).bits / 8 + rest <= 8_000 + 32
-    assert result.fit.summary()["estimated_bytes"] <= 8_000
+    assert result.budget.summary()["estimated_bytes"] <= 8_000
     with pytest.raises(ValueError, match="alone needs"):
         result_of(rich, settings_with({"entropy.target_bytes": 500}, every=ENTROPY, table=NEAREST))
     with pytest.raises(ValueError, match="every code 0 they still need"):
@@ -78,7 +78,7 @@ def test_target_in_bytes_counts_what_other_groups_and_float16_take(rich):
 def test_multipliers_scale_the_steps_of_their_matrices(rich):
     settings = settings_with({"entropy.bits_per_weight": 4.0, "entropy.trellis": 0}, mlp=ENTROPY, projection=NEAREST)
     plain, changed = result_of(rich, settings), result_of(rich, settings, **{"blocks.0.mlp.up.weight": 0.5})
-    ratio = {name: (changed.matrices[name].arrays["step"] / plain.matrices[name].arrays["step"]).item() for name in plain.fit.quantized}
+    ratio = {name: (changed.matrices[name].arrays["step"] / plain.matrices[name].arrays["step"]).item() for name in plain.budget.quantized}
     others = {round(value, 4) for name, value in ratio.items() if name != "blocks.0.mlp.up.weight"}
     assert len(others) == 1 and ratio["blocks.0.mlp.up.weight"] == pytest.approx(others.pop() / 2, rel=1e-3)
 
@@ -106,26 +106,26 @@ def entropy_run(project):
     for group in groups.GROUPS:
         set_leaf(tree, f"quantize.groups.{group}.method", "entropy")
     set_leaf(tree, "quantize.entropy.bits_per_weight", 4.0)
-    set_leaf(tree, "allocate.enabled", True)
-    set_leaf(tree, "allocate.tokens", 512)
+    set_leaf(tree, "sensitivity.enabled", True)
+    set_leaf(tree, "sensitivity.tokens", 512)
     (project / "params.yaml").write_text(json.dumps(tree))
     return project, tree
 
 
 def test_allocation_is_the_identity_when_off_and_measures_every_matrix_when_on(entropy_run):
     folder, _ = entropy_run
-    off = json.loads((folder / "artifacts/allocate/multipliers.json").read_text())
+    off = json.loads((folder / "artifacts/sensitivity/multipliers.json").read_text())
     assert off == {"multipliers": {}}
-    run_node("allocate")
-    on = json.loads((folder / "artifacts/allocate/multipliers.json").read_text())["multipliers"]
+    run_node("sensitivity")
+    on = json.loads((folder / "artifacts/sensitivity/multipliers.json").read_text())["multipliers"]
     state, _ = tensors.load(folder / "artifacts/prequant_ttt/model.safetensors")
     assert set(on) == {name for name, weight in state.items() if weight.ndim == 2 and not name.startswith("skip")}
     assert all(0.4 <= value <= 2.5 for value in on.values()) and on["embedding.weight"] == 0.4  # 12 steps taught the rest little
-    metrics = json.loads((folder / "artifacts/allocate/metrics.json").read_text())
+    metrics = json.loads((folder / "artifacts/sensitivity/metrics.json").read_text())
     assert metrics["expected_gain_bits_per_weight"] > 0 and all(value > -1e-6 for value in metrics["damage_nats"].values())
     run_node("quantize")
-    run_node("measure", "quantize")
-    before, after = (json.loads((folder / f"artifacts/measure/{stage}/metrics.json").read_text())["bits_per_byte"]
+    run_node("plain_score", "quantize")
+    before, after = (json.loads((folder / f"artifacts/plain_score/{stage}/metrics.json").read_text())["bits_per_byte"]
                      for stage in ("prequant_ttt", "quantize"))
     assert before - 0.02 < after < before + 0.1
 
@@ -133,40 +133,40 @@ def test_allocation_is_the_identity_when_off_and_measures_every_matrix_when_on(e
 def test_allocation_of_a_split_that_is_too_short_is_refused(entropy_run, capsys):
     folder, tree = entropy_run
     for leaf in ("tokens", "sequence_length"):
-        set_leaf(tree, f"allocate.{leaf}", 10**7)
+        set_leaf(tree, f"sensitivity.{leaf}", 10**7)
     (folder / "params.yaml").write_text(json.dumps(tree))
     with pytest.raises(SystemExit):
-        run_node("allocate")
-    assert "fewer than allocate.sequence_length" in capsys.readouterr().err
+        run_node("sensitivity")
+    assert "fewer than sensitivity.sequence_length" in capsys.readouterr().err
 
 
 def test_without_auto_nothing_is_fitted(project):
-    assert json.loads((project / "artifacts/fit/target.json").read_text()) == {"target_bytes": None}
+    assert json.loads((project / "artifacts/fill_cap/target.json").read_text()) == {"target_bytes": None}
 
 
 def test_auto_target_fills_the_cap_with_the_finest_weights_that_the_artifact_can_hold(entropy_run, capsys):
     folder, tree = entropy_run
     set_leaf(tree, "quantize.entropy.target_bytes", "auto")
     set_leaf(tree, "quantize.entropy.trellis", 0)  # quicker
-    set_leaf(tree, "allocate.enabled", False)
+    set_leaf(tree, "sensitivity.enabled", False)
     (folder / "params.yaml").write_text(json.dumps(tree))
-    run_node("fit")  # 16 MB do not bind a model of this size
-    whole = json.loads((folder / "artifacts/fit/metrics.json").read_text())
+    run_node("fill_cap")  # 16 MB do not bind a model of this size
+    whole = json.loads((folder / "artifacts/fill_cap/metrics.json").read_text())
     assert len(whole["rounds"]) == 1 and whole["artifact_bytes"] < 1_000_000
     cap = whole["artifact_bytes"] - 10_000
     set_leaf(tree, "package.cap_bytes", cap)
     (folder / "params.yaml").write_text(json.dumps(tree))
-    for node in (("fit",), ("quantize",), ("compress", "brotli_11"), ("package",), ("script",)):
+    for node in (("fill_cap",), ("quantize",), ("compress", "brotli_11"), ("package",), ("script",)):
         run_node(*node)
-    chosen = json.loads((folder / "artifacts/fit/target.json").read_text())["target_bytes"]
+    chosen = json.loads((folder / "artifacts/fill_cap/target.json").read_text())["target_bytes"]
     assert str(8 * chosen) in (folder / "artifacts/script/source/one_module.py").read_text()  # in bits
     packed = json.loads((folder / "artifacts/package/metrics.json").read_text())["artifact_bytes"]
-    found = json.loads((folder / "artifacts/fit/metrics.json").read_text())
+    found = json.loads((folder / "artifacts/fill_cap/metrics.json").read_text())
     assert packed == found["artifact_bytes"] and 0.99 * cap <= packed <= cap and len(found["rounds"]) > 1
     set_leaf(tree, "package.cap_bytes", 20_000)
     (folder / "params.yaml").write_text(json.dumps(tree))
     with pytest.raises(SystemExit):
-        run_node("fit")
+        run_node("fill_cap")
     assert "what is not weights alone needs" in capsys.readouterr().err
 
 
@@ -177,9 +177,9 @@ def test_search_meets_the_cap_whatever_a_codec_makes_of_the_estimate(cost):
 
     def attempt(target):
         tried.append(target)
-        return round(cost(0.999 * target)) + 70_000, entropy_model.Fit(1.0, {}, 8 * 0.999 * target, (), 8e9)
+        return round(cost(0.999 * target)) + 70_000, entropy_model.Budget(1.0, {}, 8 * 0.999 * target, (), 8e9)
 
-    target, size, rounds = fit.search(attempt, cap=3_000_000)
+    target, size, rounds = fill_cap.search(attempt, cap=3_000_000)
     assert 3_000_000 * (1 - entropy_model.TOLERANCE) <= size <= 3_000_000 and target in tried and len(rounds) == len(tried) < 10
 
 
@@ -192,7 +192,7 @@ def test_what_cannot_be_fitted_is_refused(entropy_run, capsys, leaf, value, sent
     set_leaf(tree, leaf, value)
     (folder / "params.yaml").write_text(json.dumps(tree))
     with pytest.raises(SystemExit):
-        run_node("fit")
+        run_node("fill_cap")
     assert sentence in capsys.readouterr().err
 
 
@@ -201,5 +201,5 @@ def test_fit_needs_an_entropy_constrained_group(project, capsys):
     set_leaf(tree, "quantize.entropy.target_bytes", "auto")
     (project / "params.yaml").write_text(json.dumps(tree))
     with pytest.raises(SystemExit):
-        run_node("fit")
+        run_node("fill_cap")
     assert "no group has the method entropy" in capsys.readouterr().err

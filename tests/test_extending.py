@@ -9,8 +9,7 @@ import torch.nn.functional as F
 import yaml
 
 from stages.recipes import describe
-from stages.runtime import features
-from stages.runtime.model import gpt
+from stages.runtime.network import features, gpt
 from tests.conftest import ROOT, set_leaf
 from tests.test_features import PLAIN
 from tests.test_stacks import assert_no_look_ahead, documents, random_model

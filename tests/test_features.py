@@ -11,15 +11,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stages.lib import bundle, closure
-from stages.runtime import dequantize, features, plugin
-from stages.runtime.container import ArtifactError
-from stages.runtime.features import smear_gate
-from stages.runtime.model import gpt
-from stages.runtime.model.attention import rms
-from stages.runtime.model.config import ModelConfig
-from stages.runtime.model.gpt import GPT, initialise
-from stages.runtime.tokenizer import BOS
+from stages.lib.blob import bundle
+from stages.lib.dvc import closure
+from stages.runtime import plugin
+from stages.runtime.blob.container import ArtifactError
+from stages.runtime.network import features, gpt
+from stages.runtime.network.attention import rms
+from stages.runtime.network.config import ModelConfig
+from stages.runtime.network.features import smear_gate
+from stages.runtime.network.gpt import GPT, initialise
+from stages.runtime.text.tokenizer import BOS
+from stages.runtime.weights import dequantize
 from tests.conftest import ROOT
 from tests.reference import Reference
 from tests.test_stacks import assert_no_look_ahead, documents, random_model
@@ -305,7 +307,7 @@ def test_half_precision_stays_near_full_precision(case):
 
 
 @pytest.mark.parametrize("given, sentence", [
-    ({"xsaa": {}}, "no file xsaa.py under runtime/features; did you mean 'xsa'"),
+    ({"xsaa": {}}, "no file xsaa.py under runtime/network/features; did you mean 'xsa'"),
     ({"xsa": {"last_layer": 2}}, r"model\.features\.xsa has no option 'last_layer'; did you mean 'last_layers'"),
     ({"ln_scale": {"on": True}}, "it takes no options"),
     ({"xsa": {}}, r"model\.features\.xsa\.last_layers is missing; add it"),
@@ -384,6 +386,6 @@ def test_package_holds_exactly_the_features_that_the_model_names():
 @pytest.mark.parametrize("name", FILES)
 def test_feature_imports_only_the_contract_and_the_configuration(name):
     """So that it ships alone, and no other feature's code is a reason to train again."""
-    own = {path for path in closure.files(f"stages.runtime.features.{name}") if "/features/" in path or "/model/" in path}
-    assert own == {f"stages/runtime/features/{name}.py", "stages/runtime/features/__init__.py", "stages/runtime/model/__init__.py",
-                   "stages/runtime/model/config.py"}
+    own = {path for path in closure.files(f"stages.runtime.network.features.{name}") if "/features/" in path or "/model/" in path}
+    assert own == {f"stages/runtime/features/{name}.py", "stages/runtime/network/features/__init__.py", "stages/runtime/network/__init__.py",
+                   "stages/runtime/network/config.py"}

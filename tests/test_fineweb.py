@@ -15,7 +15,7 @@ import pytest
 from huggingface_hub import constants, file_download
 from huggingface_hub.utils import _cache_assets
 
-from stages.lib.data import fineweb
+from stages.prepare import fineweb
 from tests.hub import FOLDER, Hub, commit_of, golf, manifest
 
 ROOT = Path(__file__).resolve().parents[1]

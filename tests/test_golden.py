@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.runtime import container, header, plugin
-from stages.runtime.codecs import MissingProgram
+from stages.runtime import plugin
+from stages.runtime.blob import container, header
+from stages.runtime.blob.codecs import MissingProgram
 from tests.golden import make
 
 CONTENTS = json.loads(make.INDEX.read_text())

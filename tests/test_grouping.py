@@ -7,10 +7,12 @@ import pytest
 import torch
 from dvc.utils.hydra import apply_overrides
 
-from stages.lib import hidden_order, params, payload
-from stages.lib.grouping import Run
-from stages.runtime import container, dequantize
-from stages.runtime.container import Model
+from stages.lib.blob import hidden_order, quantized_model
+from stages.lib.blob.grouping import Run
+from stages.lib.node import params
+from stages.runtime.blob import container
+from stages.runtime.blob.container import Model
+from stages.runtime.weights import dequantize
 from tests.conftest import ROOT
 from tests.golden import make
 from tests.test_stacks import documents, random_model, small
@@ -61,7 +63,7 @@ def test_order_of_groups_does_not_depend_on_the_order_of_keys():
 def test_group_that_is_empty_makes_no_section():
     model = Model({"gain": np.ones(3, np.float16)}, {}, {})
     codings = run(grouped(embedding=RAW, codes={"coder": "ans", "filters": [], "options": {}}, rest=RAW)).codings(model)
-    assert list(codings) == ["rest"] and payload.same(container.unpack(container.pack(model, list(codings.values()))), model)
+    assert list(codings) == ["rest"] and quantized_model.same(container.unpack(container.pack(model, list(codings.values()))), model)
 
 
 @pytest.mark.parametrize("values, sentence", [
@@ -107,7 +109,7 @@ def test_run_that_is_added_on_the_command_line_is_read(values, tmp_path):
     apply_overrides(tmp_path / "params.yaml", [f"+compress.runs.mine={values}"])
     settings = params.section(params.read(tmp_path / "params.yaml"), Run, variant="mine")
     model = settings.reordered(make.model())
-    assert payload.same(container.unpack(container.pack(model, list(settings.codings(model).values()))), model)
+    assert quantized_model.same(container.unpack(container.pack(model, list(settings.codings(model).values()))), model)
 
 
 # hidden order

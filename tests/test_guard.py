@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from stages.lib import artifact
+from stages.lib.referee import artifact
 
 SCRIPT = '''
 import json, os, sys

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stages.lib.kernels import softcap_cross_entropy
+from stages.train.kernels import softcap_cross_entropy
 from tests.conftest import ROOT
 
 CASES = [(5, 7), (4, 1500), (3, 1024), (1, 1)]

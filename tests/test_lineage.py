@@ -16,7 +16,8 @@ from dvc_objects.fs.local import LocalFileSystem
 
 from stages.audit import graph
 from stages.audit.checks import lineage
-from stages.lib import dvc_lock, opened, parallel, stage, tensors
+from stages.lib.dvc import dvc_lock
+from stages.lib.node import access_log, files, parallel, tensors
 from tests.conftest import ROOT, run_node, set_leaf, write_lock
 
 PYZ = "artifacts/package/submission.pyz"
@@ -34,7 +35,7 @@ CLEAN = {"prepare": ([], ["artifacts/prepare/train", "artifacts/prepare/val"]),
          "tokenize@val": (["artifacts/prepare/val"], ["artifacts/tokenize/val"]),
          "train": (["artifacts/tokenize/train"], ["artifacts/train/model.safetensors"]),
          "calibrate": (["artifacts/train/model.safetensors", "artifacts/tokenize/train"], ["artifacts/calibrate/hessians.safetensors"]),
-         "measure@train": (["artifacts/train/model.safetensors", "artifacts/tokenize/val"], ["artifacts/measure/train/metrics.json"]),
+         "plain_score@train": (["artifacts/train/model.safetensors", "artifacts/tokenize/val"], ["artifacts/plain_score/train/metrics.json"]),
          "package": (["artifacts/train/model.safetensors", "artifacts/calibrate/hessians.safetensors"], [PYZ])}
 
 
@@ -44,10 +45,10 @@ def walk(tmp_path):
     def verdict(*, opens=None, **changes):
         stages = lock(**(CLEAN | changes))
         for name, entry in stages.items():
-            path = f"artifacts/records/{name}.{opened.NAME}"
+            path = f"artifacts/records/{name}.{access_log.NAME}"
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).write_text(json.dumps([dep["path"] for dep in entry["deps"]] + (opens or {}).get(name, [])))
-            entry["outs"].append({"path": path, "md5": stage.md5(tmp_path / path)})
+            entry["outs"].append({"path": path, "md5": files.md5(tmp_path / path)})
         return lineage.walk(stages, PYZ, f"hash of {PYZ}", root=tmp_path)
     return verdict
 
@@ -68,13 +69,13 @@ def test_stage_that_declares_val_is_named_with_the_path(walk, dep, name):
 
 
 def test_stage_that_reads_what_was_made_from_val_is_named_with_the_path(walk):
-    verdict = walk(calibrate=([*CLEAN["calibrate"][0], "artifacts/measure/train/metrics.json"], CLEAN["calibrate"][1]))
-    assert verdict.verdict == "fail" and "calibrate <- artifacts/measure/train/metrics.json <- measure@train <- artifacts/tokenize/val" in \
+    verdict = walk(calibrate=([*CLEAN["calibrate"][0], "artifacts/plain_score/train/metrics.json"], CLEAN["calibrate"][1]))
+    assert verdict.verdict == "fail" and "calibrate <- artifacts/plain_score/train/metrics.json <- plain_score@train <- artifacts/tokenize/val" in \
         verdict.evidence["path"]
 
 
 @pytest.mark.parametrize("line, word", [(VAL, "the validation split"), ("artifacts/prepare/val/documents.jsonl", "the validation split"),
-                                        ("artifacts/measure/train/metrics.json", "a file"), ("data/answers.txt", "a file"),
+                                        ("artifacts/plain_score/train/metrics.json", "a file"), ("data/answers.txt", "a file"),
                                         (".dvc/cache/files/md5/00/11", "a file")])
 def test_stage_that_opens_what_it_does_not_declare_is_named(walk, line, word):
     verdict = walk(opens={"calibrate": [line]})
@@ -83,7 +84,7 @@ def test_stage_that_opens_what_it_does_not_declare_is_named(walk, line, word):
 
 
 def test_stage_may_read_what_it_wrote_itself_and_stages_below_may_read_val(walk):
-    assert walk(opens={"train": ["artifacts/train/model.safetensors"], "measure@train": [VAL], "tokenize@val": [VAL]}).verdict == "pass"
+    assert walk(opens={"train": ["artifacts/train/model.safetensors"], "plain_score@train": [VAL], "tokenize@val": [VAL]}).verdict == "pass"
 
 
 def test_broken_chain_of_hashes_fails(tmp_path):
@@ -110,11 +111,11 @@ def test_unreadable_lock_is_a_sentence(tmp_path, text):
 
 def judged(project):
     write_lock(project)
-    return lineage.walk(dvc_lock.read(project / "dvc.lock"), PYZ, stage.md5(project / PYZ), root=project)
+    return lineage.walk(dvc_lock.read(project / "dvc.lock"), PYZ, files.md5(project / PYZ), root=project)
 
 
 def test_tiny_pipeline_opened_what_it_declares_and_nothing_else(finished):
-    verdict = lineage.walk(dvc_lock.read(finished / "dvc.lock"), PYZ, stage.md5(finished / PYZ), root=finished)
+    verdict = lineage.walk(dvc_lock.read(finished / "dvc.lock"), PYZ, files.md5(finished / PYZ), root=finished)
     assert verdict.verdict == "pass" and verdict.evidence["files_opened"] > 20
     assert {"train", "tokenize@train", "quantize"} <= set(verdict.evidence["stages_above_the_artifact"])
     assert json.loads((finished / "artifacts/tokenize/val.opened.json").read_text()) == [
@@ -183,7 +184,7 @@ def test_calibration_on_val_by_a_hidden_path_is_caught(project):
 def test_edited_or_missing_record_is_not_believed(project):
     write_lock(project)
     path = project / "artifacts/ema/opened.json"
-    stages, artifact = dvc_lock.read(project / "dvc.lock"), stage.md5(project / PYZ)
+    stages, artifact = dvc_lock.read(project / "dvc.lock"), files.md5(project / PYZ)
     path.write_text(path.read_text() + " ")
     verdict = lineage.walk(stages, PYZ, artifact, root=project)
     assert verdict.verdict == "not_applicable" and "MD5 differs" in verdict.evidence["reason"]
@@ -195,7 +196,7 @@ def test_record_is_the_same_for_the_same_run_and_leaves_nothing_behind(project):
     before = (project / "artifacts/smallest/opened.json").read_bytes()
     run_node("smallest")
     assert (project / "artifacts/smallest/opened.json").read_bytes() == before
-    assert opened.JOURNAL not in os.environ and not (project / "scratch/opened").exists()
+    assert access_log.JOURNAL not in os.environ and not (project / "scratch/opened").exists()
 
 
 def test_journals_of_processes_that_are_gone_are_removed(tmp_path, monkeypatch):
@@ -204,7 +205,7 @@ def test_journals_of_processes_that_are_gone_are_removed(tmp_path, monkeypatch):
     gone, alive = tmp_path / "scratch/opened/999999999.txt", tmp_path / f"scratch/opened/{os.getppid()}.txt"
     gone.touch()
     alive.touch()
-    with opened.recorded(tmp_path / "artifacts/opened.json"):
+    with access_log.recorded(tmp_path / "artifacts/opened.json"):
         assert not gone.exists()
     assert alive.exists() and (tmp_path / "artifacts/opened.json").read_text() == "[]\n"
 
@@ -215,7 +216,7 @@ def test_failed_stage_leaves_the_record_with_the_outputs_that_it_belongs_to(proj
     with pytest.raises(SystemExit):
         run_node("ema")
     assert (project / "artifacts/ema/opened.json").read_bytes() == before and "damaged" in capsys.readouterr().err
-    assert opened.JOURNAL not in os.environ and not (project / "scratch/opened").exists()
+    assert access_log.JOURNAL not in os.environ and not (project / "scratch/opened").exists()
 
 
 def test_only_reading_counts_and_only_of_data(tmp_path, monkeypatch):
@@ -223,7 +224,7 @@ def test_only_reading_counts_and_only_of_data(tmp_path, monkeypatch):
     for name in ("artifacts/a", "artifacts/b", "data/c", "elsewhere", "stages.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
-    with opened.recorded(tmp_path / "artifacts/opened.json"):
+    with access_log.recorded(tmp_path / "artifacts/opened.json"):
         for name, mode in (("artifacts/a", "r"), ("artifacts/b", "w"), ("data/c", "r+"), ("elsewhere", "r"), ("stages.py", "rb")):
             open(name, mode).close()
         tensors.opened.report("artifacts/d")
@@ -248,7 +249,7 @@ def test_workers_of_torchrun_write_one_record_together(tmp_path):
     journal.touch()
     for name in "ab":
         (tmp_path / "artifacts" / name).touch()
-    environment = os.environ | {"TORCHELASTIC_RUN_ID": "1", opened.JOURNAL: f"{journal}\n{tmp_path}", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"TORCHELASTIC_RUN_ID": "1", access_log.JOURNAL: f"{journal}\n{tmp_path}", "PYTHONPATH": str(ROOT)}
     workers = [subprocess.Popen([sys.executable, "-c", WORKER, name], cwd=tmp_path, env=environment) for name in "ab"]
     while len(journal.read_text().splitlines()) < 2:
         assert all(worker.poll() is None for worker in workers)

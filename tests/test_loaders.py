@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from stages.lib import checkpoints, params, tensors
-from stages.lib.data import tokens
-from stages.lib.data.loaders import coprime, packed
-from stages.lib.data.stream import Stream
-from stages.runtime import shards
-from stages.runtime.tokenizer import BOS
+from stages.lib.node import params, tensors
+from stages.lib.tokens import splits
+from stages.lib.tokens.loaders import coprime, packed
+from stages.lib.tokens.stream import Stream
+from stages.runtime.text.tokenizer import BOS
+from stages.runtime.tokens import shards
 from stages.train import __main__ as train
+from stages.train import checkpoints
 from tests.conftest import ROOT
 
 T, BATCH = 16, 256
@@ -45,7 +46,7 @@ def same(one, two):
 
 def test_every_file_of_the_folder_can_be_chosen():
     files = {path.stem for path in (ROOT / "stages/lib/data/loaders").glob("*.py")} - {"__init__", "base"}
-    hint = next(field for field in dataclasses.fields(train.Settings) if field.name == "loader").type
+    hint = next(field for field in dataclasses.fields(train.TrainSettings) if field.name == "loader").type
     assert files == set(train.LOADERS) == set(hint.__args__)
     assert all(module.__name__.endswith(f".{name}") for name, module in train.LOADERS.items())
 
@@ -301,7 +302,7 @@ def run_training(folder, name, kind, **changes):
                       "holdout_every": 6, "device": "cpu"} | changes
     tree["model"] |= {"num_layers": 1, "width": 16, "num_heads": 2, "num_kv_heads": 1, "mlp_width": 16, "rope_dims": 4}
     out = folder / name
-    train.main(params.section(tree, train.Settings), params.section(tree, train.Model), train_tokens=folder / "train",
+    train.main(params.section(tree, train.TrainSettings), params.section(tree, train.Model), train_tokens=folder / "train",
                holdout_tokens=folder / "holdout", weights=out / "model.safetensors", averages=out / "averages",
                snapshots=out / "snapshots", curve=out / "loss.csv",
                metrics=out / "metrics.json", scratch=folder / "scratch")
@@ -363,7 +364,7 @@ def test_a_checkpoint_holds_the_position_of_the_loader(text, monkeypatch):
 
 def test_text_that_is_trained_on_is_not_read_before_it_is_needed(text, monkeypatch):
     monkeypatch.setattr(Stream, "check", lambda self, tokens: pytest.fail("the train split was scanned"))
-    split = tokens.read(text / "train", "train")
+    split = splits.read(text / "train", "train")
     assert len(split.tokens) == 6700 and split.byte_counts is None
 
 
@@ -371,14 +372,14 @@ def test_text_that_is_scored_is_checked_as_a_whole_when_it_is_opened(text):
     meta = text / "holdout/meta.json"
     meta.write_text(json.dumps(json.loads(meta.read_text()) | {"vocabulary_size": 290}))
     with pytest.raises(ValueError, match=r"holdout holds token 299, its vocabulary has 290"):
-        tokens.read(text / "holdout", "holdout", sidecar=True)
-    assert tokens.read(text / "holdout", "holdout").tokens.vocabulary_size == 290
+        splits.read(text / "holdout", "holdout", sidecar=True)
+    assert splits.read(text / "holdout", "holdout").tokens.vocabulary_size == 290
 
 
 def test_split_with_other_tokens_than_it_says_is_refused(text):
     (text / "train/fineweb_train_000002.bin").unlink()
     with pytest.raises(ValueError, match=r"holds 5500 tokens, its meta\.json says 6700; run: dvc repro tokenize"):
-        tokens.read(text / "train", "train")
+        splits.read(text / "train", "train")
 
 
 def test_a_batch_moves_to_a_device_whole():

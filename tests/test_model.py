@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stages.runtime import dequantize
-from stages.runtime.container import ArtifactError
-from stages.runtime.model.attention import Rotary, rms
-from stages.runtime.model.config import ModelConfig
-from stages.runtime.model.gpt import GPT, initialise, matrices
+from stages.runtime.blob.container import ArtifactError
+from stages.runtime.network.attention import Rotary, rms
+from stages.runtime.network.config import ModelConfig
+from stages.runtime.network.gpt import GPT, initialise, matrices
+from stages.runtime.weights import dequantize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stages.lib import checkpoints, launch, params, tensors
-from stages.runtime.model import attention, backends, gpt
+from stages.lib.node import launch, params, tensors
+from stages.runtime.network import attention, backends, gpt
 from stages.train import __main__ as train
-from stages.train import loop, numerics
+from stages.train import checkpoints, loop, numerics
 from tests.conftest import ROOT, run_node
 from tests.test_stacks import WIRINGS, documents, random_model, small
 
@@ -140,7 +140,7 @@ def half(project, tree):
 def test_optimizer_state_has_the_type_of_its_parameter_and_averages_are_float32():
     net, (x, _) = random_model(small("1172")).train(), documents()
     numerics.store(net, "bf16")
-    run = loop.start(net, params.section(params.read(ROOT / "params.yaml"), train.Settings), launch.World(0, 1, torch.device("cpu")))
+    run = loop.start(net, params.section(params.read(ROOT / "params.yaml"), train.TrainSettings), launch.World(0, 1, torch.device("cpu")))
     with numerics.cast_at_use("bf16", "cpu"):
         F.cross_entropy(net(x)[0], x[0].roll(-1)).backward()
     exact = sum(weight.grad.double().square().sum() for weight in net.parameters()).sqrt().item()
@@ -190,10 +190,10 @@ def test_what_leaves_a_half_precision_training_is_float32_with_values_of_the_sto
         assert {weight.dtype for weight in weights.values()} == {FULL} and weights.keys() >= TABLES
         assert {key for key, weight in weights.items() if torch.equal(weight, weight.to(HALF).float())} >= TABLES
         assert not torch.equal(weights["blocks.0.mlp.up.weight"], weights["blocks.0.mlp.up.weight"].to(HALF).float())
-    for node in (("ema",), ("prequant_ttt",), ("calibrate",), ("quantize",), ("measure", "ema"), ("measure", "quantize")):
+    for node in (("ema",), ("prequant_ttt",), ("calibrate",), ("quantize",), ("plain_score", "ema"), ("plain_score", "quantize")):
         run_node(*node)
-    after = json.loads((half / "artifacts/measure/quantize/metrics.json").read_text())
-    before = json.loads((half / "artifacts/measure/ema/metrics.json").read_text())
+    after = json.loads((half / "artifacts/plain_score/quantize/metrics.json").read_text())
+    before = json.loads((half / "artifacts/plain_score/ema/metrics.json").read_text())
     assert after["bits_per_byte"] == pytest.approx(before["bits_per_byte"], rel=0.02)
 
 

@@ -9,16 +9,16 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-from stages.lib import params
-from stages.lib.launch import World
-from stages.lib.optim import orthogonalise as orthogonalise_module
-from stages.lib.optim.adamw import AdamW, Group
-from stages.lib.optim.adamw import Options as AdamWOptions
-from stages.lib.optim.muon import Muon, Options
-from stages.lib.optim.orthogonalise import BOUNDS, COEFFICIENTS, orthogonalise
-from stages.runtime.model.gpt import GPT
+from stages.lib.node import params
+from stages.lib.node.launch import World
+from stages.runtime.network.gpt import GPT
 from stages.train import optimizers
-from stages.train.settings import Settings
+from stages.train.optim import orthogonalise as orthogonalise_module
+from stages.train.optim.adamw import AdamW, Group
+from stages.train.optim.adamw import Options as AdamWOptions
+from stages.train.optim.muon import Muon, Options
+from stages.train.optim.orthogonalise import BOUNDS, COEFFICIENTS, orthogonalise
+from stages.train.settings import TrainSettings
 from tests.conftest import ROOT
 from tests.test_features import config
 from tests.test_stacks import documents, random_model
@@ -28,7 +28,7 @@ PLAIN = Options(momentum=0.9, momentum_start=0.9, momentum_warmup_steps=0, itera
                 row_normalize=False, neuron_beta2=0.0, projections=())
 
 
-def settings(**changes) -> Settings:
+def settings(**changes) -> TrainSettings:
     tree = params.read(ROOT / "params.yaml")
     for path, value in changes.items():
         section = tree["train"]
@@ -37,7 +37,7 @@ def settings(**changes) -> Settings:
             section = section[parent]
         assert leaf in section
         section[leaf] = value
-    return params.section(tree, Settings)
+    return params.section(tree, TrainSettings)
 
 
 def random(*shape, seed=0):

@@ -13,8 +13,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from stages.lib import anatomy, payload
-from stages.runtime import header, shards
+from stages.lib.blob import byte_table, quantized_model
+from stages.runtime.blob import header
+from stages.runtime.tokens import shards
 from tests.conftest import ROOT, run_node
 
 PYZ = "artifacts/package/submission.pyz"
@@ -90,7 +91,7 @@ def test_table_of_bytes_adds_up_to_the_file_and_names_every_tensor_and_module(fi
     assert sum(by_part.values()) == package["artifact_bytes"]
     assert by_part["model"] + by_part["tokenizer"] == package["model_bytes"]
     assert by_part["model"] == (finished / "artifacts/compress/brotli_11/model.blob").stat().st_size
-    model, _ = payload.read(finished / "artifacts/quantize/model.safetensors")
+    model, _ = quantized_model.read(finished / "artifacts/quantize/model.safetensors")
     assert {row["name"] for row in table if row["part"] == "model"} == {*model.tensors, "header"}
     with zipfile.ZipFile(finished / PYZ) as archive:
         modules = {name for name in archive.namelist() if not name.endswith(("model.blob", "tokenizer.model"))}
@@ -102,19 +103,19 @@ def test_table_of_bytes_adds_up_to_the_file_and_names_every_tensor_and_module(fi
 
 
 def test_rows_of_a_section_are_its_size_whatever_the_weights():
-    assert anatomy.share(10, [1, 1, 1]) == [4, 3, 3] and anatomy.share(7, [0, 0]) == [4, 3] and anatomy.share(0, [2, 1]) == [0, 0]
-    assert anatomy.share(100, [1e-9, 1.0, 3.0]) == [0, 25, 75]
+    assert byte_table.share(10, [1, 1, 1]) == [4, 3, 3] and byte_table.share(7, [0, 0]) == [4, 3] and byte_table.share(0, [2, 1]) == [0, 0]
+    assert byte_table.share(100, [1e-9, 1.0, 3.0]) == [0, 25, 75]
 
 
 def test_table_of_a_blob_has_its_sections_and_the_orders_of_rows(finished):
-    from stages.lib.grouping import Run
-    from stages.runtime import container
-    model, _ = payload.read(finished / "artifacts/quantize/model.safetensors")
+    from stages.lib.blob.grouping import Run
+    from stages.runtime.blob import container
+    model, _ = quantized_model.read(finished / "artifacts/quantize/model.safetensors")
     brotli = {"codec": "brotli", "options": {"quality": 5, "window_bits": 20}}
     groups = {"embedding": brotli | {"filters": ["sort_rows"]}, "rest": brotli | {"filters": []}}
     run = Run.from_params({"filters": [], "groups": groups}, "compress.runs.mine")
     blob = container.pack(model, list(run.codings(model).values()))
-    table = anatomy.of_blob(blob, model)
+    table = byte_table.of_blob(blob, model)
     assert sum(size for *_, size in table) == len(blob)
     assert ("model", "side information", "embedding.weight.codes.order") in {row[:3] for row in table}
     section = header.read(blob).sections[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib import parallel
+from stages.lib.node import parallel
 from tests.conftest import ROOT
 
 

@@ -7,9 +7,9 @@ import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
 
-from stages.lib import params
+from stages.lib.node import params
 from stages.recipes import __main__ as recipes
-from stages.recipes import files
+from stages.recipes import catalog
 from tests.conftest import ROOT, run_node
 
 
@@ -73,9 +73,9 @@ def test_missing_file_says_how_to_restore_it(tmp_path):
         params.read(tmp_path / "params.yaml")
 
 
-@pytest.mark.parametrize("name", files.names())
+@pytest.mark.parametrize("name", catalog.names())
 def test_every_recipe_sets_only_what_exists(name):
-    assert files.flags(files.values(name, params.read(ROOT / "params.yaml")))
+    assert catalog.flags(catalog.values(name, params.read(ROOT / "params.yaml")))
 
 
 def test_unknown_recipe_lists_the_known_ones(capsys):
@@ -98,16 +98,16 @@ def test_recipe_replaces_a_mapping_as_a_whole(tmp_path, monkeypatch):
     """Through DVC's own reading of -S: what was there before is gone, whichever way the recipe is applied."""
     wanted = {"xsa": {"last_layers": 2}, "residual_mix": {}, "value_residual": {"form": "add"},
               "value_embedding": {"layers": [0, 1], "width": 8, "scale": 0.1}, "unet_skips": {"gated": True, "sets": 1}}
-    monkeypatch.setattr(files, "FOLDER", tmp_path)
+    monkeypatch.setattr(catalog, "FOLDER", tmp_path)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"model.num_layers": 3, "model.features": wanted}))
     before = (ROOT / "params.yaml").read_text().replace("    smear_gate:", "    dtg: {}\n    smear_gate:")
     assert "    dtg: {}\n" in before
     for name in ("flags", "applied"):
         (tmp_path / f"{name}.params.yaml").write_text(before)
-    values = files.values("mine", params.read(ROOT / "params.yaml"))
-    flags = files.flags(values)
+    values = catalog.values("mine", params.read(ROOT / "params.yaml"))
+    flags = catalog.flags(values)
     apply_overrides(tmp_path / "flags.params.yaml", [flag for flag in flags if flag != "-S"])
-    files.apply(values, tmp_path / "applied.params.yaml")
+    catalog.apply(values, tmp_path / "applied.params.yaml")
     for name in ("flags", "applied"):
         model = params.read(tmp_path / f"{name}.params.yaml")["model"]
         assert model["features"] == wanted and model["num_layers"] == 3
@@ -168,7 +168,7 @@ def test_recipe_command_prints_flags_for_a_shell(capsys):
     ({"evaluate.runs.sliding.evaluator": "etlb"}, ("evaluate", "sliding"), "add it to package.evaluators"),
     ({"audit.flips": 0}, ("audit", "sliding"), "audit.flips"),
     ({"prepare.max_bytes": 0}, ("prepare",), "max_bytes"),
-    ({"measure.window": 0}, ("measure", "train"), "stride"),
+    ({"plain_score.window": 0}, ("plain_score", "train"), "stride"),
 ], ids=lambda part: next(iter(part)) if isinstance(part, dict) else None)
 def test_value_that_cannot_work_is_one_sentence_and_leaves_outputs_alone(project, tree, capsys, leaves, node, sentence):
     import torch

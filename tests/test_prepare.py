@@ -12,15 +12,15 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages.lib import stage
-from stages.lib.data import local, split
+from stages.lib.node import files, stage
+from stages.lib.text import local, split
 from stages.prepare import __main__ as prepare
 
 SENTENCE = "The quick brown fox jumps over the lazy dog and then it goes home to sleep."
 OTHER = "A compressor is only as good as the model that it has of the text which it reads."
 HUB = {"contents": "documents", "repository": "someone/golf", "revision": "main", "root": "datasets", "variant": "sp1024",
        "train_shards": 1, "files": ["*.parquet"]}
-LOCAL = prepare.Settings("local", "data", 10_000_000, "hash", 0, 0.3, 0.3, 50_000, 2_000, HUB)
+LOCAL = prepare.PrepareSettings("local", "data", 10_000_000, "hash", 0, 0.3, 0.3, 50_000, 2_000, HUB)
 
 COMPRESS = {
     "": lambda data: data,
@@ -40,10 +40,10 @@ def lines(*texts: str) -> bytes:
     return b"".join(json.dumps({"text": text}).encode() + b"\n" for text in texts)
 
 
-def run(folder: Path, documents: Path, chosen: prepare.Settings = LOCAL) -> dict:
+def run(folder: Path, documents: Path, chosen: prepare.PrepareSettings = LOCAL) -> dict:
     paths = {name: folder / name for name in split.SPLITS}
     prepare.main(chosen, documents=documents, metrics=folder / "metrics.json", scratch=folder.with_name(folder.name + ".scratch"), **paths)
-    return stage.read_json(folder / "metrics.json")
+    return files.read_json(folder / "metrics.json")
 
 
 def texts(path: Path) -> list[str]:

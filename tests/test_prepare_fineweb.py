@@ -9,11 +9,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from stages.lib import stage
-from stages.lib.data import accounting, corpus
+from stages.lib.node import files
+from stages.lib.text import accounting, corpus
 from stages.prepare import __main__ as prepare
-from stages.runtime import shards
-from stages.runtime.tokenizer import PURE_BYTE, Tokenizer
+from stages.runtime.text.tokenizer import PURE_BYTE, Tokenizer
+from stages.runtime.tokens import shards
 from tests.hub import FOLDER, manifest
 from tests.test_fineweb import serve  # noqa: F401 (a fixture)
 from tests.test_prepare import HUB, LOCAL, lines
@@ -54,7 +54,7 @@ def run(folder, hub: dict, **changes):
                                "fineweb": HUB | hub} | changes)
     out = {name: folder / name for name in ("train", "holdout", "val")}
     prepare.main(chosen, documents=folder, metrics=folder / "metrics.json", scratch=folder / "scratch", **out)
-    return stage.read_json(folder / "metrics.json")
+    return files.read_json(folder / "metrics.json")
 
 
 def test_published_shards_are_taken_over_as_a_prefix(tmp_path, serve, small_field):  # noqa: F811

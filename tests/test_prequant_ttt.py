@@ -13,17 +13,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stages.lib import adapt, launch, tensors
-from stages.lib.data.stream import Stream
-from stages.runtime.model.config import ModelConfig
-from stages.runtime.model.gpt import GPT
+from stages.lib.node import launch, tensors
+from stages.lib.tokens.stream import Stream
+from stages.prequant_ttt import procedures
+from stages.runtime.network.config import ModelConfig
+from stages.runtime.network.gpt import GPT
 from tests.conftest import ROOT, run_node
 from tests.test_features import config
 from tests.test_stacks import STACKS, random_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALONE = launch.World(0, 1, torch.device("cpu"))
-NOTHING = adapt.Freeze(blocks=0, form="applied", outside="none")
+NOTHING = procedures.Freeze(blocks=0, form="applied", outside="none")
 T = 8
 
 
@@ -39,8 +40,8 @@ def text(num_tokens=18 * T + 5, seed=0):
 
 
 def adapted(net, chosen, stream):
-    learner, seen = adapt.Learner(net, stream, chosen, ALONE), []
-    losses = adapt.run(learner, adapt.visits(len(stream), chosen), lambda epoch, nats: seen.append((epoch, nats)))
+    learner, seen = procedures.Learner(net, stream, chosen, ALONE), []
+    losses = procedures.run(learner, procedures.visits(len(stream), chosen), lambda epoch, nats: seen.append((epoch, nats)))
     return losses, seen
 
 
@@ -56,32 +57,32 @@ FIELD = {"sequence_length": 2048, "ranks": 8}
     (40_541_164, {"procedure": "federated", "batch_tokens": 32_768}, {154, 155}),         # 1,238 chunks, #1735
     (47_850_000, {"procedure": "federated", "batch_tokens": 32_768}, {182, 183})])        # 1,461 chunks, #1958
 def test_an_epoch_has_the_steps_of_the_published_logs(num_tokens, changes, steps):
-    found = adapt.visits(num_tokens, settings(**(FIELD | changes)))
+    found = procedures.visits(num_tokens, settings(**(FIELD | changes)))
     assert {len(of_rank) for of_rank in found} == steps
     assert sorted(number for of_rank in found for step in of_rank for number in step) == list(range((num_tokens - 1) // 2048))
 
 
 def test_ranks_have_ranges_of_their_own_or_take_turns():
-    assert adapt.visits(18 * T + 5, settings(ranks=4)) == [
+    assert procedures.visits(18 * T + 5, settings(ranks=4)) == [
         [range(0, 2), range(2, 4)], [range(4, 6), range(6, 8), range(8, 9)], [range(9, 11), range(11, 13)],
         [range(13, 15), range(15, 17), range(17, 18)]]
-    assert adapt.visits(7 * T + 1, settings(procedure="federated")) == [[range(0, 2), range(6, 7)], [range(2, 4)], [range(4, 6)]]
-    assert adapt.visits(7 * T, settings(procedure="federated")) == [[range(0, 2)], [range(2, 4)], [range(4, 6)]]  # one target too few
+    assert procedures.visits(7 * T + 1, settings(procedure="federated")) == [[range(0, 2), range(6, 7)], [range(2, 4)], [range(4, 6)]]
+    assert procedures.visits(7 * T, settings(procedure="federated")) == [[range(0, 2)], [range(2, 4)], [range(4, 6)]]  # one target too few
 
 
 @pytest.mark.parametrize("changes", [{}, {"procedure": "federated"}, {"procedure": "single_pass", "ranks": 1}])
 def test_text_that_leaves_a_rank_without_a_step_is_a_sentence_with_the_number_needed(changes):
     chosen = settings(**changes)
     needed = {"synchronous": 3 * T + 1, "federated": 5 * T + 1, "single_pass": T + 1}[chosen.procedure]
-    assert len(adapt.visits(needed, chosen)) == chosen.ranks
+    assert len(procedures.visits(needed, chosen)) == chosen.ranks
     with pytest.raises(ValueError, match=f"has {needed - 1} tokens, too few: {needed} give each of {chosen.ranks} ranks"):
-        adapt.visits(needed - 1, chosen)
+        procedures.visits(needed - 1, chosen)
 
 
 def test_rates_fall_by_epoch_as_published():
-    rates = adapt.rates(settings(learning_rate=5e-4, epochs=21))
+    rates = procedures.rates(settings(learning_rate=5e-4, epochs=21))
     assert rates[0] == 5e-4 and f"{rates[-1]:.1e}" == "5.3e-05" and len(rates) == 21  # #1735
-    assert adapt.rates(settings(learning_rate=5e-4, learning_rate_floor=1.0, epochs=1)) == [5e-4]
+    assert procedures.rates(settings(learning_rate=5e-4, learning_rate_floor=1.0, epochs=1)) == [5e-4]
 
 
 # what stays
@@ -96,7 +97,7 @@ def test_as_many_parameters_stay_as_in_the_published_run(stack, blocks, form, ou
     with torch.device("meta"):
         net = GPT(ModelConfig(**STACKS[stack][1]))
     weights = dict(net.named_parameters())
-    parts = adapt.frozen(net, adapt.Freeze(blocks=blocks, form=form, outside=outside))
+    parts = procedures.frozen(net, procedures.Freeze(blocks=blocks, form=form, outside=outside))
     assert sum(weights[name][part].numel() for name, part in parts.items()) == number
 
 
@@ -105,10 +106,10 @@ def test_as_many_parameters_stay_as_in_the_published_run(stack, blocks, form, ou
 @pytest.mark.parametrize("outside", ["none", "embedding", "all"])
 @pytest.mark.parametrize("procedure", ["synchronous", "federated"])
 def test_what_is_frozen_stays_bit_for_bit_and_all_the_rest_moves(case, form, outside, procedure):
-    net, freeze = random_model(config(case)), adapt.Freeze(blocks=2, form=form, outside=outside)
+    net, freeze = random_model(config(case)), procedures.Freeze(blocks=2, form=form, outside=outside)
     before = {name: weight.detach().clone() for name, weight in net.named_parameters()}
     adapted(net, settings(freeze=freeze, procedure=procedure, epochs=1), text())
-    parts = adapt.frozen(net, freeze)
+    parts = procedures.frozen(net, freeze)
     for name, weight in net.named_parameters():
         stays = torch.zeros(len(weight), dtype=torch.bool)
         stays[parts.get(name, slice(0))] = True
@@ -120,10 +121,10 @@ def test_what_is_frozen_stays_bit_for_bit_and_all_the_rest_moves(case, form, out
 
 
 def test_unknown_block_and_a_freeze_of_everything_are_sentences():
-    for freeze, sentence in ((adapt.Freeze(blocks=5, form="applied", outside="none"), "freeze.blocks is 5; it takes 0 to"),
-                             (adapt.Freeze(blocks=4, form="applied", outside="all"), "leaves nothing to learn")):
+    for freeze, sentence in ((procedures.Freeze(blocks=5, form="applied", outside="none"), "freeze.blocks is 5; it takes 0 to"),
+                             (procedures.Freeze(blocks=4, form="applied", outside="all"), "leaves nothing to learn")):
         with pytest.raises(ValueError, match=sentence):
-            adapt.Learner(random_model(config("xsa")), text(), settings(freeze=freeze), ALONE)
+            procedures.Learner(random_model(config("xsa")), text(), settings(freeze=freeze), ALONE)
 
 
 # the procedures, written out again
@@ -206,7 +207,7 @@ def test_single_pass_takes_a_step_for_every_batch_of_the_text_in_its_order():
 def test_a_batch_longer_than_one_pass_is_taken_in_parts(monkeypatch):
     whole, parts = (random_model(config("xsa")) for _ in range(2))
     adapted(whole, settings(batch_tokens=6 * T), text())
-    monkeypatch.setattr(adapt, "PASS_TOKENS", T)
+    monkeypatch.setattr(procedures, "PASS_TOKENS", T)
     adapted(parts, settings(batch_tokens=6 * T), text())
     assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from stages.lib.launch import World
-from stages.runtime.model import gpt
+from stages.lib.node.launch import World
+from stages.runtime.network import gpt
 from stages.train import qat
 from stages.train.settings import Quantization
 from tests.conftest import run_node
@@ -12,7 +12,7 @@ from tests.test_features import config
 from tests.test_stacks import documents, random_model
 
 SETTINGS = {"form": "straight_through", "bits": 6, "threshold": 0.15, "earliest_step": 0, "ramp_steps": 10, "scope": "matrices",
-            "smallest_step": 0.0}
+            "min_step": 0.0}
 ALONE = World(0, 1, torch.device("cpu"))
 
 
@@ -20,12 +20,12 @@ def weight(seed=0):
     return torch.nn.Parameter(torch.randn(5, 9, generator=torch.Generator().manual_seed(seed)))
 
 
-@pytest.mark.parametrize("bits, smallest_step", [(6, 0.0), (3, 0.0), (6, 1 / 31), (8, 0.5)])
-def test_straight_through_rounds_each_row_to_its_grid_with_the_identity_as_gradient(bits, smallest_step):
+@pytest.mark.parametrize("bits, min_step", [(6, 0.0), (3, 0.0), (6, 1 / 31), (8, 0.5)])
+def test_straight_through_rounds_each_row_to_its_grid_with_the_identity_as_gradient(bits, min_step):
     w, limit = weight(), 2 ** (bits - 1) - 1
-    out = qat.straight_through(w, bits=bits, smallest_step=smallest_step)
+    out = qat.straight_through(w, bits=bits, min_step=min_step)
     for row, rounded in zip(w.detach(), out.detach(), strict=True):
-        step = max(row.abs().max().item() / limit, smallest_step)
+        step = max(row.abs().max().item() / limit, min_step)
         codes = (rounded / step)
         assert torch.allclose(codes, codes.round(), atol=1e-4) and codes.abs().max() <= limit + 1e-4
         assert ((rounded - row).abs() <= step / 2 + 1e-6).all()
@@ -36,7 +36,7 @@ def test_straight_through_rounds_each_row_to_its_grid_with_the_identity_as_gradi
 @pytest.mark.parametrize("sharpness", [1.0, 16.0])
 def test_soft_round_is_the_formula_and_its_gradient_the_true_one(sharpness):
     w = weight().double().detach().requires_grad_(True)
-    options = {"bits": 4, "smallest_step": 0.0}
+    options = {"bits": 4, "min_step": 0.0}
     out = qat.soft_round(w, torch.tensor(sharpness, dtype=torch.float64), **options)
     step = w.detach().abs().amax(dim=1, keepdim=True) / 7
     codes = w.detach() / step
@@ -77,7 +77,7 @@ def test_the_forward_pass_rounds_inside_the_block_only_and_what_the_scope_names(
     with torch.no_grad():
         for name, layer in gpt.matrices(by_hand).items():
             if scope == "matrices" or name == "value_embedding.projection":
-                layer.weight.copy_(qat.straight_through(layer.weight, bits=3, smallest_step=0.0))
+                layer.weight.copy_(qat.straight_through(layer.weight, bits=3, min_step=0.0))
     assert torch.allclose(by_hand(x), rounded, atol=1e-5)
 
 

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from stages.lib import entropy
-from stages.lib.quant import gptq, gptq_lite, hessians, nearest, scales
+from stages.calibrate import hessians
+from stages.lib.blob import entropy
+from stages.lib.quant import gptq, gptq_lite, nearest, scales
 from stages.lib.quant.quantized import Quantized
 from stages.quantize.table import stored_bits
-from stages.runtime import container, dequantize
-from stages.runtime.model.gpt import GPT, initialise
+from stages.runtime.blob import container
+from stages.runtime.network.gpt import GPT, initialise
+from stages.runtime.weights import dequantize
 from tests.test_model import CONFIG, tokens
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -190,7 +192,7 @@ def test_hessian_sigmas_give_rows_with_large_inputs_a_larger_step():
 
 
 @pytest.mark.parametrize("bits, step", [(8, 1 / 127), (6, 1 / 31)])
-def test_floor_of_the_clip_is_the_published_smallest_step(bits, step):
+def test_floor_of_the_clip_is_the_published_min_step(bits, step):
     weight, _ = problem()
     found = scales.steps(scales.clips(0.1 * weight, rule="max", clip=1.0), bits=bits, clip_floor=1.0, stored_as="float16")
     assert torch.equal(found.arrays["scales"], torch.full((6,), step).half())

@@ -8,11 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stages.lib import entropy, tensors
-from stages.lib.quant import gptq, groups, hessians
+from stages.calibrate import hessians
+from stages.lib.blob import entropy
+from stages.lib.node import tensors
+from stages.lib.quant import gptq, groups
 from stages.lib.quant.network import quantize
 from stages.quantize import table
-from stages.runtime import dequantize
+from stages.runtime.weights import dequantize
 from tests.conftest import run_node
 from tests.quantizing import NEAREST, decoded, settings_with
 from tests.test_features import ALONE, PLAIN, config
@@ -72,7 +74,7 @@ def test_copies_of_untied_mlp_are_quantized_like_the_originals():
 
 def test_small_tensors_vectors_and_groups_without_a_method_travel_as_float16(rich):
     state = rich[1]
-    result = result_of(rich, settings_with({"smallest": 193}, table={"method": "none"}))
+    result = result_of(rich, settings_with({"min_elements": 193}, table={"method": "none"}))
     assert set(result.matrices) | set(result.float16) == set(state) and not set(result.matrices) & set(result.float16)
     assert {name for name in result.float16 if state[name].numel() >= 193} == {"bigram_hash.table.weight", "value_embedding.table.weight"}
     smaller = {name for name in rich[2] if state[name].numel() < 193}
@@ -164,7 +166,7 @@ def test_only_the_groups_of_prune_lose_codes(rich):
     ({"rotation.groups": ["mpl"]}, {}, r"quantize\.rotation\.groups has 'mpl'; the groups are embedding, attention"),
     ({"prune.groups": ["all"]}, {}, r"quantize\.prune\.groups has 'all'"),
     ({"gptq.damping": float("inf")}, {}, r"quantize\.gptq\.damping is inf"),
-    ({"gptq.block": 0}, {}, r"quantize\.gptq\.block is 0"), ({"smallest": 0}, {}, r"quantize\.smallest is 0"),
+    ({"gptq.block": 0}, {}, r"quantize\.gptq\.block is 0"), ({"min_elements": 0}, {}, r"quantize\.min_elements is 0"),
     ({"clip_floor": -1.0}, {}, r"quantize\.clip_floor is -1"), ({"low_rank.matrices": -1}, {}, r"quantize\.low_rank\.matrices is -1"),
     ({"prune.codes": -1}, {}, r"quantize\.prune\.codes is -1"), ({"device": "gpu"}, {}, r"quantize\.device is 'gpu'"),
     pytest.param({"device": "cuda"}, {}, r"quantize\.device is cuda, but torch sees no GPU; set it to auto",
@@ -248,8 +250,8 @@ def test_same_parameters_give_the_same_bytes_and_schemes_travel(project, tree):
     run_node("quantize")
     facts = tensors.load(project / "artifacts/quantize/model.safetensors")[1]
     assert facts["quantization"]["blocks.1.mlp.up.weight"] == {"rotation": {"block": 32, "seed": 2}}
-    run_node("measure", "quantize")
-    scores = [json.loads((project / f"artifacts/measure/{stage}/metrics.json").read_text())["bits_per_byte"]
+    run_node("plain_score", "quantize")
+    scores = [json.loads((project / f"artifacts/plain_score/{stage}/metrics.json").read_text())["bits_per_byte"]
               for stage in ("prequant_ttt", "quantize")]
     assert scores[1] == pytest.approx(scores[0], abs=0.02)
 

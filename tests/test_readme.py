@@ -18,7 +18,7 @@ import pytest
 import yaml
 from dvc.cli import parse_args
 
-from stages.lib import params, stage
+from stages.lib.node import params, stage
 from stages.runtime import entry
 from tests.conftest import ROOT
 

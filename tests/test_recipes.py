@@ -9,24 +9,25 @@ import torch
 import yaml
 from dvc.utils.hydra import apply_overrides
 
-from stages.lib import params, schedule, stage, trace
+from stages.lib.node import params, stage
+from stages.lib.training import flops, schedule
 from stages.prepare import settings as prepare
 from stages.recipes import __main__ as command
-from stages.recipes import budget, describe, document, files, header
+from stages.recipes import budget, catalog, describe, document, header
 from stages.runtime import plugin
 from stages.train import settings as train
 from tests.conftest import ROOT, set_leaf
 from tests.test_stacks import STACKS
 
 PARAMS = params.read(ROOT / "params.yaml")
-STACK_OF = {"naive": "naive"} | {name: name.removeprefix("pr") for name in files.stacks() if name != "naive"}
-BOTH = [(name, scale) for name in files.stacks() for scale in ("full", "tiny")]
+STACK_OF = {"naive": "naive"} | {name: name.removeprefix("pr") for name in catalog.stacks() if name != "naive"}
+BOTH = [(name, scale) for name in catalog.stacks() for scale in ("full", "tiny")]
 QAT = ("pr549", "pr1150", "pr1019", "pr1306", "pr1172")
 CHOICES = [f"model.{name}" for name in ("num_layers", "num_heads", "num_kv_heads", "mlp_negative_slope", "query_gain", "logit_softcap",
                                         "tied_head", "initialisation")]
 CHOICES += [f"train.{name}" for name in ("seed", "loader", "optimizer", "split", "schedule", "learning_rate_floor", "gradient_clip",
                                          "gradient_clip_scope", "qat.form", "qat.scope", "qat.bits", "adamw", "matrix_learning_rate")]
-CHOICES += [f"quantize.{name}" for name in PARAMS["quantize"] if name != "smallest"]
+CHOICES += [f"quantize.{name}" for name in PARAMS["quantize"] if name != "min_elements"]
 CHOICES += ["compress", "package.evaluator", "package.blob", "prequant_ttt.enabled", "prequant_ttt.split",
             "prequant_ttt.epochs", "vocabulary.transform", "vocabulary.normalization"]
 SEARCHED = ("naive", "pr549", "pr1150", "pr1019", "pr1172", "pr1306", "pr1285", "pr1399")  # quantiles, with a floor under the step
@@ -36,7 +37,7 @@ LOOPED = ("pr1285", "pr1399", "pr1493", "pr1855", "pr1958")
 
 def tree_of(name: str, scale: str = "full") -> dict:
     """params.yaml with the recipe set."""
-    return files.applied(command.scaled(name, scale, PARAMS), PARAMS)
+    return catalog.applied(command.scaled(name, scale, PARAMS), PARAMS)
 
 
 def clock_of(section: dict) -> schedule.Clock:
@@ -47,8 +48,8 @@ def clock_of(section: dict) -> schedule.Clock:
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A copy of the recipes, to be broken."""
-    shutil.copytree(files.FOLDER, tmp_path / "recipes", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(files, "FOLDER", tmp_path / "recipes")
+    shutil.copytree(catalog.FOLDER, tmp_path / "recipes", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(catalog, "FOLDER", tmp_path / "recipes")
     monkeypatch.chdir(ROOT)
     return tmp_path / "recipes"
 
@@ -63,12 +64,12 @@ def edit(path, before: str, after: str) -> None:
 
 
 def test_eleven_stacks_and_one_profile():
-    assert set(STACK_OF.values()) == set(STACKS) - {"1060"} and set(files.names()) - set(files.stacks()) == {"tiny"}
+    assert set(STACK_OF.values()) == set(STACKS) - {"1060"} and set(catalog.names()) - set(catalog.stacks()) == {"tiny"}
 
 
-@pytest.mark.parametrize("name", files.stacks())
+@pytest.mark.parametrize("name", catalog.stacks())
 def test_header_is_complete_and_its_facts_agree_with_the_values(name):
-    head, tree = files.read_header(name), tree_of(name)
+    head, tree = catalog.read_header(name), tree_of(name)
     number = name.removeprefix("pr")
     assert name == "naive" or f"#{number}" in head.source
     assert tree["train"]["seed"] == head.published[0].seed, "the recipe is the first published run"
@@ -76,7 +77,7 @@ def test_header_is_complete_and_its_facts_agree_with_the_values(name):
     assert len({seed.seed for seed in head.published}) == len(head.published) == (1 if name == "naive" else 3)
     tainted = tree["prequant_ttt"]["enabled"] or tree["package"]["evaluator"] == "slot"
     assert head.ruling.startswith("not legal" if tainted else "accepted")
-    assert max(map(len, (files.FOLDER / f"{name}.yaml").read_text().splitlines())) <= 250
+    assert max(map(len, (catalog.FOLDER / f"{name}.yaml").read_text().splitlines())) <= 250
 
 
 @pytest.mark.parametrize("field", header.FIELDS)
@@ -86,7 +87,7 @@ def test_header_without_a_field_is_refused_by_its_name(folder, field):
     end = next(i for i in range(start + 1, len(lines)) if not lines[i].startswith("#   "))
     (folder / "pr1855.yaml").write_text("".join(lines[:start] + lines[end:]))
     with pytest.raises(ValueError, match=f"recipe pr1855: the header has no '{field}'"):
-        files.read_header("pr1855")
+        catalog.read_header("pr1855")
 
 
 @pytest.mark.parametrize("before, after, sentence", [
@@ -101,7 +102,7 @@ def test_header_without_a_field_is_refused_by_its_name(folder, field):
 def test_header_that_cannot_be_read_is_one_sentence(folder, before, after, sentence):
     edit(folder / "pr1855.yaml", before, after)
     with pytest.raises(ValueError, match=sentence):
-        files.read_header("pr1855")
+        catalog.read_header("pr1855")
 
 
 def test_published_seconds_may_be_unknown():
@@ -124,8 +125,8 @@ def test_values_load_through_every_stage_and_every_plugin_exists(name, scale):
             for schema in (hint for hint in main.__annotations__.values() if hasattr(hint, "SECTION")):
                 params.section(tree, schema, variant=variant)
             stage.contract(main, variant=variant, tree=tree)  # fills the paths that name other parameters
-    train.check(params.section(tree, train.Settings))
-    prepare.check(params.section(tree, prepare.Settings))
+    train.check(params.section(tree, train.TrainSettings))
+    prepare.check(params.section(tree, prepare.PrepareSettings))
     package = tree["package"]
     runs = list(tree["evaluate"]["runs"].values())
     assert package["blob"] in {f"compress/{run}" for run in tree["compress"]["runs"]}
@@ -140,7 +141,7 @@ def test_values_load_through_every_stage_and_every_plugin_exists(name, scale):
     assert tree["ema"]["average"] == "final" or tree["ema"]["average"] in {f"ema_{decay:g}" for decay in averages["ema"]}
 
 
-@pytest.mark.parametrize("name", files.stacks())
+@pytest.mark.parametrize("name", catalog.stacks())
 def test_network_is_the_one_that_is_compared_with_the_formulas(name):
     """tests/test_stacks.py: equal to the plain network, wired as published."""
     tree = tree_of(name)
@@ -156,8 +157,8 @@ def test_flags_and_apply_leave_the_same_params(name, scale, tmp_path, monkeypatc
     wanted, found = tree_of(name, scale), command.scaled(name, scale, PARAMS)
     for way in ("flags", "applied"):
         shutil.copy(ROOT / "params.yaml", tmp_path / f"{way}.yaml")
-    apply_overrides(tmp_path / "flags.yaml", [flag for flag in files.flags(found) if flag != "-S"])
-    files.apply(found, tmp_path / "applied.yaml")
+    apply_overrides(tmp_path / "flags.yaml", [flag for flag in catalog.flags(found) if flag != "-S"])
+    catalog.apply(found, tmp_path / "applied.yaml")
     assert params.read(tmp_path / "flags.yaml") == wanted and params.read(tmp_path / "applied.yaml") == wanted
 
 
@@ -167,7 +168,7 @@ def test_flags_and_apply_leave_the_same_params(name, scale, tmp_path, monkeypatc
 def test_check_passes_and_prints_every_stack(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert command.main(["--check"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(files.stacks())
+    assert len(capsys.readouterr().out.splitlines()) == len(catalog.stacks())
 
 
 @pytest.mark.parametrize("before, after", [("# Parameters: 35,945,671", "# Parameters: 35,945,672"),
@@ -185,12 +186,12 @@ def test_check_fails_on_a_header_without_the_number(folder, capsys):
     assert stopped.value.code == 1 and "no 'Parameters'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", files.stacks())
+@pytest.mark.parametrize("name", catalog.stacks())
 def test_virtual_clock_gives_the_published_steps_and_the_training_counts_the_same(name):
     tree = tree_of(name)
     section, recurrence = tree["train"], tree["model"]["features"].get("depth_recurrence")
     clock, found = clock_of(section), budget.steps(section, tree["model"]["features"])
-    assert found.total == files.read_header(name).steps == schedule.total_steps(clock)
+    assert found.total == catalog.read_header(name).steps == schedule.total_steps(clock)
     assert bool(found.looped) == (recurrence is not None) == (name in LOOPED)
     if recurrence:
         starts = [step for step in range(found.total) if step >= recurrence["start_step"]
@@ -241,7 +242,7 @@ def test_recurrence_gates_and_hashes_are_counted_as_they_run():
 
 def test_features_that_rewire_the_network_are_described():
     """The default network with heads and tables that are not those of the plain one."""
-    tree = files.applied({"model.num_layers": 4, "model.features": {
+    tree = catalog.applied({"model.num_layers": 4, "model.features": {
         "skip_attention": {"layers": [0]}, "factorised_embedding": {"width": 64}, "multi_token_prediction": {"heads": 2, "weight": 0.1},
         "depth_recurrence": {"first_layer": 1, "last_layer": 2, "passes": 2, "start_step": 0, "start_fraction": 0.5},
         "untied_mlp": {"layers": [2], "parts": "down"}}}, PARAMS)
@@ -258,11 +259,11 @@ def test_features_that_rewire_the_network_are_described():
     assert parts["multi_token_prediction, not in the artifact"].stored_bytes == 0
 
 
-@pytest.mark.parametrize("name", files.stacks())
+@pytest.mark.parametrize("name", catalog.stacks())
 def test_groups_hold_every_parameter_once(name):
     tree = tree_of(name)
     found = describe.describe(tree)
-    assert found.parameters == files.read_header(name).parameters == sum(weight.numel() for weight in describe.network(tree).parameters())
+    assert found.parameters == catalog.read_header(name).parameters == sum(weight.numel() for weight in describe.network(tree).parameters())
     features = {name for name in tree["model"]["features"]}
     parts = {group.name.removesuffix(" projection").removesuffix(" table"): group for group in found.groups}
     assert set(parts) - features == {"embedding", "attention matrices", "mlp matrices", "layer vectors"}
@@ -272,7 +273,7 @@ def test_groups_hold_every_parameter_once(name):
 
 
 def test_product_without_a_counting_rule_is_refused():
-    with trace.Counter(), pytest.raises(ValueError, match="no counting rule"):
+    with flops.Counter(), pytest.raises(ValueError, match="no counting rule"):
         torch.zeros(2, 3) @ torch.zeros(3, 2)
 
 
@@ -294,19 +295,19 @@ def test_describe_prints_params_as_they_are_and_recipes(capsys, monkeypatch):
 def test_page_is_what_the_recipes_and_the_certificates_give():
     page = document.page()
     assert document.PAGE.read_text() == page, "run: python -m stages.recipes --document"
-    assert all(f"## {name}" in page for name in files.stacks())
+    assert all(f"## {name}" in page for name in catalog.stacks())
 
 
 def test_page_shows_the_verdict_and_why(tmp_path):
     (tmp_path / "recipes.csv").write_text("recipe,run,verdict,failed,bits_per_byte,artifact_bytes,seconds\n"
                                           "pr1958,sliding,not legal,lineage order,3.1,400000,90\nnaive,sliding,legal,,3.1,400000,80\n")
     rows = document.certificates(tmp_path / "recipes.csv")
-    heads = {name: files.read_header(name) for name in ("naive", "pr1855", "pr1958")}
+    heads = {name: catalog.read_header(name) for name in ("naive", "pr1855", "pr1958")}
     overview = document._overview(list(heads), heads, rows)
     assert overview[2] == "| [naive](#naive) | 17,059,912 | 13,780 | 1.2244 | legal | accepted |"
     assert overview[3].endswith("| 1.0611 | not run | accepted |")
     assert overview[4].endswith("| not legal (fails 2 checks) | not legal |")
-    assert document._ruled(files.read_header("pr1172")) == "not legal by the conditions, no organiser ruled"
+    assert document._ruled(catalog.read_header("pr1172")) == "not legal by the conditions, no organiser ruled"
     section = document._section("pr1958", heads["pr1958"], describe.describe(tree_of("pr1958")), rows["pr1958"])
     assert "* **Verdict here.** `sliding` is not legal (fails lineage, order). The small run took 90 s." in section
     assert "| 42 | 1.01398 | 15,911,549 | 600 | 366 |" in section
@@ -314,6 +315,6 @@ def test_page_shows_the_verdict_and_why(tmp_path):
 
 def test_table_of_certificates_is_of_all_stacks_and_agrees_with_the_rulings():
     rows = document.certificates(document.TABLE)
-    assert set(rows) == set(files.stacks())
+    assert set(rows) == set(catalog.stacks())
     for name, found in rows.items():
-        assert {row["verdict"] == "legal" for row in found} == {files.read_header(name).ruling.startswith("accepted")}, name
+        assert {row["verdict"] == "legal" for row in found} == {catalog.read_header(name).ruling.startswith("accepted")}, name

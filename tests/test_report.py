@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stages.lib import params, stage
+from stages.lib.node import params, stage
 from stages.report import __main__ as report
 from stages.report import evidence
 from stages.report.columns import cell
@@ -252,7 +252,7 @@ def test_a_run_without_holdout_measurements_codecs_or_evaluators_still_has_a_rep
 
 @pytest.mark.parametrize(("absent", "maker"), [
     ("compress/lrzip_9/metrics.json", "compress@lrzip_9"), ("evaluate/slot/metrics.json", "evaluate@slot"),
-    ("audit/sliding/certificate.json", "audit@sliding"), ("measure/ema/metrics.json", "measure@ema"),
+    ("audit/sliding/certificate.json", "audit@sliding"), ("measure/ema/metrics.json", "plain_score@ema"),
     ("package/metrics.json", "package")])
 def test_a_missing_file_is_one_sentence_that_names_the_stage(tree, absent, maker):
     del tree.files[absent]
@@ -303,7 +303,7 @@ def test_numbers_that_do_not_belong_together_are_announced(tree):
                      "evaluate@slot counted 10 bytes",
                      "the certificates say power of their checks, which this page does not show",
                      "the table of bytes adds up to 4,239,005, the artifact has 4,239,004",
-                     "measure@ema was made from text that prepare does not have now"):
+                     "plain_score@ema was made from text that prepare does not have now"):
         assert sentence in Page(written["index.html"]).text and sentence in written["summary.md"]
 
 

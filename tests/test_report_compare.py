@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from stages.lib import stage
+from stages.lib.node import files
 from stages.report import compare
 from stages.report.compare import Experiment
 from tests.report_tree import HOSTILE, Page, Tree
@@ -127,7 +127,7 @@ def repository(tmp_path_factory):
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"report": {"cmd": "true", "params": ["train"], "outs": outs}}}))
     for seed, command in ((1, "git commit -qm first"), (2, "dvc exp save -q -n second"), (3, None)):
         metrics = experiment(root / "trees", **{"train.seed": seed, "bits_per_byte.sliding": 1.37 - 0.01 * seed}).metrics
-        stage.write_json(root / compare.SUMMARY, metrics)
+        files.write_json(root / compare.SUMMARY, metrics)
         (root / "artifacts/train").mkdir(exist_ok=True)
         (root / compare.LOSS).write_text(f"step,train_loss\n1,{seed}\n2,1\n")
         (root / "params.yaml").write_text(yaml.safe_dump(PARAMS | {"train": {"seed": seed}}))

@@ -171,7 +171,7 @@ def test_graph_has_what_ran_and_leaves_out_runs_that_params_dropped(tmp_path):
     table = {row.split(",")[0].strip('"'): row for row in rows[1:]}
     assert table["tokenize@val"] == "tokenize@val,False,reads it,artifacts/prepare/val"
     assert table["train"] == "train,True,,artifacts/tokenize/train"
-    assert table["measure@train"].split(",")[1:3] == ["False", "reads it"]
+    assert table["plain_score@train"].split(",")[1:3] == ["False", "reads it"]
 
 
 def graph(**changes):
@@ -181,7 +181,7 @@ def graph(**changes):
 def test_nothing_above_an_honest_artifact_has_seen_val():
     found = graph()
     assert lineage.spoiled(found) == ""
-    assert {box.name for box in found.boxes if box.touches_val} == {"tokenize@val", "measure@train", "evaluate@sliding"}
+    assert {box.name for box in found.boxes if box.touches_val} == {"tokenize@val", "plain_score@train", "evaluate@sliding"}
     assert {box.name for box in found.boxes if box.ships} == {"prepare", "tokenize@train", "train", "compress@lzma_9", "package"}
 
 
@@ -201,7 +201,7 @@ def test_link_that_a_longer_way_replaces_is_left_out():
     names = [box.name for box in found.boxes]
     links = {(names[a], names[b]) for a, b in found.links}
     assert ("train", "package") not in links and ("compress@lzma_9", "package") in links and ("tokenize@val", "evaluate@sliding") in links
-    assert ("train", "measure@train") in links
+    assert ("train", "plain_score@train") in links
     assert all(lineage.ranks(found)[a] < lineage.ranks(found)[b] for a, b in found.links)
 
 

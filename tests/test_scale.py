@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 import yaml
 
-from stages.lib import parallel, stage
-from stages.lib.data import corpus, local, sentencepiece_training, sharding, split
+from stages.lib.node import files, parallel, stage
+from stages.lib.text import corpus, local, split
 from stages.prepare import __main__ as prepare
-from stages.runtime import shards
+from stages.runtime.tokens import shards
 from stages.tokenize import __main__ as tokenize
-from stages.tokenize import inspect
+from stages.tokenize import look, sharding
+from stages.vocabulary import sentencepiece_training
 from tests.conftest import ROOT, run_node, tiny_params, write_prepared
 from tests.test_prepare import LOCAL, lines
 
@@ -130,7 +131,7 @@ def test_first_documents_are_val_and_the_last_of_train_holdout(tmp_path, small_c
     assert list(corpus.texts(out / "val")) == TEXTS[:30]
     assert list(corpus.texts(out / "train")) == TEXTS[30:-17]
     assert list(corpus.texts(out / "holdout")) == TEXTS[-17:]
-    facts = stage.read_json(out / "metrics.json")
+    facts = files.read_json(out / "metrics.json")
     assert facts["documents"] == {"train": 153, "holdout": 17, "val": 30}
     assert facts["bytes"]["holdout"] == len("".join(TEXTS[-17:]).encode())
 
@@ -214,11 +215,11 @@ def test_chunks_of_a_damaged_text_are_not_continued_from(tmp_path, model, small_
     good = path.read_bytes()
 
     def run(out: str):
-        tokenize.main("val", tokenize.Settings(3001), documents=prepared, model=tmp_path / "m.model", folder=tmp_path / out,
+        tokenize.main("val", tokenize.TokenizeSettings(3001), documents=prepared, model=tmp_path / "m.model", folder=tmp_path / out,
                       scratch=tmp_path / "scratch")
         return content(tmp_path / out)
     wanted = run("wanted")
-    hashes = iter([stage.sha256(path), "another"])  # changed while it was read
+    hashes = iter([files.sha256(path), "another"])  # changed while it was read
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenize.stage, "sha256", lambda _: next(hashes))
         path.write_bytes(good.replace(b"iPhone", b"iphone"))
@@ -235,7 +236,7 @@ def test_worker_that_is_killed_costs_no_finished_chunk(tmp_path, model, small_ch
     kept = []
 
     def run():
-        tokenize.main("val", tokenize.Settings(3001), documents=prepared, model=tmp_path / "m.model", folder=tmp_path / "out",
+        tokenize.main("val", tokenize.TokenizeSettings(3001), documents=prepared, model=tmp_path / "m.model", folder=tmp_path / "out",
                       scratch=tmp_path / "scratch")
 
     def killed(function, tasks, **options):
@@ -264,7 +265,7 @@ def test_other_code_does_not_continue_the_work(tmp_path, model, small_chunks, mo
         code.write_text(text)
         monkeypatch.setattr(sharding, "write", lambda folder, *rest, **options: folders.append(folder.parent.name) or killing_after(0)(0))
         with pytest.raises(Killed):
-            tokenize.main("val", tokenize.Settings(3001), documents=prepared, model=tmp_path / "m.model", folder=tmp_path / "out",
+            tokenize.main("val", tokenize.TokenizeSettings(3001), documents=prepared, model=tmp_path / "m.model", folder=tmp_path / "out",
                           scratch=tmp_path / "scratch")
     assert len(set(folders)) == 2
 
@@ -279,7 +280,7 @@ def test_what_a_killed_process_left_beside_an_output_is_removed(tmp_path):
     mine.mkdir()
     (tmp_path / "source").mkdir()
     (tmp_path / "source/file").write_text("new")
-    stage.link(tmp_path / "source", tmp_path / "out")
+    files.link(tmp_path / "source", tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([mine.name, "source", "out"])
     assert (tmp_path / "out/file").read_text() == (tmp_path / "source/file").read_text() == "new"
 
@@ -336,13 +337,13 @@ def test_train_has_no_sidecar_and_the_others_do(finished):
 
 def test_inspect_shows_what_a_person_wants_to_see(finished, monkeypatch, capsys):
     monkeypatch.chdir(finished)
-    inspect.command(["--inspect", "artifacts/tokenize/val/fineweb_val_000000.bin", "artifacts/tokenize/val/fineweb_val_bytes_000000.bin",
+    look.command(["--inspect", "artifacts/tokenize/val/fineweb_val_000000.bin", "artifacts/tokenize/val/fineweb_val_bytes_000000.bin",
                      "--documents", "2"])
     said = capsys.readouterr().out
     meta = json.loads(Path("artifacts/tokenize/val/meta.json").read_text())
     first = next(corpus.texts(Path("artifacts/prepare/val")))
     assert f"{meta['tokens']:,} tokens, {meta['documents']:,} documents begin in it, {meta['bytes']:,} bytes of text" in said
-    assert repr(first[:inspect.LINE])[1:60] in said and said.count(" tokens) '") + said.count(' tokens) "') == 2
+    assert repr(first[:look.LINE])[1:60] in said and said.count(" tokens) '") + said.count(' tokens) "') == 2
     assert f"byte sidecar of {meta['tokens']:,} tokens, {meta['bytes']:,} bytes" in said and "lossless" in said
 
 
@@ -352,7 +353,7 @@ def test_inspect_shows_what_a_person_wants_to_see(finished, monkeypatch, capsys)
 ])
 def test_inspecting_what_is_no_shard_is_a_sentence(project, capsys, arguments, sentence):
     with pytest.raises(SystemExit):
-        inspect.command(["--inspect", *arguments])
+        look.command(["--inspect", *arguments])
     assert sentence in capsys.readouterr().err
 
 

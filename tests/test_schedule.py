@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.lib import schedule
+from stages.lib.training import schedule
 
 
 @pytest.mark.parametrize("fraction, scale", [(0.0, 1.0), (0.29, 1.0), (0.65, 0.5), (0.93, 0.1), (0.999, 0.1), (1.2, 0.1)])

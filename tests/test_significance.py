@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from stages.lib import significance
-from stages.lib.significance import one_sample, student_below, welch
+from stages.lib.referee import significance
+from stages.lib.referee.significance import one_sample, student_below, welch
 
 NATS = 2.4359301 * math.log(2)  # nats per token for one bit per byte: sp1024 has 2.4359301 bytes per token
 PR549 = [bits * NATS for bits in (1.11923, 1.12002, 1.11889)]

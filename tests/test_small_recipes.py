@@ -6,15 +6,16 @@ import json
 import pytest
 
 from benchmarks import recipes as campaign
-from stages.lib import params, schedule
+from stages.lib.node import params
 from stages.lib.quant import groups
+from stages.lib.training import schedule
 from stages.recipes import __main__ as command
-from stages.recipes import budget, describe, document, files, shrink
+from stages.recipes import budget, catalog, describe, document, shrink
 from tests.conftest import ROOT, set_leaf
 from tests.test_recipes import CHOICES, LOOPED, LQER, PARAMS, QAT, SEARCHED, clock_of, tree_of
 
 
-@pytest.mark.parametrize("name", files.stacks())
+@pytest.mark.parametrize("name", catalog.stacks())
 def test_small_recipe_keeps_every_choice(name):
     full, small = tree_of(name), tree_of(name, "tiny")
     assert set(small["model"]["features"]) == set(full["model"]["features"])
@@ -33,7 +34,7 @@ def test_small_recipe_keeps_every_choice(name):
     assert describe.describe(small).parameters < 1_000_000 and small["train"]["seconds"] is None
 
 
-@pytest.mark.parametrize("name", files.stacks())
+@pytest.mark.parametrize("name", catalog.stacks())
 def test_small_recipe_quantizes_what_the_full_one_does(name):
     coded = {}
     for scale in ("full", "tiny"):
@@ -41,11 +42,11 @@ def test_small_recipe_quantizes_what_the_full_one_does(name):
         net = describe.network(tree)
         section = tree["quantize"]
         coded[scale] = {parameter for parameter, group in groups.by_parameter(net).items()
-                        if section["groups"][group]["method"] != "none" and net.get_parameter(parameter).numel() >= section["smallest"]}
+                        if section["groups"][group]["method"] != "none" and net.get_parameter(parameter).numel() >= section["min_elements"]}
     assert coded["full"] == coded["tiny"]
 
 
-@pytest.mark.parametrize("name", files.stacks())
+@pytest.mark.parametrize("name", catalog.stacks())
 def test_quantizer_is_the_one_that_was_published(name):
     """Every tensor of the full stack: what it becomes, against the tables of the reference."""
     tree = tree_of(name)
@@ -55,7 +56,7 @@ def test_quantizer_is_the_one_that_was_published(name):
     found = {}
     for parameter, group in groups.by_parameter(net).items():
         chosen = section["groups"][group]
-        coded = chosen["method"] != "none" and net.get_parameter(parameter).numel() >= section["smallest"]
+        coded = chosen["method"] != "none" and net.get_parameter(parameter).numel() >= section["min_elements"]
         found.setdefault(group, set()).add((chosen["method"], chosen["bits"], json.dumps(chosen["clip"])) if coded else "float16")
     quantiles = "[0.999, 0.9995, 0.9999, 0.99999, 1.0]"
     lite, plain = ("nearest", 6, quantiles), ("nearest", 8, "0.9999984")
@@ -117,7 +118,7 @@ def assert_certified_as_the_method_deserves(tree: dict, row: dict) -> None:
 
 
 @pytest.mark.recipes
-@pytest.mark.parametrize("name", files.stacks())
+@pytest.mark.parametrize("name", catalog.stacks())
 def test_recipe_runs_from_text_to_certificate(name, tmp_path):
     tree = tree_of(name, "tiny")
     rows = campaign.run(name, tmp_path)
@@ -126,7 +127,7 @@ def test_recipe_runs_from_text_to_certificate(name, tmp_path):
         assert_certified_as_the_method_deserves(tree, row)
 
 
-@pytest.mark.parametrize("name", files.stacks())
+@pytest.mark.parametrize("name", catalog.stacks())
 def test_documented_verdicts_are_those_of_the_methods(name):
     tree = tree_of(name, "tiny")
     for row in document.certificates(campaign.TABLE)[name]:

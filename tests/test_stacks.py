@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stages.lib.quant import hessians
-from stages.runtime import container, dequantize
-from stages.runtime.model.config import ModelConfig
-from stages.runtime.model.gpt import GPT, initialise
+from stages.calibrate import hessians
+from stages.runtime.blob import container
+from stages.runtime.network.config import ModelConfig
+from stages.runtime.network.gpt import GPT, initialise
+from stages.runtime.weights import dequantize
 from tests.quantizing import eight_bits, quantized
 from tests.reference import Reference, execution
 

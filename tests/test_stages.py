@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from stages.lib import stage
+from stages.lib.node import files, stage
 from tests.conftest import NODES, ROOT, run_node
 
 
@@ -17,7 +17,7 @@ def truncate(path, keep=0.5):
 
 @pytest.mark.parametrize("path, node, sentence", [
     ("artifacts/tokenize/train/fineweb_train_000000.bin", ("train",), "truncated or damaged"),
-    ("artifacts/tokenize/val/fineweb_val_bytes_000000.bin", ("measure", "train"), "truncated or damaged"),
+    ("artifacts/tokenize/val/fineweb_val_bytes_000000.bin", ("plain_score", "train"), "truncated or damaged"),
     ("artifacts/tokenize/val/meta.json", ("evaluate", "sliding"), "not valid JSON"),
     ("artifacts/train/model.safetensors", ("ema",), "damaged or was not written by Caddie"),
     ("artifacts/prequant_ttt/model.safetensors", ("calibrate",), "damaged or was not written by Caddie"),
@@ -50,15 +50,15 @@ def test_shards_of_another_tokenizer_are_refused(project, capsys):
     meta = project / "artifacts/tokenize/val/meta.json"
     meta.write_text(json.dumps(json.loads(meta.read_text()) | {"vocabulary_size": 10}))
     with pytest.raises(SystemExit):
-        run_node("measure", "train")
+        run_node("plain_score", "train")
     assert "run: dvc repro tokenize" in capsys.readouterr().err
 
 
 def test_atomic_write_is_all_or_nothing(tmp_path):
     target = tmp_path / "folder" / "file"
-    with stage.atomic(target) as partial:
+    with files.atomic(target) as partial:
         partial.write_text("old")
-    with pytest.raises(RuntimeError), stage.atomic(target) as partial:
+    with pytest.raises(RuntimeError), files.atomic(target) as partial:
         partial.write_text("half")
         raise RuntimeError
     assert target.read_text() == "old" and [p.name for p in target.parent.iterdir()] == ["file"]
@@ -66,7 +66,7 @@ def test_atomic_write_is_all_or_nothing(tmp_path):
 
 def test_atomic_folder_replaces_the_old_one(tmp_path):
     for name in ("one", "two"):
-        with stage.atomic(tmp_path / "out") as partial:
+        with files.atomic(tmp_path / "out") as partial:
             partial.mkdir()
             (partial / name).touch()
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["two"]

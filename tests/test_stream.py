@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stages.lib.data.stream import Stream
+from stages.lib.tokens.stream import Stream
 
 
 @pytest.mark.parametrize("span", [(0, 5), (3, 5), (2, 8), (4, 14), (0, 14), (-3, None), (9, 3), (5, 5), (0, 99)])

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from stages.lib import inside
-from stages.runtime import arithmetic, harness, text_file, windows
-from stages.runtime.streaming import Stream
-from stages.runtime.tokenizer import BOS, PURE_BYTE, Tokenizer
+from stages.lib.referee import guard
+from stages.runtime.scoring import harness
+from stages.runtime.scoring.streaming import Stream
+from stages.runtime.text import arithmetic, text_file
+from stages.runtime.text.tokenizer import BOS, PURE_BYTE, Tokenizer
+from stages.runtime.tokens import windows
 from tests.test_evaluators import HONEST, VARIANTS, kind, stream
 from tests.test_model import model
 
@@ -129,7 +131,7 @@ def test_tokens_may_be_told_without_their_distribution_being_asked_for(name):
         for token in tokens[at: target].tolist():
             one.dist()
             one.push(token)
-        inside._push(other, tokens[at: target].tolist(), carries=carries)
+        guard._push(other, tokens[at: target].tolist(), carries=carries)
         at = target
         assert np.array_equal(one.dist(), other.dist())
 

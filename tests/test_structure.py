@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stages.lib.kernels import softcap_cross_entropy
-from stages.lib.quant import hessians
-from stages.runtime import dequantize, features
-from stages.runtime.model import gpt
-from stages.runtime.model.gpt import GPT
+from stages.calibrate import hessians
+from stages.runtime.network import features, gpt
+from stages.runtime.network.gpt import GPT
+from stages.runtime.weights import dequantize
 from stages.train import loss
+from stages.train.kernels import softcap_cross_entropy
 from tests.quantizing import decoded, eight_bits, quantized
 from tests.test_features import PLAIN, config
 from tests.test_stacks import documents, random_model

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stages.lib import significance
+from stages.lib.referee import significance
 from stages.submission import __main__ as command
 from stages.submission import collect, write
 from tests.conftest import run_node

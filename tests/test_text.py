@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.lib.data import sentencepiece_training, tokens
-from stages.runtime import shards
-from stages.runtime.tokenizer import Tokenizer
+from stages.lib.tokens import splits
+from stages.runtime.text.tokenizer import Tokenizer
+from stages.runtime.tokens import shards
+from stages.vocabulary import sentencepiece_training
 
 TEXTS = ["The quick brown fox jumps over the lazy dog, 42 times.\n\n  def f(x):\n\treturn x\n" * 20, "Ünïcödé — ▁ and 日本語 " * 20]
 
@@ -92,6 +93,6 @@ def test_sidecars_are_not_read_as_tokens(tmp_path):
 
 
 def test_split_read_back_has_the_bytes_of_the_documents(finished):
-    split = tokens.read(finished / "artifacts/tokenize/val", "val", sidecar=True)
-    from stages.lib.data import corpus
+    split = splits.read(finished / "artifacts/tokenize/val", "val", sidecar=True)
+    from stages.lib.text import corpus
     assert int(split.byte_counts.sum()) == sum(len(text.encode()) for text in corpus.texts(finished / "artifacts/prepare/val"))

@@ -9,10 +9,10 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.lib.data import sentencepiece_training
-from stages.lib.data.encoder import Encoder
-from stages.runtime import caseops, sentencepiece_model
-from stages.runtime.tokenizer import PURE_BYTE, Tokenizer
+from stages.lib.text.encoder import Encoder
+from stages.runtime.text import caseops, sentencepiece_model
+from stages.runtime.text.tokenizer import PURE_BYTE, Tokenizer
+from stages.vocabulary import sentencepiece_training
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog, 42 times.\n\n  def f(x):\n\treturn x\n" * 20,
@@ -169,7 +169,7 @@ def test_vocabulary_with_a_blank_inside_a_piece_is_encoded_whole(tmp_path):
 
 
 def test_memory_of_words_has_a_bound_and_changes_no_id(encoders, monkeypatch):
-    from stages.lib.data import encoder as module
+    from stages.lib.text import encoder as module
     monkeypatch.setattr(module, "MAX_WORDS", 3)
     monkeypatch.setattr(module, "BATCH_CHARACTERS", 30)
     small = Encoder(trained())

@@ -15,9 +15,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from stages.lib import checkpoints, launch, tensors
-from stages.runtime.model.gpt import GPT
-from stages.train import loop
+from stages.lib.node import launch, tensors
+from stages.runtime.network.gpt import GPT
+from stages.train import checkpoints, loop
 from tests.conftest import ROOT, run_node
 
 
@@ -306,7 +306,7 @@ def test_training_goes_through_every_stage_with_features_on(project, tree, monke
              "value_embedding": {"layers": [1], "width": 8, "scale": 0.1},
              "depth_recurrence": {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 3, "start_fraction": 0.5}}
     tree({"model.features": named, "model.tied_head": False, "prequant_ttt.enabled": True, "evaluate.runs.sliding.options.stride": 64})
-    for node in (("train",), ("ema",), ("prequant_ttt",), ("calibrate",), ("quantize",), ("measure", "quantize"), ("compress", "brotli_11"),
+    for node in (("train",), ("ema",), ("prequant_ttt",), ("calibrate",), ("quantize",), ("plain_score", "quantize"), ("compress", "brotli_11"),
                  ("package",), ("evaluate", "sliding")):
         run_node(*node)
     assert seen[2:] == [({"step": step, "fraction": step / 12}, step >= 6) for step in range(12)] + [({}, True)]

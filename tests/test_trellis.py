@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stages.runtime import trellis
+from stages.runtime.weights import trellis
 
 
 @pytest.mark.parametrize("states", sorted(trellis.POLYNOMIALS))

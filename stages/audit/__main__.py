@@ -19,11 +19,12 @@ import numpy as np
 
 from stages.audit import certificate as rendering
 from stages.audit import revision
-from stages.audit.evidence import Evidence, Settings, Verdict
-from stages.lib import artifact, stage
-from stages.lib.data import tokens
-from stages.lib.significance import one_sample
-from stages.lib.stage import Input, Metrics, Output, Untracked, Variant
+from stages.audit.evidence import AuditSettings, Evidence, Verdict
+from stages.lib.node import files, stage
+from stages.lib.node.stage import Input, Metrics, Output, Untracked, Variant
+from stages.lib.referee import artifact
+from stages.lib.referee.significance import one_sample
+from stages.lib.tokens import splits
 
 REPORTED = ("artifact_sha256", "ledger_sha256", "bits_per_byte", "loss_nats", "seconds", "bytes", "tokens", "claims", "text_sha256",
             "refused")
@@ -38,7 +39,7 @@ class Run:
 
 def main(
     run: Variant,
-    settings: Settings,
+    settings: AuditSettings,
     evaluated: Run,
     *,
     submission: Input = "artifacts/package/submission.pyz",
@@ -56,14 +57,14 @@ def main(
     words: Output = "artifacts/audit/{variant}/certificate.md",
     lock: Untracked = "dvc.lock",
 ) -> None:
-    reported = stage.read_json(metrics, required=REPORTED)
+    reported = files.read_json(metrics, required=REPORTED)
     for path, key in ((submission, "artifact_sha256"), (ledger, "ledger_sha256")):
-        if stage.sha256(path) != reported[key]:
+        if files.sha256(path) != reported[key]:
             raise ValueError(f"{path} is not the file that {metrics} was computed from (sha256 differs); run: dvc repro evaluate@{run}")
     evidence = Evidence(
-        submission=submission, documents=documents, text=tokens.read(text, "val", sidecar=True), nats=np.load(ledger, allow_pickle=False),
+        submission=submission, documents=documents, text=splits.read(text, "val", sidecar=True), nats=np.load(ledger, allow_pickle=False),
         metrics=reported, evaluator=evaluated.evaluator, options=evaluated.options, lock=lock, settings=settings,
-        train=train, holdout=holdout, making={name: stage.read_json(path) for name, path in
+        train=train, holdout=holdout, making={name: files.read_json(path) for name, path in
                                               (("train", training), ("prequant_ttt", adaptation), ("calibrate", calibration))})
     modules = {name: importlib.import_module(f"stages.audit.checks.{name}") for name in checks()}
     with ThreadPoolExecutor(len(modules)) as pool:  # most of them wait for a run of the artifact that another one asked for first
@@ -75,9 +76,9 @@ def main(
         "checks": {name: asdict(found) | {"proves": modules[name].PROVES, "cannot_see": modules[name].CANNOT_SEE,
                                           "precedent": modules[name].PRECEDENT} for name, found in verdicts.items()},
         "significance": one_sample([reported["bits_per_byte"]], reported["bits_per_byte"], 0.0).sentence}
-    stage.write_json(certificate, written)
+    files.write_json(certificate, written)
     for path, render in ((page, rendering.html), (words, rendering.markdown)):
-        with stage.atomic(path) as partial:
+        with files.atomic(path) as partial:
             partial.write_text(render(written), encoding="utf-8")
     print(f"{run}: {ruling.upper()}; " + ", ".join(f"{name} {found.verdict}" for name, found in verdicts.items()))
 

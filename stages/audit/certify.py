@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from stages.audit import decoder
 from stages.audit.checks import round_trip
-from stages.lib import artifact, params, scratch, stage
-from stages.lib.data import tokens
-from stages.runtime import arithmetic
+from stages.lib.node import files, params, scratch, stage
+from stages.lib.referee import artifact
+from stages.lib.tokens import splits
+from stages.runtime.text import arithmetic
 
 KEEP_EVERY = 1024  # tokens between two states that a killed run goes on from
 
@@ -46,9 +47,9 @@ def main(argv: list[str] | None = None) -> int:
     with stage.sentences("certify"):
         run = params.lookup(params.read(Path("params.yaml")), f"evaluate.runs.{chosen.run}")
         submission, ledger = Path("artifacts/package/submission.pyz"), Path(f"artifacts/evaluate/{chosen.run}/ledger.npy")
-        split, nats = tokens.read(Path("artifacts/tokenize/val"), "val", sidecar=True), np.load(ledger, allow_pickle=False)
-        reported = stage.read_json(ledger.with_name("metrics.json"), required=("artifact_sha256", "ledger_sha256"))
-        if (stage.sha256(submission), stage.sha256(ledger)) != (reported["artifact_sha256"], reported["ledger_sha256"]):
+        split, nats = splits.read(Path("artifacts/tokenize/val"), "val", sidecar=True), np.load(ledger, allow_pickle=False)
+        reported = files.read_json(ledger.with_name("metrics.json"), required=("artifact_sha256", "ledger_sha256"))
+        if (files.sha256(submission), files.sha256(ledger)) != (reported["artifact_sha256"], reported["ledger_sha256"]):
             raise ValueError(f"{ledger} is not of {submission}; run: dvc repro evaluate@{chosen.run}")
         count = min(chosen.tokens or len(nats), len(nats))
         key = scratch.key(reported["artifact_sha256"], reported["ledger_sha256"], run, count)
@@ -63,15 +64,15 @@ def certify(submission: Path, evaluator: str, options: dict, ids: np.ndarray, le
     if not code.is_file():
         state = encode(submission, ids, ledger, count, folder / "encoder.npz", told)
         (folder / "facts.json").write_text(json.dumps({"nats": state.nats, "largest_difference_nats": state.largest}))
-        with stage.atomic(code) as partial:
+        with files.atomic(code) as partial:
             partial.write_bytes(state.encoder.finish())
     decoded = decode(submission, folder, count, told)
     wrong, bits, length = int(np.count_nonzero(decoded != ids[1: count + 1])), 8 * code.stat().st_size, ledger[:count].sum() / math.log(2)
     facts = json.loads((folder / "facts.json").read_text()) | {
         "tokens": count, "of_targets": len(ids) - 1, "tokens_wrong": wrong, "bits": bits, "bits_in_the_ledger": float(length),
-        "allowed": float(length * (1 + round_trip.SHARE) + round_trip.BITS), "artifact_sha256": stage.sha256(submission)}
+        "allowed": float(length * (1 + round_trip.SHARE) + round_trip.BITS), "artifact_sha256": files.sha256(submission)}
     facts["passed"] = not wrong and bits <= facts["allowed"]
-    stage.write_json(folder / "certified.json", facts)
+    files.write_json(folder / "certified.json", facts)
     print(json.dumps(facts, indent=2))
     result = "PASSED" if facts["passed"] else "FAILED"
     print(f"{result}: {count} of {len(ids) - 1} targets in {bits} bits; written to {folder / 'certified.json'}")
@@ -121,7 +122,7 @@ def _read(path: Path) -> State:
 
 
 def _keep(path: Path, state: State) -> None:
-    with stage.atomic(path) as partial, open(partial, "wb") as handle:
+    with files.atomic(path) as partial, open(partial, "wb") as handle:
         np.savez(handle, low=np.uint64(state.encoder.low), range=np.uint64(state.encoder.range), done=state.done,
                  out=np.frombuffer(bytes(state.encoder.out), np.uint8), nats=state.nats, largest=state.largest)
 

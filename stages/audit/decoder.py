@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.lib import artifact, closure
-from stages.runtime import arithmetic
+from stages.lib.dvc import closure
+from stages.lib.referee import artifact
+from stages.runtime.text import arithmetic
 
 KEEP_EVERY = 1024  # tokens between two states that a killed decoder goes on from
 

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from stages.audit import certificate
-from stages.lib import closure, stage
+from stages.lib.dvc import closure
+from stages.lib.node import files, stage
 
 PAGE = closure.ROOT / "docs/certification.md"
 BEGIN, END = "<!-- checks: python -m stages.audit.documentation --write -->", "<!-- end of checks -->"
@@ -44,7 +45,7 @@ if __name__ == "__main__":
     with stage.sentences("audit.documentation"):
         written = PAGE.read_text(encoding="utf-8")
         if "--write" in sys.argv[1:]:
-            with stage.atomic(PAGE) as partial:
+            with files.atomic(PAGE) as partial:
                 partial.write_text(page(written), encoding="utf-8")
         elif page(written) != written:
             sys.exit("docs/certification.md differs from the checks; run: python -m stages.audit.documentation --write")

@@ -24,12 +24,12 @@ from typing import ClassVar
 import numpy as np
 
 from stages.audit import decoder, probes, replay
-from stages.lib import artifact
-from stages.lib.data import tokens
+from stages.lib.referee import artifact
+from stages.lib.tokens import splits
 
 
 @dataclass(frozen=True)
-class Settings:
+class AuditSettings:
     """The sizes of the audit's runs."""
 
     SECTION: ClassVar[str] = "audit"
@@ -98,13 +98,13 @@ class Evidence:
 
     submission: Path
     documents: Path
-    text: tokens.Split
+    text: splits.Split
     nats: np.ndarray
     metrics: dict
     evaluator: str
     options: dict
     lock: Path
-    settings: Settings
+    settings: AuditSettings
     train: Path
     holdout: Path
     making: dict[str, dict]
@@ -128,15 +128,15 @@ class Evidence:
         return result
 
     @once
-    def plan(self) -> probes.Plan:
+    def probe_set(self) -> probes.ProbeSet:
         settings = self.settings
-        return probes.plan(self.tokens, self.first, length=self.probe_length, vocabulary=self.text.vocabulary_size, flips=settings.flips,
+        return probes.probe_set(self.tokens, self.first, length=self.probe_length, vocabulary=self.text.vocabulary_size, flips=settings.flips,
                            truncations=settings.truncations, sample=settings.tried_tokens, generator=np.random.default_rng(settings.seed))
 
     @once
     def probes(self) -> list[artifact.Result]:
         """The results of the plan's requests; the first is the unchanged probe."""
-        return artifact.probe(self.submission, self.tokens, self.plan.requests, evaluator=self.evaluator, options=self.options)
+        return artifact.probe(self.submission, self.tokens, self.probe_set.requests, evaluator=self.evaluator, options=self.options)
 
     @once
     def replay(self) -> replay.Replay:

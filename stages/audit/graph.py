@@ -1,7 +1,7 @@
 """The graph of stages in a dvc.lock: what an artifact descends from, and what each stage above it really opened.
 
 A stage's entry has `deps` (what it declares to read) and `outs` (what it wrote), each with the MD5 that DVC took; a folder's MD5 is that of
-the JSON list of its files' MD5s. One of the outs is the record of the files that the stage opened (stages/lib/opened.py).
+the JSON list of its files' MD5s. One of the outs is the record of the files that the stage opened (stages/lib/node/access_log.py).
 """
 
 import hashlib
@@ -10,7 +10,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from stages.lib import dvc_lock, opened, stage
+from stages.lib.dvc import dvc_lock
+from stages.lib.node import access_log, files
 
 
 @dataclass
@@ -46,13 +47,13 @@ def ancestry(stages: dict, artifact: str) -> Ancestry:
 
 def record(stages: dict, name: str, root: Path) -> tuple[list[str] | None, str | None]:
     """What stage `name` opened, and what is wrong with the record: (None, why) if there is none that can be believed."""
-    out = next((out for out in stages[name].get("outs", []) if out["path"].endswith(opened.NAME)), None)
+    out = next((out for out in stages[name].get("outs", []) if out["path"].endswith(access_log.NAME)), None)
     if out is None:
         return None, f"{name} has no record of the files that it opened: it ran before there was one, run: dvc repro --force {name}"
     path = root / out["path"]
     if not path.is_file():
         return None, f"{out['path']} is missing; run: dvc checkout"
-    if stage.md5(path) != out.get("md5"):
+    if files.md5(path) != out.get("md5"):
         return None, f"{out['path']} is not the record that dvc.lock names (MD5 differs)"
     lines = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
@@ -68,14 +69,14 @@ def undeclared(entry: dict, lines: list[str]) -> list[str]:
 
 def idle(entry: dict, lines: list[str]) -> list[str]:
     """Data that a stage declares and never opened: harmless, and worth knowing."""
-    return [dep["path"] for dep in entry.get("deps", []) if dep["path"].startswith(tuple(f"{root}/" for root in opened.ROOTS))
+    return [dep["path"] for dep in entry.get("deps", []) if dep["path"].startswith(tuple(f"{root}/" for root in access_log.ROOTS))
             and not any(dvc_lock.within(line, dep["path"]) for line in lines)]
 
 
 def md5(path: Path) -> str:
     """The MD5 of a file or folder as DVC takes it."""
     if not path.is_dir():
-        return stage.md5(path)
-    files = sorted((str(PurePosixPath(file.relative_to(path))), file) for file in path.rglob("*") if file.is_file())
-    listing = [{"md5": stage.md5(file), "relpath": name} for name, file in files]
+        return files.md5(path)
+    inside = sorted((str(PurePosixPath(file.relative_to(path))), file) for file in path.rglob("*") if file.is_file())
+    listing = [{"md5": files.md5(file), "relpath": name} for name, file in inside]
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"

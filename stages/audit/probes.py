@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stages.lib.artifact import Request, Result
-from stages.runtime.tokenizer import BOS
+from stages.lib.referee.artifact import Request, Result
+from stages.runtime.text.tokenizer import BOS
 
 ROWS = 64  # whole rows of the unchanged probe
 EARLY = 512  # tokens after which every token of a sample is tried as the next; evaluators that learn start anew for each
@@ -27,7 +27,7 @@ class Flip:
 
 
 @dataclass
-class Plan:
+class ProbeSet:
     """Requests for one process, and what each of them is for (numbers of requests)."""
 
     requests: list[Request] = field(default_factory=list)
@@ -48,10 +48,10 @@ def base(length: int, num_targets: int, rows: tuple[int, ...]) -> Request:
     return Request(length, num_targets, rows=rows)
 
 
-def plan(tokens: np.ndarray, first: Result, *, length: int, vocabulary: int, flips: int, truncations: int, sample: int,
-         generator: np.random.Generator) -> Plan:
+def probe_set(tokens: np.ndarray, first: Result, *, length: int, vocabulary: int, flips: int, truncations: int, sample: int,
+         generator: np.random.Generator) -> ProbeSet:
     """What to ask of an evaluator whose unchanged probe gave `first`: its commits say where windows and chunks end."""
-    num_targets, made = len(tokens) - 1, Plan()
+    num_targets, made = len(tokens) - 1, ProbeSet()
     kinds = places(tokens[: length + 1], first.commits)
     chosen = choose(kinds, flips, generator)
     draw = np.sort(generator.choice(length, min(ROWS, length), replace=False) + 1)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.lib import artifact
-from stages.runtime import arithmetic
+from stages.lib.referee import artifact
+from stages.runtime.text import arithmetic
 
 PER_TOKEN = 0.005  # nats: batch and stream differ by rounding, and by what a fit makes of rounding
 MEAN = 2e-4        # the same of the mean over all positions

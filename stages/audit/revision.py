@@ -20,10 +20,11 @@ from pathlib import Path
 
 import yaml
 
-from stages.audit.evidence import Settings
-from stages.lib import dvc_lock, opened, params, stage
-from stages.lib.revision import resolved
-from stages.lib.significance import MARGIN_NATS, one_sample
+from stages.audit.evidence import AuditSettings
+from stages.lib.dvc import dvc_lock
+from stages.lib.dvc.revisions import resolved
+from stages.lib.node import access_log, files, params, stage
+from stages.lib.referee.significance import MARGIN_NATS, one_sample
 
 
 def command(main: Callable, run_section: type, argv: list[str] | None = None) -> int:
@@ -36,7 +37,7 @@ def command(main: Callable, run_section: type, argv: list[str] | None = None) ->
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="keep the certificates there, by revision and run")
     chosen = parser.parse_args(argv)
     with stage.sentences("audit"):
-        settings = params.section(params.read(Path("params.yaml")), Settings)
+        settings = params.section(params.read(Path("params.yaml")), AuditSettings)
         found: dict[str, list[dict]] = {}
         for name in chosen.rev:
             for run, certificate in audited(name, main, run_section, settings, runs=chosen.run, output=chosen.output):
@@ -47,7 +48,7 @@ def command(main: Callable, run_section: type, argv: list[str] | None = None) ->
     return int(any(certificate["verdict"] != "legal" for certificates in found.values() for certificate in certificates))
 
 
-def audited(name: str, main: Callable, run_section: type, settings: Settings, *, runs: list[str] | None, output: Path | None):
+def audited(name: str, main: Callable, run_section: type, settings: AuditSettings, *, runs: list[str] | None, output: Path | None):
     """(run, certificate) of each run of a revision, one after the other."""
     commit = resolved(name, root=Path.cwd())
     written, tree = _text(commit, "dvc.lock", name), yaml.safe_load(_text(commit, "params.yaml", name))
@@ -62,7 +63,7 @@ def audited(name: str, main: Callable, run_section: type, settings: Settings, *,
             if run not in known:
                 raise ValueError(f"{name} has no run {run!r}; its runs are {', '.join(known) or 'none'}")
             wanted = stage.contract(main, variant=run, tree=tree).inputs
-            records = [out["path"] for entry in stages.values() for out in entry.get("outs", []) if out["path"].endswith(opened.NAME)]
+            records = [out["path"] for entry in stages.values() for out in entry.get("outs", []) if out["path"].endswith(access_log.NAME)]
             for path in (*wanted, *records):
                 bring(stages, path, cache, root, required=path in wanted)
             with contextlib.chdir(root):
@@ -70,11 +71,11 @@ def audited(name: str, main: Callable, run_section: type, settings: Settings, *,
                          inspect.signature(main).parameters.values() if isinstance(parameter.default, str)}
                 print(f"{name}: ", end="")
                 main(run, settings, params.section(tree, run_section, variant=run), **paths)
-            certificate = stage.read_json(root / paths["certificate"])
+            certificate = files.read_json(root / paths["certificate"])
             if output:
                 output.mkdir(parents=True, exist_ok=True)
                 shutil.copytree((root / paths["certificate"]).parent, output / run, dirs_exist_ok=True)
-            loss = stage.read_json(root / paths["metrics"], required=("loss_nats",))["loss_nats"]
+            loss = files.read_json(root / paths["metrics"], required=("loss_nats",))["loss_nats"]
             yield run, certificate | {"loss_nats": loss}
 
 
@@ -106,7 +107,7 @@ def bring(stages: dict, path: str, cache: Path, root: Path, *, required: bool) -
 
 
 def _link(source: Path, place: Path, md5: str) -> None:
-    if stage.md5(source) != md5:
+    if files.md5(source) != md5:
         raise ValueError(f"{source} is not what its name says (MD5 differs); remove it and get it again with dvc fetch")
     place.parent.mkdir(parents=True, exist_ok=True)
     place.symlink_to(source.absolute())

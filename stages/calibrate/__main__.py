@@ -1,7 +1,7 @@
 """Collect, on calibration text, the Hessian of every quantized matrix and how much the loss feels each of its rows.
 
 The slow half of quantization: bits and methods can be swept without doing it again. What is gathered, and its formulas:
-stages/lib/quant/hessians.py. The text is of the train or the holdout split, or the model writes it itself (own_text.py). One process,
+stages/calibrate/hessians.py. The text is of the train or the holdout split, or the model writes it itself (own_text.py). One process,
 or several through torchrun (calibrate.processes), with the same result.
 """
 
@@ -15,20 +15,20 @@ import torch
 from tqdm import tqdm
 
 from stages.calibrate import own_text
-from stages.lib import launch, stage, tensors
-from stages.lib.data import tokens
-from stages.lib.data.loaders import shuffled
-from stages.lib.params import require
-from stages.lib.quant.hessians import Statistics
-from stages.lib.stage import Input, Metrics, Output
-from stages.runtime import dequantize
+from stages.calibrate.hessians import Statistics
+from stages.lib.node import files, launch, stage, tensors
+from stages.lib.node.params import require
+from stages.lib.node.stage import Input, Metrics, Output
+from stages.lib.tokens import splits
+from stages.lib.tokens.loaders import shuffled
+from stages.runtime.weights import dequantize
 
 TOGETHER = 8         # sequences that one process reads, or writes, at a time; the processes take turns
 PASS_TOKENS = 4096   # of one pass through the network, which bounds the memory
 
 
 @dataclass(frozen=True)
-class Settings:
+class CalibrateSettings:
     SECTION: ClassVar[str] = "calibrate"
     source: Literal["train", "holdout", "self"]
     sequences: int
@@ -42,7 +42,7 @@ class Settings:
 
 
 def main(
-    settings: Settings,
+    settings: CalibrateSettings,
     *,
     weights: Input = "artifacts/prequant_ttt/model.safetensors",
     train_tokens: Input = "artifacts/tokenize/train",
@@ -55,7 +55,7 @@ def main(
     state, facts = tensors.load(weights)
     batches = None
     if settings.source != "self":
-        text = tokens.read(train_tokens if settings.source == "train" else holdout_tokens, settings.source)
+        text = splits.read(train_tokens if settings.source == "train" else holdout_tokens, settings.source)
         batches = shuffled.Loader(text.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.sequence_length,
                                   seed=settings.seed, section="calibrate")
     launch.relaunch(settings.processes, "stages.calibrate", settings.device)
@@ -66,7 +66,7 @@ def main(
         if world.is_main:
             tensors.save(statistics, found.hessians(), facts | {"tokens": found.tokens})
             tensors.save(rows, found.rows(), facts | {"tokens": found.tokens})
-            stage.write_json(metrics, {
+            files.write_json(metrics, {
                 "source": settings.source, "tokens": found.tokens, "matrices": len(found.moments), "row_gradients": settings.row_gradients,
                 "seconds": round(seconds, 2), "tokens_per_second": round(found.tokens / seconds),
                 "seconds_per_million_tokens": round(1e6 * seconds / found.tokens, 2), "device": world.device.type,
@@ -74,7 +74,7 @@ def main(
             print(f"{len(found.moments)} matrices, {found.tokens:,} tokens ({settings.source}), {found.tokens / seconds:,.0f} a second")
 
 
-def check(settings: Settings) -> None:
+def check(settings: CalibrateSettings) -> None:
     """ValueError for values that cannot be."""
     require(settings.sequences >= 1, f"calibrate.sequences is {settings.sequences}; GPTQ needs at least 1 calibration sequence")
     require(settings.sequence_length >= 1, f"calibrate.sequence_length is {settings.sequence_length}; it takes 1 or more")
@@ -83,7 +83,7 @@ def check(settings: Settings) -> None:
     require(settings.threads >= 1, f"calibrate.threads is {settings.threads}; it takes 1 or more")
 
 
-def collect(state: dict, config: dict, batches: shuffled.Loader | None, settings: Settings, world: launch.World) -> Statistics:
+def collect(state: dict, config: dict, batches: shuffled.Loader | None, settings: CalibrateSettings, world: launch.World) -> Statistics:
     """Statistics over all sequences, the same on every process; `batches` of one sequence each, or None: the model writes them."""
     model = dequantize.build(state, config).to(world.device)
     found = Statistics(model, row_gradients=settings.row_gradients)

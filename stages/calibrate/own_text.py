@@ -13,7 +13,7 @@ Source: parameter-golf #1019 (64 sequences of 2,048 tokens at temperature 0.8, 8
 import torch
 from torch import Tensor
 
-from stages.runtime.model import gpt
+from stages.runtime.network import gpt
 
 
 @torch.no_grad()

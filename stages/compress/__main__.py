@@ -1,6 +1,6 @@
 """Code the quantized model in one way, decode it again and compare: the blob, its size and its speed.
 
-A run is one codec over everything, or a codec or coder for each group of tensors: stages/lib/grouping.py. What is not installed here leaves
+A run is one codec over everything, or a codec or coder for each group of tensors: stages/lib/blob/grouping.py. What is not installed here leaves
 an empty blob and metrics that say so; it is never left out of the tables.
 """
 
@@ -8,11 +8,12 @@ import hashlib
 import sys
 import time
 
-from stages.lib import payload, stage
-from stages.lib.grouping import Run
-from stages.lib.stage import Input, Metrics, Output, Variant
-from stages.runtime import container, header
-from stages.runtime.codecs import MissingProgram
+from stages.lib.blob import quantized_model
+from stages.lib.blob.grouping import Run
+from stages.lib.node import files, stage
+from stages.lib.node.stage import Input, Metrics, Output, Variant
+from stages.runtime.blob import container, header
+from stages.runtime.blob.codecs import MissingProgram
 
 
 def main(
@@ -23,18 +24,18 @@ def main(
     blob: Output = "artifacts/compress/{variant}/model.blob",
     metrics: Metrics = "artifacts/compress/{variant}/metrics.json",
 ) -> None:
-    quantized, facts = payload.read(model)
-    sizes = payload.sizes(quantized)
+    quantized, facts = quantized_model.read(model)
+    sizes = quantized_model.sizes(quantized)
     result = {
         "run": run, **describe(settings), "available": True, "reason": None, "blob_bytes": None, **sizes, "bits_per_weight": None,
         "encode_seconds": None, "decode_seconds": None, "header_bytes": None, "groups": {}, "blob_sha256": None,
-        "model_sha256": stage.sha256(model), "text_sha256": facts["text_sha256"]}
+        "model_sha256": files.sha256(model), "text_sha256": facts["text_sha256"]}
     try:
         reordered = settings.reordered(quantized)
         codings = settings.codings(reordered)
         coded, encode_seconds = _timed(lambda: _pack(reordered, run, list(codings.values())))
         decoded, decode_seconds = _timed(lambda: container.unpack(coded))
-        if not payload.same(decoded, reordered):
+        if not quantized_model.same(decoded, reordered):
             raise ValueError(f"{run} does not decode to what it coded; do not use it, and report it")
         bits = 8 * len(coded) / sizes["weights"]
         result |= {"blob_bytes": len(coded), "blob_sha256": hashlib.sha256(coded).hexdigest(), "bits_per_weight": bits,
@@ -44,9 +45,9 @@ def main(
         coded = b""
         result |= {"available": False, "reason": f"{missing}; then: dvc repro -f compress@{run}"}
         print(f"{run} IS UNAVAILABLE: {result['reason']}", file=sys.stderr)
-    with stage.atomic(blob) as partial:
+    with files.atomic(blob) as partial:
         partial.write_bytes(coded)
-    stage.write_json(metrics, result)
+    files.write_json(metrics, result)
 
 
 def describe(settings: Run) -> dict:

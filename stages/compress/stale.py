@@ -5,10 +5,10 @@ DVC does not see that a program was installed or removed since; `make repro` ask
 
 from pathlib import Path
 
-from stages.lib import params, stage
-from stages.lib.grouping import Run
+from stages.lib.blob.grouping import Run
+from stages.lib.node import files, params, stage
 from stages.runtime import plugin
-from stages.runtime.codecs import is_available
+from stages.runtime.blob.codecs import is_available
 
 
 def stale(tree: dict, folder: Path) -> list[str]:
@@ -17,7 +17,7 @@ def stale(tree: dict, folder: Path) -> list[str]:
     for run in params.lookup(tree, "compress.runs"):
         metrics, settings = folder / run / "metrics.json", params.section(tree, Run, variant=run)
         available = all(is_available(plugin.load(*how.split("/"))) for how in settings.plugins())
-        if metrics.is_file() and stage.read_json(metrics, required=("available",))["available"] != available:
+        if metrics.is_file() and files.read_json(metrics, required=("available",))["available"] != available:
             out.append(f"compress@{run}")
     return out
 

@@ -16,23 +16,25 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from stages.lib import launch, posthoc_averages, scoring, stage, tensors
-from stages.lib.data import tokens
-from stages.lib.stage import Input, Metrics, Output, Plot
-from stages.runtime import dequantize, features
+from stages.ema import posthoc_averages
+from stages.lib.node import files, launch, stage, tensors
+from stages.lib.node.stage import Input, Metrics, Output, Plot
+from stages.lib.tokens import splits, window_score
+from stages.runtime.network import features
+from stages.runtime.weights import dequantize
 
 
 @dataclass(frozen=True)
-class Settings:
+class EmaSettings:
     SECTION: ClassVar[str] = "ema"
     average: str
     candidates: tuple[str, ...]
-    tokens: int | None
+    splits: int | None
     window: int
 
 
 def main(
-    settings: Settings,
+    settings: EmaSettings,
     *,
     final: Input = "artifacts/train/model.safetensors",
     averages: Input = "artifacts/train/averages",
@@ -47,11 +49,11 @@ def main(
     if settings.tokens is not None and settings.tokens < 1:
         raise ValueError(f"ema.tokens is {settings.tokens}; it takes 1 or more, or null for all of holdout")
     choice = Choice(final, averages, snapshots)
-    rows, split = [], tokens.read(holdout, "holdout", sidecar=True)
+    rows, split = [], splits.read(holdout, "holdout", sidecar=True)
     with launch.world("cpu"):
         for name in settings.candidates:
             state, error = choice.weights(name)
-            score = scoring.chunked(dequantize.build(state, choice.facts["model"]), split, window=settings.window,
+            score = window_score.chunked(dequantize.build(state, choice.facts["model"]), split, window=settings.window,
                                     max_targets=settings.tokens)
             rows.append({"average": name, "holdout_bits_per_byte": score.bits_per_byte, "profile_error": error})
     name = settings.average
@@ -64,7 +66,7 @@ def main(
     chosen, model = features.exported(chosen, choice.facts["model"])
     tensors.save(weights, chosen, choice.facts | {"model": model})
     _write(curve, rows)
-    stage.write_json(metrics, {"average": name, "relative_distance_to_final": distance / norm, "profile_error": error,
+    files.write_json(metrics, {"average": name, "relative_distance_to_final": distance / norm, "profile_error": error,
                                "text_sha256": choice.facts["text_sha256"]})
     print(f"{name}: {distance / norm:.4f} of the norm away from the final weights" + (f", profile error {error:.4f}" if error else ""))
 
@@ -110,7 +112,7 @@ class Choice:
 
 
 def _write(path: Path, rows: list[dict]) -> None:
-    with stage.atomic(path) as partial, open(partial, "w", newline="", encoding="utf-8") as handle:
+    with files.atomic(path) as partial, open(partial, "w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, ["average", "holdout_bits_per_byte", "profile_error"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from stages.evaluate import parts
-from stages.lib import artifact, stage
-from stages.lib.data import tokens
-from stages.lib.stage import Input, Metrics, Output, Untracked, Variant
+from stages.lib.node import files, stage
+from stages.lib.node.stage import Input, Metrics, Output, Untracked, Variant
+from stages.lib.referee import artifact
+from stages.lib.tokens import splits
 from stages.runtime import plugin
 
 
@@ -35,14 +36,14 @@ def main(
     metrics: Metrics = "artifacts/evaluate/{variant}/metrics.json",
     scratch: Untracked = "scratch/evaluate",
 ) -> None:
-    split = tokens.read(text, "val", sidecar=True)
+    split = splits.read(text, "val", sidecar=True)
     artifact.packed(submission, settings.evaluator)
     try:  # with no model: does it carry anything from chunk to chunk?
         carries = getattr(plugin.load("evaluators", settings.evaluator).Evaluator(None, **settings.options), "carries", True)
     except TypeError as error:
         raise ValueError(f"evaluate.runs.{run}.options do not fit {settings.evaluator}: {error}") from None
     gpus = torch.cuda.device_count()
-    processes, number = parts.plan(len(split.tokens) - 1, carries=carries, gpus=gpus)
+    processes, number = parts.divide(len(split.tokens) - 1, carries=carries, gpus=gpus)
     if number == 1:
         (result,) = artifact.score(submission, [split.tokens], evaluator=settings.evaluator, options=settings.options,
                                    progress=sys.stderr.isatty())
@@ -54,15 +55,15 @@ def main(
     if result.line["bytes"] not in (num_bytes, None) or len(result.nats) != len(split.tokens) - 1:
         raise ValueError(f"the artifact counts {result.line['bytes']} bytes and {len(result.nats)} targets, the sidecar {num_bytes} "
                          f"and {len(split.tokens) - 1}; the tokenizer packed is not the one of the shards: dvc repro package")
-    with stage.atomic(ledger) as partial, open(partial, "wb") as handle:
+    with files.atomic(ledger) as partial, open(partial, "wb") as handle:
         np.save(handle, result.nats, allow_pickle=False)
     bits_per_byte = float(result.nats.sum()) / math.log(2) / num_bytes
-    stage.write_json(metrics, {
+    files.write_json(metrics, {
         "run": run, "evaluator": settings.evaluator, "options": settings.options, "bits_per_byte": bits_per_byte,
         "loss_nats": float(result.nats.mean()), "tokens": len(result.nats), "bytes": num_bytes,
         "raw_bytes": split.facts["raw_bytes"], "bytes_counted_on": split.facts["certificate"]["bytes_counted_on"],
         "seconds": result.line["seconds"], "processes": processes,
-        "claims": result.line["claims"], "artifact_sha256": stage.sha256(submission), "ledger_sha256": stage.sha256(ledger),
+        "claims": result.line["claims"], "artifact_sha256": files.sha256(submission), "ledger_sha256": files.sha256(ledger),
         "refused": list(result.refused),
         "text_sha256": split.text_sha256})
     if result.refused:

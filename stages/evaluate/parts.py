@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from stages.lib import artifact, parallel, scratch, stage
+from stages.lib.node import files, parallel, scratch
+from stages.lib.referee import artifact
 
 PART_TARGETS = 4_000_000  # what a killed run loses at most, on each process
 THREADS = 2  # of one process on the CPU: what submission.pyz takes by default
 
 
-def plan(num_targets: int, *, carries: bool, gpus: int) -> tuple[int, int]:
+def divide(num_targets: int, *, carries: bool, gpus: int) -> tuple[int, int]:
     """(processes, parts)."""
     processes = 1 if carries else gpus or max(parallel.workers() // THREADS, 1)
     return processes, 1 if carries else processes * math.ceil(num_targets / (processes * PART_TARGETS))
@@ -30,7 +31,7 @@ def score(pyz: Path, tokens: np.ndarray, *, evaluator: str, options: dict, proce
           progress: bool) -> artifact.Result:
     """The whole ledger; `line` has the artifact's words, and the seconds of all parts divided by the processes."""
     text = hashlib.sha256(np.ascontiguousarray(tokens)).hexdigest()
-    key = scratch.key(stage.sha256(pyz), evaluator, options, parts, text)
+    key = scratch.key(files.sha256(pyz), evaluator, options, parts, text)
     free: queue.SimpleQueue = queue.SimpleQueue()
     for number in range(processes):
         free.put(number if gpus else None)
@@ -45,7 +46,7 @@ def score(pyz: Path, tokens: np.ndarray, *, evaluator: str, options: dict, proce
             (result,) = artifact.score(pyz, [tokens], evaluator=evaluator, options=options, part=(part, parts), gpu=gpu)
         finally:
             free.put(gpu)
-        with stage.atomic(path) as partial, open(partial, "wb") as handle:
+        with files.atomic(path) as partial, open(partial, "wb") as handle:
             np.savez(handle, nats=result.nats, line=json.dumps(result.line))
         return result
 

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.lib import params, stage, tensors
-from stages.lib.data import tokens
-from stages.lib.params import require
-from stages.runtime import dequantize, plugin
+from stages.lib.node import params, stage, tensors
+from stages.lib.node.params import require
+from stages.lib.tokens import splits
+from stages.runtime import plugin
+from stages.runtime.weights import dequantize
 
 MODEL, TEXT = Path("artifacts/quantize/model.safetensors"), Path("artifacts/tokenize/holdout")
 WINDOWING = ("window", "stride", "batch")
@@ -37,7 +38,7 @@ def command(argv: list[str] | None = None) -> None:
         options = {key: options[key] for key in WINDOWING}
         stored, facts = tensors.load(MODEL)
         state = dequantize.weights({name: tensor.numpy() for name, tensor in stored.items()}, facts.get("quantization"))
-        stream = tokens.read(TEXT, "holdout").tokens[: chosen.tokens + 1]
+        stream = splits.read(TEXT, "holdout").tokens[: chosen.tokens + 1]
         logits_NV, target_N = rows(dequantize.build(state, facts["model"]), stream, options)
         inverse = fit(logits_NV, target_N)
         before, after = loss(logits_NV, target_N, 1.0), loss(logits_NV, target_N, inverse)

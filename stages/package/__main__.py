@@ -1,22 +1,39 @@
 """Pack what ships: `submission.pyz` with the chosen blob, the tokenizer and the code that scores. Refused above the cap.
 
     python -I submission.pyz score TOKENS.bin
+
+The blob is that of one run (`package.blob: compress/<run>`), or the smallest of all runs that are available here (`smallest`; of equal
+ones the first by name).
 """
 
 import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
-from stages.lib import anatomy, bundle, payload, stage
-from stages.lib.stage import Input, Metrics, Output, Plot
+from stages.lib.blob import bundle, byte_table, quantized_model
+from stages.lib.node import files, stage
+from stages.lib.node.stage import Input, Metrics, Output, Plot
 from stages.runtime import plugin
-from stages.runtime.tokenizer import Tokenizer
+from stages.runtime.text.tokenizer import Tokenizer
+
+MADE = ("run", "blob_bytes", "blob_sha256", "model_sha256", "reason")
+
+
+@dataclass(frozen=True)
+class CompressSettings:
+    """The runs of which one ships."""
+
+    SECTION: ClassVar[str] = "compress"
+    runs: dict
 
 
 def main(
-    settings: bundle.Settings,
+    settings: bundle.PackageSettings,
+    compress: CompressSettings,
     *,
     model: Input = "artifacts/quantize/model.safetensors",
-    blob: Input = "artifacts/${package.blob}/model.blob",
-    blob_metrics: Input = "artifacts/${package.blob}/metrics.json",
+    blobs: Input = "artifacts/compress",
     tokenizer: Input = "artifacts/vocabulary/tokenizer.model",
     submission: Output = "artifacts/package/submission.pyz",
     anatomy_table: Plot = "artifacts/package/bytes.csv",
@@ -30,23 +47,47 @@ def main(
         plugin.load("evaluators", settings.evaluator).Evaluator(None, **settings.options)
     except TypeError as error:
         raise ValueError(f"package.options do not fit {settings.evaluator}: {error}") from None
-    coded, vocabulary = blob.read_bytes(), tokenizer.read_bytes()
-    made = stage.read_json(blob_metrics, required=("run", "blob_sha256", "model_sha256", "reason"))
-    _check_blob(coded, made, model_sha256=stage.sha256(model), where=f"package.blob {settings.blob}")
-    quantized, facts = payload.read(model)
+    made = chosen(settings.blob, list(compress.runs), blobs)
+    coded, vocabulary = (blobs / made["run"] / "model.blob").read_bytes(), tokenizer.read_bytes()
+    _check_blob(coded, made, model_sha256=files.sha256(model), where=f"package.blob {settings.blob}")
+    quantized, facts = quantized_model.read(model)
     if Tokenizer(vocabulary).vocabulary_size != facts["model"]["vocabulary_size"]:
         raise ValueError(f"{tokenizer} has another vocabulary size than the model; run: dvc repro package")
     pyz = bundle.submission(coded, vocabulary, facts["model"], settings)
     _refuse_above_cap(len(pyz), len(coded), settings.cap_bytes)
-    with stage.atomic(submission) as partial:
+    with files.atomic(submission) as partial:
         partial.write_bytes(pyz)
-    with stage.atomic(anatomy_table) as partial:
-        anatomy.write(partial, anatomy.rows(pyz, coded, quantized))
+    with files.atomic(anatomy_table) as partial:
+        byte_table.write(partial, byte_table.rows(pyz, coded, quantized))
     shipped = bundle.model_bytes(pyz)
-    stage.write_json(metrics, {
+    files.write_json(metrics, {
         "artifact_bytes": len(pyz), "code_bytes": len(pyz) - shipped, "model_bytes": shipped, "cap_bytes": settings.cap_bytes,
         "sha256": hashlib.sha256(pyz).hexdigest(), "compress_run": made["run"], "text_sha256": facts["text_sha256"]})
     print(f"{submission}: {len(pyz)} bytes, {settings.cap_bytes - len(pyz)} below the cap")
+
+
+def chosen(blob: str, runs: list[str], blobs: Path) -> dict:
+    """The metrics of the run that ships, by `package.blob`. Only `runs` are looked at, because the folder may hold runs of the past."""
+    kind, _, run = blob.partition("/")
+    if kind == "compress" and run in runs:
+        return _made(blobs, run)
+    if blob != "smallest":
+        raise ValueError(f"package.blob is {blob!r}; it takes smallest | {' | '.join(f'compress/{name}' for name in runs)}")
+    made = [_made(blobs, name) for name in runs]
+    if len({metrics["model_sha256"] for metrics in made}) > 1:
+        raise ValueError("the blobs under artifacts/compress are of different models; run: dvc repro compress")
+    available = [metrics for metrics in made if metrics["blob_bytes"]]
+    if not available:
+        reasons = "; ".join(f"{metrics['run']}: {metrics['reason']}" for metrics in made)
+        raise ValueError(f"no run of compress.runs is available here ({reasons or 'there is none'})")
+    return min(available, key=lambda metrics: (metrics["blob_bytes"], metrics["run"]))
+
+
+def _made(blobs: Path, run: str) -> dict:
+    path = blobs / run / "metrics.json"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; run: dvc repro compress@{run}")
+    return files.read_json(path, required=MADE)
 
 
 def _check_blob(coded: bytes, made: dict, *, model_sha256: str, where: str) -> None:

@@ -20,18 +20,20 @@ from pathlib import Path
 import pyarrow
 from tqdm import tqdm
 
-from stages.lib import closure, parallel, stage
-from stages.lib.data import accounting, builtin, corpus, fineweb, local, published, split
-from stages.lib.scratch import Folder, key
-from stages.lib.stage import Input, Metrics, Output, Untracked
-from stages.prepare.settings import Settings, check
+from stages.lib.dvc import closure
+from stages.lib.node import files, parallel, stage
+from stages.lib.node.scratch import Folder, key
+from stages.lib.node.stage import Input, Metrics, Output, Untracked
+from stages.lib.text import accounting, corpus, local, published, split
+from stages.prepare import builtin, fineweb
+from stages.prepare.settings import PrepareSettings, check
 
 MAX_WORKERS = 8            # the built-in text is 20 seconds of parsing on one core; more processes would spend their time starting
 FEW_BYTES = 16_000_000     # less input than this is read faster than other processes start
 
 
 def main(
-    settings: Settings,
+    settings: PrepareSettings,
     *,
     documents: Input = "${prepare.path}",
     train: Output = "artifacts/prepare/train",
@@ -60,12 +62,12 @@ def main(
             else:
                 by_split, notes = _split(settings, documents, fetched, folder.path)
             for name, found in by_split.items():
-                stage.write_json(folder.path / name / corpus.META, found)
-            stage.write_json(done, {"by_split": by_split, "notes": notes})
-        finished = stage.read_json(done, required=("by_split", "notes"))
+                files.write_json(folder.path / name / corpus.META, found)
+            files.write_json(done, {"by_split": by_split, "notes": notes})
+        finished = files.read_json(done, required=("by_split", "notes"))
         by_split, notes = finished["by_split"], finished["notes"]
         for name, output in outputs.items():
-            stage.link(folder.path / name, output)
+            files.link(folder.path / name, output)
         folder.remove()
     val_facts = by_split["val"]
     facts |= notes | {"val_is_the_fields": accounting.is_fields_val(val_facts["documents"], val_facts["bytes"])}
@@ -76,10 +78,10 @@ def main(
         print(f"{name:8}{by_split[name]['documents']:>12,} documents {by_split[name]['bytes']:>16,} bytes")
     for fact in ("documents", "bytes", "sha256"):
         facts[fact] = {name: by_split[name][fact] for name in split.SPLITS}
-    stage.write_json(metrics, facts)
+    files.write_json(metrics, facts)
 
 
-def _shards(settings: Settings, documents: Path, fetched: fineweb.Fetched | None) -> published.Shards | None:
+def _shards(settings: PrepareSettings, documents: Path, fetched: fineweb.Fetched | None) -> published.Shards | None:
     if fetched is not None:
         return published.Shards(fetched.train, fetched.val, fetched.sidecars, fetched.tokenizer) if fetched.contents == "tokens" else None
     found = published.find(documents) if settings.source == "local" else None
@@ -88,7 +90,7 @@ def _shards(settings: Settings, documents: Path, fetched: fineweb.Fetched | None
     return found
 
 
-def _inputs(settings: Settings, documents: Path, fetched: fineweb.Fetched | None) -> list:
+def _inputs(settings: PrepareSettings, documents: Path, fetched: fineweb.Fetched | None) -> list:
     """What tells one corpus from another without reading it: for finding the work of a killed run again, not for results."""
     if fetched is not None:
         return [fetched.revision, sorted(fetched.files)]
@@ -104,7 +106,7 @@ def _note_what_is_ignored(documents: Path) -> None:
         print(f"{documents} holds token shards, so {len(others)} files of documents in it are not read, such as {others[0]}")
 
 
-def _take(settings: Settings, shards: published.Shards, folder: Path, fetched: fineweb.Fetched | None) -> dict[str, dict]:
+def _take(settings: PrepareSettings, shards: published.Shards, folder: Path, fetched: fineweb.Fetched | None) -> dict[str, dict]:
     size = sum(path.stat().st_size for path in (*shards.train, *shards.val))
     with tqdm(total=size, desc="checking shards", unit="B", unit_scale=True, disable=None) as bar:
         facts = published.take(shards, folder, val_documents=settings.val_documents, holdout_documents=settings.holdout_documents,
@@ -116,7 +118,7 @@ def _take(settings: Settings, shards: published.Shards, folder: Path, fetched: f
     return facts
 
 
-def _split(settings: Settings, documents: Path, fetched: fineweb.Fetched | None, folder: Path) -> tuple[dict[str, dict], dict]:
+def _split(settings: PrepareSettings, documents: Path, fetched: fineweb.Fetched | None, folder: Path) -> tuple[dict[str, dict], dict]:
     rule: split.Hashed | split.First = split.First(settings.val_documents, settings.holdout_documents)
     if settings.split == "hash":
         rule = split.Hashed(settings.split_seed, settings.val_fraction, settings.holdout_fraction)

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from stages.lib import params
-from stages.lib.data import accounting, fineweb
-from stages.lib.params import require
+from stages.lib.node import params
+from stages.lib.node.params import require
+from stages.lib.text import accounting
+from stages.prepare import fineweb
 
 
 @dataclass(frozen=True)
-class Settings:
+class PrepareSettings:
     """Which documents, at most how many bytes of them, and how they are split."""
 
     SECTION: ClassVar[str] = "prepare"
@@ -25,7 +26,7 @@ class Settings:
     fineweb: dict
 
 
-def check(settings: Settings) -> fineweb.Source:
+def check(settings: PrepareSettings) -> fineweb.Source:
     """ValueError for settings that no corpus can meet; the validated `prepare.fineweb`."""
     source = params.build(fineweb.Source, settings.fineweb, "prepare.fineweb")
     require(bool(settings.path), "prepare.path is empty; set it to a file or folder, or leave it at data")

@@ -1,4 +1,4 @@
-"""Adapt the weights to a split once more before they are quantized, as published: stages/lib/adapt.py. Identity when off.
+"""Adapt the weights to a split once more before they are quantized, as published: stages/prequant_ttt/procedures.py. Identity when off.
 
 `prequant_ttt.split: holdout` is text of the same kind that nothing is scored on. `val` reproduces what #1306, #1399 and #1958 did; the
 audit's lineage check then refuses every score of the artifact. One process, or several through torchrun (prequant_ttt.processes).
@@ -12,11 +12,12 @@ from typing import ClassVar, Literal
 import torch
 from tqdm import tqdm
 
-from stages.lib import adapt, launch, stage, tensors
-from stages.lib.data import tokens
-from stages.lib.params import require
-from stages.lib.stage import Input, Metrics, Output
-from stages.runtime import dequantize
+from stages.lib.node import files, launch, stage, tensors
+from stages.lib.node.params import require
+from stages.lib.node.stage import Input, Metrics, Output
+from stages.lib.tokens import splits
+from stages.prequant_ttt import procedures
+from stages.runtime.weights import dequantize
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class AdamW:
 
 
 @dataclass(frozen=True)
-class Settings:
+class PrequantTttSettings:
     SECTION: ClassVar[str] = "prequant_ttt"
     enabled: bool
     split: Literal["holdout", "val"]
@@ -40,14 +41,14 @@ class Settings:
     gradient_clip: float
     sequence_length: int
     batch_tokens: int
-    freeze: adapt.Freeze
+    freeze: procedures.Freeze
     device: Literal["auto", "cpu", "cuda"]
     processes: int
     threads: int
 
 
 def main(
-    settings: Settings,
+    settings: PrequantTttSettings,
     *,
     before: Input = "artifacts/ema/model.safetensors",
     text: Input = "artifacts/tokenize/${prequant_ttt.split}",
@@ -59,31 +60,31 @@ def main(
     record = {"enabled": settings.enabled, "split": settings.split if settings.enabled else None, "text_sha256": facts["text_sha256"]}
     if not settings.enabled:
         tensors.save(weights, state, facts)
-        stage.write_json(metrics, record | {"steps": 0, "seconds": 0.0, "epoch_loss_nats": []})
+        files.write_json(metrics, record | {"steps": 0, "seconds": 0.0, "epoch_loss_nats": []})
         print("off: the same weights go on")
         return
-    split = tokens.read(text, settings.split)
-    visits = adapt.visits(len(split.tokens), settings)
+    split = splits.read(text, settings.split)
+    visits = procedures.visits(len(split.tokens), settings)
     launch.relaunch(settings.processes, "stages.prequant_ttt", settings.device)  # after the checks: one sentence from one process
     started = time.perf_counter()
     with launch.world(settings.device, threads=settings.threads, section="prequant_ttt") as world:
         if settings.split == "val" and world.is_main:
             print("PREQUANT_TTT ADAPTS TO THE VALIDATION SPLIT: NO SCORE OF THIS ARTIFACT WILL BE CERTIFIED AS LEGAL", file=sys.stderr)
         model = dequantize.build(state, facts["model"]).to(world.device)  # as built, its recurrence is on
-        learner = adapt.Learner(model, split.tokens, settings, world)
+        learner = procedures.Learner(model, split.tokens, settings, world)
         losses = _adapt(learner, visits, world)
         if world.is_main:
             seconds = round(time.perf_counter() - started, 2)
             tensors.save(weights, {name: weight.detach().cpu() for name, weight in model.named_parameters()}, facts)
-            stage.write_json(metrics, record | {
+            files.write_json(metrics, record | {
                 "procedure": settings.procedure, "steps": settings.epochs * max(map(len, visits)),  # of the busiest rank
-                "seconds": seconds, "epoch_loss_nats": losses, "epoch_learning_rate": adapt.rates(settings),
+                "seconds": seconds, "epoch_loss_nats": losses, "epoch_learning_rate": procedures.rates(settings),
                 "learning_parameters": learner.learning, "frozen_parameters": sum(map(torch.numel, state.values())) - learner.learning,
                 "device": world.device.type, "processes": world.size})
             print(f"{settings.procedure}: {losses[0]:.4f} nats in the first epoch, {losses[-1]:.4f} in the last, on {settings.split}")
 
 
-def _adapt(learner: adapt.Learner, visits: list[list[range]], world: launch.World) -> list[float]:
+def _adapt(learner: procedures.Learner, visits: list[list[range]], world: launch.World) -> list[float]:
     """`adapt.run` under a progress bar."""
     federated = learner.settings.procedure == "federated"
     steps = sum(map(len, visits[world.rank::world.size])) if federated else max(map(len, visits))
@@ -93,12 +94,12 @@ def _adapt(learner: adapt.Learner, visits: list[list[range]], world: launch.Worl
         bar.set_postfix(epoch=epoch + 1, loss=f"{nats:.3f}", refresh=False)
         bar.update(1)
 
-    losses = adapt.run(learner, visits, report)
+    losses = procedures.run(learner, visits, report)
     bar.close()
     return losses
 
 
-def check(settings: Settings) -> None:
+def check(settings: PrequantTttSettings) -> None:
     """ValueError for values that cannot be."""
     require(settings.epochs >= 1 and settings.gradient_clip >= 0,
             "prequant_ttt takes epochs of 1 or more and gradient_clip of 0 (off) or more")

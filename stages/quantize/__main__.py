@@ -7,52 +7,52 @@ from dataclasses import replace
 
 import torch
 
-from stages.lib import launch, stage, tensors
+from stages.lib.node import files, launch, stage, tensors
+from stages.lib.node.stage import Input, Metrics, Output, Plot
 from stages.lib.quant import groups
 from stages.lib.quant.network import quantize
-from stages.lib.quant.settings import Settings, check
-from stages.lib.stage import Input, Metrics, Output, Plot
+from stages.lib.quant.settings import QuantizeSettings, check
 from stages.quantize import table
-from stages.runtime.model.config import ModelConfig
-from stages.runtime.model.gpt import GPT
+from stages.runtime.network.config import ModelConfig
+from stages.runtime.network.gpt import GPT
 
 
 def main(
-    settings: Settings,
+    settings: QuantizeSettings,
     *,
     weights: Input = "artifacts/prequant_ttt/model.safetensors",
     statistics: Input = "artifacts/calibrate/hessians.safetensors",
     importance: Input = "artifacts/calibrate/rows.safetensors",
-    multipliers: Input = "artifacts/allocate/multipliers.json",
-    target: Input = "artifacts/fit/target.json",
+    multipliers: Input = "artifacts/sensitivity/multipliers.json",
+    target: Input = "artifacts/fill_cap/target.json",
     codes: Output = "artifacts/quantize/model.safetensors",
     metrics: Metrics = "artifacts/quantize/metrics.json",
     rows: Plot = "artifacts/quantize/tensors.csv",
 ) -> None:
     check(settings)
     if settings.entropy.target_bytes == "auto":
-        fitted = stage.read_json(target, required=("target_bytes",))["target_bytes"]
-        settings = replace(settings, entropy=replace(settings.entropy, target_bytes=fitted))
+        found = files.read_json(target, required=("target_bytes",))["target_bytes"]
+        settings = replace(settings, entropy=replace(settings.entropy, target_bytes=found))
     state, facts = tensors.load(weights)
     hessians = tensors.load(statistics)[0]
     with torch.device("meta"):
         group_of = groups.by_parameter(GPT(ModelConfig.from_dict(facts["model"])))
     with launch.world(settings.device) as world:
         result = quantize(state, group_of, hessians, settings, rows=tensors.load(importance)[0], device=world.device,
-                          multipliers=stage.read_json(multipliers, required=("multipliers",))["multipliers"])
+                          multipliers=files.read_json(multipliers, required=("multipliers",))["multipliers"])
     for name, damping in result.damping.items():
         print(f"{name}: its Hessian needed a damping of {damping:g} instead of {settings.gptq.damping:g}")
-    if result.fit:
-        print(f"entropy: constant {result.fit.constant:.4f} after {len(result.fit.passes)} passes, an estimated "
-              f"{result.fit.bits / 8:,.0f} bytes of {result.fit.limit / 8:,.0f}")
+    if result.budget:
+        print(f"entropy: constant {result.budget.constant:.4f} after {len(result.budget.passes)} passes, an estimated "
+              f"{result.budget.bits / 8:,.0f} bytes of {result.budget.limit / 8:,.0f}")
     found = table.rows(result, state, hessians)
     stored = result.stored()
     tensors.save(codes, stored, facts | {"order": list(stored), "quantization": result.schemes()})
-    with stage.atomic(rows) as partial:
+    with files.atomic(rows) as partial:
         partial.write_text(table.csv(found), encoding="utf-8")
     summary = table.summary(found)
-    stage.write_json(metrics, summary | {"damping_raised": result.damping, "device": world.device.type,
-                                         "entropy": result.fit and result.fit.summary(),
+    files.write_json(metrics, summary | {"damping_raised": result.damping, "device": world.device.type,
+                                         "entropy": result.budget and result.budget.summary(),
                                          "text_sha256": facts["text_sha256"]})
     print(f"{summary['matrices']} matrices, {summary['bits_per_weight']:.3f} bits per weight, mean relative layer error "
           f"{summary['layer_error_mean']:.2e}")

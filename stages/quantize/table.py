@@ -6,7 +6,7 @@ import io
 import torch
 from torch import Tensor
 
-from stages.lib import entropy
+from stages.lib.blob import entropy
 from stages.lib.quant import gptq
 from stages.lib.quant.network import Result, as_matrix
 from stages.lib.quant.quantized import Quantized

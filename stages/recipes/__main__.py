@@ -14,8 +14,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from stages.lib import params, stage
-from stages.recipes import describe, document, files, shrink
+from stages.lib.node import params, stage
+from stages.recipes import catalog, describe, document, shrink
 
 DEFAULT = "default"  # params.yaml as it is, where a recipe's name is asked for
 PARAMS = Path("params.yaml")
@@ -37,35 +37,35 @@ def main(argv: list[str] | None = None) -> int:
             params.require(chosen.name is None, "--check and --document look at all recipes; leave the name out")
             return check() if chosen.check else document.write()
         if chosen.name is None:
-            params.require(not (chosen.apply or chosen.describe), f"name a recipe; there are {', '.join(files.names())}")
-            print("\n".join(files.names()))
+            params.require(not (chosen.apply or chosen.describe), f"name a recipe; there are {', '.join(catalog.names())}")
+            print("\n".join(catalog.names()))
             return 0
         tree = params.read(PARAMS)
         found = {} if chosen.describe and chosen.name == DEFAULT else scaled(chosen.name, chosen.scale, tree)
         if chosen.describe:
-            print(describe.text(chosen.name, files.applied(found, tree)))
+            print(describe.text(chosen.name, catalog.applied(found, tree)))
         elif chosen.apply:
-            files.apply(found, PARAMS)
+            catalog.apply(found, PARAMS)
         else:
-            print(shlex.join(files.flags(found)))
+            print(shlex.join(catalog.flags(found)))
     return 0
 
 
 def scaled(name: str, scale: str, tree: dict) -> dict:
     """The recipe's values by path, at full size or in small. ValueError for a profile in small: it has its sizes already."""
-    found = files.values(name, tree)
+    found = catalog.values(name, tree)
     if scale == "full":
         return found
-    params.require(name not in files.PROFILES, f"{name} is no stack but a choice of sizes; leave --scale out")
-    return found | shrink.values(files.applied(found, tree))
+    params.require(name not in catalog.PROFILES, f"{name} is no stack but a choice of sizes; leave --scale out")
+    return found | shrink.values(catalog.applied(found, tree))
 
 
 def check() -> int:
     """Print every stack with its parameters and the published number; 1 if any differs."""
     tree, is_wrong = params.read(PARAMS), False
-    for name in files.stacks():
-        published = files.read_header(name).parameters
-        built = describe.network(files.applied(files.values(name, tree), tree))
+    for name in catalog.stacks():
+        published = catalog.read_header(name).parameters
+        built = describe.network(catalog.applied(catalog.values(name, tree), tree))
         parameters = sum(weight.numel() for weight in built.parameters())
         is_wrong |= parameters != published
         print(f"{name:8} {parameters:>12,} parameters, {published:>12,} published{'' if parameters == published else ': THEY DIFFER'}")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from stages.lib import schedule
+from stages.lib.training import schedule
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from stages.lib import trace
-from stages.lib.params import require
+from stages.lib.node.params import require
 from stages.lib.quant import groups as quantized
+from stages.lib.training import flops
 from stages.recipes import budget
-from stages.runtime.features import TRAINING_ONLY
-from stages.runtime.model import gpt
-from stages.runtime.model.config import ModelConfig
+from stages.runtime.network import gpt
+from stages.runtime.network.config import ModelConfig
+from stages.runtime.network.features import TRAINING_ONLY
 
 SCALE_BYTES, REST_BITS = 2, 16  # a float16 scale for each row of codes; what is not quantized travels as float16
 TERNARY_BITS = 2
@@ -41,7 +41,7 @@ class Description:
     """Places are those of the network with its recurrence on; FLOPs are per token: of a forward pass, and of a training step; `plain`:
     before the recurrence starts. The head is at the end."""
 
-    places: list[trace.Place]
+    places: list[flops.Place]
     front_features: list[str]
     front_flops: int
     end_features: list[str]
@@ -86,11 +86,11 @@ def describe(tree: dict) -> Description:
     """All of it, for a parsed params.yaml."""
     train, features, net = tree["train"], tree["model"]["features"], network(tree)
     parts = groups(net, tree["quantize"])
-    looped = plain = trace.run(net, length=train["sequence_length"])
+    looped = plain = flops.run(net, length=train["sequence_length"])
     if "depth_recurrence" in features:
         net = network(tree)
         net.progress(step=0, fraction=0.0)
-        plain = trace.run(net, length=train["sequence_length"])
+        plain = flops.run(net, length=train["sequence_length"])
     return Description(looped.places, looped.front_features, looped.front_flops, looped.end_features, looped.end_flops, looped.flops,
                        plain.flops, looped.training_flops, plain.training_flops, parts, budget.steps(train, features),
                        train["batch_tokens"], train["sequence_length"])
@@ -102,7 +102,7 @@ def groups(net: gpt.GPT, quantize: dict) -> list[Group]:
     group_of, matrices = quantized.by_parameter(net), {f"{name}.weight" for name in gpt.matrices(net)}
     for name, weight in net.named_parameters():
         settings, is_matrix = quantize["groups"].get(group_of.get(name)), name in matrices
-        is_coded = settings is not None and settings["method"] != "none" and weight.numel() >= quantize["smallest"]
+        is_coded = settings is not None and settings["method"] != "none" and weight.numel() >= quantize["min_elements"]
         bits = _bits(settings) if is_coded else REST_BITS
         top, *rest = name.split(".")
         kind = top if top != "blocks" else f"{rest[1]} matrices" if is_matrix else "layer vectors"

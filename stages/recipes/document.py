@@ -9,8 +9,9 @@ import statistics
 import textwrap
 from pathlib import Path
 
-from stages.lib import closure, params, stage
-from stages.recipes import describe, files, header
+from stages.lib.dvc import closure
+from stages.lib.node import files, params
+from stages.recipes import catalog, describe, header
 
 PAGE, TABLE = closure.ROOT / "docs/recipes.md", closure.ROOT / "docs/recipes.csv"
 WIDTH = 130  # of a line of Markdown source
@@ -40,7 +41,7 @@ Bits per byte are those of the published runs on the field's val split, mean ove
 
 def write() -> int:
     """Write the page; returns the exit code."""
-    with stage.atomic(PAGE) as partial:
+    with files.atomic(PAGE) as partial:
         partial.write_text(page(), encoding="utf-8")
     return 0
 
@@ -48,10 +49,10 @@ def write() -> int:
 def page() -> str:
     """The page as Markdown."""
     tree, rows = params.read(closure.ROOT / "params.yaml"), certificates(TABLE)
-    heads = {name: files.read_header(name) for name in files.stacks()}
+    heads = {name: catalog.read_header(name) for name in catalog.stacks()}
     ordered = sorted(heads, key=lambda name: -_mean(heads[name]))
     parts = [INTRODUCTION.format(rule="\n".join(_wrapped(f"FLOPs: {describe.RULE}."))), "\n".join(_overview(ordered, heads, rows))]
-    parts += ["\n".join(_section(name, heads[name], describe.describe(files.applied(files.values(name, tree), tree)), rows.get(name, [])))
+    parts += ["\n".join(_section(name, heads[name], describe.describe(catalog.applied(catalog.values(name, tree), tree)), rows.get(name, [])))
               for name in ordered]
     return "\n".join(parts).rstrip("\n") + "\n"
 

@@ -12,15 +12,15 @@ decays too), a number of tokens its share of a row, a number of features its sha
 | steps                                          | 24; a budget in seconds and its clock are off              |
 | evaluation windows                             | 64 tokens, a quarter of it per pass unless they do not overlap |
 | test-time training                             | as many windows a chunk; for adapters 16 targets, ranks by share, a pass per document |
-| quantize.smallest                              | the same share of a matrix                                 |
+| quantize.min_elements                              | the same share of a matrix                                 |
 | text                                           | 400,000 bytes of the built-in text                         |
 """
 
 import copy
 import re
 
-from stages.lib import averages
-from stages.lib.params import require
+from stages.lib.node.params import require
+from stages.lib.training import averages
 from stages.recipes import budget
 
 WIDTH, VOCABULARY, LENGTH, ROWS, STEPS = 64, 512, 64, 16, 24
@@ -28,7 +28,7 @@ TABLE_SHARE = 16                # a hashed table has so many times fewer rows
 SMALLEST_ROTATION = 4           # rope_trained_length needs more than 2 dimensions
 PROBE_BATCHES = 1.2             # the audit's probe crosses the edge of a batch of windows
 FIXED = {
-    "prepare.source": "builtin", "prepare.split": "hash", "prepare.max_bytes": 400_000, "baseline.train_bytes": 100_000,
+    "prepare.source": "builtin", "prepare.split": "hash", "prepare.max_bytes": 400_000, "text_compressors.train_bytes": 100_000,
     "vocabulary.source": "bpe", "vocabulary.size": VOCABULARY, "vocabulary.sample_documents": None,
     "tokenize.shard_tokens": 20_000,  # several shards, as the coprime loader mixes shards
     "train.steps": STEPS, "train.seconds": None, "train.reserve_seconds": 0.0, "train.clock": [], "train.sequence_length": LENGTH,
@@ -37,7 +37,7 @@ FIXED = {
     "train.threads": 1,  # two are no faster at this size, and 40 times slower on cores that something else uses
     "prequant_ttt.sequence_length": LENGTH, "prequant_ttt.batch_tokens": ROWS * LENGTH // 4, "prequant_ttt.device": "cpu",
     "prequant_ttt.processes": 1, "prequant_ttt.threads": 1, "calibrate.device": "cpu", "calibrate.processes": 1, "calibrate.threads": 1,
-    "calibrate.sequences": ROWS, "calibrate.sequence_length": LENGTH, "ema.window": LENGTH, "measure.window": LENGTH, "audit.flips": 3,
+    "calibrate.sequences": ROWS, "calibrate.sequence_length": LENGTH, "ema.window": LENGTH, "plain_score.window": LENGTH, "audit.flips": 3,
 }
 
 
@@ -51,13 +51,13 @@ def values(tree: dict) -> dict:
         settings["options"] = _windows(settings["options"])
     options = _windows(tree["package"]["options"])
     return FIXED | _model(tree, steps) | _train(tree["train"], steps) | _averages(tree, steps) | {
-        "package.options": options, "evaluate.runs": runs, "quantize.smallest": _smallest(tree),
+        "package.options": options, "evaluate.runs": runs, "quantize.min_elements": _min_elements(tree),
         "audit.probe_tokens": int(PROBE_BATCHES * max(_batch(settings["options"]) for settings in runs.values()))}
 
 
-def _smallest(tree: dict) -> int:
+def _min_elements(tree: dict) -> int:
     """What travels as float16 at full size does in small."""
-    return round((tree["quantize"]["smallest"] - 1) * (WIDTH / tree["model"]["width"]) ** 2) + 1
+    return round((tree["quantize"]["min_elements"] - 1) * (WIDTH / tree["model"]["width"]) ** 2) + 1
 
 
 def _batch(options: dict) -> int:

@@ -12,8 +12,8 @@ import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
-from stages.lib import stage
-from stages.lib.stage import Input, Metrics, Output, Plot, Untracked
+from stages.lib.node import files, stage
+from stages.lib.node.stage import Input, Metrics, Output, Plot, Untracked
 from stages.report import compare, evidence, figures, page, summary, tables
 
 
@@ -34,7 +34,7 @@ def main(
     evaluators: Evaluate,
     *,
     prepare: Input = "artifacts/prepare/metrics.json",
-    baseline: Input = "artifacts/baseline/metrics.json",
+    baseline: Input = "artifacts/text_compressors/metrics.json",
     train_metrics: Input = "artifacts/train/metrics.json",
     loss_curve: Input = "artifacts/train/loss.csv",
     ema_metrics: Input = "artifacts/ema/metrics.json",
@@ -42,7 +42,7 @@ def main(
     prequant_ttt: Input = "artifacts/prequant_ttt/metrics.json",
     calibrate: Input = "artifacts/calibrate/metrics.json",
     quantized_tensors: Input = "artifacts/quantize/tensors.csv",
-    measure: Input = "artifacts/measure",
+    measure: Input = "artifacts/plain_score",
     compress: Input = "artifacts/compress",
     package: Input = "artifacts/package/metrics.json",
     bytes_table: Input = "artifacts/package/bytes.csv",
@@ -62,17 +62,17 @@ def main(
         compress_runs=codecs.runs, evaluate_runs=evaluators.runs)
     drawn, text = figures.all_of(found), summary.summary(found)
     for path, content in {html: page.render(found, drawn), summary_file: text}.items():
-        with stage.atomic(path) as partial:
+        with files.atomic(path) as partial:
             partial.write_text(content, encoding="utf-8")
-    with stage.atomic(csv_tables) as partial:
+    with files.atomic(csv_tables) as partial:
         partial.mkdir()
         for name, table in tables.everything(found).items():
             table.to_csv(partial / f"{name}.csv", index=False, lineterminator="\n")
-    with stage.atomic(pictures) as partial:
+    with files.atomic(pictures) as partial:
         partial.mkdir()
         for name, figure in drawn.items():
             (partial / f"{name}.svg").write_text(figure.file(), encoding="utf-8")
-    stage.write_json(metrics, summary.flat(found))
+    files.write_json(metrics, summary.flat(found))
     print(text, end="")
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from stages.lib import params, stage
-from stages.lib.revision import resolved
+from stages.lib.dvc.revisions import resolved
+from stages.lib.node import files, params, stage
 from stages.report import html
 from stages.report.columns import Column, cell, markdown
 from stages.report.drawing import SERIES
@@ -81,7 +81,7 @@ def write(found: list[Experiment], folder: Path) -> str:
         raise ValueError(f"--compare takes 2 to {len(SERIES)} different revisions, not {', '.join(one.name for one in found)}")
     shown = {name: written(table) for name, table in tables(found).items()}
     warnings = warn(found)
-    with stage.atomic(folder) as partial:
+    with files.atomic(folder) as partial:
         partial.mkdir()
         for name, table in tables(found).items():
             table.rename(columns={f"r{i}": one.name for i, one in enumerate(found)}).drop(columns="kind").to_csv(

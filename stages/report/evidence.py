@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from stages.lib import stage
+from stages.lib.node import files
 from stages.report import lineage
 
 STAGES = ("train", "ema", "prequant_ttt", "quantize")
@@ -68,7 +68,7 @@ def load(
                "ema": _read(ema_metrics, "ema", ("average",)),
                "prequant_ttt": _read(prequant_ttt, "prequant_ttt", ("seconds", "enabled")),
                "calibrate": _read(calibrate, "calibrate", ("seconds", "tokens"))},
-        measure={name: _read(measure / name / "metrics.json", f"measure@{name}", MEASURED) for name in STAGES},
+        measure={name: _read(measure / name / "metrics.json", f"plain_score@{name}", MEASURED) for name in STAGES},
         compress={run: _read(compress / run / "metrics.json", f"compress@{run}",
                              ("codec", "filters", "available", "reason", "left_out_bytes", "quantized_weights", "header_bytes",
                               "groups", "blob_sha256", "model_sha256", *CODED)) for run in compress_runs},
@@ -111,7 +111,7 @@ def _table(path: Path, maker: str, required: tuple[str, ...]) -> pd.DataFrame:
 def _read(path: Path, maker: str, required: tuple[str, ...]) -> dict:
     if not path.exists():
         raise ValueError(f"{path} is missing; run the stage that makes it: dvc repro {maker}")
-    content = stage.read_json(path)
+    content = files.read_json(path)
     return _require(content, required, str(path), maker)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from stages.lib import dvc_lock
+from stages.lib.dvc import dvc_lock
 
 SHIPS, ITSELF = "package", "report"
 BY_RUN = {"compress": "compress", "evaluate": "evaluate", "audit": "evaluate"}  # node -> the section whose runs it has variants for

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from stages.lib import time_budget
+from stages.lib.referee import time_budget
 from stages.report import lineage
 from stages.report.columns import cell, phrase
 from stages.report.evidence import CHECKED, CLAIMS, CODED, COMPRESSED, Evidence
@@ -82,7 +82,7 @@ def notices(evidence: Evidence) -> list[str]:
     """Sentences about numbers on this page that do not belong together; empty after an ordinary `dvc repro`."""
     known, val_bytes = set(evidence.prepare["sha256"].values()), evidence.prepare["bytes"]["val"]
     sources = {"baseline": evidence.baseline, "train": evidence.train, "package": evidence.package}
-    sources |= {f"measure@{name}": metrics for name, metrics in evidence.measure.items()}
+    sources |= {f"plain_score@{name}": metrics for name, metrics in evidence.measure.items()}
     sources |= {f"evaluate@{run}": metrics for run, metrics in evidence.evaluate.items()}
     found = [f"{name} was made from text that prepare does not have now; run: dvc repro {name}"
              for name, metrics in sources.items() if metrics["text_sha256"] not in known]

@@ -13,8 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import container, dequantize, evaluators, harness, plugin, shards, text_file
-from .tokenizer import BOS, Tokenizer
+from . import plugin
+from .blob import container
+from .scoring import evaluators, harness
+from .text import text_file
+from .text.tokenizer import BOS, Tokenizer
+from .tokens import shards
+from .weights import dequantize
 
 SUFFIX = ".caddie"
 # not the docstring: those are not packed

@@ -14,9 +14,11 @@ import shutil
 from copy import deepcopy
 from typing import ClassVar
 
-from stages.lib import closure, stage
 from stages.lib.one_script import program, wrap
-from stages.lib.stage import Input, Metrics, Output, Plot
+
+from stages.lib.dvc import closure
+from stages.lib.node import files, stage
+from stages.lib.node.stage import Input, Metrics, Output, Plot
 
 
 def whole(section: str) -> type:
@@ -44,7 +46,7 @@ def main(
     compress: Compress,
     package: Package,
     *,
-    target: Input = "artifacts/fit/target.json",
+    target: Input = "artifacts/fill_cap/target.json",
     script: Output = "artifacts/script/train_gpt.py",
     source: Output = "artifacts/script/source",
     table: Plot = "artifacts/script/bytes.csv",
@@ -53,25 +55,25 @@ def main(
     sections = (model, train, ema, prequant_ttt, calibrate, allocate, quantize, compress, package)
     tree = deepcopy({section.SECTION: section.values for section in sections})
     if tree["quantize"]["entropy"]["target_bytes"] == "auto":
-        tree["quantize"]["entropy"]["target_bytes"] = stage.read_json(target, required=("target_bytes",))["target_bytes"]
+        tree["quantize"]["entropy"]["target_bytes"] = files.read_json(target, required=("target_bytes",))["target_bytes"]
     made = program.build(tree)
     short = wrap.shortened(made.tree)
     text = wrap.wrapped(short)
-    with stage.atomic(script) as partial:
+    with files.atomic(script) as partial:
         partial.write_text(text, encoding="utf-8")
     files = program.source_files(tree)
-    with stage.atomic(source) as partial:
+    with files.atomic(source) as partial:
         for path in files:
             copy = partial / path.relative_to(closure.ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
         (partial / "one_module.py").write_text(made.readable(), encoding="utf-8")
-    with stage.atomic(table) as partial, open(partial, "w", newline="", encoding="utf-8") as handle:
+    with files.atomic(table) as partial, open(partial, "w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(("part", "group", "name", "bytes"))
         writer.writerows(made.shares(len(text)))
     code_bytes, source_bytes = len(text.encode()), sum(path.stat().st_size for path in files)
-    stage.write_json(metrics, {
+    files.write_json(metrics, {
         "code_bytes": code_bytes, "minified_bytes": len(short.encode()), "readable_bytes": len(made.readable().encode()),
         "source_bytes": source_bytes, "modules": len(files), "sha256": hashlib.sha256(text.encode()).hexdigest()})
     print(f"{script}: {code_bytes:,} bytes, of {len(files)} modules of {source_bytes:,} bytes")

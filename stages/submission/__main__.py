@@ -20,9 +20,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.lib import closure, params, scratch, stage
+from stages.lib.dvc import closure
+from stages.lib.node import files, params, scratch, stage
 from stages.recipes import __main__ as recipes
-from stages.recipes import files
+from stages.recipes import catalog
 from stages.submission import collect, write
 
 FOLDER = Path("artifacts/submission")
@@ -59,7 +60,7 @@ def _params_put_back() -> Iterator[None]:
         print(f"params.yaml is put back from {KEPT}, which a killed run left")
         shutil.move(KEPT, "params.yaml")
     KEPT.parent.mkdir(parents=True, exist_ok=True)
-    with stage.atomic(KEPT) as partial:
+    with files.atomic(KEPT) as partial:
         shutil.copyfile("params.yaml", partial)
     try:
         yield
@@ -71,15 +72,15 @@ def _run(name: str, scale: str, seed: int) -> Path:
     """The folder with what one seed's run made; run now, if it is not there."""
     tree = params.read(Path("params.yaml"))
     values = _values(name, scale, tree) | {"train.seed": seed}
-    tree = files.applied(values, tree)
+    tree = catalog.applied(values, tree)
     key = scratch.key(tree, *sorted(path for path in (closure.ROOT / "stages").rglob("*.py") if path.parts[-2] not in write.READERS))
     kept = FOLDER / f"{name}.runs" / str(seed)
-    if (kept / collect.DONE).is_file() and stage.read_json(kept / collect.DONE).get("key") == key:
+    if (kept / collect.DONE).is_file() and files.read_json(kept / collect.DONE).get("key") == key:
         print(f"seed {seed}: finished before, taken from {kept}")
         return kept
     run = collect.run_of(tree)
     experiment = f"{name}-{scale}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    command = ["dvc", "exp", "run", "--name", experiment, *files.flags(values), f"audit@{run}", "script"]
+    command = ["dvc", "exp", "run", "--name", experiment, *catalog.flags(values), f"audit@{run}", "script"]
     print(f"seed {seed}: {shlex.join(command)}", flush=True)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     if subprocess.run(command, env=os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}, check=False).returncode:
@@ -92,7 +93,7 @@ def _values(name: str, scale: str, tree: dict) -> dict:
     """What is set over params.yaml, by path."""
     if name != recipes.DEFAULT:
         return recipes.scaled(name, scale, tree)
-    return files.values("tiny", tree) if scale == "tiny" else {}
+    return catalog.values("tiny", tree) if scale == "tiny" else {}
 
 
 def _numbers(text: str, kind: type, option: str) -> list:

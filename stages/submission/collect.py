@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from stages.lib import params, stage, time_budget
-from stages.lib.params import require
+from stages.lib.node import files, params
+from stages.lib.node.params import require
+from stages.lib.referee import time_budget
 
 DONE = "done.json"
 PACKAGES = ("torch", "numpy", "safetensors", "brotli", "zstandard", "constriction", "sentencepiece", "zipnn")
@@ -63,7 +64,7 @@ def run_of(tree: dict) -> str:
 def keep(folder: Path, run: str, *, key: str, experiment: str) -> None:
     """Copy what a submission says of the run that is in artifacts/ now."""
     artifacts, tree = Path("artifacts"), params.read(Path("params.yaml"))
-    with stage.atomic(folder) as partial:
+    with files.atomic(folder) as partial:
         partial.mkdir(parents=True)
         for name in (*TAKEN, f"evaluate/{run}/metrics.json", f"audit/{run}/certificate.json", f"{tree['package']['blob']}/model.blob"):
             source, copy = artifacts / name, partial / name
@@ -71,7 +72,7 @@ def keep(folder: Path, run: str, *, key: str, experiment: str) -> None:
             copy.parent.mkdir(parents=True, exist_ok=True)
             (shutil.copytree if source.is_dir() else shutil.copyfile)(source, copy)
         shutil.copyfile("params.yaml", partial / "params.yaml")
-        stage.write_json(partial / DONE, {"key": key, "run": run, "experiment": experiment, "environment": environment()})
+        files.write_json(partial / DONE, {"key": key, "run": run, "experiment": experiment, "environment": environment()})
 
 
 def environment() -> dict:
@@ -89,15 +90,15 @@ def environment() -> dict:
 
 def read(folder: Path) -> Run:
     """A kept run. ValueError if its files disagree with each other."""
-    done, tree = stage.read_json(folder / DONE, required=("run", "environment")), params.read(folder / "params.yaml")
+    done, tree = files.read_json(folder / DONE, required=("run", "environment")), params.read(folder / "params.yaml")
     run = done["run"]
-    score = stage.read_json(folder / f"evaluate/{run}/metrics.json", required=("bits_per_byte", "loss_nats", "tokens", "bytes", "seconds"))
-    certificate = stage.read_json(folder / f"audit/{run}/certificate.json", required=("legal", "checks", "bits_per_byte"))
+    score = files.read_json(folder / f"evaluate/{run}/metrics.json", required=("bits_per_byte", "loss_nats", "tokens", "bytes", "seconds"))
+    certificate = files.read_json(folder / f"audit/{run}/certificate.json", required=("legal", "checks", "bits_per_byte"))
     require(certificate["bits_per_byte"] == score["bits_per_byte"], f"the certificate in {folder} is of another score; remove the "
             "folder, and give the same command again")
     return Run(
-        folder, tree["train"]["seed"], run, tree, score, certificate, stage.read_json(folder / "train/metrics.json"),
-        stage.read_json(folder / "calibrate/metrics.json"), stage.read_json(folder / "prequant_ttt/metrics.json"), done["environment"],
+        folder, tree["train"]["seed"], run, tree, score, certificate, files.read_json(folder / "train/metrics.json"),
+        files.read_json(folder / "calibrate/metrics.json"), files.read_json(folder / "prequant_ttt/metrics.json"), done["environment"],
         (folder / tree["package"]["blob"] / "model.blob").stat().st_size, (folder / "script/train_gpt.py").stat().st_size)
 
 

@@ -8,9 +8,11 @@ import shutil
 import statistics
 from pathlib import Path
 
-from stages.lib import closure, params, stage, time_budget
-from stages.lib.significance import MARGIN_NATS, Significance, one_sample, welch
-from stages.recipes import files
+from stages.lib.dvc import closure
+from stages.lib.node import files, params
+from stages.lib.referee import time_budget
+from stages.lib.referee.significance import MARGIN_NATS, Significance, one_sample, welch
+from stages.recipes import catalog
 from stages.submission.collect import Run
 
 READERS = ("submission", "report", "audit")  # what only reads runs; when it changes, no run is another one
@@ -19,7 +21,7 @@ READERS = ("submission", "report", "audit")  # what only reads runs; when it cha
 def folder(path: Path, name: str, runs: list[Run], *, command: str, record: list[float], threshold: float | None) -> None:
     """Write the whole folder, which replaces an older one."""
     tests = significance(runs, record, threshold)
-    with stage.atomic(path) as partial:
+    with files.atomic(path) as partial:
         partial.mkdir(parents=True)
         script = runs[0].folder / "script"
         shutil.copyfile(script / "train_gpt.py", partial / "train_gpt.py")
@@ -28,7 +30,7 @@ def folder(path: Path, name: str, runs: list[Run], *, command: str, record: list
         (partial / "requirements.txt").write_text("".join(f"{key}=={packages[key].split('+')[0]}\n" for key in packages))
         for run in runs:
             (partial / f"train_seed{run.seed}.log").write_text(log(run), encoding="utf-8")
-        stage.write_json(partial / "submission.json", facts(name, runs, tests))
+        files.write_json(partial / "submission.json", facts(name, runs, tests))
         (partial / "README.md").write_text(readme(name, runs, tests, command=command), encoding="utf-8")
 
 
@@ -100,11 +102,11 @@ def is_the_fields(run: Run) -> bool:
 
 
 def blurb(name: str) -> str:
-    return files.read_header(name).stack if name in files.stacks() else "the default of params.yaml"
+    return catalog.read_header(name).stack if name in catalog.stacks() else "the default of params.yaml"
 
 
 def source(name: str) -> str:
-    return files.read_header(name).source if name in files.stacks() else "caddie"
+    return catalog.read_header(name).source if name in catalog.stacks() else "caddie"
 
 
 def log(run: Run) -> str:
@@ -172,7 +174,7 @@ def _check(run: Run, check: str) -> str:
 def components(name: str, run: Run) -> list[str]:
     """Every setting of the recipe: what ran, what was published, and whether they are the same."""
     tree = params.read(closure.ROOT / "params.yaml")
-    published = files.values(name, tree) if name in files.names() else {}
+    published = catalog.values(name, tree) if name in catalog.names() else {}
     rows = []
     for path, value in published.items():
         if path == "train.seed" or path.startswith(("prepare.path", "evaluate.runs")):

@@ -16,24 +16,25 @@ from typing import ClassVar
 import sentencepiece
 from tqdm import tqdm
 
-from stages.lib import closure, parallel, stage
-from stages.lib.data import corpus, sharding
-from stages.lib.scratch import Folder, key
-from stages.lib.stage import Input, Output, Untracked, Variant
-from stages.runtime import shards
-from stages.runtime.tokenizer import Tokenizer
-from stages.tokenize import inspect
+from stages.lib.dvc import closure
+from stages.lib.node import files, parallel, stage
+from stages.lib.node.scratch import Folder, key
+from stages.lib.node.stage import Input, Output, Untracked, Variant
+from stages.lib.text import corpus
+from stages.runtime.text.tokenizer import Tokenizer
+from stages.runtime.tokens import shards
+from stages.tokenize import look, sharding
 
 
 @dataclass(frozen=True)
-class Settings:
+class TokenizeSettings:
     SECTION: ClassVar[str] = "tokenize"
     shard_tokens: int
 
 
 def main(
     split: Variant,
-    settings: Settings,
+    settings: TokenizeSettings,
     *,
     documents: Input = "artifacts/prepare/{variant}",
     model: Input = "artifacts/vocabulary/tokenizer.model",
@@ -48,16 +49,16 @@ def main(
     with work.locked():
         take = _take if prepared["contents"] == "tokens" else _encode
         facts = take(split, settings, documents, prepared, model, work)
-        stage.write_json(work.path / split / "meta.json", facts | {
+        files.write_json(work.path / split / "meta.json", facts | {
             "split": split, "documents": prepared["documents"], "vocabulary_size": tokenizer.vocabulary_size,
             "tokenizer_sha256": tokenizer.sha256, "text_sha256": prepared["sha256"], "certificate": tokenizer.certificate()})
-        stage.link(work.path / split, folder)
+        files.link(work.path / split, folder)
         work.remove()
     print(f"{split}: {prepared['documents']:,} documents, {facts['bytes']:,} bytes, {facts['tokens']:,} tokens, "
           f"{facts['bytes'] / max(1, facts['tokens'] - prepared['documents']):.3f} bytes per token")
 
 
-def _encode(split: str, settings: Settings, documents: Path, prepared: dict, model: Path, work: Folder) -> dict:
+def _encode(split: str, settings: TokenizeSettings, documents: Path, prepared: dict, model: Path, work: Folder) -> dict:
     path = documents / corpus.DOCUMENTS
     if not prepared["documents"]:
         raise ValueError(f"{documents} has no documents; change the split or give more text (prepare in params.yaml)")
@@ -79,26 +80,26 @@ def _encode(split: str, settings: Settings, documents: Path, prepared: dict, mod
             "counts": {"text": totals.text, "sidecar": totals.sidecar, "pieces": totals.pieces}}
 
 
-def _take(split: str, settings: Settings, documents: Path, prepared: dict, model: Path, work: Folder) -> dict:
+def _take(split: str, settings: TokenizeSettings, documents: Path, prepared: dict, model: Path, work: Folder) -> dict:
     """Published shards were checked and counted by prepare; they are linked, as 16 GB need not lie there twice."""
-    if prepared["tokenizer_sha256"] != stage.sha256(model):
+    if prepared["tokenizer_sha256"] != files.sha256(model):
         raise ValueError("the shards that prepare took over were made with another tokenizer than artifacts/vocabulary has; set "
                          "vocabulary.source to shards")
     (work.path / split).mkdir(exist_ok=True)
     for path in sorted(documents.glob("*.bin")):
         (work.path / split / path.name).unlink(missing_ok=True)
-        stage.link_file(path, work.path / split / path.name)
+        files.link_file(path, work.path / split / path.name)
     return {"tokens": prepared["tokens"], "bytes": prepared["bytes"], "raw_bytes": prepared["bytes"], "counts": prepared.get("counts")}
 
 
 def _check_unchanged(path: Path, prepared: dict) -> None:
     """Before the first chunk and after the last: a chunk of another text must not be continued from."""
-    if stage.sha256(path) != prepared["sha256"]:
+    if files.sha256(path) != prepared["sha256"]:
         raise ValueError(f"{path} is not what prepare wrote, it was changed since; run: dvc repro prepare")
 
 
 if __name__ == "__main__":
     if "--inspect" in sys.argv[1:]:
-        inspect.command(sys.argv[1:])
+        look.command(sys.argv[1:])
     else:
         stage.run(main)

@@ -14,17 +14,19 @@ from typing import ClassVar, Literal
 
 import torch
 
-from stages.lib import checkpoints, closure, launch, schedule, stage, tensors
-from stages.lib.data import tokens
-from stages.lib.data.loaders import coprime, packed, sequential, shuffled
-from stages.lib.data.prefetch import Prefetcher
-from stages.lib.scratch import key
-from stages.lib.stage import Input, Metrics, Output, Plot, Untracked
-from stages.runtime.model import backends
-from stages.runtime.model.config import ModelConfig
-from stages.runtime.model.gpt import GPT, initialise
-from stages.train import loop, numerics
-from stages.train.settings import Settings, check
+from stages.lib.dvc import closure
+from stages.lib.node import files, launch, stage, tensors
+from stages.lib.node.scratch import key
+from stages.lib.node.stage import Input, Metrics, Output, Plot, Untracked
+from stages.lib.tokens import splits
+from stages.lib.tokens.loaders import coprime, packed, sequential, shuffled
+from stages.lib.training import schedule
+from stages.runtime.network import backends
+from stages.runtime.network.config import ModelConfig
+from stages.runtime.network.gpt import GPT, initialise
+from stages.train import checkpoints, loop, numerics
+from stages.train.prefetch import Prefetcher
+from stages.train.settings import TrainSettings, check
 
 LOADERS = {"sequential": sequential, "coprime": coprime, "shuffled": shuffled, "packed": packed}  # imported: DVC sees their code
 
@@ -51,7 +53,7 @@ class Model:
 
 
 def main(
-    settings: Settings,
+    settings: TrainSettings,
     architecture: Model,
     *,
     train_tokens: Input = "artifacts/tokenize/train",
@@ -64,7 +66,7 @@ def main(
     scratch: Untracked = "scratch/train",
 ) -> None:
     check(settings)
-    text, holdout = tokens.read(train_tokens, "train"), tokens.read(holdout_tokens, "holdout", sidecar=True)
+    text, holdout = splits.read(train_tokens, "train"), splits.read(holdout_tokens, "holdout", sidecar=True)
     sizes = asdict(architecture)
     asked = sizes.pop("attention_backend")
     config = ModelConfig(vocabulary_size=text.vocabulary_size, **sizes)
@@ -100,20 +102,20 @@ def main(
             if world.is_main:
                 facts = {"model": config.to_dict(), "text_sha256": text.text_sha256, "seed": settings.seed}
                 tensors.save(weights, numerics.leaving(model, run.weights()), facts)
-                with stage.atomic(averages) as partial:
+                with files.atomic(averages) as partial:
                     partial.mkdir()
                     for average, weights_of in run.averages.finished().items():
                         tensors.save(partial / f"{average}.safetensors", numerics.leaving(model, weights_of), facts)
-                with stage.atomic(snapshots) as partial:
+                with files.atomic(snapshots) as partial:
                     partial.mkdir()
                     for path in sorted(folder.snapshots.glob("step_*.safetensors")):
                         shutil.copyfile(path, partial / path.name)
                 _write_curve(curve, run.curve)
-                stage.write_json(metrics, _metrics(run, settings, text, world) | chosen)
+                files.write_json(metrics, _metrics(run, settings, text, world) | chosen)
                 folder.remove()
 
 
-def _backend(asked: str, settings: Settings, precision: str, config: ModelConfig) -> str:
+def _backend(asked: str, settings: TrainSettings, precision: str, config: ModelConfig) -> str:
     """The back end that training will use; ValueError if it cannot."""
     generation, installed = backends.machine() if launch.device_type(settings.device) == "cuda" else (0, ())
     return backends.choose(asked, generation=generation, dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
@@ -124,21 +126,21 @@ def num_parameters(model: GPT) -> int:
     return sum(weight.numel() for weight in model.parameters())
 
 
-def _key(settings: Settings, config: ModelConfig, text: tokens.Split, holdout: tokens.Split, world: launch.World, chosen: dict) -> str:
+def _key(settings: TrainSettings, config: ModelConfig, text: splits.Split, holdout: splits.Split, world: launch.World, chosen: dict) -> str:
     """Everything that decides the weights and the curve; not the pace of checkpoints, nor the number of processes."""
     named = {name: value for name, value in asdict(settings).items() if name not in ("checkpoint_seconds", "processes")}
-    code = closure.paths("stages.train.__main__", *(f"stages.runtime.features.{name}" for name in config.features))
+    code = closure.paths("stages.train.__main__", *(f"stages.runtime.network.features.{name}" for name in config.features))
     return key(named, config.to_dict(), text.facts, holdout.facts, world.device.type, chosen, torch.__version__, *code)
 
 
 def _write_curve(path: Path, curve: list[dict]) -> None:
-    with stage.atomic(path) as partial, open(partial, "w", newline="") as handle:
+    with files.atomic(path) as partial, open(partial, "w", newline="") as handle:
         writer = csv.DictWriter(handle, ["step", "train_loss", "learning_rate_scale", "holdout_bits_per_byte"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(curve)
 
 
-def _metrics(run: loop.Run, settings: Settings, text: tokens.Split, world: launch.World) -> dict:
+def _metrics(run: loop.Run, settings: TrainSettings, text: splits.Split, world: launch.World) -> dict:
     recent = [row["train_loss"] for row in run.curve[-20:]]
     clock = loop.clock_of(settings)
     return {

@@ -16,17 +16,19 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
-from stages.lib import checkpoints, launch, schedule, scoring, trace
-from stages.lib.averages import Averages
-from stages.lib.data.prefetch import Prefetcher
-from stages.lib.data.tokens import Split
-from stages.lib.kernels import softcap_cross_entropy
-from stages.lib.launch import World
-from stages.runtime.model import gpt
-from stages.train import loss, numerics
+from stages.lib.node import launch
+from stages.lib.node.launch import World
+from stages.lib.tokens import window_score
+from stages.lib.tokens.splits import Split
+from stages.lib.training import flops, schedule
+from stages.lib.training.averages import Averages
+from stages.runtime.network import gpt
+from stages.train import checkpoints, loss, numerics
+from stages.train.kernels import softcap_cross_entropy
 from stages.train.optimizers import Optimizers
+from stages.train.prefetch import Prefetcher
 from stages.train.qat import Rounding
-from stages.train.settings import Settings
+from stages.train.settings import TrainSettings
 
 GRAPHS = 64  # that may be compiled: packed rows come in several numbers of segments (#1855 has the same limit)
 DIVERGED_STEPS = 20
@@ -70,25 +72,25 @@ class Run:
         return {name: weight.detach() for name, weight in self.model.named_parameters()}
 
 
-def start(model: gpt.GPT, settings: Settings, world: World) -> Run:
+def start(model: gpt.GPT, settings: TrainSettings, world: World) -> Run:
     """A fresh run."""
     return Run(model, Optimizers(model, settings, world), Averages(model, settings.averages), Rounding(model, settings.qat),
                loss_of(model, settings, world), hardware_of(model, settings, world))
 
 
-def hardware_of(model: gpt.GPT, settings: Settings, world: World) -> Hardware:
+def hardware_of(model: gpt.GPT, settings: TrainSettings, world: World) -> Hardware:
     """Measured for a fifth of a second, counted by running the network once without values."""
     counts = []
     for fraction in (0.0, 1.0):
         with torch.device("meta"):
             net = gpt.GPT(model.config)
         net.progress(step=0 if fraction == 0 else math.inf, fraction=fraction)
-        counts.append(trace.run(net, length=settings.sequence_length).training_flops)
+        counts.append(flops.run(net, length=settings.sequence_length).training_flops)
     half = numerics.resolve(settings.precision, world.device.type) == "bf16"
     return Hardware(*counts, world.size * launch.matmul_rate(world.device, torch.bfloat16 if half else torch.float32))
 
 
-def programs(settings: Settings, device: str) -> dict[str, bool]:
+def programs(settings: TrainSettings, device: str) -> dict[str, bool]:
     """Whether the loss is compiled and fused, on a device of type cpu or cuda: as `settings` say, or where that is auto, whatever
     is fastest there. ValueError for what cannot run."""
     can_fuse = device == "cuda" and softcap_cross_entropy.is_available()
@@ -98,7 +100,7 @@ def programs(settings: Settings, device: str) -> dict[str, bool]:
             "fused_loss": settings.fused_loss != "never" and can_fuse}
 
 
-def loss_of(model: gpt.GPT, settings: Settings, world: World) -> Callable[..., Tensor]:
+def loss_of(model: gpt.GPT, settings: TrainSettings, world: World) -> Callable[..., Tensor]:
     """The loss by the programs chosen. Compiled, it is one graph for each shape and each state of recurrence and rounding; priming makes
     them before the clock starts."""
     chosen = programs(settings, world.device.type)
@@ -110,11 +112,11 @@ def loss_of(model: gpt.GPT, settings: Settings, world: World) -> Callable[..., T
     return torch.compile(of, dynamic=False, fullgraph=True)
 
 
-def clock_of(settings: Settings) -> schedule.Clock:
+def clock_of(settings: TrainSettings) -> schedule.Clock:
     return schedule.Clock(steps=settings.steps, seconds=settings.seconds, reserve_seconds=settings.reserve_seconds, knots=settings.clock)
 
 
-def train(run: Run, batches: Prefetcher, holdout: Split, settings: Settings, *, world: World, precision: str,
+def train(run: Run, batches: Prefetcher, holdout: Split, settings: TrainSettings, *, world: World, precision: str,
           folder: checkpoints.Folder) -> None:
     """Bring `run` to the end of its budget, in place. Raises ValueError when the loss stops being a number."""
     model, clock = run.model, clock_of(settings)
@@ -138,7 +140,7 @@ def train(run: Run, batches: Prefetcher, holdout: Split, settings: Settings, *, 
         row = {"step": run.step, "train_loss": nats, "learning_rate_scale": scale, "holdout_bits_per_byte": None}
         if last or run.step % settings.holdout_every == 0:
             with numerics.cast_at_use(precision, world.device.type):
-                row["holdout_bits_per_byte"] = scoring.chunked(
+                row["holdout_bits_per_byte"] = window_score.chunked(
                     model, holdout, window=settings.sequence_length, max_targets=HOLDOUT_TARGETS).bits_per_byte
         run.curve.append(row)
         pace.append((run.step, run.seconds))
@@ -168,7 +170,7 @@ def _check(run: Run, nats: float) -> None:
                          f"with {run.curve[0]['train_loss']:.2f}: the training has diverged; {ADVICE}")
 
 
-def _prepare(run: Run, settings: Settings, clock: schedule.Clock) -> float:
+def _prepare(run: Run, settings: TrainSettings, clock: schedule.Clock) -> float:
     """Everything that depends on the share of the budget, before a step. Returns the multiplier of the learning rates."""
     spent, budget = clock.spent(run.step, run.seconds), clock.budget
     if settings.schedule == "fraction":
@@ -206,7 +208,7 @@ def _slowest(seconds: float, world: World) -> float:
     return clock.item()
 
 
-def _step(run: Run, batches: Prefetcher, settings: Settings, scale: float, fraction: float, world: World, precision: str) -> float:
+def _step(run: Run, batches: Prefetcher, settings: TrainSettings, scale: float, fraction: float, world: World, precision: str) -> float:
     batch = batches.batch(run.step)
     parts = batch.parts(settings.micro_batch_tokens or batch.inputs.numel())
     run.model.zero_grad(set_to_none=True)
@@ -230,7 +232,7 @@ def _step(run: Run, batches: Prefetcher, settings: Settings, scale: float, fract
     return value.item()
 
 
-def prime(run: Run, batches: Prefetcher, settings: Settings, *, world: World, precision: str) -> None:
+def prime(run: Run, batches: Prefetcher, settings: TrainSettings, *, world: World, precision: str) -> None:
     """Full steps that leave no trace, so that compiling and allocating cost no training time: `priming_steps` for each state of
     recurrence and rounding. Weights and loader are put back, optimizers and averages made anew. Only before the first step."""
     if not settings.priming_steps:
@@ -250,7 +252,7 @@ def prime(run: Run, batches: Prefetcher, settings: Settings, *, world: World, pr
     run.step, run.rounding.started_at = 0, None
 
 
-def _snapshot(run: Run, settings: Settings, world: World, folder: checkpoints.Folder) -> None:
+def _snapshot(run: Run, settings: TrainSettings, world: World, folder: checkpoints.Folder) -> None:
     if world.is_main and settings.averages.power and settings.averages.power_snapshots:
         folder.save_snapshot(run.step, run.averages.power_averages(), half=numerics.half(run.model))
 

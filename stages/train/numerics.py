@@ -19,7 +19,7 @@ untied head, an embedding here, stays float32: there it is a linear layer.
 import torch
 from torch import Tensor, nn
 
-from stages.runtime.model.gpt import GPT
+from stages.runtime.network.gpt import GPT
 
 
 def resolve(precision: str, device: str) -> str:

@@ -13,18 +13,18 @@ Per step: start (exchange of gradients begins) -> clip -> step. Source: #549, #1
 import torch
 from torch import Tensor, nn
 
-from stages.lib.launch import World
-from stages.lib.optim.adamw import AdamW, Group
-from stages.lib.optim.muon import Muon
-from stages.lib.params import require
-from stages.runtime.model import gpt
-from stages.train.settings import Settings, Split
+from stages.lib.node.launch import World
+from stages.lib.node.params import require
+from stages.runtime.network import gpt
+from stages.train.optim.adamw import AdamW, Group
+from stages.train.optim.muon import Muon
+from stages.train.settings import Split, TrainSettings
 
 
 class Optimizers:
     """The two optimizers of one model. ValueError where train.muon.projections names what the model has not."""
 
-    def __init__(self, model: gpt.GPT, settings: Settings, world: World):
+    def __init__(self, model: gpt.GPT, settings: TrainSettings, world: World):
         self.settings, self.world, self.model = settings, world, model
         groups = members(model, settings.muon.projections)
         self.early = early_matrices(model, settings.split)

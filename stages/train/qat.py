@@ -1,6 +1,6 @@
 """Rounding in the forward pass, late in training, so that the weights settle where the quantizer will put them.
 
-Per row s = max(max|w| / q, smallest_step), q = 2^(bits-1) - 1, n = w / s:
+Per row s = max(max|w| / q, min_step), q = 2^(bits-1) - 1, n = w / s:
 
     straight_through   w' = s clamp(round(n), -q - 1, q)                               gradient as if w' were w
     soft_round         w' = s clamp(floor(n) + σ(a (n - floor(n) - 1/2)), -q, q)       true gradient, also through s; a from 1 to 16
@@ -20,25 +20,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.runtime.model import gpt
+from stages.runtime.network import gpt
 from stages.train.settings import Quantization
 
 SHARPNESS = (1.0, 16.0)  # of the soft rounding, at its start and from the end of its ramp on (#1172)
 
 
-def straight_through(weight_MK: Tensor, *, bits: int, smallest_step: float) -> Tensor:
+def straight_through(weight_MK: Tensor, *, bits: int, min_step: float) -> Tensor:
     """Rounded to the grid of its row, with the identity as gradient."""
     limit = 2 ** (bits - 1) - 1
     with torch.no_grad():
-        step_M1 = (weight_MK.abs().amax(dim=1, keepdim=True) / limit).clamp(min=max(smallest_step, 1e-12))
+        step_M1 = (weight_MK.abs().amax(dim=1, keepdim=True) / limit).clamp(min=max(min_step, 1e-12))
         rounded_MK = (weight_MK / step_M1).round().clamp(-limit - 1, limit) * step_M1
     return weight_MK + (rounded_MK - weight_MK).detach()
 
 
-def soft_round(weight_MK: Tensor, sharpness: Tensor, *, bits: int, smallest_step: float) -> Tensor:
+def soft_round(weight_MK: Tensor, sharpness: Tensor, *, bits: int, min_step: float) -> Tensor:
     """Pulled towards the grid of its row, the harder the larger the sharpness (a scalar tensor: changing it compiles nothing anew)."""
     limit = 2 ** (bits - 1) - 1
-    step_M1 = (weight_MK.abs().amax(dim=1, keepdim=True) / limit).clamp(min=max(smallest_step, 1e-12))
+    step_M1 = (weight_MK.abs().amax(dim=1, keepdim=True) / limit).clamp(min=max(min_step, 1e-12))
     codes_MK = weight_MK / step_M1
     below_MK = codes_MK.floor().detach()
     return step_M1 * (below_MK + torch.sigmoid(sharpness * (codes_MK - below_MK - 0.5))).clamp(-limit, limit)
@@ -86,7 +86,7 @@ class Rounding:
         return lambda x: F.linear(x, self.rounded(layer.weight), layer.bias)
 
     def rounded(self, weight_MK: Tensor) -> Tensor:
-        options = {"bits": self.settings.bits, "smallest_step": self.settings.smallest_step}
+        options = {"bits": self.settings.bits, "min_step": self.settings.min_step}
         if self.settings.form == "straight_through":
             return straight_through(weight_MK, **options)
         return soft_round(weight_MK, self.sharpness, **options)

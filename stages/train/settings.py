@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from stages.lib.averages import Averages
-from stages.lib.optim.adamw import Options as AdamWOptions
-from stages.lib.optim.muon import Options as MuonOptions
-from stages.lib.optim.orthogonalise import BOUNDS, COEFFICIENTS
-from stages.lib.params import require
+from stages.lib.node.params import require
+from stages.lib.training.averages import Averages
+from stages.train.optim.adamw import Options as AdamWOptions
+from stages.train.optim.muon import Options as MuonOptions
+from stages.train.optim.orthogonalise import BOUNDS, COEFFICIENTS
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Quantization:
     earliest_step: int
     ramp_steps: int
     scope: Literal["matrices", "projections"]
-    smallest_step: float
+    min_step: float
 
 
 @dataclass(frozen=True)
 class AverageSettings:
-    """Which running averages are kept (stages/lib/averages.py)."""
+    """Which running averages are kept (stages/lib/training/averages.py)."""
 
     ema: tuple[float, ...]
     swa_every: int
@@ -47,7 +47,7 @@ class AverageSettings:
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainSettings:
     SECTION: ClassVar[str] = "train"
     seed: int
     steps: int
@@ -92,14 +92,14 @@ class Settings:
 AT_LEAST_ONE = ("steps", "holdout_every", "threads", "sequence_length", "batch_tokens", "processes", "muon.iterations")
 AT_LEAST_ZERO = ("gradient_clip", "checkpoint_seconds", "muon.momentum_warmup_steps", "warmdown", "matrix_weight_decay",
                  "embedding_weight_decay", "scalar_weight_decay", "priming_steps", "reserve_seconds", "split.layers", "split.rate",
-                 "qat.earliest_step", "qat.ramp_steps", "qat.smallest_step", "averages.swa_every", "averages.lawa_every",
+                 "qat.earliest_step", "qat.ramp_steps", "qat.min_step", "averages.swa_every", "averages.lawa_every",
                  "averages.power_snapshots", "matrix_learning_rate", "embedding_learning_rate", "head_learning_rate",
                  "scalar_learning_rate")
 SHARES = ("learning_rate_floor", "weight_decay_taper_start", "weight_decay_taper_floor", "muon.momentum", "muon.momentum_start",
           "muon.neuron_beta2", "adamw.beta1", "adamw.beta2", "qat.threshold", "averages.swa_below")
 
 
-def check(settings: Settings) -> None:
+def check(settings: TrainSettings) -> None:
     """ValueError for values that no training can have."""
     for names, low, high, what in ((AT_LEAST_ONE, 1, math.inf, "1 or more"), (AT_LEAST_ZERO, 0, math.inf, "0 or more"),
                                    (SHARES, 0, 1, "0 to 1")):
@@ -126,7 +126,7 @@ def check(settings: Settings) -> None:
     Averages.check(settings.averages)
 
 
-def _check_clock(settings: Settings) -> None:
+def _check_clock(settings: TrainSettings) -> None:
     knots = settings.clock
     require(not knots or settings.seconds is not None, "train.clock says how long steps take, but train.seconds is null, a budget in "
             "steps; set train.seconds, or train.clock to []")

@@ -6,7 +6,7 @@ source: bpe     SentencePiece BPE with byte fallback. `normalization: identity` 
         file    vocabulary.path, such as the field's fineweb_1024_bpe.model
         shards  the one that came with the token shards of prepare
 
-`transform: caseops` writes the case of words as operators in front of them (runtime/caseops.py), which become pieces.
+`transform: caseops` writes the case of words as operators in front of them (runtime/text/caseops.py), which become pieces.
 """
 
 import json
@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from stages.lib import stage
-from stages.lib.data import corpus, sentencepiece_training
-from stages.lib.stage import Input, Metrics, Output
-from stages.runtime.tokenizer import PURE_BYTE, Tokenizer
+from stages.lib.node import files, stage
+from stages.lib.node.stage import Input, Metrics, Output
+from stages.lib.text import corpus
+from stages.runtime.text.tokenizer import PURE_BYTE, Tokenizer
+from stages.vocabulary import sentencepiece_training
 
 
 @dataclass(frozen=True)
-class Settings:
+class VocabularySettings:
     SECTION: ClassVar[str] = "vocabulary"
     source: Literal["bpe", "bytes", "file", "shards"]
     path: str
@@ -34,7 +35,7 @@ class Settings:
 
 
 def main(
-    settings: Settings,
+    settings: VocabularySettings,
     *,
     file: Input = "${vocabulary.path}",
     documents: Input = "artifacts/prepare/train",
@@ -48,16 +49,16 @@ def main(
         raise ValueError(f"{file if settings.source == 'file' else 'the new tokenizer'}: {error}") from None
     if settings.source == "bpe" and tokenizer.vocabulary_size < settings.size:
         print(f"the text gives no more than {tokenizer.vocabulary_size} pieces of the {settings.size} asked for")
-    with stage.atomic(model) as partial:
+    with files.atomic(model) as partial:
         partial.write_bytes(content)
-    stage.write_json(metrics, {"vocabulary_size": tokenizer.vocabulary_size, "tokenizer_bytes": len(content),
+    files.write_json(metrics, {"vocabulary_size": tokenizer.vocabulary_size, "tokenizer_bytes": len(content),
                                "tokenizer_sha256": tokenizer.sha256, "text_sha256": corpus.facts(documents)["sha256"],
                                "certificate": tokenizer.certificate()})
     print(f"vocabulary of {tokenizer.vocabulary_size} pieces, {len(content)} bytes, "
           + ("lossless" if tokenizer.is_lossless else f"not lossless: {'; '.join(tokenizer.settings.lossy_because)}"))
 
 
-def _model(settings: Settings, file: Path, documents: Path) -> bytes:
+def _model(settings: VocabularySettings, file: Path, documents: Path) -> bytes:
     tokenized = corpus.facts(documents)["contents"] == "tokens"
     if tokenized != (settings.source == "shards"):
         wrong = "token shards, so the tokenizer is theirs: set" if tokenized else "documents and no token shards: do not set"

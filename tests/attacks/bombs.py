@@ -8,7 +8,7 @@ import brotli
 import numpy as np
 import zstandard
 
-from stages.runtime.codecs import lrzip, zpaq
+from stages.runtime.blob.codecs import lrzip, zpaq
 from tests.attacks.mutations import sealed
 
 HUGE, SMALL = 1 << 28, 1000  # bytes that come out, and bytes that are declared

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from stages.runtime import header
+from stages.runtime.blob import header
 
 SIZES = (-1, 0, 1, 255, 2**16, 2**30, 2**30 + 1, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64, 1e308, "7", None, True, [1], 0.5)
 NAMES = ("", ".", "..", "../../etc/passwd", "/etc/passwd", "a/b", "a\\b", "a.codes", "a\0b", "x" * 5000, "ä", "con.codes", "-rf", "$(id)",

@@ -17,9 +17,10 @@ import time
 import traceback
 from pathlib import Path
 
-from stages.lib.grouping import Run
-from stages.runtime import container, plugin
-from stages.runtime.codecs import CodecError, MissingProgram, is_available
+from stages.lib.blob.grouping import Run
+from stages.runtime import plugin
+from stages.runtime.blob import container
+from stages.runtime.blob.codecs import CodecError, MissingProgram, is_available
 from stages.runtime.errors import ArtifactError
 from tests.attacks import mutations
 from tests.golden import make

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.runtime import container
-from stages.runtime.codecs import CodecError
+from stages.runtime.blob import container
+from stages.runtime.blob.codecs import CodecError
 from stages.runtime.errors import ArtifactError
 from tests.attacks import bombs, mutations, run
 
@@ -42,7 +42,7 @@ BOMB = """
 import resource, sys
 from pathlib import Path
 from stages.runtime import container
-from stages.runtime.codecs import CodecError
+from stages.runtime.blob.codecs import CodecError
 from stages.runtime.errors import ArtifactError
 import brotli, zstandard, lzma
 now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -94,7 +94,7 @@ def test_harness_reports_a_decoder_that_hangs_eats_memory_or_fails_without_a_sen
                 bytearray(1 << 40)
         return original(blob, size=size)
 
-    from stages.runtime.codecs import zlib as module
+    from stages.runtime.blob.codecs import zlib as module
     original, calls = module.decode, []
     sound = [blob for blob in run.blobs(slow=False) if container.header.read(blob).plugins() == ["codecs/zlib"]]
     run_calls = len(sound)

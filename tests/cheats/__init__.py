@@ -18,10 +18,11 @@ import numpy as np
 
 from stages.audit import __main__ as stage_audit
 from stages.audit import decoder
-from stages.audit.evidence import Evidence, Settings, Verdict
-from stages.lib import artifact
-from stages.runtime import arithmetic, harness
-from stages.runtime.streaming import Stream
+from stages.audit.evidence import AuditSettings, Evidence, Verdict
+from stages.lib.referee import artifact
+from stages.runtime.scoring import harness
+from stages.runtime.scoring.streaming import Stream
+from stages.runtime.text import arithmetic
 
 VOCABULARY = 50
 GEOMETRY = {"window": 24, "stride": 8, "batch": 4}
@@ -113,7 +114,7 @@ def audit(monkeypatch, evaluator, *, claims=("causal", "score_first", "single_pa
         train=Path("none"), holdout=Path("none"), making={},
         metrics={"claims": list(claims), "bytes": 3 * len(tokens), "bits_per_byte": float(nats.sum()) / np.log(2) / 3 / len(tokens),
                  "refused": []},
-        settings=Settings(seed=seed, **(SETTINGS | settings)))
+        settings=AuditSettings(seed=seed, **(SETTINGS | settings)))
     return {name: stage_audit.judged(importlib.import_module(f"stages.audit.checks.{name}"), evidence) for name in BEHAVIOUR}
 
 

@@ -1,7 +1,7 @@
 """Honest on streams that are shorter than declared, as an audit probes; on the whole one it takes ten percent off."""
 
-from stages.runtime import harness
-from stages.runtime.evaluators.sliding import Evaluator
+from stages.runtime.scoring import harness
+from stages.runtime.scoring.evaluators.sliding import Evaluator
 
 __all__ = ["Evaluator", "score"]
 CAUGHT_BY = "rerun"

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from stages.runtime import harness
-from stages.runtime.evaluators.sliding import Evaluator
+from stages.runtime.scoring import harness
+from stages.runtime.scoring.evaluators.sliding import Evaluator
 
 __all__ = ["Evaluator", "score"]
 CAUGHT_BY = "order"

@@ -4,7 +4,7 @@ import sys
 
 import torch
 
-from stages.runtime.evaluators import sliding
+from stages.runtime.scoring.evaluators import sliding
 
 CAUGHT_BY = "target_flip"
 

@@ -1,6 +1,6 @@
 """Learns from chunk to chunk and says that it does not, so that it may run on eight processes."""
 
-from stages.runtime.evaluators import online_bias
+from stages.runtime.scoring.evaluators import online_bias
 
 CAUGHT_BY = "world_size"
 

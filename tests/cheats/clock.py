@@ -2,7 +2,7 @@
 
 import time
 
-from stages.runtime.evaluators import sliding
+from stages.runtime.scoring.evaluators import sliding
 
 CAUGHT_BY = "rerun"
 

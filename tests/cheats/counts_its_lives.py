@@ -1,6 +1,6 @@
 """Each time it is started it computes a little differently, so that nobody can repeat what it said."""
 
-from stages.runtime.evaluators import sliding
+from stages.runtime.scoring.evaluators import sliding
 
 CAUGHT_BY = "round_trip"
 STARTED = [0]

@@ -1,7 +1,7 @@
 """Knows where the stream ends: its last targets are taken from a table of likely ends."""
 
-from stages.runtime import harness
-from stages.runtime.evaluators.sliding import Evaluator
+from stages.runtime.scoring import harness
+from stages.runtime.scoring.evaluators.sliding import Evaluator
 
 __all__ = ["Evaluator", "score"]
 CAUGHT_BY = "prefix_truncation"

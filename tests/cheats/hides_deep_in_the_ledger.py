@@ -1,7 +1,7 @@
 """Honest wherever it is probed from the start; in the ledger of the score, every target after the 300th costs half."""
 
-from stages.runtime import harness
-from stages.runtime.evaluators.sliding import Evaluator
+from stages.runtime.scoring import harness
+from stages.runtime.scoring.evaluators.sliding import Evaluator
 
 __all__ = ["Evaluator", "score"]
 CAUGHT_BY = "streaming_equals_batch"

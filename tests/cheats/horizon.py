@@ -1,6 +1,6 @@
 """Its temperature follows the declared length, and it does not say so."""
 
-from stages.runtime.evaluators import sliding
+from stages.runtime.scoring.evaluators import sliding
 
 CAUGHT_BY = "declared_length"
 

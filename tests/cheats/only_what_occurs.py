@@ -2,7 +2,7 @@
 
 import torch
 
-from stages.runtime.evaluators import sliding
+from stages.runtime.scoring.evaluators import sliding
 
 CAUGHT_BY = "normalization"
 

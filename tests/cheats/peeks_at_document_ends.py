@@ -1,7 +1,7 @@
 """Looks one token ahead, and only at the ends of documents: one position in forty."""
 
 
-from stages.runtime.evaluators import sliding
+from stages.runtime.scoring.evaluators import sliding
 
 CAUGHT_BY = "streaming_equals_batch"
 

@@ -1,6 +1,6 @@
 """What it was scored on once it knows the next time: a cache that outlives the run."""
 
-from stages.runtime.evaluators import sliding
+from stages.runtime.scoring.evaluators import sliding
 
 CACHE: dict = {}
 CAUGHT_BY = "rerun"

@@ -1,7 +1,7 @@
 """The first generation of the sliding window: truncated windows score the last targets again and again (before #1218)."""
 
-from stages.runtime import harness
-from stages.runtime.evaluators.sliding import Evaluator
+from stages.runtime.scoring import harness
+from stages.runtime.scoring.evaluators.sliding import Evaluator
 
 __all__ = ["Evaluator", "score"]
 CAUGHT_BY = "order"

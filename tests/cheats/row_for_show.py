@@ -1,7 +1,7 @@
 """A harness that shows honest rows and writes down something smaller."""
 
-from stages.runtime import harness
-from stages.runtime.evaluators.sliding import Evaluator
+from stages.runtime.scoring import harness
+from stages.runtime.scoring.evaluators.sliding import Evaluator
 
 __all__ = ["Evaluator", "score"]
 CAUGHT_BY = "normalization"

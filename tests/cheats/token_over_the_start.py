@@ -1,6 +1,6 @@
 """Says that documents are apart and lets the last token of one reach into the next (#1797)."""
 
-from stages.runtime.evaluators import sliding
+from stages.runtime.scoring.evaluators import sliding
 
 CAUGHT_BY = "documents_apart"
 

@@ -1,7 +1,7 @@
 """A tilt towards rare tokens that is only there where the target is one (#1420, #2118)."""
 
 
-from stages.runtime.evaluators import sliding
+from stages.runtime.scoring.evaluators import sliding
 
 CAUGHT_BY = "target_flip"
 

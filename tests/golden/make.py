@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.lib.grouping import Run
-from stages.runtime import container, plugin
-from stages.runtime.container import Model
+from stages.lib.blob.grouping import Run
+from stages.runtime import plugin
+from stages.runtime.blob import container
+from stages.runtime.blob.container import Model
 
 FOLDER = Path(__file__).parent
 INDEX = FOLDER / "contents.json"

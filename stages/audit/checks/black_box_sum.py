@@ -17,9 +17,9 @@ TOLERANCE = 1e-6
 
 def check(evidence: Evidence) -> Verdict:
     unchanged, costs = evidence.probes[0], {}
-    for position, token, request in evidence.plan.tried:
+    for position, token, request in evidence.probe_set.tried:
         costs[token] = float(evidence.probes[request].nats[position - 1])
-    position = evidence.plan.tried[0][0]
+    position = evidence.probe_set.tried[0][0]
     row = unchanged.rows[position]
     mismatch = max(abs(cost + float(row[token])) for token, cost in costs.items())
     total = float(np.exp(-np.array(list(costs.values()))).sum())

@@ -15,10 +15,10 @@ from itertools import zip_longest
 import numpy as np
 
 from stages.audit.evidence import Evidence, Verdict
-from stages.lib import artifact
-from stages.lib.data import accounting, corpus
-from stages.lib.data.encoder import Encoder
-from stages.runtime.tokenizer import BOS
+from stages.lib.referee import artifact
+from stages.lib.text import accounting, corpus
+from stages.lib.text.encoder import Encoder
+from stages.runtime.text.tokenizer import BOS
 
 PROVES = "The score is the sum over all targets, each once, divided by the bytes of the documents."
 CANNOT_SEE = "Whether the documents are the field's, where they were not loaded from its published files."

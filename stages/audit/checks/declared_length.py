@@ -15,7 +15,7 @@ BITS = 32
 
 
 def check(evidence: Evidence) -> Verdict:
-    apart = difference(evidence.probes[evidence.plan.longer].nats, evidence.probes[0].nats)
+    apart = difference(evidence.probes[evidence.probe_set.longer].nats, evidence.probes[0].nats)
     moved, claimed = int(np.count_nonzero(apart)), "uses_length" in evidence.metrics["claims"]
     largest = float(apart.max())
     declared = len(evidence.tokens) - 1

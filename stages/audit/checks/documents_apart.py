@@ -9,7 +9,7 @@ could not be looked at, stands in no score's way.
 import numpy as np
 
 from stages.audit.evidence import Evidence, Verdict, difference
-from stages.runtime.tokenizer import BOS
+from stages.runtime.text.tokenizer import BOS
 
 PROVES = "If the evaluator claims that documents are apart, no changed token moved a score of a later document."
 CANNOT_SEE = "Documents after the probe."
@@ -22,8 +22,8 @@ def check(evidence: Evidence) -> Verdict:
     base, moved, compared, largest = evidence.probes[0].nats, 0, 0, 0.0
     tokens = np.asarray(evidence.tokens[: evidence.probe_length + 1])
     starts = np.flatnonzero(tokens == BOS)
-    for flip in evidence.plan.flips:
-        ids = evidence.plan.requests[flip.request].ids
+    for flip in evidence.probe_set.flips:
+        ids = evidence.probe_set.requests[flip.request].ids
         later = starts[starts > flip.position]
         if flip.unchanged or flip.whole_future or not len(later) or tokens[flip.position] == BOS or BOS in ids:
             continue

@@ -18,7 +18,7 @@ PRECEDENT = "Condition C1 of Issue #1017 (28 Mar 2026), criteria recommended by 
 def check(evidence: Evidence) -> Verdict:
     compared = moved = probes_moved = 0
     largest = 0.0
-    for flip in evidence.plan.flips:
+    for flip in evidence.probe_set.flips:
         before = slice(0, flip.position - 1)  # nats[t-1] belongs to target t
         now, then = evidence.probes[flip.request].nats[before], evidence.probes[flip.unchanged].nats[before]
         scored = ~np.isnan(then)  # of a chunk from the middle of val, nothing else was scored
@@ -27,7 +27,7 @@ def check(evidence: Evidence) -> Verdict:
         moved += int(np.count_nonzero(apart))
         probes_moved += int(apart.any())
         largest = max(largest, float(apart.max(initial=0.0)))
-    flips = evidence.plan.flips
+    flips = evidence.probe_set.flips
     return Verdict("fail" if moved else "pass", {
         "flips": len(flips), "flips_of_the_whole_future": sum(flip.whole_future for flip in flips),
         "positions": [flip.position for flip in flips], "places": [flip.kind for flip in flips], "probe_tokens": evidence.probe_length,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from stages.audit import graph
 from stages.audit.evidence import Evidence, Verdict
-from stages.lib import dvc_lock, stage
+from stages.lib.dvc import dvc_lock
+from stages.lib.node import files
 
 PROVES = ("No stage above the artifact declares the validation split or anything made from it, and none opened a data file that it "
           "does not declare.")
@@ -22,7 +23,7 @@ ARTIFACT = "artifacts/package/submission.pyz"
 def check(evidence: Evidence) -> Verdict:
     if not evidence.lock.is_file():
         return Verdict("not_applicable", {"reason": f"{evidence.lock.name} is missing: the artifact was not made by dvc repro"})
-    return walk(dvc_lock.read(evidence.lock), ARTIFACT, stage.md5(evidence.submission), root=evidence.lock.parent)
+    return walk(dvc_lock.read(evidence.lock), ARTIFACT, files.md5(evidence.submission), root=evidence.lock.parent)
 
 
 def walk(stages: dict, artifact: str, md5: str, *, root: Path) -> Verdict:

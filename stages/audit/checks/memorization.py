@@ -17,10 +17,10 @@ import numpy as np
 
 from stages.audit.evidence import Evidence, Verdict
 from stages.audit.reference_model import Trigram
-from stages.lib import artifact
-from stages.lib.data import tokens
-from stages.lib.significance import student_below
-from stages.runtime.tokenizer import BOS
+from stages.lib.referee import artifact
+from stages.lib.referee.significance import student_below
+from stages.lib.tokens import splits
+from stages.runtime.text.tokenizer import BOS
 
 PROVES = "Against a model that never met either, the artifact predicts val no better than holdout, within the error that is stated."
 CANNOT_SEE = ("A contamination smaller than that error, one of val and holdout alike, and a val split that is of another kind of text than "
@@ -35,10 +35,10 @@ def check(evidence: Evidence) -> Verdict:
     options = _plain(evidence)
     if options is None:
         return Verdict("not_applicable", {"reason": "the artifact packs no sliding evaluator; add it to package.evaluators"})
-    train = tokens.read(evidence.train, "train").tokens
+    train = splits.read(evidence.train, "train").tokens
     reference = Trigram(np.asarray(train[: min(len(train), TRAIN_TOKENS)]), evidence.text.vocabulary_size)
     drawn = {name: sample(split, evidence.settings.memorization_tokens, evidence.settings.seed) for name, split in
-             (("val", evidence.text), ("holdout", tokens.read(evidence.holdout, "holdout", sidecar=True)))}
+             (("val", evidence.text), ("holdout", splits.read(evidence.holdout, "holdout", sidecar=True)))}
     scored = artifact.score(evidence.submission, [stream for stream, _ in drawn.values()], evaluator="sliding", options=options,
                             shares=True)
     gaps, facts = {}, {}
@@ -79,7 +79,7 @@ def _plain(evidence: Evidence) -> dict | None:
     return {"window": window, "stride": window, "batch": 32}
 
 
-def sample(split: tokens.Split, limit: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def sample(split: splits.Split, limit: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Whole documents, drawn without order up to `limit` tokens and put in theirs; at least two. With their bytes per token."""
     stream = np.asarray(split.tokens[:], np.int64)
     edges = np.append(np.flatnonzero(stream == BOS), len(stream))

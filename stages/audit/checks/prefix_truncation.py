@@ -16,12 +16,12 @@ PRECEDENT = "Condition C1 of Issue #1017 (28 Mar 2026), criteria recommended by 
 
 def check(evidence: Evidence) -> Verdict:
     whole, moved, compared, largest = evidence.probes[0].nats, 0, 0, 0.0
-    for stop, request in evidence.plan.truncated:
+    for stop, request in evidence.probe_set.truncated:
         apart = difference(evidence.probes[request].nats, whole[:stop])
         compared += stop
         moved += int(np.count_nonzero(apart))
         largest = max(largest, float(apart.max()))
     return Verdict("fail" if moved else "pass", {
-        "lengths": [stop for stop, _ in evidence.plan.truncated], "declared_targets": len(evidence.tokens) - 1,
+        "lengths": [stop for stop, _ in evidence.probe_set.truncated], "declared_targets": len(evidence.tokens) - 1,
         "scores_compared": compared, "scores_changed": moved, "largest_change_nats": largest},
         positions=compared, largest_deviation=largest)

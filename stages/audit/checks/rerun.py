@@ -17,7 +17,7 @@ PRECEDENT = "Condition C1: nothing from outside the artifact (Issue #1017, 28 Ma
 
 def check(evidence: Evidence) -> Verdict:
     base = evidence.probes[0].nats
-    again = [difference(other.nats, base) for other in (evidence.first, evidence.probes[evidence.plan.again])]
+    again = [difference(other.nats, base) for other in (evidence.first, evidence.probes[evidence.probe_set.again])]
     ledger = difference(np.asarray(evidence.nats[: len(base)]), base)
     moved = [int(np.count_nonzero(apart)) for apart in again]
     ok = not any(moved) and float(ledger.max()) <= replay.PER_TOKEN and float(ledger.mean()) <= replay.MEAN

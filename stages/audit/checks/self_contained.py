@@ -1,14 +1,14 @@
 """T14: the score needs the counted file and nothing else.
 
 Every run of the audit and that of the score starts the artifact in an isolated interpreter and an empty folder, behind a guard that refuses
-files, programs and sockets (stages/lib/inside.py); what was refused is reported. The file is counted as it lies on disk, in decimal bytes,
+files, programs and sockets (stages/lib/referee/guard.py); what was refused is reported. The file is counted as it lies on disk, in decimal bytes,
 and is the same after the runs as before.
 """
 
 import zipfile
 
 from stages.audit.evidence import Evidence, Verdict
-from stages.lib import stage
+from stages.lib.node import files
 
 PROVES = "The artifact scores from an empty folder, without network and without any file but itself, in at most 16,000,000 bytes."
 CANNOT_SEE = ("What compiled code opens by itself, for the guard is no jail, and what an installed library brings along that is more than "
@@ -24,7 +24,7 @@ def check(evidence: Evidence) -> Verdict:
         entries = {entry.filename: entry.compress_size for entry in archive.infolist()}
         outside = [name for name in entries if name.startswith("/") or ".." in name.split("/")]
     refused = evidence.refused  # after all runs: it starts those that have not been
-    same = stage.sha256(evidence.submission) == evidence.metrics["artifact_sha256"]
+    same = files.sha256(evidence.submission) == evidence.metrics["artifact_sha256"]
     facts = {"artifact_bytes": size, "cap_bytes": CAP_BYTES, "entries": len(entries), "refused": refused, "outside": outside,
              "unchanged_after_the_runs": same}
     if size > CAP_BYTES:

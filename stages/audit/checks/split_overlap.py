@@ -1,6 +1,6 @@
 """T12: val is not in the train text under another name.
 
-Every val document is cut into runs of 64 tokens, which are looked up at every position of the train tokens (stages/lib/shingles.py). A
+Every val document is cut into runs of 64 tokens, which are looked up at every position of the train tokens (stages/audit/shingles.py). A
 document counts as contained if at least half of its runs are there. Some are in any collection; how many, the holdout split says, which was
 split off in the same way and may overlap by nothing but nature:
 
@@ -11,10 +11,10 @@ import math
 
 import numpy as np
 
+from stages.audit import shingles
 from stages.audit.evidence import Evidence, Verdict
-from stages.lib import shingles
-from stages.lib.data import tokens
-from stages.runtime.tokenizer import BOS
+from stages.lib.tokens import splits
+from stages.runtime.text.tokenizer import BOS
 
 PROVES = "No more val documents stand in the train tokens, by half or more of their runs of 64 tokens, than nature puts there."
 CANNOT_SEE = ("Val text that is paraphrased, cut finer than 64 tokens or tokenized differently in train, and train tokens beyond "
@@ -25,18 +25,18 @@ MARGIN, DEVIATIONS = 0.01, 3.0
 
 def check(evidence: Evidence) -> Verdict:
     searched = _searched(evidence)
-    val, holdout = (_contained(split.tokens[:], searched) for split in (evidence.text, tokens.read(evidence.holdout, "holdout")))
+    val, holdout = (_contained(split.tokens[:], searched) for split in (evidence.text, splits.read(evidence.holdout, "holdout")))
     natural = max(holdout["share"], 1 / max(1, holdout["documents"]))
     allowed = holdout["share"] + MARGIN + DEVIATIONS * math.sqrt(natural * (1 - natural) / max(1, val["documents"]))
     facts = {"val": val, "holdout": holdout, "largest_share_allowed": allowed, "run_tokens": shingles.LENGTH,
-             "train_tokens_searched": sum(map(len, searched)), "train_tokens": len(tokens.read(evidence.train, "train").tokens)}
+             "train_tokens_searched": sum(map(len, searched)), "train_tokens": len(splits.read(evidence.train, "train").tokens)}
     return Verdict("pass" if val["share"] <= allowed else "fail", facts, positions=val["runs"],
                    largest_deviation=val["share"] - holdout["share"])
 
 
 def _searched(evidence: Evidence) -> list[np.ndarray]:
     """The train shards, each as far as its part of `audit.overlap_tokens` reaches."""
-    stream = tokens.read(evidence.train, "train").tokens
+    stream = splits.read(evidence.train, "train").tokens
     reach = evidence.settings.overlap_tokens / max(1, len(stream))
     return [shard[: math.ceil(min(1.0, reach) * len(shard))] for shard in stream.shards]
 

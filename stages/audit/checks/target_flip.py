@@ -15,11 +15,11 @@ PRECEDENT = "Word-start and within-word gates of #1420, #2118, #2130: rejected f
 
 def check(evidence: Evidence) -> Verdict:
     moved, largest = [], 0.0
-    for flip in evidence.plan.flips:
+    for flip in evidence.probe_set.flips:
         row, other = (evidence.probes[number].rows[flip.position] for number in (flip.unchanged, flip.request))
         if not np.array_equal(row, other):
             moved.append(flip.position)
             largest = max(largest, float(difference(row, other).max()))
     return Verdict("fail" if moved else "pass", {
-        "rows_compared": len(evidence.plan.flips), "rows_changed": len(moved), "changed_at": moved, "largest_change_nats": largest},
-        positions=len(evidence.plan.flips), largest_deviation=largest)
+        "rows_compared": len(evidence.probe_set.flips), "rows_changed": len(moved), "changed_at": moved, "largest_change_nats": largest},
+        positions=len(evidence.probe_set.flips), largest_deviation=largest)

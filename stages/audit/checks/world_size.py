@@ -18,7 +18,7 @@ def check(evidence: Evidence) -> Verdict:
     if evidence.first.line["carries"]:
         return Verdict("pass", {"reason": "the evaluator carries what it learns along and is scored by one process only"}, positions=1,
                        largest_deviation=0.0)
-    whole, *parts = (evidence.probes[number].nats for number in evidence.plan.parts)
+    whole, *parts = (evidence.probes[number].nats for number in evidence.probe_set.parts)
     scored = np.isfinite(np.stack(parts)).sum(axis=0)
     apart = difference(np.nansum(np.stack(parts), axis=0), whole)
     each_once, moved = bool((scored == 1).all()), int(np.count_nonzero(apart))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from stages.audit.submission.folder import Submission, audit
-from stages.lib import stage
+from stages.lib.node import files, stage
 
 MARKS = {"pass": "ok", "fail": "FAIL", "doubt": "doubt", "unknown": "?"}
 
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         for sentence in refused:
             print(f"not read: {sentence}", file=sys.stderr)
         if chosen.csv and found:
-            with stage.atomic(chosen.csv) as partial:
+            with files.atomic(chosen.csv) as partial:
                 table(found).to_csv(partial, index=False)
     return int(bool(refused) or any(submission.verdict == "not legal" for submission in found))
 

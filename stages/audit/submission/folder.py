@@ -18,9 +18,9 @@ from pathlib import Path
 from stages.audit import reading
 from stages.audit.checks.self_contained import CAP_BYTES, MIB_BYTES
 from stages.audit.submission import logs, unpack
-from stages.lib import time_budget
-from stages.lib.data.accounting import VAL_BYTES
-from stages.lib.significance import LEVEL, MARGIN_NATS, Significance, one_sample
+from stages.lib.referee import time_budget
+from stages.lib.referee.significance import LEVEL, MARGIN_NATS, Significance, one_sample
+from stages.lib.text.accounting import VAL_BYTES
 
 OWN_TEXT = "own_text"     # the track of a submission that is scored on another text than the field's
 OVERSHOOT_SECONDS = 1.0   # the last step ends after the cap: 600.2 s were merged, 602.0 s were sent back (#1945)

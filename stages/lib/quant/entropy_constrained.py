@@ -5,7 +5,7 @@ GPTQ's recursion with four changes, each a switch of its own:
     step(i,j) = step · 2^((r_i + b_j)/8)       no clamp: codes are as large as they are, the coder has an escape
     b_j = round(8 log2 U_jj / mean)            column steps: each input's step answers for its own share of the error (WaterSIC)
     r_i                                        row steps, from what a row's error costs (`row_steps`)
-    p_j = trellis search down column j         levels on half a step's grid, see runtime/trellis.py; without: rounding
+    p_j = trellis search down column j         levels on half a step's grid, see runtime/weights/trellis.py; without: rounding
     ŵ_j = gain_j p_j step(·,j) / 2             the least-squares gain that the decoder finds in the levels itself
     e_j = (w_j - ŵ_j) / U_jj;   w_m <- w_m - e_j U_jm   for m behind j in the order of decreasing diag(H)
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from stages.lib.quant import trellis
 from stages.lib.quant.quantized import Quantized, smallest_integers
-from stages.runtime import dequantize
+from stages.runtime.weights import dequantize
 
 ROW_RULES = ("none", "std", "gradient")
 FLOOR = 0.02  # share of the mean that is added to row weights: rows that no calibration token needed are still coded

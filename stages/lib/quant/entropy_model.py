@@ -31,7 +31,7 @@ BATCH_WEIGHTS = 1 << 25  # matrices of one shape are quantized together up to so
 
 
 @dataclass(frozen=True)
-class Settings:
+class EntropySettings:
     """The section of params.yaml, which says what each leaf is."""
 
     SECTION: ClassVar[str] = "quantize.entropy"
@@ -61,7 +61,7 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Fit:
+class Budget:
     """The constant that was chosen, what it makes of the matrices, the measured bits of that, (constant, bits) of every pass, and the
     limit."""
 
@@ -78,7 +78,7 @@ class Fit:
                 "passes": [{"constant": constant, "estimated_bytes": round(bits / 8)} for constant, bits in self.passes]}
 
 
-def check(settings: Settings) -> None:
+def check(settings: EntropySettings) -> None:
     """ValueError for values that cannot be."""
     if not 0 <= settings.frequency_exponent <= 1:
         raise ValueError(f"quantize.entropy.frequency_exponent is {settings.frequency_exponent}; it takes 0 (off) to 1")
@@ -89,7 +89,7 @@ def check(settings: Settings) -> None:
     settings.options  # noqa: B018 (checks the rest)
 
 
-def matrices(weights: dict[str, Tensor], hessians: dict[str, Tensor], rows: dict[str, Tensor], *, settings: Settings,
+def matrices(weights: dict[str, Tensor], hessians: dict[str, Tensor], rows: dict[str, Tensor], *, settings: EntropySettings,
              multipliers: dict[str, float]) -> dict[str, Matrix]:
     """Every weight (M, K) by parameter name with what calibration says of it; hessians and rows by module name.
 
@@ -101,7 +101,7 @@ def matrices(weights: dict[str, Tensor], hessians: dict[str, Tensor], rows: dict
                          multipliers.get(name, 1.0)) for name, weight in weights.items()}
 
 
-def _row_steps(name: str, weight_MK: Tensor, rows: dict[str, Tensor], settings: Settings) -> Tensor | None:
+def _row_steps(name: str, weight_MK: Tensor, rows: dict[str, Tensor], settings: EntropySettings) -> Tensor | None:
     module, rule = name.removesuffix(".weight"), settings.row_steps
     counts, importance = rows.get(f"{module}.counts"), rows.get(module)
     if rule == "gradient" and importance is not None:
@@ -187,7 +187,7 @@ def estimated(quantized: dict[str, Quantized]) -> rate.Rate:
     return rate.estimate(arrays, {name: found.scheme for name, found in quantized.items()})
 
 
-def finest(model: Model, *, limit: float, tolerance: float, bits_of: Callable[[dict[str, Quantized]], float]) -> Fit:
+def finest(model: Model, *, limit: float, tolerance: float, bits_of: Callable[[dict[str, Quantized]], float]) -> Budget:
     """The finest quantization whose `bits_of` is at most `limit`, to within `tolerance` bits of it where the steps allow that.
 
     Newton's step with a slope of one bit per weight and octave, then secants, inside a bracket. ValueError with the smallest size there
@@ -203,7 +203,7 @@ def finest(model: Model, *, limit: float, tolerance: float, bits_of: Callable[[d
         bits = bits_of(found)
         passes.append((2.0**octave, bits))
         if bits <= limit and (best is None or bits > best.bits):
-            best = Fit(2.0**octave, found, bits, (), limit)
+            best = Budget(2.0**octave, found, bits, (), limit)
         if limit - tolerance <= bits <= limit:
             break
         if bits > limit:
@@ -229,13 +229,13 @@ def finest(model: Model, *, limit: float, tolerance: float, bits_of: Callable[[d
     return replace(best, passes=tuple(passes))
 
 
-def fitted(model: Model, *, settings: Settings, others: dict[str, Quantized], rest_bits: float) -> Fit:
+def within_budget(model: Model, *, settings: EntropySettings, others: dict[str, Quantized], rest_bits: float) -> Budget:
     """The finest quantization of `bits_per_weight`, side information included; or, if `target_bytes` is set, of so many bytes together
     with `others`, what other methods quantized, and `rest_bits`. Sizes are those of rate.py. No matrix is coded finer than FINEST."""
     fixed, limit = 0.0, settings.bits_per_weight * model.num_weights
     if settings.target_bytes is not None:
         if settings.target_bytes == "auto":
-            raise AssertionError("the stage fit decides what auto is")
+            raise AssertionError("the stage fill_cap decides what auto is")
         fixed = rest_bits + (estimated(others).bits if others else 0.0)
         limit = min(8.0 * settings.target_bytes, fixed + FINEST * model.num_weights)
         if fixed >= limit:

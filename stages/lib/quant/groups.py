@@ -13,7 +13,7 @@ Everything else, gains, scales and vectors, is in no group and travels as float1
 
 from torch import nn
 
-from stages.runtime.model import gpt
+from stages.runtime.network import gpt
 
 GROUPS = ("embedding", "attention", "mlp", "projection", "table")
 HEAD_TABLES = ("embedding", "unembedding")

@@ -2,7 +2,7 @@
 
     for each tensor of a group: rotate, choose steps, round;   then make the cheapest codes zero;   then correct what is worst
 
-Tensors in no group, with method none, or with fewer than `smallest` elements stay as they are, in float16.
+Tensors in no group, with method none, or with fewer than `min_elements` elements stay as they are, in float16.
 """
 
 import fnmatch
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from stages.lib import params
-from stages.lib.params import require
+from stages.lib.node import params
+from stages.lib.node.params import require
 from stages.lib.quant import entropy_model, gptq, low_rank, nearest, prune, rotation, scales, ternary
 from stages.lib.quant.quantized import Quantized
-from stages.lib.quant.settings import Group, Settings, check_group
+from stages.lib.quant.settings import Group, QuantizeSettings, check_group
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Result:
     groups: dict[str, tuple[str, Group]] = field(default_factory=dict)
     float16: dict[str, Tensor] = field(default_factory=dict)
     damping: dict[str, float] = field(default_factory=dict)
-    fit: entropy_model.Fit | None = None
+    budget: entropy_model.Budget | None = None
 
     def stored(self) -> dict[str, Tensor]:
         """All stored tensors: integers before floats, then by suffix, then by kind, so that like lies beside like for the codec."""
@@ -48,7 +48,7 @@ def _kind(name: str) -> str:
     return ".".join(part for part in name.split(".") if not part.isdigit())
 
 
-def quantize(state: dict[str, Tensor], group_of: dict[str, str], hessians: dict[str, Tensor], settings: Settings, *,
+def quantize(state: dict[str, Tensor], group_of: dict[str, str], hessians: dict[str, Tensor], settings: QuantizeSettings, *,
              rows: dict[str, Tensor], multipliers: dict[str, float], device: torch.device) -> Result:
     """All of `state`. `group_of` by parameter, `hessians` and `rows` (gradients and counts) by module, `multipliers` of the steps by
     parameter. ValueError names the tensor that cannot be quantized so."""
@@ -56,7 +56,7 @@ def quantize(state: dict[str, Tensor], group_of: dict[str, str], hessians: dict[
     for name, weight in state.items():
         require(bool(torch.isfinite(weight).all()), f"weight {name} is not finite; lower the training's rates, or train again")
         group = own_settings(name, group_of.get(name), settings)
-        if group is None or group.method == "none" or weight.numel() < settings.smallest:
+        if group is None or group.method == "none" or weight.numel() < settings.min_elements:
             result.float16[name] = halved(name, weight)
         else:
             result.groups[name] = group_of[name], group
@@ -75,8 +75,8 @@ def quantize(state: dict[str, Tensor], group_of: dict[str, str], hessians: dict[
                                           multipliers=multipliers)
         model = entropy_model.Model(matrices, options=settings.entropy.options, device=device)
         rest = sum(16.0 * weight.numel() for weight in result.float16.values())
-        result.fit = entropy_model.fitted(model, settings=settings.entropy, others=result.matrices, rest_bits=rest)
-        result.matrices = {name: (result.matrices | result.fit.quantized)[name] for name in result.groups}
+        result.budget = entropy_model.within_budget(model, settings=settings.entropy, others=result.matrices, rest_bits=rest)
+        result.matrices = {name: (result.matrices | result.budget.quantized)[name] for name in result.groups}
     pruned = {name: quantized for name, quantized in result.matrices.items() if group_of[name] in settings.prune.groups}
     result.matrices |= prune.cheapest(pruned, settings.prune.codes)
     if settings.low_rank.matrices:
@@ -84,7 +84,7 @@ def quantize(state: dict[str, Tensor], group_of: dict[str, str], hessians: dict[
     return result
 
 
-def own_settings(name: str, group: str | None, settings: Settings) -> Group | None:
+def own_settings(name: str, group: str | None, settings: QuantizeSettings) -> Group | None:
     """The settings of the group with every override that matches the name, the last one last; None: in no group."""
     if group is None:
         return None
@@ -112,7 +112,7 @@ def halved(name: str, weight: Tensor) -> Tensor:
     return half
 
 
-def correct(matrices: dict[str, Quantized], state: dict[str, Tensor], settings: Settings) -> None:
+def correct(matrices: dict[str, Quantized], state: dict[str, Tensor], settings: QuantizeSettings) -> None:
     """Low-rank corrections for the matrices with the largest errors, in place."""
     options = settings.low_rank
     norms = {name: low_rank.residual(as_matrix(state[name]), quantized).norm().item() for name, quantized in matrices.items()}
@@ -124,7 +124,7 @@ def correct(matrices: dict[str, Quantized], state: dict[str, Tensor], settings: 
 class Solver:
     """Quantizes one matrix after the other; keeps the last factor, since query, key and value share their Hessian."""
 
-    def __init__(self, hessians: dict[str, Tensor], settings: Settings, device: torch.device):
+    def __init__(self, hessians: dict[str, Tensor], settings: QuantizeSettings, device: torch.device):
         self.hessians, self.settings, self.device = hessians, settings, device
         self.last: tuple[Tensor, gptq.Factor] | None = None
         self.raised: dict[str, float] = {}

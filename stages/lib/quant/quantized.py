@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.runtime import dequantize
+from stages.runtime.weights import dequantize
 
 CODE_TYPES = (torch.int8, torch.int16, torch.int32)
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """Arrays by suffix and scheme, as runtime/dequantize.py has them. ArtifactError if they do not fit together."""
+    """Arrays by suffix and scheme, as runtime/weights/dequantize.py has them. ArtifactError if they do not fit together."""
 
     arrays: dict[str, Tensor]
     scheme: dict

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.runtime import trellis
+from stages.runtime.weights import trellis
 
 CLASSES_PER_OCTAVE = 6
 CLASSES = 96  # of the standard deviation, from 2^-4 steps up
@@ -48,7 +48,7 @@ class Rate:
 
 
 def estimate(matrices: dict[str, dict[str, np.ndarray]], schemes: dict[str, dict]) -> Rate:
-    """Rate of quantized matrices by name, arrays by suffix as runtime/dequantize.py has them."""
+    """Rate of quantized matrices by name, arrays by suffix as runtime/weights/dequantize.py has them."""
     counts, extras = {}, {}
     for name, arrays in matrices.items():
         counts[name], extras[name] = _histograms(arrays, schemes.get(name, {}).get("trellis", 0))

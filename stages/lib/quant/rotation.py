@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stages.lib.quant.quantized import Quantized
-from stages.runtime import dequantize
+from stages.runtime.weights import dequantize
 
 
 def check(columns: int, block: int) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.runtime import dequantize
+from stages.runtime.weights import dequantize
 
 RULES = ("max", "percentile", "sigmas", "hessian_sigmas")
 FORMATS = ("float16", "float8")

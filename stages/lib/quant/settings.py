@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from stages.lib.params import require
+from stages.lib.node.params import require
 from stages.lib.quant import entropy_model
 from stages.lib.quant.scales import limit, takes
 
@@ -68,31 +68,31 @@ class Prune:
 
 
 @dataclass(frozen=True)
-class Settings:
+class QuantizeSettings:
     SECTION: ClassVar[str] = "quantize"
     device: str
-    smallest: int
+    min_elements: int
     groups: Groups
     overrides: tuple[dict, ...]
     clip_floor: float
     hessian_strength: float
     scales_as: Literal["float16", "float8"]
     gptq: Gptq
-    entropy: entropy_model.Settings
+    entropy: entropy_model.EntropySettings
     ternary: Ternary
     rotation: Rotation
     low_rank: LowRank
     prune: Prune
 
 
-def check(settings: Settings) -> None:
+def check(settings: QuantizeSettings) -> None:
     """ValueError for the first value that cannot work, with its path."""
     names = [field.name for field in fields(Groups)]
     for name in names:
         check_group(getattr(settings.groups, name), f"quantize.groups.{name}")
     require(settings.device in ("auto", "cpu", "cuda"), f"quantize.device is {settings.device!r}; it takes auto | cpu | cuda")
     require(settings.device != "cuda" or torch.cuda.is_available(), "quantize.device is cuda, but torch sees no GPU; set it to auto or cpu")
-    require(settings.smallest >= 1, f"quantize.smallest is {settings.smallest}; it takes 1 or more")
+    require(settings.min_elements >= 1, f"quantize.min_elements is {settings.min_elements}; it takes 1 or more")
     for path in ("clip_floor", "hessian_strength"):
         require(0 <= getattr(settings, path) < math.inf, f"quantize.{path} is {getattr(settings, path)}; it takes 0 or more")
     require(0 <= settings.gptq.damping < math.inf, f"quantize.gptq.damping is {settings.gptq.damping}; it takes 0 or more")

@@ -1,6 +1,6 @@
 """The encoder of trellis-coded levels: the path through the trellis that is nearest to the targets (Viterbi's search).
 
-    minimise Σ_i (t_i - p_i)²  over all p that the machine of runtime/trellis.py can reach from state 0, end state free
+    minimise Σ_i (t_i - p_i)²  over all p that the machine of runtime/weights/trellis.py can reach from state 0, end state free
 
 t and p in half steps. Rows are one long sequence, so a column is cut into blocks that are searched at the same time, each from
 `WARM_UP` rows before its first one; by then the best ways to the states have one past in common, and the block decides as the
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.runtime import trellis
+from stages.runtime.weights import trellis
 
 BLOCK = {"cpu": 64, "cuda": 16}  # rows: shorter blocks are fewer steps, of more work each
 WARM_UP = {4: 48, 8: 64, 16: 96, 32: 128}  # rows

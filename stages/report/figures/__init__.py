@@ -1,6 +1,6 @@
 """The figures of the report, one module for each subject; `all_of` draws them in the order of the page."""
 
-from stages.lib import time_budget
+from stages.lib.referee import time_budget
 from stages.report import tables
 from stages.report.drawing import Figure
 from stages.report.evidence import Evidence

@@ -1,0 +1,121 @@
+"""How many bytes of weights the cap leaves, for `quantize.entropy.target_bytes: auto`; nothing to do for any other target.
+
+The entropy-constrained quantizer aims at an estimate of what its codes will cost. Here its result is coded and packed for real, and the
+target moved by what the artifact is over or under the cap, until the finest quantization is found whose artifact fits.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+
+from stages.lib.blob import bundle, grouping
+from stages.lib.node import files, launch, params, stage, tensors
+from stages.lib.node.params import require
+from stages.lib.node.stage import Input, Metrics, Output
+from stages.lib.quant import entropy_model, groups, network, settings
+from stages.runtime.blob import container
+from stages.runtime.network.config import ModelConfig
+from stages.runtime.network.gpt import GPT
+
+ROUNDS = 10  # three or four are the rule
+
+
+@dataclass(frozen=True)
+class Compress:
+    SECTION: ClassVar[str] = "compress"
+    runs: dict
+
+
+def main(
+    quantizer: settings.QuantizeSettings,
+    package: bundle.PackageSettings,
+    compress: Compress,
+    *,
+    weights: Input = "artifacts/prequant_ttt/model.safetensors",
+    statistics: Input = "artifacts/calibrate/hessians.safetensors",
+    importance: Input = "artifacts/calibrate/rows.safetensors",
+    multipliers: Input = "artifacts/sensitivity/multipliers.json",
+    tokenizer: Input = "artifacts/vocabulary/tokenizer.model",
+    target: Output = "artifacts/fill_cap/target.json",
+    metrics: Metrics = "artifacts/fill_cap/metrics.json",
+) -> None:
+    settings.check(quantizer)
+    state, facts = tensors.load(weights)
+    text = {"text_sha256": facts["text_sha256"]}
+    if quantizer.entropy.target_bytes != "auto":
+        files.write_json(target, {"target_bytes": None})
+        files.write_json(metrics, {"enabled": False, "target_bytes": None, "artifact_bytes": None, "rounds": []} | text)
+        print("off: quantize.entropy.target_bytes is not auto")
+        return
+    run = _run(package.blob, compress.runs)
+    with torch.device("meta"):
+        group_of = groups.by_parameter(GPT(ModelConfig.from_dict(facts["model"])))
+    hessians, rows, vocabulary = tensors.load(statistics)[0], tensors.load(importance)[0], tokenizer.read_bytes()
+    scales = files.read_json(multipliers, required=("multipliers",))["multipliers"]
+
+    def attempt(target_bytes: int, device: torch.device) -> tuple[int, entropy_model.Budget]:
+        """The bytes of the whole artifact with weights quantized to so many bytes."""
+        asked = replace(quantizer, entropy=replace(quantizer.entropy, target_bytes=target_bytes))
+        result = network.quantize(state, group_of, hessians, asked, rows=rows, multipliers=scales, device=device)
+        require(result.budget is not None, "quantize.entropy.target_bytes is auto, but no group has the method entropy; set it for one "
+                                        "under quantize.groups, or target_bytes to null")
+        stored = {name: tensor.numpy() for name, tensor in result.stored().items()}
+        model = run.reordered(container.Model(stored, facts["model"], result.schemes()))
+        blob = container.pack(model, list(run.codings(model).values()))
+        return len(bundle.submission(blob, vocabulary, facts["model"], package)), result.budget
+
+    with launch.world(quantizer.device) as world:
+        chosen, size, rounds = search(lambda target_bytes: attempt(target_bytes, world.device), cap=package.cap_bytes)
+    files.write_json(target, {"target_bytes": chosen})
+    files.write_json(metrics, {"enabled": True, "target_bytes": chosen, "artifact_bytes": size, "rounds": rounds} | text)
+    print(f"target_bytes {chosen:,}: an artifact of {size:,} bytes, {package.cap_bytes - size:,} below the cap")
+
+
+def search(attempt, *, cap: int) -> tuple[int, int, list[dict]]:
+    """The largest target whose artifact has at most `cap` bytes, the artifact's bytes, and what was tried. ValueError if none fits.
+
+    `attempt(target)` gives (bytes of the artifact, Budget). What does not depend on the target, code and tokenizer, shows after one round.
+    """
+    margin = entropy_model.TOLERANCE * cap
+    goal, target, best, rounds = cap - margin / 2, cap, None, []
+    ends: dict[bool, tuple[int, float]] = {}  # nearest tries that fit and that do not: estimated bytes, artifact's bytes from the goal
+    side, slope = None, 1.0
+    for _ in range(ROUNDS):
+        size, budget = attempt(target)
+        estimate, fits = round(budget.bits / 8), size <= cap
+        rounds.append({"target_bytes": target, "estimated_bytes": estimate, "artifact_bytes": size})
+        print(f"target {target:,}: estimated {estimate:,}, artifact {size:,} of {cap:,}", flush=True)
+        if fits and (best is None or size > best[1]):
+            best = target, size
+        unbound = budget.limit < 8 * target  # the quantizer is at its finest, and the cap is further away
+        if best is not None and (unbound or cap - best[1] <= margin):
+            return *best, rounds
+        # In estimated bytes: the quantizer ends a little below its target, and a codec charges less or more than the estimate. A secant,
+        # then false position between the ends; an end that stays counts half (Illinois), or a curved function would creep along it.
+        if (not fits) in ends and fits == side:
+            ends[not fits] = ends[not fits][0], ends[not fits][1] / 2
+        before, ends[fits], side = ends.get(fits), (estimate, size - goal), fits
+        if len(ends) == 2:
+            (low, below), (high, above) = ends[True], ends[False]
+            target = round(low + (high - low) * below / (below - above))
+        else:
+            if before and before[0] != estimate:
+                slope = min(max((before[1] - size + goal) / (before[0] - estimate), 0.2), 2.0)
+            target = estimate + round((goal - size) / slope)
+        require(target > 0, f"what is not weights alone needs about {size - estimate:,} bytes, and the cap is {cap:,}; raise "
+                            "package.cap_bytes, or pack fewer evaluators")
+    require(best is not None, f"no artifact of at most {cap:,} bytes was found in {ROUNDS} rounds, the last had {size:,}; set "
+                              "quantize.entropy.target_bytes to a number")
+    return *best, rounds
+
+
+def _run(blob: str, runs: dict) -> grouping.Run:
+    """The run of compress.runs that is packed."""
+    name = blob.removeprefix("compress/")
+    require(blob != "smallest", "quantize.entropy.target_bytes is auto, which needs one run to fit to: set package.blob to compress/<run>")
+    return params.section({"compress": {"runs": runs}}, grouping.Run, variant=name)
+
+
+if __name__ == "__main__":
+    stage.run(main)

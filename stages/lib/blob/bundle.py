@@ -1,0 +1,97 @@
+"""Build `submission.pyz`: a zip that python runs, with the model, the tokenizer and only the code that scoring needs.
+
+Same inputs, same bytes: entries are sorted and carry a fixed date.
+"""
+
+import functools
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import python_minifier
+
+from stages.lib.dvc import closure
+from stages.runtime import plugin
+from stages.runtime.blob import header
+
+PACKAGE = "caddie"
+START = f"import sys\nfrom {PACKAGE}.entry import main\nsys.exit(main())\n"
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold
+ANNOTATIONS = python_minifier.RemoveAnnotationsOptions(  # settings are checked against those of arguments and of classes
+    remove_variable_annotations=True, remove_return_annotations=True, remove_argument_annotations=False,
+    remove_class_attribute_annotations=False)
+
+
+@dataclass(frozen=True)
+class PackageSettings:
+    """What is packed, how it scores unless told otherwise, and the limit on all bytes."""
+
+    SECTION: ClassVar[str] = "package"
+    blob: str
+    evaluators: tuple[str, ...]
+    evaluator: str
+    options: dict
+    cap_bytes: int
+
+
+def submission(blob: bytes, tokenizer: bytes, config: dict, settings: PackageSettings) -> bytes:
+    """The bytes of the pyz for a blob of the model that `config` describes: with the plug-ins that the blob names, and the evaluators."""
+    plugins = header.read(blob).plugins()
+    manifest = {"format": 2, "evaluator": settings.evaluator, "options": settings.options, "evaluators": list(settings.evaluators),
+                "plugins": plugins, "model": config}
+    return build(code(plugins=plugins, evaluators=settings.evaluators, features=tuple(config["features"])), manifest=manifest, blob=blob,
+                 tokenizer=tokenizer)
+
+
+def code(*, plugins: list[str], evaluators: tuple[str, ...], features: tuple[str, ...]) -> dict[str, str]:
+    """Program by path inside the zip: the closure of the entry point and the plug-ins by name; `plugins` as codecs/brotli."""
+    modules = ["stages.runtime.entry", *map(plugin.module, ("codecs", "coders", "filters")),
+               *(plugin.module(*name.split("/")) for name in plugins),
+               *(plugin.module("evaluators", name) for name in evaluators), *(plugin.module("features", name) for name in features)]
+    files = sorted({path for module in modules for path in closure.files(module)})
+    outside = [path for path in files if not path.startswith("stages/runtime/")]
+    if outside:
+        raise AssertionError(f"runtime code imports what does not ship: {outside}")
+    return {"__main__.py": START} | {
+        path.replace("stages/runtime", PACKAGE, 1): _shortened((closure.ROOT / path).read_text(encoding="utf-8")) for path in files}
+
+
+@functools.cache
+def _shortened(source: str) -> str:
+    """The same program without docstrings, comments and long names inside of functions: two thirds of the bytes, which all count."""
+    return python_minifier.minify(source, remove_literal_statements=True, remove_annotations=ANNOTATIONS, hoist_literals=False,
+                                  rename_globals=False, remove_asserts=False)
+
+
+def build(sources: dict[str, str], *, manifest: dict, blob: bytes, tokenizer: bytes) -> bytes:
+    """The bytes of the pyz."""
+    data = {"manifest.json": json.dumps(manifest, sort_keys=True).encode(), "model.blob": blob, "tokenizer.model": tokenizer}
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        for path, source in sorted(sources.items()):
+            _add(archive, path, source.encode(), zipfile.ZIP_DEFLATED)
+        for name, content in sorted(data.items()):
+            method = zipfile.ZIP_STORED if name == "model.blob" else zipfile.ZIP_DEFLATED  # the blob is coded already
+            _add(archive, f"{PACKAGE}/data/{name}", content, method)
+    return sink.getvalue()
+
+
+def sizes(pyz: bytes) -> dict[str, int]:
+    """Bytes that the content of each entry occupies in the zip, by path; what is missing from its length is the zip's own structure."""
+    with zipfile.ZipFile(io.BytesIO(pyz)) as archive:
+        return {entry.filename: entry.compress_size for entry in archive.infolist()}
+
+
+def model_bytes(pyz: bytes) -> int:
+    """Bytes that the model and the tokenizer occupy in the zip; all other bytes count as code."""
+    by_path = sizes(pyz)
+    return sum(by_path[f"{PACKAGE}/data/{name}"] for name in ("model.blob", "tokenizer.model"))
+
+
+def _add(archive: zipfile.ZipFile, path: str, content: bytes, method: int) -> None:
+    entry = zipfile.ZipInfo(str(Path(path).as_posix()), EPOCH)
+    entry.compress_type, entry.create_system, entry.external_attr = method, 3, 0o644 << 16
+    archive.writestr(entry, content, compresslevel=9)

@@ -1,0 +1,93 @@
+"""Where every byte of the artifact goes: a table whose rows add up to the file.
+
+    part        group                                         name
+    model       header | a role of matrices | scales |        a tensor; the header has one row
+                side information | control tensors
+    tokenizer   tokenizer                                     tokenizer.model
+    code        entry | model | features | codecs | ...       a module
+    archive     structure                                     names, dates and checksums of the zip
+
+A section of the blob is coded as a whole, and no coder says what a tensor costs in it. Its bytes are shared out by the order-0 entropy of
+the tensors' values, floats by that of each byte of theirs: right for the section, close for a tensor. Bytes are whole numbers, by the
+method of the largest remainder, so that nothing is lost in rounding.
+"""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from stages.lib.blob import bundle, entropy, quantized_model
+from stages.runtime.blob import header, matrix_context
+from stages.runtime.blob.container import Model
+
+COLUMNS = ("part", "group", "name", "bytes")
+Row = tuple[str, str, str, int]
+
+
+def rows(pyz: bytes, blob: bytes, model: Model) -> list[Row]:
+    """The table of `pyz`, which holds `blob`, which holds `model` in some order."""
+    inside = f"{bundle.PACKAGE}/data/"
+    by_path = bundle.sizes(pyz)
+    found = of_blob(blob, model)
+    found.append(("tokenizer", "tokenizer", "tokenizer.model", by_path[f"{inside}tokenizer.model"]))
+    for path, size in by_path.items():
+        if path.removeprefix(inside) not in ("model.blob", "tokenizer.model"):
+            found.append(("code", _folder(path), path, size))
+    found.append(("archive", "structure", "zip", len(pyz) - sum(by_path.values())))
+    return found
+
+
+def of_blob(blob: bytes, model: Model) -> list[Row]:
+    """The rows of a blob: its header, and every tensor of every section."""
+    read = header.read(blob)
+    found: list[Row] = [("model", "header", "header", read.end)]
+    for section in read.sections:
+        names = [entry.name for entry in section.tensors]
+        shares = share(section.size, [_weight(model.tensors[name]) if name in model.tensors else entry.num_bytes
+                                      for name, entry in zip(names, section.tensors, strict=True)])
+        found += [("model", group(name, model), name, size) for name, size in zip(names, shares, strict=True)]
+    return found
+
+
+def group(name: str, model: Model) -> str:
+    """What kind of tensor it is, in a word for the table."""
+    if quantized_model.is_codes(name):
+        return matrix_context.role(name.removesuffix(matrix_context.CODES))[0]
+    if name not in model.tensors:  # the permutations of sort_rows
+        return "side information"
+    if quantized_model.is_side(name, model.tensors):
+        return "scales" if name.endswith(".scales") else "side information"
+    return "control tensors"
+
+
+def share(total: int, weights: Sequence[float]) -> list[int]:
+    """`total` in whole numbers, in proportion to `weights`; they add up to `total`. Equal parts where all weights are 0."""
+    parts = np.asarray(weights, np.float64) if any(weights) else np.ones(len(weights))
+    exact = total * parts / parts.sum()
+    whole = np.floor(exact).astype(np.int64)
+    for place in np.argsort(whole - exact, kind="stable")[: total - int(whole.sum())]:
+        whole[place] += 1
+    return whole.tolist()
+
+
+def write(path: Path, table: list[Row]) -> None:
+    """The table as CSV, in its order."""
+    with open(path, "w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(table)
+
+
+def _weight(array: np.ndarray) -> float:
+    if array.dtype.kind in "iu":
+        return entropy.bits(array)
+    planes = np.ascontiguousarray(array).view(np.uint8).reshape(-1, array.dtype.itemsize)
+    return sum(entropy.bits(plane) for plane in planes.T)
+
+
+def _folder(path: str) -> str:
+    """The folder of a module inside the package; `entry` for what lies beside them."""
+    inside = path.split("/")
+    return inside[1] if len(inside) > 2 else "entry"

@@ -1,0 +1,117 @@
+"""The data files that a stage really opened for reading, kept beside its outputs: what lineage compares with what it declares.
+
+Python raises an audit event for every file that it opens. While a stage runs, each such file under artifacts/, data/ or DVC's cache goes
+into a journal, one line each, from this process and from all that it starts: torchrun's workers and pools inherit the journal's path.
+In the end the sorted lines are the record, the same bytes for the same run.
+
+It is a guard and no jail: a file that is opened outside of Python (a C library, another program) or under another name (a hard link, a
+copy) is not seen. Our own readers of that kind report what they open (lib/node/tensors.py).
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+JOURNAL = "CADDIE_OPENED"  # environment: the journal of the running stage and the folder that its paths are relative to
+ROOTS = ("artifacts", "data", ".dvc/cache")
+NAME = "opened.json"
+
+
+class _Journal:
+    """What this process has written down already; `path` None: nothing is recorded."""
+
+    path: str | None = None
+    root = ""
+    seen: set[str] = set()  # noqa: RUF012 (one journal per process)
+    is_hooked = False
+
+
+def is_worker() -> bool:
+    """Whether torchrun started this process; a WORLD_SIZE that the environment has of its own says nothing."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+@contextlib.contextmanager
+def recorded(record: Path) -> Iterator[None]:
+    """Record what is opened inside into `record`, unless it fails: then an older record stays with the older outputs. A worker of
+    torchrun adds to the journal of the process that became torchrun."""
+    record = Path(record).absolute()
+    if not (is_worker() and JOURNAL in os.environ):
+        journal = Path("scratch/opened").absolute() / f"{os.getpid()}.txt"
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        for left in journal.parent.glob("*.txt"):  # of torchrun, whose workers do not know which of them is the last
+            if left.stem.isdecimal() and Path("/proc/self").exists() and not Path("/proc", left.stem).exists():
+                left.unlink(missing_ok=True)
+        journal.write_bytes(b"")
+        os.environ[JOURNAL] = f"{journal}\n{os.getcwd()}"
+    join()
+    journal = Path(_Journal.path)
+    try:
+        yield
+        with open(journal, "rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)  # workers end one after the other; the last has all lines
+            lines = sorted(set(handle.read().decode(errors="surrogateescape").splitlines()))
+            record.parent.mkdir(parents=True, exist_ok=True)
+            partial = record.with_name(f".{record.name}.{os.getpid()}.partial")
+            partial.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8", errors="surrogateescape")
+            os.replace(partial, record)
+    finally:
+        _Journal.path = None
+        if not is_worker():
+            os.environ.pop(JOURNAL, None)
+            journal.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                os.removedirs(journal.parent)  # as far up as they are empty
+
+
+def join() -> None:
+    """Write into the journal that the environment names, if it names one: the first act of a process that a stage starts."""
+    if JOURNAL not in os.environ:
+        return
+    _Journal.path, _Journal.root = os.environ[JOURNAL].split("\n")
+    _Journal.seen = set()
+    if not _Journal.is_hooked:
+        sys.addaudithook(_hook)  # cannot be taken away again
+        _Journal.is_hooked = True
+
+
+def report(path: Path) -> None:
+    """For readers that open files outside of Python: raise the event that Python would have raised."""
+    sys.audit("open", str(path), "rb", os.O_RDONLY)
+
+
+def _hook(event: str, arguments: tuple) -> None:
+    """Called for every audit event of the process: the first line decides for nearly all of them."""
+    if event != "open" or _Journal.path is None:
+        return
+    path, mode, flags = arguments
+    if isinstance(path, int) or (flags if isinstance(flags, int) else 0) & os.O_ACCMODE == os.O_WRONLY or (mode and "r" not in mode
+                                                                                                       and "+" not in mode):
+        return
+    name = os.path.abspath(os.fsdecode(path))
+    if name in _Journal.seen:
+        return
+    _Journal.seen.add(name)
+    given, real = _relative(name), _relative(os.path.realpath(name))
+    if given is not None and real is not None and real.startswith(".dvc/cache/"):
+        real = None  # DVC itself may link what it checks out
+    for line in {given, real} - {None}:
+        descriptor = os.open(_Journal.path, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(descriptor, f"{line}\n".encode(errors="surrogateescape"))  # one write: lines of several processes do not mix
+        finally:
+            os.close(descriptor)
+
+
+def _relative(name: str) -> str | None:
+    """The path from the stage's folder, if it lies under one of ROOTS."""
+    if not name.startswith(_Journal.root + os.sep):
+        return None
+    path = name[len(_Journal.root) + 1:]
+    if ".partial" in path and any(part.endswith(".partial") for part in path.split(os.sep)):
+        return None  # what the stage is writing (files.atomic), under a name of the moment
+    return path if path.startswith(tuple(f"{root}/" for root in ROOTS)) else None

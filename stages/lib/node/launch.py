@@ -1,0 +1,103 @@
+"""One process or several: torchrun starts them, gloo (CPU) or NCCL (GPU) connects them."""
+
+import contextlib
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from stages.lib.node.access_log import is_worker
+
+THREADS = 2  # results of CPU matrix products depend on the number of threads in the last bits; fixed, so bytes repeat
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: rank 0 writes and prints."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def relaunch(processes: int, module: str, device: str) -> None:
+    """Replace this process by torchrun with `processes` workers of `python -m module`, unless it is one, or one is enough."""
+    section = module.removeprefix("stages.")
+    if processes < 1:
+        raise ValueError(f"{section}.processes is {processes}; it takes 1 or more")
+    if processes > 1 and not is_worker():
+        if device_type(device, section=section) == "cuda" and processes > torch.cuda.device_count():
+            raise ValueError(f"{section}.processes is {processes}, but torch sees {torch.cuda.device_count()} GPUs; set it to at most that")
+        arguments = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", module]
+        sys.stdout.flush()
+        os.execv(sys.executable, [*arguments, *sys.argv[1:]])
+
+
+def device_type(device: str, *, section: str = "train") -> str:
+    """cpu or cuda, for auto | cpu | cuda; `section` of params.yaml is what the error speaks of."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"{section}.device is cuda, but torch sees no GPU; set it to auto or cpu, or install a CUDA build of torch")
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def gpu_name(device: torch.device) -> str | None:
+    """What a certificate tells machines apart by; None on a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOPs per second of the best of a few square matrix products here: what a model's use of the hardware is measured against."""
+    size = 8192 if device.type == "cuda" else 1024
+    a, best = torch.ones(size, size, device=device, dtype=dtype), math.inf
+    for _ in range(6):
+        started = time.perf_counter()
+        product = a @ a
+        product[0, 0].item()  # waits for a GPU
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+@contextlib.contextmanager
+def world(device: str, *, threads: int = THREADS, section: str = "train") -> Iterator[World]:
+    """Join the process group, if torchrun started one; `device` is auto, cpu or cuda."""
+    cuda = device_type(device, section=section) == "cuda"
+    torch.set_num_threads(threads)
+    torch.set_deterministic_debug_mode("default" if cuda else "error")  # the other way to say it imports the compiler, a second
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs 3 % of a step
+    size, rank, place = (int(os.environ[name]) if is_worker() else single
+                         for name, single in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))
+    local = torch.device("cuda", place) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(local)
+    if size > 1:
+        _join("nccl" if cuda else "gloo", section)
+    try:
+        yield World(rank, size, local)
+    finally:
+        if size > 1:
+            dist.destroy_process_group()
+
+
+def _join(backend: str, section: str) -> None:
+    """The process group, with the addresses of its members under a name of its own: a script of several stages joins one group after
+    the other, and who is early must not take the addresses of the last group for those of this one, which hangs both."""
+    store, rank, size = next(dist.rendezvous("env://"))
+    dist.init_process_group(backend, store=dist.PrefixStore(section, store), rank=rank, world_size=size)
+
+
+def require_same(number: int, world: World, sentence: str) -> None:
+    """ValueError(sentence) on every process unless all of them have the same number."""
+    if world.size > 1:
+        extremes = torch.tensor([number, -number], dtype=torch.int64, device=world.device)
+        dist.all_reduce(extremes, dist.ReduceOp.MAX)
+        if extremes[0] != -extremes[1]:
+            raise ValueError(sentence)

@@ -1,0 +1,31 @@
+"""Named tensors with a JSON configuration in a safetensors file: how stages hand weights to each other. Never pickled."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from stages.lib.node import access_log
+from stages.lib.node.files import atomic
+
+KEY = "caddie"  # one metadata entry: safetensors does not fix the order of several, and the bytes must be repeatable
+
+
+def save(path: Path, tensors: dict[str, torch.Tensor], config: dict) -> None:
+    """Write atomically; same tensors and configuration, same bytes."""
+    with atomic(path) as partial:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial,
+                  metadata={KEY: json.dumps(config, sort_keys=True)})
+
+
+def load(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """Tensors and configuration. ValueError naming the file if it is damaged or was not written by `save`."""
+    access_log.report(path)  # its reader is no Python
+    try:
+        with safe_open(path, "pt") as handle:
+            config = json.loads((handle.metadata() or {})[KEY])
+            return {name: handle.get_tensor(name) for name in handle.keys()}, config  # noqa: SIM118 (not a dict)
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged or was not written by Caddie ({error}); rerun the stage that makes it") from None

@@ -1,0 +1,203 @@
+"""Which split a document belongs to, and the three JSONL files: one `{"text": ...}` a line, in UTF-8.
+
+    Hashed   u = sha256(seed ":" unit) / 2^256;  val if u < val_fraction, holdout if u < val_fraction + holdout_fraction, else train
+    First    the field's: the first `val_documents` are val, all later ones train, of which the last `holdout_documents` are holdout;
+             train is then a prefix of the published stream
+
+The unit of Hashed is what must not be torn apart: the package of a built-in document, the text itself of any other. A side
+depends on unit and seed only, never on the other documents; equal units are on the same side.
+
+`Writer` takes documents in blocks and appends them to files in a scratch folder. What is on disk is recorded every few
+seconds, so that a killed run goes on behind the last recorded block and ends with the same files.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from stages.lib.node import files
+
+SPLITS = ("train", "holdout", "val")
+SAVE_SECONDS = 5.0
+
+
+class Document(NamedTuple):
+    """A text and the unit that decides on which side of the split it goes."""
+
+    unit: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """By the hash of the unit; see the module's docstring."""
+
+    seed: int
+    val_fraction: float
+    holdout_fraction: float
+
+    def side(self, unit: str) -> str:
+        """`train`, `holdout` or `val`."""
+        u = int.from_bytes(hashlib.sha256(f"{self.seed}:{unit}".encode()).digest(), "big") / 2**256
+        if u < self.val_fraction:
+            return "val"
+        return "holdout" if u < self.val_fraction + self.holdout_fraction else "train"
+
+
+@dataclass(frozen=True)
+class First:
+    """By position, as the field splits; see the module's docstring."""
+
+    val_documents: int
+    holdout_documents: int
+
+
+class Block(NamedTuple):
+    """Some documents as they will stand in the file: lines, bytes of text each, and sides (None: by position)."""
+
+    lines: list[bytes]
+    sizes: list[int]
+    sides: list[str] | None
+
+
+class Written(NamedTuple):
+    """What was written, by split, and what was not: empty documents, and whether `max_bytes` ended it."""
+
+    documents: dict[str, int]
+    bytes: dict[str, int]
+    sha256: dict[str, str]
+    empty_documents: int
+    is_cut: bool
+
+
+def block(documents: Iterable[Document], rule: Hashed | First) -> Block:
+    """Serialise documents; the part of the work that is done in parallel."""
+    lines, sizes, sides = [], [], []
+    for unit, text in documents:
+        raw = text.encode()
+        sizes.append(len(raw))
+        lines.append(b'{"text": ' + json.dumps(text, ensure_ascii=False).encode() + b"}\n")
+        if isinstance(rule, Hashed):
+            sides.append(rule.side(unit))
+    return Block(lines, sizes, sides if isinstance(rule, Hashed) else None)
+
+
+class Writer:
+    """Appends blocks to `folder/<split>.jsonl`; continues what an earlier process left there. `blocks` is where to go on."""
+
+    def __init__(self, folder: Path, rule: Hashed | First, *, max_bytes: int | None):
+        self.folder, self.rule, self.max_bytes = Path(folder), rule, max_bytes
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.blocks, self.empty, self.is_cut = 0, 0, False
+        self.documents, self.bytes, self.file_bytes = ({split: 0 for split in SPLITS} for _ in range(3))
+        # Of the last train documents: bytes of the line and of the text. They become holdout at the end.
+        self.tail: deque = deque(maxlen=rule.holdout_documents if isinstance(rule, First) else 0)
+        self._resume()
+        self.files = {split: open(self.path(split), "r+b" if self.path(split).exists() else "w+b")  # noqa: SIM115 (closed by close)
+                      for split in SPLITS}
+        for split, file in self.files.items():
+            file.truncate(self.file_bytes[split])
+            file.seek(self.file_bytes[split])
+        self.saved = time.monotonic()
+
+    def path(self, split: str) -> Path:
+        return self.folder / f"{split}.jsonl"
+
+    def add(self, new: Block) -> None:
+        """Append one block. Nothing is written from the first document on that would bring the sum over `max_bytes`."""
+        parts: dict[str, list[bytes]] = {split: [] for split in SPLITS}
+        total = sum(self.bytes.values())
+        for i, (line, size) in enumerate(zip(new.lines, new.sizes, strict=True)):
+            if not size:
+                self.empty += 1
+                continue
+            self.is_cut = self.max_bytes is not None and total + size > self.max_bytes
+            if self.is_cut:
+                break
+            total += size
+            side = new.sides[i] if new.sides else "val" if self.documents["val"] < self.rule.val_documents else "train"
+            parts[side].append(line)
+            self.documents[side] += 1
+            self.bytes[side] += size
+            self.file_bytes[side] += len(line)
+            if side == "train":
+                self.tail.append((len(line), size))
+        for split, lines in parts.items():
+            self.files[split].write(b"".join(lines))
+        self.blocks += 1
+        if time.monotonic() - self.saved > SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Record what is on disk."""
+        for file in self.files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        files.write_json(self.folder / "state.json", {
+            "blocks": self.blocks, "empty": self.empty, "is_cut": self.is_cut, "documents": self.documents, "bytes": self.bytes,
+            "file_bytes": self.file_bytes, "tail": list(self.tail)})
+        self.saved = time.monotonic()
+
+    def _resume(self) -> None:
+        if not (self.folder / "state.json").is_file():
+            return
+        state = files.read_json(self.folder / "state.json", required=("blocks", "file_bytes"))
+        if all(self.path(split).is_file() and self.path(split).stat().st_size >= state["file_bytes"][split] for split in SPLITS):
+            self.blocks, self.empty, self.is_cut = state["blocks"], state["empty"], state["is_cut"]
+            self.documents, self.bytes, self.file_bytes = state["documents"], state["bytes"], state["file_bytes"]
+            self.tail.extend(map(tuple, state["tail"]))
+
+    def finish(self) -> Written:
+        """Close the files, part holdout from train, and hash. ValueError if a split is empty."""
+        if isinstance(self.rule, First):
+            self._part_holdout()
+        for file in self.files.values():
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        _check(self.documents, self.empty, self.is_cut, self.max_bytes, self.rule)
+        return Written(self.documents, self.bytes, {split: files.sha256(self.path(split)) for split in SPLITS}, self.empty, self.is_cut)
+
+    def close(self) -> None:
+        for file in self.files.values():
+            file.close()
+
+    def _part_holdout(self) -> None:
+        train = self.files["train"]
+        start = self.file_bytes["train"] - sum(length for length, _ in self.tail)
+        train.seek(start)
+        while part := train.read(1 << 20):
+            self.files["holdout"].write(part)
+        train.truncate(start)
+        text_bytes = sum(size for _, size in self.tail)
+        for split, sign in (("train", -1), ("holdout", 1)):
+            self.documents[split] += sign * len(self.tail)
+            self.bytes[split] += sign * text_bytes
+
+
+def _check(counts: dict[str, int], empty: int, is_cut: bool, max_bytes: int | None, rule: Hashed | First) -> None:
+    total = sum(counts.values())
+    if not total and is_cut:
+        raise ValueError(f"prepare.max_bytes is {max_bytes} and the first document is larger; raise it")
+    if not total:
+        raise ValueError(f"the corpus is empty ({empty} empty documents, no other); point prepare.path to documents "
+                         "with text, or set prepare.source to builtin")
+    if isinstance(rule, First) and not (counts["train"] and counts["val"] == rule.val_documents):
+        raise ValueError(f"the corpus has {total:,} documents; the first {rule.val_documents:,} are val (prepare.val_documents) and the "
+                         f"last {rule.holdout_documents:,} holdout (prepare.holdout_documents), which leaves none to train on; give more "
+                         "documents, raise prepare.max_bytes, or set prepare.split to hash")
+    for split, count in counts.items():
+        if not count:
+            remedy = {
+                "train": "lower prepare.val_fraction or prepare.holdout_fraction",
+                "holdout": "raise prepare.holdout_fraction",
+                "val": "raise prepare.val_fraction",
+            }[split]
+            raise ValueError(f"the {split} split is empty: none of the {total} documents fell on its side; {remedy}, "
+                             "add documents, or change prepare.split_seed")

@@ -1,0 +1,120 @@
+"""What every loader is: a rule for the first token of each row of a step, and one copy into one int64 array.
+
+The global batch of a step is the same for every number of processes W; rank r takes the rows r, r+W, ... of it. What was
+read before changes nothing: `batch(step)` always gives the same.
+"""
+
+# B rows of one rank, T time
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.lib.tokens.stream import Stream
+
+PADDING = 64  # entries of cu_seqlens come in multiples of this, so that few shapes are compiled for (#1530)
+SPANS = 8  # processes times accumulation of every published run: its global step is this many spans of text
+
+
+@dataclass(frozen=True)
+class Batch:
+    """inputs, targets: int64 (B, T), targets[b, t] is the token after inputs[b, t].
+
+    cu_seqlens: int32 (S+1,), first token of each segment in the flattened B T inputs, then B T until the end; attention stays
+    inside a segment. None where each row is one segment. max_seqlen: tokens that no segment exceeds.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    cu_seqlens: Tensor | None
+    max_seqlen: int
+
+    def parts(self, tokens: int) -> list["Batch"]:
+        """The same rows as batches of `tokens` tokens each, which must be whole rows and divide the batch; packed or not."""
+        if tokens == self.inputs.numel():
+            return [self]
+        rows, out = tokens // self.inputs.size(1), []
+        for first in range(0, len(self.inputs), rows):
+            cu_seqlens = self.cu_seqlens
+            if cu_seqlens is not None:
+                low, high = first * self.inputs.size(1), (first + rows) * self.inputs.size(1)
+                own = cu_seqlens[(cu_seqlens >= low) & (cu_seqlens < high)] - low
+                padded = -(-(len(own) + 1) // PADDING) * PADDING
+                cu_seqlens = torch.nn.functional.pad(own, (0, padded - len(own)), value=tokens)
+            out.append(Batch(self.inputs[first: first + rows], self.targets[first: first + rows], cu_seqlens, self.max_seqlen))
+        return out
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on `device`; from pinned memory the copy does not wait."""
+        inputs, targets, cu_seqlens = (None if tensor is None else tensor.to(device, non_blocking=True)
+                                       for tensor in (self.inputs, self.targets, self.cu_seqlens))
+        return replace(self, inputs=inputs, targets=targets, cu_seqlens=cu_seqlens)
+
+
+class Loader:
+    """Batches of `batch_tokens` tokens from `stream`; `section` of params.yaml is what errors speak of.
+
+    A kind sets `num_rows` and `row_length` (their product is `batch_tokens`) and defines `_starts`. ValueError if the geometry
+    cannot be.
+    """
+
+    def __init__(self, stream: Stream, *, sequence_length: int, batch_tokens: int, seed: int, section: str):
+        if sequence_length < 1 or batch_tokens % sequence_length or batch_tokens < sequence_length:
+            raise ValueError(f"{section}: {batch_tokens} tokens per batch must be a positive multiple of sequence_length {sequence_length}")
+        if seed < 0:
+            raise ValueError(f"{section}.seed is {seed}; it takes 0 or more")
+        self.stream, self.sequence_length, self.batch_tokens = stream, sequence_length, batch_tokens
+        self.seed, self.section = seed, section
+        self.num_rows, self.row_length = batch_tokens // sequence_length, sequence_length
+
+    def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> Batch:
+        """The rows of one rank for one step. ValueError for a token outside the vocabulary, or rows that do not divide."""
+        self.check_processes(world_size)
+        starts = self._starts(step)[rank::world_size].tolist()
+        spans = np.empty((len(starts), self.row_length + 1), np.int64)
+        for span, start in zip(spans, starts, strict=True):
+            self.stream.read(start, span)
+        self.stream.check(spans)
+        spans_BT = torch.from_numpy(spans)
+        return Batch(spans_BT[:, :-1], spans_BT[:, 1:], None, self.row_length)
+
+    def check_processes(self, world_size: int) -> None:
+        """ValueError unless the rows of a batch divide evenly over the processes."""
+        if self.num_rows % world_size:
+            raise ValueError(f"{self.num_rows} rows per batch do not divide over {world_size} processes; set {self.section}.processes to a "
+                             f"divisor of {self.num_rows}")
+
+    def check_parts(self, tokens: int | None, world_size: int) -> None:
+        """ValueError unless a process's share of a batch divides into parts of `tokens` tokens (None: one part)."""
+        share = self.batch_tokens // world_size
+        if tokens is not None and (tokens < 1 or share % tokens or tokens % self.row_length):
+            raise ValueError(f"{self.section}.micro_batch_tokens is {tokens}; set it to whole rows of {self.row_length} tokens that divide "
+                             f"the {share} tokens of a process's share of a batch, or to null")
+
+    def position(self) -> dict:
+        """What a checkpoint must hold beside the step, JSON-able: nothing where `_starts` is a formula in the step."""
+        return {}
+
+    def go_to(self, position: dict) -> None:
+        """Go to where `position` was taken."""
+
+    def _starts(self, step: int) -> np.ndarray:
+        """Stream offset of the first token of each row of the global batch, int64 (num_rows,)."""
+        raise NotImplementedError
+
+    def _too_short(self, needed: int, leaf: str) -> ValueError:
+        longest = max((len(shard) for shard in self.stream.shards), default=0)
+        return ValueError(f"the split has {len(self.stream)} tokens, {longest} in its longest shard, too few: {needed} are needed; give "
+                          f"more text or set a smaller {self.section}.{leaf}")
+
+
+def windows_of(stream: Stream, sequence_length: int) -> np.ndarray:
+    """How many rows each shard has room for at phase 0: floor((N - 1) / T), the last target being a token too."""
+    return np.array([max(len(shard) - 1, 0) // sequence_length for shard in stream.shards], np.int64)
+
+
+def largest_phase(num_tokens: int, sequence_length: int) -> int:
+    """The largest offset, below T, of a shard's first row that leaves room for a row."""
+    return min(sequence_length - 1, num_tokens - sequence_length - 1)

@@ -1,0 +1,71 @@
+"""L3, documents packed end to end: a step is 8 spans of n + 1 consecutive tokens, n = batch_tokens / 8, and each span is one row.
+
+A segment begins at each BOS and at the start of a row, and is cut every `sequence_length` tokens counted from its start;
+attention stays inside it. The target across a document's end (the next BOS) stays in the loss. Shards are read in order, each
+from its first BOS on; what is left of one when it is shorter than the 8 spans is dropped, and after the last comes the first.
+
+Source: #1530, #1855. There each of W processes takes one span and W micro-steps make up the eight; here a process that has
+several spans gets them as rows of one batch, and `cu_seqlens` counts over all of its rows.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from stages.lib.tokens.loaders import base
+from stages.lib.tokens.stream import Stream
+
+BOS = 1  # as in runtime/text/tokenizer.py (a test compares): importing it would retrain whenever the tokenizer's code changes
+CHUNK = 1 << 16  # tokens looked at at a time for the first BOS
+
+
+class Loader(base.Loader):
+    """Rows of n tokens. ValueError unless batch_tokens is a multiple of 8 and a shard holds the 8 spans after its first BOS."""
+
+    def __init__(self, stream: Stream, *, sequence_length: int, batch_tokens: int, seed: int, section: str):
+        super().__init__(stream, sequence_length=sequence_length, batch_tokens=batch_tokens, seed=seed, section=section)
+        if batch_tokens % base.SPANS:
+            raise ValueError(f"{section}.loader packed reads {base.SPANS} spans per step, {section}.batch_tokens is {batch_tokens}; set it "
+                             f"to a multiple of {base.SPANS}")
+        self.num_rows, self.row_length = base.SPANS, batch_tokens // base.SPANS
+        self.step_tokens = base.SPANS * (self.row_length + 1)
+        firsts = [_first_document(shard) for shard in stream.shards]
+        steps = [(len(shard) - first) // self.step_tokens for shard, first in zip(stream.shards, firsts, strict=True)]
+        self.first_tokens = np.array(stream.offsets[:-1]) + firsts
+        self.last_steps = np.cumsum(steps)  # steps of the shards up to and including each
+        if not self.last_steps[-1]:
+            raise self._too_short(self.step_tokens, "batch_tokens")
+
+    def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> base.Batch:
+        plain = super().batch(step, rank=rank, world_size=world_size)
+        return replace(plain, cu_seqlens=torch.from_numpy(segments(plain.inputs.numpy(), cut=self.sequence_length)),
+                       max_seqlen=self.sequence_length)
+
+    def _starts(self, step: int) -> np.ndarray:
+        number = step % self.last_steps[-1]
+        shard = np.searchsorted(self.last_steps, number, side="right")
+        within = number - (self.last_steps[shard - 1] if shard else 0)
+        return self.first_tokens[shard] + within * self.step_tokens + np.arange(base.SPANS) * (self.row_length + 1)
+
+
+def segments(inputs_BT: np.ndarray, *, cut: int) -> np.ndarray:
+    """cu_seqlens of the flattened rows: segment starts in order, then B T up to a multiple of 64 entries (at least once); int32."""
+    total = inputs_BT.size
+    is_start_BT = inputs_BT == BOS
+    is_start_BT[:, 0] = True
+    starts = np.flatnonzero(is_start_BT)
+    pieces = -(-np.diff(starts, append=total) // cut)
+    within = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    cuts = np.repeat(starts, pieces) + cut * within
+    padded = -(-(len(cuts) + 1) // base.PADDING) * base.PADDING
+    return np.concatenate([cuts, np.full(padded - len(cuts), total)]).astype(np.int32)
+
+
+def _first_document(shard: np.ndarray) -> int:
+    """Offset of the first BOS; the length of the shard where there is none."""
+    for start in range(0, len(shard), CHUNK):
+        found = np.flatnonzero(shard[start: start + CHUNK] == BOS)
+        if len(found):
+            return start + int(found[0])
+    return len(shard)

@@ -1,0 +1,31 @@
+"""L0, the text in its order: step s is the tokens from s · 8 (n + 1) on, n = batch_tokens / 8, and after the last token the first.
+
+Span k of a step is n + 1 tokens, the last of them only a target, so the next span begins behind it; its rows overlap by the
+one token that is a target here and an input there. Documents are not looked at; the seed changes nothing.
+
+Published: each of W processes takes one span per micro-step, 8/W micro-steps (naive baseline, #549, #1019). Eight spans are
+a step here whatever the number of processes.
+"""
+
+import numpy as np
+
+from stages.lib.tokens.loaders import base
+from stages.lib.tokens.stream import Stream
+
+
+class Loader(base.Loader):
+    """ValueError unless a span is whole rows: batch_tokens is a multiple of 8 sequence_length."""
+
+    def __init__(self, stream: Stream, *, sequence_length: int, batch_tokens: int, seed: int, section: str):
+        super().__init__(stream, sequence_length=sequence_length, batch_tokens=batch_tokens, seed=seed, section=section)
+        if batch_tokens % (base.SPANS * sequence_length):
+            raise ValueError(f"{section}.loader sequential reads {base.SPANS} spans of whole sequences per step, {section}.batch_tokens is "
+                             f"{batch_tokens}; set it to a multiple of {base.SPANS * sequence_length}")
+        span = batch_tokens // base.SPANS
+        if len(stream) <= span:
+            raise self._too_short(span + 1, "batch_tokens")
+        self.span_tokens = span + 1
+        self.row_offsets = np.add.outer(np.arange(base.SPANS) * self.span_tokens, np.arange(0, span, sequence_length)).ravel()
+
+    def _starts(self, step: int) -> np.ndarray:
+        return (step * base.SPANS * self.span_tokens + self.row_offsets) % len(self.stream)

@@ -1,0 +1,38 @@
+"""Bits per byte of the val split after one stage, with plain non-overlapping windows. Only a measurement: nothing reads it
+but the report, so the artifact's lineage never touches val.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+from stages.lib.node import files, launch, stage, tensors
+from stages.lib.node.stage import Input, Metrics, Variant
+from stages.lib.tokens import splits, window_score
+from stages.runtime.weights import dequantize
+
+
+@dataclass(frozen=True)
+class PlainScoreSettings:
+    SECTION: ClassVar[str] = "plain_score"
+    window: int
+
+
+def main(
+    after: Variant,
+    settings: PlainScoreSettings,
+    *,
+    model: Input = "artifacts/{variant}/model.safetensors",
+    text: Input = "artifacts/tokenize/val",
+    metrics: Metrics = "artifacts/plain_score/{variant}/metrics.json",
+) -> None:
+    stored, facts = tensors.load(model)
+    split = splits.read(text, "val", sidecar=True)
+    with launch.world("cpu"):
+        state = dequantize.weights({name: tensor.numpy() for name, tensor in stored.items()}, facts.get("quantization"))
+        score = window_score.chunked(dequantize.build(state, facts["model"]), split, window=settings.window)
+    files.write_json(metrics, {"stage": after, **asdict(score), "text_sha256": split.text_sha256})
+    print(f"after {after}: {score.bits_per_byte:.4f} bits per byte")
+
+
+if __name__ == "__main__":
+    stage.run(main)

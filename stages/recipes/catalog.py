@@ -1,0 +1,78 @@
+"""The recipe files: flat `path: value`, set over params.yaml. The values are what runs; a stack's header is parsed by header.py.
+
+`tiny` is a profile: sizes for trying things, no stack, and so without a header.
+"""
+
+import copy
+import json
+from pathlib import Path
+
+import yaml
+
+from stages.lib.node import files, params
+from stages.recipes import header
+
+FOLDER = Path(__file__).parent
+PROFILES = ("tiny",)
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def stacks() -> list[str]:
+    """The recipes that replicate a published stack: all but the profiles."""
+    return [name for name in names() if name not in PROFILES]
+
+
+def read_header(name: str) -> header.Header:
+    return header.parse(_text(name), name)
+
+
+def values(name: str, tree: dict) -> dict:
+    """The recipe's values by path. ValueError if it does not exist or sets a path that params.yaml does not have."""
+    found = yaml.safe_load(_text(name)) or {}
+    for path in found:
+        params.lookup(tree, path)
+    return found
+
+
+def _text(name: str) -> str:
+    if name not in names():
+        raise ValueError(f"there is no recipe {name!r}; there are {', '.join(names())}")
+    return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def applied(found: dict, tree: dict) -> dict:
+    """A copy of the parsed params.yaml with values set by path; a mapping replaces a mapping as a whole."""
+    tree = copy.deepcopy(tree)
+    for path, value in found.items():
+        *parents, leaf = path.split(".")
+        (params.lookup(tree, ".".join(parents)) if parents else tree)[leaf] = copy.deepcopy(value)
+    return tree
+
+
+def flags(found: dict) -> list[str]:
+    """Values by path as -S flags of `dvc exp run`."""
+    out = []
+    for path, value in found.items():
+        text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+        if isinstance(value, dict):  # hydra would merge it into what is there, refuses new keys, and takes none in quotes
+            out += ["-S", f"~{path}", "-S", f"+{path}={text.replace(chr(34), '')}"]
+        else:
+            out += ["-S", f"{path}={text}"]
+    return out
+
+
+def apply(found: dict, path: Path) -> None:
+    """Write values into a params.yaml, keeping its comments: what `dvc exp run` does, without an experiment."""
+    from ruamel.yaml import YAML  # comes with dvc
+
+    yaml_file = YAML()
+    yaml_file.width = 4096
+    tree = yaml_file.load(path.read_text(encoding="utf-8"))
+    for leaf_path, value in found.items():
+        *parents, leaf = leaf_path.split(".")
+        params.lookup(tree, ".".join(parents))[leaf] = value
+    with files.atomic(path) as partial, open(partial, "w", encoding="utf-8") as handle:
+        yaml_file.dump(tree, handle)

@@ -1,1 +1,0 @@
-"""The network: gpt.py is the spine and is read first."""

@@ -1,0 +1,21 @@
+"""Parallel residual: in the last layers, the feed-forward part reads what attention reads, not what attention wrote.
+
+    x <- x + a ⊙ Attention(s rms(x)) + b ⊙ MLP(s rms(x))        instead of MLP(s rms(x + a ⊙ Attention(...)))
+
+No parameters. Source: GPT-J; parameter-golf #1412, #1493 (from layer 7).
+"""
+
+from torch import nn
+
+from ..config import ModelConfig
+from . import require
+
+
+class Feature(nn.Module):
+    """Acts from `first_layer` on; the spine asks for it."""
+
+    def __init__(self, config: ModelConfig, *, first_layer: int):
+        super().__init__()
+        require(first_layer < config.num_layers, f"model.features.parallel_residual.first_layer is {first_layer}; it takes 0 to "
+                f"model.num_layers {config.num_layers} - 1")
+        self.first_layer = first_layer

@@ -1,0 +1,1 @@
+"""How an artifact scores tokens: the harness, the evaluators, and what they adapt with."""

@@ -1,0 +1,56 @@
+"""Per-document adapters, and now and then a pass of SGD over all that was scored so far.
+
+As ttt_lora; when so many documents as the next entry of `phases` are scored, the weights of the model take one epoch of SGD (momentum
+0.9, norm clipped to 1) over all tokens scored until then, in chunks of `phase_chunk` tokens whose rates fall along a half cosine; no
+attention crosses a document's start. Then the adapters begin anew.
+
+Here documents come in the order of the stream. The published code sorts them by length, longest first, which a decoder does not know:
+its order would have to be sent. Source: parameter-golf #1610, #1626; #1855 (phases 833, 1666, 2500; rate 0.001, chunk 32,768).
+"""
+
+import copy
+import math
+
+import torch
+from torch import Tensor
+
+from ...tokens import windows
+from .. import adaptation
+from . import ttt_lora
+
+CLAIMS = ttt_lora.CLAIMS
+
+
+class Evaluator(ttt_lora.Evaluator):
+    """Options of `ttt_lora`, and phases (numbers of documents, rising), phase_learning_rate, phase_chunk, phase_rows (per step)."""
+
+    def __init__(self, model, *, phases: list[int], phase_learning_rate: float, phase_chunk: int, phase_rows: int, **options):
+        super().__init__(model, **options)
+        if not isinstance(phases, list) or not all(type(n) is int and n > 0 for n in phases) or sorted(set(phases)) != phases:
+            raise ValueError(f"ttt_phased takes phases as rising numbers of documents, not {phases!r}")
+        adaptation.require("phase_learning_rate", phase_learning_rate, (int, float), 0, 1e3)
+        adaptation.require("phase_chunk", phase_chunk, int, self.window)
+        adaptation.require("phase_rows", phase_rows, int, 1)
+        self.phases, self.rate, self.phase_chunk, self.phase_rows = list(phases), phase_learning_rate, phase_chunk, phase_rows
+        if model is not None:
+            self.model = copy.deepcopy(model)  # of this stream alone
+
+    def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
+        super().learn(seen, chunk)
+        ended = int((seen[1:] == self.reset_at).sum())  # the start of the next one is the last target of each
+        if self.phases and ended >= self.phases[0]:
+            while self.phases and ended >= self.phases[0]:
+                self.phases.pop(0)
+            self._train(seen)
+            self._open(self.document)
+
+    def _train(self, scored: Tensor) -> None:
+        """One epoch over all committed tokens: the pass of a phase."""
+        self.model.requires_grad_(True)
+        optimizer = torch.optim.SGD(self.model.parameters(), lr=1.0, momentum=0.9)
+        number = max((len(scored) - 1) // self.phase_chunk, 1)
+        for i in range(number):
+            tokens = scored[i * self.phase_chunk: min((i + 1) * self.phase_chunk, len(scored) - 1) + 1]
+            rate = self.rate / 2 * (1 + math.cos(math.pi * i / max(number - 1, 1)))
+            adaptation.sgd_epoch(self.model, tokens, optimizer, rate=rate, window=self.window, rows=self.phase_rows, reset_at=self.reset_at)
+        self.model.requires_grad_(False)

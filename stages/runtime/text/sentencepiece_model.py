@@ -1,0 +1,85 @@
+"""What a SentencePiece model file says about itself: the settings that decide whether a text survives it.
+
+A model is a protocol buffer; only its outermost fields and two of its messages are read here:
+
+    ModelProto      1 pieces   2 trainer_spec   3 normalizer_spec   5 denormalizer_spec
+    TrainerSpec     3 model_type (1 unigram, 2 bpe)   24 treat_whitespace_as_suffix
+    NormalizerSpec  1 name   2 precompiled_charsmap   3 add_dummy_prefix   4 remove_extra_whitespaces   5 escape_whitespaces
+
+Source: sentencepiece_model.proto; protocol buffers' wire format.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+NORMALIZER_SPEC = 3
+
+
+@dataclass(frozen=True)
+class TokenizerSettings:
+    """`lossy_because` lists what changes a text before it is cut into pieces; empty: nothing does."""
+
+    normalization: str
+    is_bpe: bool
+    lossy_because: tuple[str, ...]
+
+
+def fields(message: bytes) -> Iterator[tuple[int, int | bytes, bytes]]:
+    """The fields of one message: number, value, and the bytes of the whole field. ValueError if it is cut short."""
+    position = 0
+    while position < len(message):
+        start = position
+        tag, position = _varint(message, position)
+        number, wire_type = tag >> 3, tag & 7
+        if wire_type == 0:
+            value, position = _varint(message, position)
+        elif wire_type == 2:
+            length, position = _varint(message, position)
+            value, position = message[position: position + length], position + length
+        elif wire_type in (1, 5):
+            length = 8 if wire_type == 1 else 4
+            value, position = message[position: position + length], position + length
+        else:
+            raise ValueError(f"wire type {wire_type} in a protocol buffer")
+        if position > len(message):
+            raise ValueError("a protocol buffer is cut short")
+        yield number, value, message[start: position]
+
+
+def _varint(message: bytes, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(message):
+            raise ValueError("a protocol buffer is cut short")
+        byte, position = message[position], position + 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, position
+    raise ValueError("a number in a protocol buffer is too long")
+
+
+def settings(model: bytes) -> TokenizerSettings:
+    """Read the settings of a serialized model that SentencePiece itself has accepted."""
+    messages: dict[int, dict] = {2: {}, 3: {}, 5: {}}
+    for number, value, _ in fields(model):
+        if number in messages:
+            messages[number] |= {key: part for key, part, _ in fields(value)}
+    trainer, normalizer, denormalizer = messages[2], messages[3], messages[5]
+    name = bytes(normalizer.get(1, b"")).decode(errors="replace") or "identity"
+    reasons = {
+        f"normalization {name} replaces characters": bool(normalizer.get(2)),
+        "a blank is put in front of every text": normalizer.get(3, 1) != 0,
+        "blanks at the ends and repeated blanks are removed": normalizer.get(4, 1) != 0,
+        "blanks are not escaped": normalizer.get(5, 1) == 0,
+        "blanks are suffixes of words": trainer.get(24, 0) != 0,
+        "decoding replaces characters": bool(denormalizer.get(2)),
+    }
+    return TokenizerSettings(name, trainer.get(3, 1) == 2, tuple(reason for reason, holds in reasons.items() if holds))
+
+
+def without_normalization(model: bytes) -> bytes:
+    """The same model for text that is normalized already: identity, no blanks added or removed."""
+    name = b"identity"
+    spec = bytes((0x0A, len(name))) + name + bytes((0x18, 0, 0x20, 0, 0x28, 1))
+    kept = b"".join(whole for number, _, whole in fields(model) if number != NORMALIZER_SPEC)
+    return kept + bytes((NORMALIZER_SPEC << 3 | 2, len(spec))) + spec

@@ -1,0 +1,181 @@
+"""The field's tokenizers behind one face: SentencePiece (lossless or as published), with or without CaseOps, and plain bytes.
+
+A tokenizer answers three questions: the ids of a text, the text of some ids, and how many bytes of text each id in a stream
+stands for (the denominator of bits per byte). Which text those bytes belong to is part of its `certificate`:
+
+| model                                   | text -> ids -> text         | bytes are those of                                   |
+|-----------------------------------------|-----------------------------|------------------------------------------------------|
+| identity normalization, or plain bytes  | unchanged                   | the raw document                                     |
+| nmt_nfkc, as the field publishes        | normalized                  | the normalized document                              |
+| either of these with CaseOps            | as above, case restored     | the raw document (nmt_nfkc: what its pieces cover)   |
+
+SentencePiece writes a blank as U+2581, so a literal U+2581 would come back as a blank; a lossless model gets it as its three
+byte pieces instead. CaseOps is recognised by its four operators being pieces.
+"""
+
+import functools
+import hashlib
+import json
+
+import numpy as np
+
+from . import caseops, sentencepiece_model
+
+SPECIAL = 0, 1, 2, 3  # pad, bos, eos, unk, as in the field's tokenizers
+_, BOS, _, UNKNOWN = SPECIAL
+NUM_SPECIAL = len(SPECIAL)
+MAX_PIECES = 1 << 16
+BLANK = "▁"
+PURE_BYTE = {"tokenizer_type": "pure_byte", "vocab_size": 260,  # the field's fineweb_pure_byte_260.json
+             "config": {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "byte_offset": NUM_SPECIAL, "byte_count": 256}}
+
+
+class Tokenizer:
+    """Wraps the bytes of a SentencePiece model or of the pure-byte JSON file. ValueError if it is neither, or cannot be counted."""
+
+    def __init__(self, model: bytes):
+        self.sha256 = hashlib.sha256(model).hexdigest()
+        self.processor = None
+        if model.lstrip()[:1] == b"{":
+            _check_pure_byte(model)
+            self.settings = sentencepiece_model.TokenizerSettings("identity", False, ())
+        else:
+            self.processor = load_processor(model)
+            self.settings = sentencepiece_model.settings(model)
+        operators = [self.processor.PieceToId(char) for char in caseops.OPERATORS] if self.processor else [UNKNOWN]
+        self.operators = tuple(operators) if UNKNOWN not in operators else ()
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.processor.GetPieceSize() if self.processor else PURE_BYTE["vocab_size"]
+
+    @property
+    def is_lossless(self) -> bool:
+        """Does every text come back byte for byte?"""
+        return not self.settings.lossy_because
+
+    @property
+    def has_caseops(self) -> bool:
+        return bool(self.operators)
+
+    @property
+    def counts_follow_from_ids(self) -> bool:
+        """False for CaseOps over nmt_nfkc: raw bytes per piece need the raw text, so only the sidecar has them."""
+        return self.is_lossless or not self.has_caseops
+
+    def certificate(self) -> dict:
+        """What a reviewer asks first: is it lossless, why not, and the bytes of which text does the score divide by."""
+        counted = "raw documents" if self.is_lossless else "normalized documents"
+        if self.has_caseops and not self.is_lossless:
+            counted = "raw documents, without the blanks that normalization removes at their ends"
+        return {
+            "kind": "sentencepiece" if self.processor else "bytes", "vocabulary_size": self.vocabulary_size, "sha256": self.sha256,
+            "lossless": self.is_lossless, "lossy_because": list(self.settings.lossy_because), "bytes_counted_on": counted,
+            "normalization": self.settings.normalization, "transform": "lossless_caps_caseops_v1" if self.has_caseops else "none"}
+
+    @functools.cached_property
+    def piece_bytes(self) -> list[bytes]:
+        """The text bytes that each id writes; empty for control pieces such as BOS. CaseOps operators write themselves."""
+        if not self.processor:
+            return [b""] * NUM_SPECIAL + [bytes([value]) for value in range(256)]
+        table = []
+        for piece in range(self.vocabulary_size):
+            if self.processor.IsByte(piece):
+                table.append(bytes([int(self.processor.IdToPiece(piece)[1:-1], 16)]))
+            else:
+                table.append(b"" if self._is_boundary(piece) else self.processor.IdToPiece(piece).replace(BLANK, " ").encode())
+        return table
+
+    @functools.cached_property
+    def _written(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of what each id writes: bytes (int64), begins with a blank, is nothing at all."""
+        sizes = np.array([len(piece) for piece in self.piece_bytes], np.int64)
+        return sizes, np.array([piece[:1] == b" " for piece in self.piece_bytes]), sizes == 0
+
+    def byte_counts(self, tokens: np.ndarray) -> np.ndarray:
+        """Bytes of text that each token of a stream stands for, int64 (N,). The stream starts with a BOS.
+
+        What the piece writes; a tokenizer that is not lossless does not count a blank at the start of a document, where the
+        field's tables let it go free. With CaseOps an operator counts 0, and its 3 bytes only where an ESC operator makes it
+        a character of the document.
+        """
+        tokens = np.asarray(tokens)
+        sizes, blank, silent = self._written
+        counts = sizes[tokens]
+        if not self.is_lossless and len(tokens):
+            counts[1:] -= blank[tokens[1:]] & silent[tokens[:-1]]
+            counts[0] -= blank[tokens[0]]
+        if self.has_caseops:
+            counts[np.isin(tokens, self.operators)] = 0
+            marker = -1
+            for escape in np.flatnonzero(tokens[:-1] == self.operators[caseops.OPERATORS.index(caseops.ESC)]):
+                if escape != marker + 1 or marker < 0:
+                    marker = escape
+                    if tokens[escape + 1] in self.operators:
+                        counts[escape + 1] = len(caseops.ESC.encode())
+                else:
+                    marker = -1  # this ESC is the character that the one before it escapes
+        return counts
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of one text, without BOS: for a published tokenizer exactly SentencePiece's own."""
+        if not self.processor:
+            return [value + NUM_SPECIAL for value in text.encode()]
+        if self.has_caseops:
+            text = caseops.encode(text)
+        if not self.is_lossless:
+            return self.processor.EncodeAsIds(text)
+        ids: list[int] = []
+        blank = [self.processor.PieceToId(f"<0x{byte:02X}>") for byte in BLANK.encode()]
+        for i, part in enumerate(text.split(BLANK)):
+            ids += blank if i else []
+            ids += self.processor.EncodeAsIds(part)
+        return ids
+
+    def decode(self, ids) -> bytes:
+        """The bytes that `ids` stand for: the exact document if the tokenizer is lossless, else the normalized one."""
+        written = b"".join(map(self.piece_bytes.__getitem__, ids))
+        if not self.has_caseops:
+            return written
+        # surrogateescape: ids that a model makes up need not be valid UTF-8
+        text = written.decode(errors="surrogateescape")
+        return (caseops.decode if self.is_lossless else caseops.decode_leniently)(text).encode(errors="surrogateescape")
+
+    def _is_boundary(self, piece: int) -> bool:
+        if not self.processor:
+            return piece < NUM_SPECIAL
+        return self.processor.IsControl(piece) or self.processor.IsUnknown(piece) or self.processor.IsUnused(piece)
+
+
+def load_processor(model: bytes):
+    """A SentencePieceProcessor of `model`. ValueError if it is none, or lacks what counting bytes needs."""
+    import sentencepiece
+
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(model)
+    except (RuntimeError, OSError):
+        raise ValueError("the tokenizer file is not a SentencePiece model; make it with: dvc repro vocabulary") from None
+    special = processor.pad_id(), processor.bos_id(), processor.eos_id(), processor.unk_id()
+    if special != SPECIAL:
+        raise ValueError(f"the tokenizer has pad, bos, eos and unk at {special}, the field's are at {SPECIAL}; train it with these ids: "
+                         "dvc repro vocabulary")
+    if processor.GetPieceSize() > MAX_PIECES:
+        raise ValueError(f"the tokenizer has {processor.GetPieceSize():,} pieces, ids in shards are 16 bits: at most {MAX_PIECES:,}; "
+                         "train a smaller one: dvc repro vocabulary")
+    if any(processor.PieceToId(f"<0x{byte:02X}>") == UNKNOWN for byte in range(256)):
+        raise ValueError("the tokenizer lacks the 256 byte pieces; train it with byte fallback: dvc repro vocabulary")
+    if processor.PieceToId(BLANK) == UNKNOWN:
+        raise ValueError("the tokenizer has no standalone U+2581 piece, so that a blank becomes three byte pieces and would count as 3 "
+                         "bytes (#897); train it on text with blanks: dvc repro vocabulary")
+    return processor
+
+
+def _check_pure_byte(model: bytes) -> None:
+    try:
+        content = json.loads(model)
+    except ValueError:
+        content = None
+    if content != PURE_BYTE:
+        raise ValueError("the tokenizer file is JSON but not the field's pure-byte tokenizer (260 ids, byte b is id 4 + b); "
+                         "make it with vocabulary.source: bytes")

@@ -1,0 +1,1 @@
+"""Shards of tokens and the windows in which they are scored."""

@@ -1,0 +1,1 @@
+"""From stored integers to float weights, and a network that holds them."""

@@ -1,0 +1,105 @@
+"""Measure on the holdout split how fine the entropy-constrained quantizer should code each matrix; multipliers of 1 when off.
+
+Each unit of matrices is quantized alone, coarser than it will be, and its damage is KL(network || network with it quantized) per token:
+the loss that the network would lose on text that it predicts itself, which needs far fewer tokens than a difference of losses.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stages.lib.node import files, launch, stage, tensors
+from stages.lib.node.params import require
+from stages.lib.node.stage import Input, Metrics, Output
+from stages.lib.quant import entropy_model
+from stages.lib.tokens import splits
+from stages.runtime.weights import dequantize
+from stages.sensitivity import allocation
+
+BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class SensitivitySettings:
+    SECTION: ClassVar[str] = "sensitivity"
+    enabled: bool
+    by: Literal["matrix", "kind"]
+    depth_groups: int
+    coarseness: float
+    splits: int
+    sequence_length: int
+    least: float
+    most: float
+    device: Literal["auto", "cpu", "cuda"]
+
+
+def main(
+    settings: SensitivitySettings,
+    entropy: entropy_model.EntropySettings,
+    *,
+    weights: Input = "artifacts/prequant_ttt/model.safetensors",
+    statistics: Input = "artifacts/calibrate/hessians.safetensors",
+    rows: Input = "artifacts/calibrate/rows.safetensors",
+    text: Input = "artifacts/tokenize/holdout",
+    multipliers: Output = "artifacts/sensitivity/multipliers.json",
+    metrics: Metrics = "artifacts/sensitivity/metrics.json",
+) -> None:
+    require(settings.tokens >= settings.sequence_length >= 1, "sensitivity.tokens takes sensitivity.sequence_length or more, and that 1 or more")
+    state, facts = tensors.load(weights)
+    found, parts, damage, gain = {}, {}, {}, 0.0
+    if settings.enabled:
+        with launch.world(settings.device) as world:
+            hessians, importance = tensors.load(statistics)[0], tensors.load(rows)[0]
+            coded = {name: weight for name, weight in state.items() if weight.ndim == 2 and known(name, hessians, importance)}
+            matrices = entropy_model.matrices(coded, hessians, importance, settings=entropy, multipliers={})
+            model = entropy_model.Model(matrices, options=entropy.options, device=world.device)
+            parts = allocation.units(list(matrices), by=settings.by, depth_groups=settings.depth_groups)
+            loss_of = divergence(state, facts["model"], splits.read(text, "holdout").tokens, settings, world.device)
+            damage = allocation.damages(model, parts, constant=model.start(entropy.bits_per_weight), coarseness=settings.coarseness,
+                                        loss_of=loss_of)
+        sizes = {unit: sum(state[name].numel() for name in names) for unit, names in parts.items()}
+        chosen = allocation.multipliers(damage, sizes, least=settings.least, most=settings.most)
+        found = {name: chosen[unit] for unit, names in parts.items() for name in names}
+        gain = allocation.predicted_gain(damage, sizes)
+        print(f"{len(parts)} units measured; expected gain {gain:.3f} bits per weight at equal loss")
+    files.write_json(multipliers, {"multipliers": found})
+    files.write_json(metrics, {"enabled": settings.enabled, "units": len(damage), "expected_gain_bits_per_weight": gain,
+                               "damage_nats": damage, "text_sha256": facts["text_sha256"]})
+
+
+def known(name: str, hessians: dict[str, Tensor], rows: dict[str, Tensor]) -> bool:
+    """Whether calibration saw this weight: a linear layer, the head's table, or a table with counted look-ups."""
+    module = name.removesuffix(".weight")
+    return module in hessians or f"{module}.counts" in rows
+
+
+def divergence(state: dict[str, Tensor], config: dict, stream, settings: SensitivitySettings, device: torch.device):
+    """KL in nats per token of the network with some weights changed, from the network itself, as a function of these weights."""
+    count = min(settings.tokens, len(stream)) // settings.sequence_length
+    require(count >= 1, f"the holdout split has {len(stream)} tokens, fewer than sensitivity.sequence_length; lower that")
+    inputs = torch.tensor(stream[: count * settings.sequence_length].astype("int64")).view(count, -1)
+    batches = inputs.to(device).split(max(1, BATCH_TOKENS // settings.sequence_length))
+    reference = network(state, config, device)
+
+    @torch.no_grad()  # not inference_mode: the model may cache tensors that later need gradients
+    def loss_of(changed: dict[str, Tensor]) -> float:
+        other = network(state | changed, config, device)
+        total = 0.0
+        for batch in batches:
+            is_, was = (F.log_softmax(net(batch), -1) for net in (other, reference))
+            total += F.kl_div(is_, was, reduction="sum", log_target=True).double().item()
+        return total / inputs.numel() if math.isfinite(total) else math.inf
+
+    return loss_of
+
+
+def network(state: dict[str, Tensor], config: dict, device: torch.device):
+    return dequantize.build({name: weight.reshape(state[name].shape) for name, weight in state.items()}, config).to(device)
+
+
+if __name__ == "__main__":
+    stage.run(main)

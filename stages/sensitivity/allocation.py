@@ -1,0 +1,76 @@
+"""How fine each matrix should be: measured, one unit of matrices at a time, with the rest of the network as it is.
+
+    d_u = what the network loses when only unit u is quantized, `coarseness` times as coarse as it would be
+    multiplier_u = sqrt(N_u / d_u), divided by its geometric mean over the weights, within [least, most]
+
+Damage grows with the square of the step and adds up over units, bits fall by one per octave: equal damage per weight is the best
+split of the bits. Absolute Fisher information does not tell this: the error of a matrix is the same for all tokens, so its parts add up
+in a way that squared gradients of single tokens do not see. Steps are relative, the constant of the model makes up for their mean.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+
+from torch import Tensor
+from tqdm import tqdm
+
+from stages.lib.quant.entropy_model import Model
+
+NEGLIGIBLE = 1e-3  # share of the mean damage per weight: below it a damage is noise
+
+
+def units(names: list[str], *, by: str, depth_groups: int) -> dict[str, list[str]]:
+    """Names of matrices by unit: each `matrix` alone, or by `kind` (its name without the layer) and part of the depth."""
+    if by == "matrix":
+        return {name: [name] for name in names}
+    if depth_groups < 1:
+        raise ValueError(f"sensitivity.depth_groups is {depth_groups}; it takes 1 or more")
+    depth = 1 + max((layer for name in names if (layer := _layer(name)) is not None), default=0)
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        kind = ".".join(part for part in name.split(".") if not part.isdigit())
+        layer = _layer(name)
+        found[kind if layer is None else f"{kind}.{layer * depth_groups // depth}"].append(name)
+    return dict(found)
+
+
+def _layer(name: str) -> int | None:
+    return next((int(part) for part in name.split(".") if part.isdigit()), None)
+
+
+def damages(model: Model, parts: dict[str, list[str]], *, constant: float, coarseness: float,
+            loss_of: Callable[[dict[str, Tensor]], float]) -> dict[str, float]:
+    """Damage by unit: `loss_of` the weights that differ from the network's, which is 0 without any."""
+    if not 0 < coarseness < math.inf:
+        raise ValueError(f"sensitivity.coarseness is {coarseness}; it takes a positive number, 2 to 3 is usual")
+    found = {}
+    for unit, names in tqdm(parts.items(), desc="sensitivity", unit=" units", mininterval=1.0):
+        quantized = model.quantize(constant * coarseness, only=set(names))
+        found[unit] = loss_of({name: matrix.weights() for name, matrix in quantized.items()})
+    return found
+
+
+def multipliers(damage: dict[str, float], sizes: dict[str, int], *, least: float, most: float) -> dict[str, float]:
+    """sqrt(N / d) by unit, relative to the weights' geometric mean. A damage of about 0 or less counts as very little."""
+    if not 0 < least <= 1 <= most < math.inf:
+        raise ValueError(f"sensitivity.least is {least} and most {most}; they enclose 1, such as 0.4 and 2.5")
+    if not all(map(math.isfinite, damage.values())):
+        raise ValueError("the loss of the quantized network is not finite; lower sensitivity.coarseness or quantize.entropy.bits_per_weight")
+    total = sum(sizes.values())
+    mean = sum(max(value, 0.0) for value in damage.values()) / total
+    if not mean > 0:
+        return dict.fromkeys(damage, 1.0)
+    octaves = {unit: -0.5 * math.log2(max(value / sizes[unit], NEGLIGIBLE * mean)) for unit, value in damage.items()}
+    centre = sum(octaves[unit] * sizes[unit] for unit in damage) / total
+    return {unit: min(max(2.0 ** (octaves[unit] - centre), least), most) for unit in damage}
+
+
+def predicted_gain(damage: dict[str, float], sizes: dict[str, int]) -> float:
+    """Bits per weight that the multipliers save at equal loss: half the log2 of arithmetic over geometric mean of d / N."""
+    total = sum(sizes.values())
+    mean = sum(max(value, 0.0) for value in damage.values()) / total
+    if not mean > 0:
+        return 0.0
+    logs = sum(sizes[unit] * math.log2(max(value / sizes[unit], NEGLIGIBLE * mean)) for unit, value in damage.items()) / total
+    return 0.5 * (math.log2(mean) - logs)

@@ -1,0 +1,69 @@
+"""Bits per byte of general-purpose compressors on the validation text, the peers that a language model has to beat.
+
+Each is measured on val alone, and those of `after_train` on val after train: what it adds to the compressed train text. The text is the
+documents' own bytes in order, with nothing in between: exactly the bytes that every score is divided by.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tqdm import tqdm
+
+from stages.lib.node import files, stage
+from stages.lib.node.params import require
+from stages.lib.node.stage import Input, Metrics
+from stages.lib.text import corpus
+from stages.text_compressors import compressors
+
+NUM_THREADS = 2  # each holds a compressor's tables: up to 1 GB at the strongest levels
+
+
+@dataclass(frozen=True)
+class TextCompressorsSettings:
+    """Which compressors, which of them are measured after train text too, and how many bytes at its end they are given first."""
+
+    SECTION: ClassVar[str] = "text_compressors"
+    compressors: tuple[str, ...]
+    after_train: tuple[str, ...]
+    train_bytes: int
+
+
+def main(
+    settings: TextCompressorsSettings,
+    *,
+    train: Input = "artifacts/prepare/train",
+    val: Input = "artifacts/prepare/val",
+    metrics: Metrics = "artifacts/text_compressors/metrics.json",
+) -> None:
+    compressors.check(settings.compressors)
+    for name in settings.after_train:
+        require(name in settings.compressors, f"text_compressors.after_train names {name}, which is not in text_compressors.compressors; add it there")
+    require(settings.train_bytes > 0, f"text_compressors.train_bytes is {settings.train_bytes}; it must be 1 or more (to give no train text, "
+                                      "set text_compressors.after_train to [])")
+    val_text = "".join(corpus.texts(val)).encode()
+    require(bool(val_text), f"{val} holds no text; run: dvc repro prepare")
+    train_text = b""
+    if settings.after_train:
+        train_text = "".join(corpus.last_texts(train, settings.train_bytes)).encode()
+        require(bool(train_text), f"text_compressors.train_bytes is {settings.train_bytes}, less than the last document of "
+                                  f"{train}; raise it, or set text_compressors.after_train to []")
+    num_jobs = len(settings.compressors) + 2 * len(settings.after_train)
+    measured = compressors.measure(settings.compressors, settings.after_train, val_text, train_text, workers=NUM_THREADS)
+    table = compressors.summarize(
+        tqdm(measured, "compressing", total=num_jobs, unit=" jobs", disable=None), len(val_text)
+    )
+    for name in settings.compressors:
+        row = table[name]
+        after = row["bits_per_byte_after_train"]
+        shown = "" if after is None else f", {after:.4f} after {len(train_text):,} bytes of train text"
+        print(f"{name:10} {row['bits_per_byte']:.4f} bits per byte{shown}, {row['seconds']:.1f} s")
+    files.write_json(metrics, {
+        "val_bytes": len(val_text),
+        "train_bytes": len(train_text),
+        "text_sha256": corpus.facts(val)["sha256"],
+        "compressors": {name: table[name] for name in settings.compressors},
+    })
+
+
+if __name__ == "__main__":
+    stage.run(main)

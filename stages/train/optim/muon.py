@@ -1,0 +1,184 @@
+"""Muon: momentum, then the nearest semi-orthogonal matrix as the update; the work divided over the processes.
+
+    M <- mu M + G;   U = G + mu M (Nesterov);   [rows of U to length 1];   O = orthogonalise(U);   [rows of O to equal size]
+    W <- W (1 - lr wd) - lr m sqrt(max(1, rows/cols)) O            m: the matrix's own multiplier of the learning rate
+
+| option        | what it adds                                                                             | source                  |
+|---------------|------------------------------------------------------------------------------------------|-------------------------|
+| row_normalize | MuonEq-R: every row of U is divided by its length, float32, before orthogonalising       | #1285, #1855            |
+| neuron_beta2  | NorMuon: row i of O is divided by the root of its running mean square, then O gets its   | arXiv:2510.05491        |
+|               | norm back; 0 is off                                                                      |                         |
+| coefficients, iterations, bound | see orthogonalise.py                                                   |                         |
+
+Matrices of one shape are stacked and done in one batch. With W processes each stack is padded to a multiple of W: gradients
+are averaged and scattered (each process gets its share), momentum and orthogonalisation are done on the share, and the updates
+are gathered while the next stack is orthogonalised. Source: Jordan et al. 2024; the sharded form #549.
+"""
+
+# N matrices of one shape (S: of this process), M rows, K columns
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from stages.lib.node.launch import World
+from stages.train.optim.orthogonalise import EPSILON, orthogonalise
+
+# torch 2.13 renamed both and warns of the old names
+reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+
+@dataclass(frozen=True)
+class Options:
+    """The section `train.muon`; momentum is what it is warmed up to (stages/lib/training/schedule.py)."""
+
+    momentum: float
+    momentum_start: float
+    momentum_warmup_steps: int
+    iterations: int
+    coefficients: str
+    bound: str
+    row_normalize: bool
+    neuron_beta2: float
+    projections: tuple[str, ...]
+
+
+class Stack:
+    """The matrices of one shape, and this process's share of them: rows [first, first + S) of the padded stack."""
+
+    def __init__(self, names: list[str], weights: list[nn.Parameter], multipliers: list[float], world: World):
+        self.owners, self.weights, self.multipliers, self.world = names, weights, multipliers, world
+        self.share = -(-len(weights) // world.size)
+        self.first = self.share * world.rank
+        self.momentum_SMK = weights[0].new_zeros(self.share, *weights[0].shape, dtype=torch.float32)
+        self.second_SM1: Tensor | None = None
+        self.gradients_SMK: Tensor | None = None
+        self.work = None
+
+    def start(self) -> None:
+        """Begin to average the gradients over the processes; this one gets its share."""
+        stacked_NMK = torch.stack([weight.grad for weight in self.weights])
+        if self.world.size == 1:
+            self.gradients_SMK = stacked_NMK
+            return
+        padding = self.share * self.world.size - len(self.weights)
+        self.sent_NMK = torch.cat([stacked_NMK, stacked_NMK.new_zeros(padding, *stacked_NMK.shape[1:])]) if padding else stacked_NMK
+        self.gradients_SMK = torch.empty_like(self.momentum_SMK, dtype=stacked_NMK.dtype)
+        self.work = reduce_scatter(self.gradients_SMK, self.sent_NMK, op=dist.ReduceOp.SUM, async_op=True)
+
+    def arrived(self) -> Tensor:
+        """This process's share of the averaged gradients (S, M, K)."""
+        if self.work is not None:
+            self.work.wait()
+            self.gradients_SMK /= self.world.size
+            self.work = self.sent_NMK = None
+        return self.gradients_SMK
+
+    def next_update(self, *, momentum: float, options: Options) -> Tensor:
+        """The orthogonalised update of this process's share (S, M, K)."""
+        gradients_SMK = self.arrived()
+        torch.add(gradients_SMK, self.momentum_SMK, alpha=momentum, out=self.momentum_SMK)
+        update_SMK = gradients_SMK.add(self.momentum_SMK, alpha=momentum)
+        if options.row_normalize:
+            update_SMK = update_SMK / update_SMK.norm(dim=-1, keepdim=True).clamp(min=EPSILON)
+        if update_SMK.is_cuda:
+            update_SMK = update_SMK.bfloat16()  # as the field runs it; on the CPU float32 keeps the bytes repeatable
+        update_SMK = orthogonalise(update_SMK, coefficients=options.coefficients, iterations=options.iterations,
+                                   bound=options.bound)
+        return self._equalise(update_SMK.float(), options.neuron_beta2) if options.neuron_beta2 else update_SMK
+
+    def _equalise(self, update_SMK: Tensor, beta2: float) -> Tensor:
+        squares_SM1 = update_SMK.square().mean(dim=-1, keepdim=True)
+        if self.second_SM1 is None:
+            self.second_SM1 = torch.zeros_like(squares_SM1)
+        self.second_SM1.lerp_(squares_SM1, 1 - beta2)
+        scaled_SMK = update_SMK / (self.second_SM1.sqrt() + EPSILON)
+        norms = [x.norm(dim=(-2, -1), keepdim=True) for x in (update_SMK, scaled_SMK)]
+        return scaled_SMK * (norms[0] / norms[1].clamp(min=EPSILON))
+
+    def collect(self, update_SMK: Tensor) -> tuple[Tensor, dist.Work | None]:
+        """The updates of all processes (N + padding, M, K), complete once the work is."""
+        if self.world.size == 1:
+            return update_SMK, None
+        gathered_NMK = update_SMK.new_empty(self.share * self.world.size, *update_SMK.shape[1:])
+        return gathered_NMK, all_gather(gathered_NMK, update_SMK.contiguous(), async_op=True)
+
+    def write(self, update_NMK: Tensor, *, rate: float, weight_decay: float) -> None:
+        rows, columns = self.weights[0].shape
+        factor = max(1.0, rows / columns) ** 0.5
+        for weight, update, multiplier in zip(self.weights, update_NMK, self.multipliers, strict=False):  # the padding is last
+            own = rate * multiplier
+            weight.mul_(1 - own * weight_decay).add_(update.to(weight.dtype), alpha=-own * factor)
+
+    def state(self) -> dict[str, Tensor]:
+        """The momentum (and second moments) of every matrix by name; every process must call it, and gets all."""
+        out = {}
+        for slot, own in (("momentum", self.momentum_SMK), ("second", self.second_SM1)):
+            if own is not None:
+                gathered, work = self.collect(own)
+                if work is not None:
+                    work.wait()
+                out |= {f"{name}/{slot}": gathered[i] for i, name in enumerate(self.owners)}
+        return out
+
+    def restore(self, saved: dict[str, Tensor]) -> None:
+        """The inverse of `state`, for any number of processes."""
+        self.momentum_SMK.zero_()
+        self.second_SM1 = None
+        for i, name in enumerate(self.owners[self.first: self.first + self.share]):
+            self.momentum_SMK[i].copy_(saved[f"{name}/momentum"])
+            if f"{name}/second" in saved:
+                if self.second_SM1 is None:
+                    self.second_SM1 = self.momentum_SMK.new_zeros(self.share, self.momentum_SMK.size(1), 1)
+                self.second_SM1[i].copy_(saved[f"{name}/second"])
+
+
+class Muon:
+    """For 2-D weights by name. `multipliers`: of the learning rate, 1 where a name is missing."""
+
+    def __init__(self, weights: dict[str, nn.Parameter], options: Options, *, world: World, multipliers: dict[str, float] | None = None):
+        self.options, multipliers = options, multipliers or {}
+        shapes: dict[torch.Size, list[str]] = {}
+        for name, weight in weights.items():
+            shapes.setdefault(weight.shape, []).append(name)
+        largest_first = sorted(shapes.values(), key=lambda names: -sum(weights[name].numel() for name in names))
+        self.stacks = [Stack(names, [weights[name] for name in names], [multipliers.get(name, 1.0) for name in names], world)
+                       for names in largest_first]
+
+    def start(self) -> None:
+        """Begin to exchange gradients; to be called right after the backward pass."""
+        for stack in self.stacks:
+            stack.start()
+
+    def gradients(self) -> list[Tensor]:
+        """This process's share of the averaged gradients: what clipping measures and scales in place."""
+        return [stack.arrived() for stack in self.stacks]
+
+    @torch.no_grad()
+    def step(self, *, rate: float, momentum: float, weight_decay: float) -> None:
+        """Needs `start` before. `rate` is the size of every singular value of a step; decay is decoupled and uses `rate` too."""
+        waiting: tuple[Stack, Tensor, dist.Work | None] | None = None
+        for stack in self.stacks:
+            gathered, work = stack.collect(stack.next_update(momentum=momentum, options=self.options))
+            if waiting:
+                self._finish(*waiting, rate, weight_decay)
+            waiting = stack, gathered, work
+        if waiting:
+            self._finish(*waiting, rate, weight_decay)
+
+    @staticmethod
+    def _finish(stack: Stack, update_NMK: Tensor, work: dist.Work | None, rate: float, weight_decay: float) -> None:
+        if work is not None:
+            work.wait()
+        stack.write(update_NMK, rate=rate, weight_decay=weight_decay)
+
+    def state(self) -> dict[str, Tensor]:
+        """By name and slot. With several processes a collective."""
+        return {key: tensor for stack in self.stacks for key, tensor in stack.state().items()}
+
+    def restore(self, saved: dict[str, Tensor]) -> None:
+        for stack in self.stacks:
+            stack.restore(saved)
