@@ -83,7 +83,7 @@ def full_size():
 
 def speed(model, tokens: np.ndarray, *, window: int, rounds: int, batch: int) -> str:
     """CPU seconds per target behind the first window, from runs with and without the targets behind it."""
-    from stages.runtime import plugin
+    from stages.runtime.base import plugin
     from stages.runtime.scoring import harness
 
     stride, far = 64, window + 64 * batch * max(1, 8 // batch)
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     arguments = parser.parse_args()
     from stages.lib.node import tensors
-    from stages.runtime import plugin
+    from stages.runtime.base import plugin
     from stages.runtime.scoring import harness
     from stages.runtime.weights import dequantize
 

@@ -114,26 +114,28 @@ class Bench:
         import torch
 
         from stages.lib.quant import entropy_model
+        from stages.lib.quant.settings import EntropySettings
 
         settings = dataclasses.replace(
-            entropy_model.EntropySettings(bits_per_weight=bits, target_bytes=None, trellis=8, column_steps=True, row_steps="std",
+            EntropySettings(bits_per_weight=bits, target_bytes=None, trellis=8, column_steps=True, row_steps="std",
                                    frequency_exponent=0.0, gain=True, damping=0.005, rate_distortion=0.0), **changes)
         found = entropy_model.matrices(self.matrices, self.hessians, self.rows, settings=settings, multipliers={})
-        model, weights = entropy_model.Model(found, options=settings.options, device=torch.device("cpu")), sum(
+        model, weights = entropy_model.Model(found, options=entropy_model.options(settings), device=torch.device("cpu")), sum(
             weight.numel() for weight in self.matrices.values())
         return entropy_model.finest(model, limit=bits * weights, tolerance=0.004 * weights,
                                     bits_of=lambda coded: entropy_model.estimated(coded).bits).quantized
 
     def measure(self, quantized: dict, tables: dict) -> dict:
         """Figures of one row, from the quantized matrices; `tables`: the same for the features' tables."""
-        from stages.lib.quant import entropy_model, gptq
+        from stages.lib.quant import entropy_model
+        from stages.lib.quant.quantized import layer_error
 
         chosen = {name: found for name, found in quantized.items() if name in self.matrices}
         bits = entropy_model.estimated(chosen).bits_per_weight
         decibels, limit, count = [], 0.0, 0
         for name, found in chosen.items():
             weight, held = self.matrices[name], self.held[name.removesuffix(".weight")]
-            relative = gptq.layer_error(weight, found, held)
+            relative = layer_error(weight, found, held)
             decibels.append(10 * math.log10(max(relative, 1e-30)))
             distortion = relative * float(((weight @ held) * weight).sum()) / weight.numel()
             limit += self.limits[name].bits(distortion) * weight.numel()

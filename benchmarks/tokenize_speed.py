@@ -47,7 +47,7 @@ import sentencepiece
 import tqdm
 import yaml
 
-from stages.lib.node import parallel, params, stage
+from stages.lib.node import command, parallel, params
 from stages.lib.text import local
 from stages.lib.text.encoder import Encoder
 from stages.prepare.__main__ import read_builtin
@@ -170,7 +170,7 @@ def in_processes(make: Callable[[list[str]], Callable[[], int]], texts: list[str
     return max(ends) - min(starts), sum(counts)
 
 
-def command(folder: Path, processes: int, node: str, *argv: str) -> dict:
+def started(folder: Path, processes: int, node: str, *argv: str) -> dict:
     """Arguments of subprocess.Popen for `python -m stages.<node>` in a pipeline folder; what an earlier run left is removed."""
     shutil.rmtree(folder / "artifacts" / node / (argv[0] if argv else ""), ignore_errors=True)
     os.sync()  # what earlier runs left to be written is not this one's work
@@ -180,7 +180,7 @@ def command(folder: Path, processes: int, node: str, *argv: str) -> dict:
 
 def seconds(folder: Path, processes: int, node: str, *argv: str) -> float:
     """Wall time of one stage."""
-    arguments = command(folder, processes, node, *argv)
+    arguments = started(folder, processes, node, *argv)
     start = time.monotonic()
     done = subprocess.run(**arguments, stdout=subprocess.PIPE, text=True, check=False)
     spent = time.monotonic() - start
@@ -256,7 +256,7 @@ def peaks(folder: Path, processes: int, *argv: str) -> dict[str, float]:
     highest = dict.fromkeys(read, 0)
     with open(folder / "log", "w+", encoding="utf-8") as log:
         # A session of its own: all that the stage starts is in it, also what has lost its parent.
-        process = subprocess.Popen(**command(folder, processes, *argv), stdout=log, start_new_session=True)
+        process = subprocess.Popen(**started(folder, processes, *argv), stdout=log, start_new_session=True)
         try:
             while process.poll() is None:
                 found = dict.fromkeys(read, 0)
@@ -336,7 +336,7 @@ def main() -> None:
     arguments = parser.parse_args()
     tqdm.tqdm.monitor_interval = 0  # a thread of a progress bar must not be there when processes are forked
     sizes = sorted({round(size * 1e6) for size in arguments.sizes})
-    with stage.sentences("benchmarks/tokenize_speed.py"), tempfile.TemporaryDirectory(prefix="caddie-") as name:
+    with command.sentences("benchmarks/tokenize_speed.py"), tempfile.TemporaryDirectory(prefix="caddie-") as name:
         params.require(sizes[0] > 0 and arguments.runs > 0, "--sizes and --runs take positive numbers")
         all_processes = sorted({1, parallel.workers()})
         folder = Path(name)

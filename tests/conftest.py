@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from stages.audit import graph
-from stages.lib.node import files, params, stage
+from stages.lib.node import command, files, params, stage
 from stages.lib.text import corpus
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +27,7 @@ NODES = (
 
 def run_node(node: str, *argv: str) -> None:
     """One stage, in this process, in the current folder: the same as `python -m stages.<node> ...`."""
-    stage.run(importlib.import_module(f"stages.{node}.__main__").main, list(argv))
+    command.run(importlib.import_module(f"stages.{node}.__main__").main, list(argv))
 
 
 def tiny_params() -> dict:

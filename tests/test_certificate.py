@@ -178,7 +178,7 @@ def repository(tmp_path, monkeypatch):
 
 
 def told(*argv):
-    return revision.command(main, Run, list(argv))
+    return revision.run(main, Run, list(argv))
 
 
 def test_experiment_is_audited_from_the_cache_with_its_own_parameters(repository, tmp_path):

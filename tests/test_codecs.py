@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.runtime import plugin
+from stages.runtime.base import plugin
 from stages.runtime.blob import external, packing
 from stages.runtime.blob.codecs import CodecError, MissingProgram, is_available
 from stages.runtime.blob.coders import MatrixContext

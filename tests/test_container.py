@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.lib.blob import quantized_model
+from stages.runtime.base.errors import ArtifactError
 from stages.runtime.blob import container, header, matrix_context
 from stages.runtime.blob.codecs import CodecError
 from stages.runtime.blob.container import Coding, Model
-from stages.runtime.errors import ArtifactError
 from tests.golden import make
 
 TENSORS = {"a.codes": np.arange(-6, 6, dtype=np.int8).reshape(3, 4), "a.scales": np.array([1, 2, 3], np.float16),

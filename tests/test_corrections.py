@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from stages.lib.quant import low_rank, prune, rotation, ternary
+from stages.lib.quant import low_rank, prune, rotation
+from stages.lib.quant.methods import ternary
 from stages.lib.quant.quantized import Quantized
 from stages.runtime.weights import dequantize
 from tests.test_quantize import codes, problem, rounded

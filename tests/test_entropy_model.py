@@ -9,6 +9,7 @@ import torch
 
 from stages.lib.quant import entropy_constrained, entropy_model, rate, water_filling
 from stages.lib.quant.entropy_model import Matrix, Model
+from stages.lib.quant.settings import EntropySettings
 from stages.sensitivity import allocation
 from tests.test_entropy_constrained import FULL, PLAIN, problem
 
@@ -74,7 +75,7 @@ def test_matrix_without_a_hessian_is_quantized_as_if_its_inputs_were_alike():
     assert all(torch.equal(found.weights(), explicit.quantize(0.5)[name].weights()) for name, found in net.quantize(0.5).items())
 
 
-SETTINGS = entropy_model.EntropySettings(bits_per_weight=3.3, target_bytes=None, trellis=8, column_steps=True, row_steps="gradient",
+SETTINGS = EntropySettings(bits_per_weight=3.3, target_bytes=None, trellis=8, column_steps=True, row_steps="gradient",
                                   frequency_exponent=0.25, gain=True, damping=0.005, rate_distortion=0.0)
 
 

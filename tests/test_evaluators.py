@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.runtime import plugin
+from stages.runtime.base import plugin
 from stages.runtime.scoring import evaluators, harness
 from stages.runtime.tokens import windows
 from tests.test_model import model

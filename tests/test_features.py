@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from stages.lib.blob import bundle
-from stages.lib.dvc import closure
-from stages.runtime import plugin
+from stages.lib.node import closure
+from stages.runtime.base import plugin
 from stages.runtime.blob.container import ArtifactError
 from stages.runtime.network import features, gpt
 from stages.runtime.network.attention import rms

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.runtime import plugin
+from stages.runtime.base import plugin
 from stages.runtime.blob import container, header
 from stages.runtime.blob.codecs import MissingProgram
 from tests.golden import make

@@ -45,10 +45,11 @@ def same(one, two):
 
 
 def test_every_file_of_the_folder_can_be_chosen():
-    files = {path.stem for path in (ROOT / "stages/lib/data/loaders").glob("*.py")} - {"__init__", "base"}
-    hint = next(field for field in dataclasses.fields(train.TrainSettings) if field.name == "loader").type
-    assert files == set(train.LOADERS) == set(hint.__args__)
-    assert all(module.__name__.endswith(f".{name}") for name, module in train.LOADERS.items())
+    files = {path.stem for path in (ROOT / "stages/lib/tokens/loaders").glob("*.py")} - {"__init__"}
+    assert files == set(plugin.names_in(train.LOADERS)) and "shuffled" in files
+    assert all(issubclass(plugin.load_from(train.LOADERS, name).Loader, base.Loader) for name in files)
+    with pytest.raises(ValueError, match="no file shufled.py under lib/tokens/loaders; did you mean 'shuffled'"):
+        plugin.load_from(train.LOADERS, "shufled")
 
 
 @KINDS

@@ -5,12 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from stages.quantize.reporting import stored_bits
 
 from stages.calibrate import hessians
 from stages.lib.blob import entropy
-from stages.lib.quant import gptq, gptq_lite, nearest, scales
-from stages.lib.quant.quantized import Quantized
-from stages.quantize.table import stored_bits
+from stages.lib.quant import gptq_lite, scales
+from stages.lib.quant.methods import gptq, nearest
+from stages.lib.quant.quantized import Quantized, layer_error
 from stages.runtime.blob import container
 from stages.runtime.network.gpt import GPT, initialise
 from stages.runtime.weights import dequantize
@@ -106,8 +107,8 @@ def test_gptq_beats_rounding_by_as_much_as_the_spectrum_of_the_hessian_allows(sp
     spectrum = torch.exp(spread * torch.special.ndtri((torch.arange(256) + 0.5) / 256))  # its quantiles: no luck of the draw
     hessian = basis @ torch.diag(spectrum) @ basis.T
     weight = torch.randn(64, 256, generator=generator)
-    plain = gptq.layer_error(weight, rounded(weight, bits=6, clip=12.85), hessian)
-    assert plain / gptq.layer_error(weight, solved(weight, hessian, bits=6, clip=12.85), hessian) == pytest.approx(ratio, rel=0.06)
+    plain = layer_error(weight, rounded(weight, bits=6, clip=12.85), hessian)
+    assert plain / layer_error(weight, solved(weight, hessian, bits=6, clip=12.85), hessian) == pytest.approx(ratio, rel=0.06)
 
 
 def test_dead_columns_and_rows_are_harmless_wherever_they_are():
@@ -289,7 +290,7 @@ def test_entropy_of_gaussian_rows_is_the_published_rate(gaussian):
 
 def test_error_grows_with_the_square_of_the_clip(gaussian):
     weight = gaussian[:64]
-    one, half_more = (gptq.layer_error(weight, rounded(weight, bits=6, clip=clip), torch.eye(2048)) for clip in (12.85, 19.275))
+    one, half_more = (layer_error(weight, rounded(weight, bits=6, clip=clip), torch.eye(2048)) for clip in (12.85, 19.275))
     assert half_more / one == pytest.approx(2.25, abs=0.1)
 
 

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from stages.calibrate import hessians
 from stages.lib.blob import entropy
 from stages.lib.node import tensors
-from stages.lib.quant import gptq, groups
+from stages.lib.quant import groups
+from stages.lib.quant.methods import gptq
 from stages.lib.quant.network import quantize
 from stages.quantize import table
 from stages.runtime.weights import dequantize

@@ -14,7 +14,7 @@ from stages.lib.training import flops, schedule
 from stages.prepare import settings as prepare
 from stages.recipes import __main__ as command
 from stages.recipes import budget, catalog, describe, document, header
-from stages.runtime import plugin
+from stages.runtime.base import plugin
 from stages.train import settings as train
 from tests.conftest import ROOT, set_leaf
 from tests.test_stacks import STACKS

@@ -318,9 +318,9 @@ def test_the_sections_fit_params_and_the_contract_names_every_file():
 
 
 def test_help_works_and_imports_no_torch():
-    code = ("import sys; from stages.lib import stage; import stages.report.__main__ as report\n"
+    code = ("import sys; from stages.lib.node import command; import stages.report.__main__ as report\n"
             "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules and 'dvc' not in sys.modules\n"
-            "stage.run(report.main, ['--help'])")
+            "command.run(report.main, ['--help'])")
     root = Path(report.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from stages.lib.node import files, parallel, stage
+from stages.lib.node import command, files, parallel
 from stages.lib.text import corpus, local, split
 from stages.prepare import __main__ as prepare
 from stages.runtime.tokens import shards
@@ -293,7 +293,7 @@ def test_what_a_killed_process_left_beside_an_output_is_removed(tmp_path):
     (OSError(errno.ENOSPC, "No space left on device", "source", None, "target"), "while writing target; free some space"),
 ])
 def test_errors_of_the_file_system_are_sentences_with_a_way_out(capsys, error, sentence):
-    with pytest.raises(SystemExit), stage.sentences("node"):
+    with pytest.raises(SystemExit), command.sentences("node"):
         raise error
     assert sentence in capsys.readouterr().err
 
@@ -337,7 +337,7 @@ def test_train_has_no_sidecar_and_the_others_do(finished):
 
 def test_inspect_shows_what_a_person_wants_to_see(finished, monkeypatch, capsys):
     monkeypatch.chdir(finished)
-    look.command(["--inspect", "artifacts/tokenize/val/fineweb_val_000000.bin", "artifacts/tokenize/val/fineweb_val_bytes_000000.bin",
+    look.run(["--inspect", "artifacts/tokenize/val/fineweb_val_000000.bin", "artifacts/tokenize/val/fineweb_val_bytes_000000.bin",
                      "--documents", "2"])
     said = capsys.readouterr().out
     meta = json.loads(Path("artifacts/tokenize/val/meta.json").read_text())
@@ -353,7 +353,7 @@ def test_inspect_shows_what_a_person_wants_to_see(finished, monkeypatch, capsys)
 ])
 def test_inspecting_what_is_no_shard_is_a_sentence(project, capsys, arguments, sentence):
     with pytest.raises(SystemExit):
-        look.command(["--inspect", *arguments])
+        look.run(["--inspect", *arguments])
     assert sentence in capsys.readouterr().err
 
 

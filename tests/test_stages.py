@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from stages.lib.node import files, stage
+from stages.lib.node import command, files
 from tests.conftest import NODES, ROOT, run_node
 
 
@@ -73,19 +73,19 @@ def test_atomic_folder_replaces_the_old_one(tmp_path):
 
 
 def test_full_disk_is_one_sentence(capsys):
-    with pytest.raises(SystemExit) as stopped, stage.sentences("train"):
+    with pytest.raises(SystemExit) as stopped, command.sentences("train"):
         raise OSError(28, "No space left on device", "artifacts/x")
     said = capsys.readouterr().err
     assert stopped.value.code == 1 and "free some space" in said and said.count("\n") == 1
 
 
 def test_our_own_bugs_keep_their_traceback():
-    with pytest.raises(AssertionError), stage.sentences("train"):
+    with pytest.raises(AssertionError), command.sentences("train"):
         raise AssertionError
 
 
 def test_interrupt_is_one_sentence(capsys):
-    with pytest.raises(SystemExit) as stopped, stage.sentences("train"):
+    with pytest.raises(SystemExit) as stopped, command.sentences("train"):
         raise KeyboardInterrupt
     assert stopped.value.code == 130 and "interrupted" in capsys.readouterr().err
 

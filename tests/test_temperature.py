@@ -31,7 +31,7 @@ def test_logits_that_have_nothing_to_do_with_the_targets_are_refused():
 
 
 def test_command_prints_the_line_of_params(project, capsys):
-    temperature.command(["--tokens", "300"])
+    temperature.run(["--tokens", "300"])
     said = capsys.readouterr().out
     line = json.loads(said.rpartition("temperature: ")[2])
     assert line["evaluator"] == "temperature" and 1 / 64 < line["options"]["temperature"] < 64 and "300 tokens of holdout" in said
@@ -40,5 +40,5 @@ def test_command_prints_the_line_of_params(project, capsys):
 @pytest.mark.parametrize("argv, sentence", [(["--run", "slidin"], "did you mean 'sliding'"), (["--tokens", "1"], "2 or more")])
 def test_mistakes_end_as_one_sentence(project, capsys, argv, sentence):
     with pytest.raises(SystemExit):
-        temperature.command(argv)
+        temperature.run(argv)
     assert sentence in capsys.readouterr().err

@@ -20,7 +20,7 @@ import numpy as np
 from stages.audit import certificate as rendering
 from stages.audit import revision
 from stages.audit.evidence import AuditSettings, Evidence, Verdict
-from stages.lib.node import files, stage
+from stages.lib.node import command, files
 from stages.lib.node.stage import Input, Metrics, Output, Untracked, Variant
 from stages.lib.referee import artifact
 from stages.lib.referee.significance import one_sample
@@ -114,5 +114,5 @@ def checks() -> list[str]:
 
 if __name__ == "__main__":
     if "--rev" in sys.argv:
-        sys.exit(revision.command(main, Run))
-    stage.run(main)
+        sys.exit(revision.run(main, Run))
+    command.run(main)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from stages.audit import decoder
 from stages.audit.checks import round_trip
-from stages.lib.node import files, params, scratch, stage
+from stages.lib.node import command, files, params, scratch
 from stages.lib.referee import artifact
 from stages.lib.tokens import splits
 from stages.runtime.text import arithmetic
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run", help="a name under evaluate.runs")
     parser.add_argument("--tokens", type=int, help="only the first so many targets (default: all)")
     chosen = parser.parse_args(argv)
-    with stage.sentences("certify"):
+    with command.sentences("certify"):
         run = params.lookup(params.read(Path("params.yaml")), f"evaluate.runs.{chosen.run}")
         submission, ledger = Path("artifacts/package/submission.pyz"), Path(f"artifacts/evaluate/{chosen.run}/ledger.npy")
         split, nats = splits.read(Path("artifacts/tokenize/val"), "val", sidecar=True), np.load(ledger, allow_pickle=False)

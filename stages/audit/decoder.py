@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.lib.dvc import closure
+from stages.lib.node import closure
 from stages.lib.referee import artifact
 from stages.runtime.text import arithmetic
 

@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 from stages.audit import certificate
-from stages.lib.dvc import closure
-from stages.lib.node import files, stage
+from stages.lib.node import closure, command, files
 
 PAGE = closure.ROOT / "docs/certification.md"
 BEGIN, END = "<!-- checks: python -m stages.audit.documentation --write -->", "<!-- end of checks -->"
@@ -42,7 +41,7 @@ def page(text: str) -> str:
 
 
 if __name__ == "__main__":
-    with stage.sentences("audit.documentation"):
+    with command.sentences("audit.documentation"):
         written = PAGE.read_text(encoding="utf-8")
         if "--write" in sys.argv[1:]:
             with files.atomic(PAGE) as partial:

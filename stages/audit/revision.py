@@ -23,11 +23,11 @@ import yaml
 from stages.audit.evidence import AuditSettings
 from stages.lib.dvc import dvc_lock
 from stages.lib.dvc.revisions import resolved
-from stages.lib.node import access_log, files, params, stage
+from stages.lib.node import access_log, command, files, params, stage
 from stages.lib.referee.significance import MARGIN_NATS, one_sample
 
 
-def command(main: Callable, run_section: type, argv: list[str] | None = None) -> int:
+def run(main: Callable, run_section: type, argv: list[str] | None = None) -> int:
     """`main` is the stage, `run_section` the dataclass of its run."""
     parser = argparse.ArgumentParser(prog="python -m stages.audit", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -36,7 +36,7 @@ def command(main: Callable, run_section: type, argv: list[str] | None = None) ->
     parser.add_argument("--record", type=float, metavar="BPB", help="bits per byte to test the revisions' scores against")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="keep the certificates there, by revision and run")
     chosen = parser.parse_args(argv)
-    with stage.sentences("audit"):
+    with command.sentences("audit"):
         settings = params.section(params.read(Path("params.yaml")), AuditSettings)
         found: dict[str, list[dict]] = {}
         for name in chosen.rev:

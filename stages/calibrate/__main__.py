@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from stages.calibrate import own_text
 from stages.calibrate.hessians import Statistics
-from stages.lib.node import files, launch, stage, tensors
+from stages.lib.node import files, launch, tensors
 from stages.lib.node.params import require
 from stages.lib.node.stage import Input, Metrics, Output
 from stages.lib.tokens import splits
@@ -108,4 +108,6 @@ def collect(state: dict, config: dict, batches: shuffled.Loader | None, settings
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    from stages.lib.node import command
+
+    command.run(main)

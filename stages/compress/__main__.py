@@ -10,7 +10,7 @@ import time
 
 from stages.lib.blob import quantized_model
 from stages.lib.blob.grouping import Run
-from stages.lib.node import files, stage
+from stages.lib.node import files
 from stages.lib.node.stage import Input, Metrics, Output, Variant
 from stages.runtime.blob import container, header
 from stages.runtime.blob.codecs import MissingProgram
@@ -84,4 +84,6 @@ def _timed(call):
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    from stages.lib.node import command
+
+    command.run(main)

@@ -6,8 +6,8 @@ DVC does not see that a program was installed or removed since; `make repro` ask
 from pathlib import Path
 
 from stages.lib.blob.grouping import Run
-from stages.lib.node import files, params, stage
-from stages.runtime import plugin
+from stages.lib.node import command, files, params
+from stages.runtime.base import plugin
 from stages.runtime.blob.codecs import is_available
 
 
@@ -23,5 +23,5 @@ def stale(tree: dict, folder: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    with stage.sentences("compress"):
+    with command.sentences("compress"):
         print("\n".join(stale(params.read(Path("params.yaml")), Path("artifacts/compress"))))

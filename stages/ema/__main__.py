@@ -17,7 +17,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from stages.ema import posthoc_averages
-from stages.lib.node import files, launch, stage, tensors
+from stages.lib.node import files, launch, tensors
 from stages.lib.node.stage import Input, Metrics, Output, Plot
 from stages.lib.tokens import splits, window_score
 from stages.runtime.network import features
@@ -29,7 +29,7 @@ class EmaSettings:
     SECTION: ClassVar[str] = "ema"
     average: str
     candidates: tuple[str, ...]
-    splits: int | None
+    tokens: int | None
     window: int
 
 
@@ -119,4 +119,6 @@ def _write(path: Path, rows: list[dict]) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    from stages.lib.node import command
+
+    command.run(main)

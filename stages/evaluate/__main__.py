@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from stages.evaluate import parts
-from stages.lib.node import files, stage
+from stages.lib.node import files
 from stages.lib.node.stage import Input, Metrics, Output, Untracked, Variant
 from stages.lib.referee import artifact
 from stages.lib.tokens import splits
-from stages.runtime import plugin
+from stages.runtime.base import plugin
 
 
 @dataclass(frozen=True)
@@ -72,4 +72,6 @@ def main(
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    from stages.lib.node import command
+
+    command.run(main)

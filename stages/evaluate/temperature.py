@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.lib.node import params, stage, tensors
+from stages.lib.node import command, params, tensors
 from stages.lib.node.params import require
 from stages.lib.tokens import splits
-from stages.runtime import plugin
+from stages.runtime.base import plugin
 from stages.runtime.weights import dequantize
 
 MODEL, TEXT = Path("artifacts/quantize/model.safetensors"), Path("artifacts/tokenize/holdout")
@@ -24,14 +24,14 @@ WINDOWING = ("window", "stride", "batch")
 LOWEST, HIGHEST = 1 / 64, 64.0  # of b; beyond, the model is no model of this text
 
 
-def command(argv: list[str] | None = None) -> None:
+def run(argv: list[str] | None = None) -> None:
     """The command line; a user's mistake ends as one sentence and exit code 1."""
     parser = argparse.ArgumentParser(prog="python -m stages.evaluate.temperature", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", default="sliding", help="the run of evaluate.runs whose windows are used (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=20_480, help="of holdout, from its start (default: %(default)s)")
     chosen = parser.parse_args(argv)
-    with stage.sentences("temperature"):
+    with command.sentences("temperature"):
         require(chosen.tokens >= 2, "--tokens takes 2 or more")
         options = params.lookup(params.read(Path("params.yaml")), f"evaluate.runs.{chosen.run}.options")
         require(all(key in options for key in WINDOWING), f"evaluate.runs.{chosen.run} has no {', '.join(WINDOWING)}; name a run that has")
@@ -79,4 +79,4 @@ def fit(logits_NV: Tensor, target_N: Tensor) -> float:
 
 
 if __name__ == "__main__":
-    command()
+    run()

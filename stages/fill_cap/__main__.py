@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 
 from stages.lib.blob import bundle, grouping
-from stages.lib.node import files, launch, params, stage, tensors
+from stages.lib.node import files, launch, params, tensors
 from stages.lib.node.params import require
 from stages.lib.node.stage import Input, Metrics, Output
 from stages.lib.quant import entropy_model, groups, network, settings
@@ -112,10 +112,12 @@ def search(attempt, *, cap: int) -> tuple[int, int, list[dict]]:
 
 def _run(blob: str, runs: dict) -> grouping.Run:
     """The run of compress.runs that is packed."""
-    name = blob.removeprefix("compress/")
     require(blob != "smallest", "quantize.entropy.target_bytes is auto, which needs one run to fit to: set package.blob to compress/<run>")
+    (name,) = bundle.shipped(blob, runs)
     return params.section({"compress": {"runs": runs}}, grouping.Run, variant=name)
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    from stages.lib.node import command
+
+    command.run(main)

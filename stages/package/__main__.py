@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from stages.lib.blob import bundle, byte_table, quantized_model
-from stages.lib.node import files, stage
+from stages.lib.node import files
 from stages.lib.node.stage import Input, Metrics, Output, Plot
-from stages.runtime import plugin
+from stages.runtime.base import plugin
 from stages.runtime.text.tokenizer import Tokenizer
 
 MADE = ("run", "blob_bytes", "blob_sha256", "model_sha256", "reason")
@@ -68,12 +68,9 @@ def main(
 
 def chosen(blob: str, runs: list[str], blobs: Path) -> dict:
     """The metrics of the run that ships, by `package.blob`. Only `runs` are looked at, because the folder may hold runs of the past."""
-    kind, _, run = blob.partition("/")
-    if kind == "compress" and run in runs:
-        return _made(blobs, run)
-    if blob != "smallest":
-        raise ValueError(f"package.blob is {blob!r}; it takes smallest | {' | '.join(f'compress/{name}' for name in runs)}")
-    made = [_made(blobs, name) for name in runs]
+    made = [_made(blobs, name) for name in bundle.shipped(blob, runs)]
+    if len(made) == 1:
+        return made[0]
     if len({metrics["model_sha256"] for metrics in made}) > 1:
         raise ValueError("the blobs under artifacts/compress are of different models; run: dvc repro compress")
     available = [metrics for metrics in made if metrics["blob_bytes"]]
@@ -107,4 +104,6 @@ def _refuse_above_cap(total: int, coded: int, cap: int) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    from stages.lib.node import command
+
+    command.run(main)

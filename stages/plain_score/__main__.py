@@ -5,7 +5,7 @@ but the report, so the artifact's lineage never touches val.
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
-from stages.lib.node import files, launch, stage, tensors
+from stages.lib.node import files, launch, tensors
 from stages.lib.node.stage import Input, Metrics, Variant
 from stages.lib.tokens import splits, window_score
 from stages.runtime.weights import dequantize
@@ -35,4 +35,6 @@ def main(
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    from stages.lib.node import command
+
+    command.run(main)

@@ -20,8 +20,7 @@ from pathlib import Path
 import pyarrow
 from tqdm import tqdm
 
-from stages.lib.dvc import closure
-from stages.lib.node import files, parallel, stage
+from stages.lib.node import closure, files, parallel
 from stages.lib.node.scratch import Folder, key
 from stages.lib.node.stage import Input, Metrics, Output, Untracked
 from stages.lib.text import accounting, corpus, local, published, split
@@ -174,4 +173,6 @@ def read_builtin() -> tuple[list[split.Document], dict[str, str]]:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    from stages.lib.node import command
+
+    command.run(main)

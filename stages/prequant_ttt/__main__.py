@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from tqdm import tqdm
 
-from stages.lib.node import files, launch, stage, tensors
+from stages.lib.node import files, launch, tensors
 from stages.lib.node.params import require
 from stages.lib.node.stage import Input, Metrics, Output
 from stages.lib.tokens import splits
@@ -117,4 +117,6 @@ def check(settings: PrequantTttSettings) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    from stages.lib.node import command
+
+    command.run(main)

@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import torch
 
-from stages.lib.node import files, launch, stage, tensors
+from stages.lib.node import files, launch, tensors
 from stages.lib.node.stage import Input, Metrics, Output, Plot
 from stages.lib.quant import groups
 from stages.lib.quant.network import quantize
 from stages.lib.quant.settings import QuantizeSettings, check
-from stages.quantize import table
 from stages.runtime.network.config import ModelConfig
 from stages.runtime.network.gpt import GPT
 
@@ -45,18 +44,15 @@ def main(
     if result.budget:
         print(f"entropy: constant {result.budget.constant:.4f} after {len(result.budget.passes)} passes, an estimated "
               f"{result.budget.bits / 8:,.0f} bytes of {result.budget.limit / 8:,.0f}")
-    found = table.rows(result, state, hessians)
     stored = result.stored()
     tensors.save(codes, stored, facts | {"order": list(stored), "quantization": result.schemes()})
-    with files.atomic(rows) as partial:
-        partial.write_text(table.csv(found), encoding="utf-8")
-    summary = table.summary(found)
-    files.write_json(metrics, summary | {"damping_raised": result.damping, "device": world.device.type,
-                                         "entropy": result.budget and result.budget.summary(),
-                                         "text_sha256": facts["text_sha256"]})
-    print(f"{summary['matrices']} matrices, {summary['bits_per_weight']:.3f} bits per weight, mean relative layer error "
-          f"{summary['layer_error_mean']:.2e}")
+    if metrics:
+        from stages.quantize import reporting  # not part of the one script
+
+        reporting.write(metrics, rows, result, state, hessians, device=world.device.type, text_sha256=facts["text_sha256"])
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    from stages.lib.node import command
+
+    command.run(main)

@@ -14,7 +14,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from stages.lib.node import params, stage
+from stages.lib.node import command, params
 from stages.recipes import catalog, describe, document, shrink
 
 DEFAULT = "default"  # params.yaml as it is, where a recipe's name is asked for
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     what.add_argument("--check", action="store_true", help="compare every stack's number of parameters with the published one")
     what.add_argument("--document", action="store_true", help="write docs/recipes.md")
     chosen = parser.parse_args(argv)
-    with stage.sentences("recipes"):
+    with command.sentences("recipes"):
         if chosen.check or chosen.document:
             params.require(chosen.name is None, "--check and --document look at all recipes; leave the name out")
             return check() if chosen.check else document.write()

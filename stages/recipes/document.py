@@ -9,8 +9,7 @@ import statistics
 import textwrap
 from pathlib import Path
 
-from stages.lib.dvc import closure
-from stages.lib.node import files, params
+from stages.lib.node import closure, files, params
 from stages.recipes import catalog, describe, header
 
 PAGE, TABLE = closure.ROOT / "docs/recipes.md", closure.ROOT / "docs/recipes.csv"

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
-from stages.lib.node import files, stage
+from stages.lib.node import command, files
 from stages.lib.node.stage import Input, Metrics, Output, Plot, Untracked
 from stages.report import compare, evidence, figures, page, summary, tables
 
@@ -85,4 +85,4 @@ if __name__ == "__main__":
     if "--compare" in sys.argv:
         compare.run(sys.argv[1:])
     else:
-        stage.run(main)
+        command.run(main)

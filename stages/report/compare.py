@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 
 from stages.lib.dvc.revisions import resolved
-from stages.lib.node import files, params, stage
+from stages.lib.node import command, files, params
 from stages.report import html
 from stages.report.columns import Column, cell, markdown
 from stages.report.drawing import SERIES
@@ -70,7 +70,7 @@ def run(argv: list[str]) -> None:
         "--folder", type=Path, default=Path("artifacts/report/compare"), help="where page and tables go (default: %(default)s)"
     )
     arguments = parser.parse_args(argv)
-    with stage.sentences("report"):
+    with command.sentences("report"):
         found = [read(revision, root=Path.cwd()) for revision in arguments.compare]
         print(write(found, arguments.folder), end="")
 

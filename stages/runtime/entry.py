@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import plugin
+from .base import plugin
 from .blob import container
 from .scoring import evaluators, harness
 from .text import text_file

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.lib.node import files, launch, stage, tensors
+from stages.lib.node import files, launch, tensors
 from stages.lib.node.params import require
 from stages.lib.node.stage import Input, Metrics, Output
 from stages.lib.quant import entropy_model
+from stages.lib.quant.settings import EntropySettings
 from stages.lib.tokens import splits
 from stages.runtime.weights import dequantize
 from stages.sensitivity import allocation
@@ -30,7 +31,7 @@ class SensitivitySettings:
     by: Literal["matrix", "kind"]
     depth_groups: int
     coarseness: float
-    splits: int
+    tokens: int
     sequence_length: int
     least: float
     most: float
@@ -39,7 +40,7 @@ class SensitivitySettings:
 
 def main(
     settings: SensitivitySettings,
-    entropy: entropy_model.EntropySettings,
+    entropy: EntropySettings,
     *,
     weights: Input = "artifacts/prequant_ttt/model.safetensors",
     statistics: Input = "artifacts/calibrate/hessians.safetensors",
@@ -56,7 +57,7 @@ def main(
             hessians, importance = tensors.load(statistics)[0], tensors.load(rows)[0]
             coded = {name: weight for name, weight in state.items() if weight.ndim == 2 and known(name, hessians, importance)}
             matrices = entropy_model.matrices(coded, hessians, importance, settings=entropy, multipliers={})
-            model = entropy_model.Model(matrices, options=entropy.options, device=world.device)
+            model = entropy_model.Model(matrices, options=entropy_model.options(entropy), device=world.device)
             parts = allocation.units(list(matrices), by=settings.by, depth_groups=settings.depth_groups)
             loss_of = divergence(state, facts["model"], splits.read(text, "holdout").tokens, settings, world.device)
             damage = allocation.damages(model, parts, constant=model.start(entropy.bits_per_weight), coarseness=settings.coarseness,
@@ -102,4 +103,6 @@ def network(state: dict[str, Tensor], config: dict, device: torch.device):
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    from stages.lib.node import command
+
+    command.run(main)

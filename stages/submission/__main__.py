@@ -20,8 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.lib.dvc import closure
-from stages.lib.node import files, params, scratch, stage
+from stages.lib.node import closure, command, files, params, scratch
 from stages.recipes import __main__ as recipes
 from stages.recipes import catalog
 from stages.submission import collect, write
@@ -40,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--record", help="bits per byte of the record, or of each of its seeds with commas between")
     parser.add_argument("--threshold", type=float, metavar="NATS", help="to beat it by, nats per token (default: the field's 0.005)")
     chosen = parser.parse_args(argv)
-    with stage.sentences("submission"):
+    with command.sentences("submission"):
         seeds = _numbers(chosen.seeds, int, "--seeds")
         record = _numbers(chosen.record, float, "--record") if chosen.record else []
         with _params_put_back():
@@ -48,8 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         folder = FOLDER / chosen.name
         found = [collect.read(run) for run in runs]
         collect.check_alike(found)
-        command = f"make submission NAME={chosen.name} SEEDS={','.join(map(str, seeds))} SCALE={chosen.scale}"
-        write.folder(folder, chosen.name, found, command=command, record=record, threshold=chosen.threshold)
+        told = f"make submission NAME={chosen.name} SEEDS={','.join(map(str, seeds))} SCALE={chosen.scale}"
+        write.folder(folder, chosen.name, found, command=told, record=record, threshold=chosen.threshold)
     return _audit(folder)
 
 
@@ -80,10 +79,10 @@ def _run(name: str, scale: str, seed: int) -> Path:
         return kept
     run = collect.run_of(tree)
     experiment = f"{name}-{scale}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    command = ["dvc", "exp", "run", "--name", experiment, *catalog.flags(values), f"audit@{run}", "script"]
-    print(f"seed {seed}: {shlex.join(command)}", flush=True)
+    words = ["dvc", "exp", "run", "--name", experiment, *catalog.flags(values), f"audit@{run}", "script"]
+    print(f"seed {seed}: {shlex.join(words)}", flush=True)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    if subprocess.run(command, env=os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}, check=False).returncode:
+    if subprocess.run(words, env=os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}, check=False).returncode:
         raise ValueError(f"the run of seed {seed} failed, see above; what was finished is kept, give the same command again")
     collect.keep(kept, run, key=key, experiment=experiment)
     return kept

@@ -8,8 +8,7 @@ import shutil
 import statistics
 from pathlib import Path
 
-from stages.lib.dvc import closure
-from stages.lib.node import files, params
+from stages.lib.node import closure, files, params
 from stages.lib.referee import time_budget
 from stages.lib.referee.significance import MARGIN_NATS, Significance, one_sample, welch
 from stages.recipes import catalog

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from tqdm import tqdm
 
-from stages.lib.node import files, stage
+from stages.lib.node import files
 from stages.lib.node.params import require
 from stages.lib.node.stage import Input, Metrics
 from stages.lib.text import corpus
@@ -66,4 +66,6 @@ def main(
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    from stages.lib.node import command
+
+    command.run(main)

@@ -16,8 +16,7 @@ from typing import ClassVar
 import sentencepiece
 from tqdm import tqdm
 
-from stages.lib.dvc import closure
-from stages.lib.node import files, parallel, stage
+from stages.lib.node import closure, command, files, parallel
 from stages.lib.node.scratch import Folder, key
 from stages.lib.node.stage import Input, Output, Untracked, Variant
 from stages.lib.text import corpus
@@ -100,6 +99,6 @@ def _check_unchanged(path: Path, prepared: dict) -> None:
 
 if __name__ == "__main__":
     if "--inspect" in sys.argv[1:]:
-        look.command(sys.argv[1:])
+        look.run(sys.argv[1:])
     else:
-        stage.run(main)
+        command.run(main)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.lib.node import stage
+from stages.lib.node import command
 from stages.lib.text import accounting, corpus, published
 from stages.runtime.text import caseops
 from stages.runtime.text.tokenizer import BOS, Tokenizer
@@ -14,14 +14,14 @@ from stages.runtime.tokens import shards
 LINE = 100  # characters of a document that are shown
 
 
-def command(argv: list[str]) -> None:
+def run(argv: list[str]) -> None:
     """The command line; a user's mistake ends as one sentence and exit code 1."""
     parser = argparse.ArgumentParser(prog="python -m stages.tokenize", description=__doc__)
     parser.add_argument("--inspect", nargs="+", type=Path, required=True, metavar="SHARD", help="token shards, or their byte sidecars")
     parser.add_argument("--model", type=Path, help="the tokenizer (default: the one beside the shard, else artifacts/vocabulary's)")
     parser.add_argument("--documents", type=_count, default=5, metavar="N", help="how many documents to show (default: %(default)s)")
     chosen = parser.parse_args(argv)
-    with stage.sentences("tokenize"):
+    with command.sentences("tokenize"):
         for path in chosen.inspect:
             print("\n".join(describe(path, model=chosen.model, documents=chosen.documents)))
 

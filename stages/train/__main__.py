@@ -5,22 +5,18 @@ checkpoint under scratch/.
 """
 
 import contextlib
-import csv
 import shutil
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
 
-from stages.lib.dvc import closure
-from stages.lib.node import files, launch, stage, tensors
+from stages.lib.node import closure, files, launch, tensors
 from stages.lib.node.scratch import key
 from stages.lib.node.stage import Input, Metrics, Output, Plot, Untracked
 from stages.lib.tokens import splits
-from stages.lib.tokens.loaders import coprime, packed, sequential, shuffled
-from stages.lib.training import schedule
+from stages.runtime.base import plugin
 from stages.runtime.network import backends
 from stages.runtime.network.config import ModelConfig
 from stages.runtime.network.gpt import GPT, initialise
@@ -28,7 +24,7 @@ from stages.train import checkpoints, loop, numerics
 from stages.train.prefetch import Prefetcher
 from stages.train.settings import TrainSettings, check
 
-LOADERS = {"sequential": sequential, "coprime": coprime, "shuffled": shuffled, "packed": packed}  # imported: DVC sees their code
+LOADERS = "stages.lib.tokens.loaders"
 
 
 @dataclass(frozen=True)
@@ -71,8 +67,8 @@ def main(
     asked = sizes.pop("attention_backend")
     config = ModelConfig(vocabulary_size=text.vocabulary_size, **sizes)
     precision = numerics.resolve(settings.precision, launch.device_type(settings.device))
-    batches = LOADERS[settings.loader].Loader(text.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens,
-                                              seed=settings.seed, section="train")
+    batches = plugin.load_from(LOADERS, settings.loader).Loader(
+        text.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens, seed=settings.seed, section="train")
     batches.check_processes(settings.processes)
     batches.check_parts(settings.micro_batch_tokens, settings.processes)
     with torch.device("meta"):
@@ -110,8 +106,10 @@ def main(
                     partial.mkdir()
                     for path in sorted(folder.snapshots.glob("step_*.safetensors")):
                         shutil.copyfile(path, partial / path.name)
-                _write_curve(curve, run.curve)
-                files.write_json(metrics, _metrics(run, settings, text, world) | chosen)
+                if metrics:
+                    from stages.train import reporting  # not part of the one script
+
+                    reporting.write(metrics, curve, run, settings, world, chosen, text_sha256=text.text_sha256)
                 folder.remove()
 
 
@@ -129,34 +127,12 @@ def num_parameters(model: GPT) -> int:
 def _key(settings: TrainSettings, config: ModelConfig, text: splits.Split, holdout: splits.Split, world: launch.World, chosen: dict) -> str:
     """Everything that decides the weights and the curve; not the pace of checkpoints, nor the number of processes."""
     named = {name: value for name, value in asdict(settings).items() if name not in ("checkpoint_seconds", "processes")}
-    code = closure.paths("stages.train.__main__", *(f"stages.runtime.network.features.{name}" for name in config.features))
+    code = closure.paths("stages.train.__main__", f"{LOADERS}.{settings.loader}",
+                         *(f"{plugin.package('features')}.{name}" for name in config.features))
     return key(named, config.to_dict(), text.facts, holdout.facts, world.device.type, chosen, torch.__version__, *code)
 
 
-def _write_curve(path: Path, curve: list[dict]) -> None:
-    with files.atomic(path) as partial, open(partial, "w", newline="") as handle:
-        writer = csv.DictWriter(handle, ["step", "train_loss", "learning_rate_scale", "holdout_bits_per_byte"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(curve)
-
-
-def _metrics(run: loop.Run, settings: TrainSettings, text: splits.Split, world: launch.World) -> dict:
-    recent = [row["train_loss"] for row in run.curve[-20:]]
-    clock = loop.clock_of(settings)
-    return {
-        "steps": run.step, "train_seconds": round(run.seconds, 2), "budget": clock.budget, "spent": clock.spent(run.step, run.seconds),
-        "budget_unit": ("virtual " * bool(clock.knots) + "seconds") if clock.in_seconds else "steps",
-        # what train.clock needs to repeat a run of real seconds on any machine
-        "clock": schedule.record(run.times, run.events) if clock.in_seconds and not clock.knots else None,
-        "tokens_per_second": round(run.step * settings.batch_tokens / run.seconds),
-        "training_flops_per_token": run.hardware.looped, "matmul_flops_per_second": round(run.hardware.matmul_rate),
-        "model_flops_utilisation": round(run.flops / run.seconds / run.hardware.matmul_rate, 4),
-        "loss_nats": sum(recent) / len(recent), "holdout_bits_per_byte": run.curve[-1]["holdout_bits_per_byte"],
-        "parameters": num_parameters(run.model), "seed": settings.seed, "processes": world.size, "device": world.device.type,
-        "gpu": launch.gpu_name(world.device),
-        "torch": torch.__version__, "text_sha256": text.text_sha256,
-    }
-
-
 if __name__ == "__main__":
-    stage.run(main)
+    from stages.lib.node import command
+
+    command.run(main)

@@ -4,7 +4,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from stages.lib.node.launch import World
-from stages.lib.tokens.loaders.base import Batch, Loader
+from stages.lib.tokens.loader import Batch, Loader
 
 
 class Prefetcher:

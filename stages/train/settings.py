@@ -54,7 +54,7 @@ class TrainSettings:
     seconds: float | None
     reserve_seconds: float
     clock: tuple[tuple[float, ...], ...]
-    loader: Literal["shuffled", "sequential", "coprime", "packed"]
+    loader: str  # a file of stages/lib/tokens/loaders
     sequence_length: int
     batch_tokens: int
     micro_batch_tokens: int | None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from stages.lib.node import files, stage
+from stages.lib.node import files
 from stages.lib.node.stage import Input, Metrics, Output
 from stages.lib.text import corpus
 from stages.runtime.text.tokenizer import PURE_BYTE, Tokenizer
@@ -79,4 +79,6 @@ def _model(settings: VocabularySettings, file: Path, documents: Path) -> bytes:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    from stages.lib.node import command
+
+    command.run(main)

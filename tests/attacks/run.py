@@ -18,10 +18,10 @@ import traceback
 from pathlib import Path
 
 from stages.lib.blob.grouping import Run
-from stages.runtime import plugin
+from stages.runtime.base import plugin
+from stages.runtime.base.errors import ArtifactError
 from stages.runtime.blob import container
 from stages.runtime.blob.codecs import CodecError, MissingProgram, is_available
-from stages.runtime.errors import ArtifactError
 from tests.attacks import mutations
 from tests.golden import make
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stages.runtime.base.errors import ArtifactError
 from stages.runtime.blob import container
 from stages.runtime.blob.codecs import CodecError
-from stages.runtime.errors import ArtifactError
 from tests.attacks import bombs, mutations, run
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ import resource, sys
 from pathlib import Path
 from stages.runtime import container
 from stages.runtime.blob.codecs import CodecError
-from stages.runtime.errors import ArtifactError
+from stages.runtime.base.errors import ArtifactError
 import brotli, zstandard, lzma
 now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (now + (96 << 20), resource.RLIM_INFINITY))

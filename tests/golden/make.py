@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.lib.blob.grouping import Run
-from stages.runtime import plugin
+from stages.runtime.base import plugin
 from stages.runtime.blob import container
 from stages.runtime.blob.container import Model
 

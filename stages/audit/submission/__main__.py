@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from stages.audit.submission.folder import Submission, audit
-from stages.lib.node import files, stage
+from stages.lib.node import command, files
 
 MARKS = {"pass": "ok", "fail": "FAIL", "doubt": "doubt", "unknown": "?"}
 
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--record", type=float, metavar="BPB", help="bits per byte of the record to beat by 0.005 nats per token")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there")
     chosen = parser.parse_args(argv)
-    with stage.sentences("audit.submission"):
+    with command.sentences("audit.submission"):
         found, refused = [], []
         for folder in chosen.folders:
             try:

@@ -7,14 +7,16 @@ import functools
 import io
 import json
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import python_minifier
 
-from stages.lib.dvc import closure
-from stages.runtime import plugin
+from stages.lib.node import closure
+from stages.lib.node.params import nearest, require
+from stages.runtime.base import plugin
 from stages.runtime.blob import header
 
 PACKAGE = "caddie"
@@ -37,6 +39,15 @@ class PackageSettings:
     cap_bytes: int
 
 
+def shipped(blob: str, runs: Iterable[str]) -> list[str]:
+    """The runs of compress.runs of which the smallest blob ships, by `package.blob`. ValueError if it names none."""
+    runs = list(runs)
+    kind, _, run = blob.partition("/")
+    require(blob == "smallest" or (kind == "compress" and run in runs),
+            f"package.blob is {blob!r}; it takes smallest | {' | '.join(f'compress/{name}' for name in runs)}{nearest(run, runs)}")
+    return runs if blob == "smallest" else [run]
+
+
 def submission(blob: bytes, tokenizer: bytes, config: dict, settings: PackageSettings) -> bytes:
     """The bytes of the pyz for a blob of the model that `config` describes: with the plug-ins that the blob names, and the evaluators."""
     plugins = header.read(blob).plugins()
@@ -48,19 +59,20 @@ def submission(blob: bytes, tokenizer: bytes, config: dict, settings: PackageSet
 
 def code(*, plugins: list[str], evaluators: tuple[str, ...], features: tuple[str, ...]) -> dict[str, str]:
     """Program by path inside the zip: the closure of the entry point and the plug-ins by name; `plugins` as codecs/brotli."""
-    modules = ["stages.runtime.entry", *map(plugin.module, ("codecs", "coders", "filters")),
-               *(plugin.module(*name.split("/")) for name in plugins),
-               *(plugin.module("evaluators", name) for name in evaluators), *(plugin.module("features", name) for name in features)]
+    modules = ["stages.runtime.entry", *map(plugin.package, ("codecs", "coders", "filters")),
+               *(f"{plugin.package(kind)}.{name}" for kind, name in (plugin_name.split("/") for plugin_name in plugins)),
+               *(f"{plugin.package('evaluators')}.{name}" for name in evaluators),
+               *(f"{plugin.package('features')}.{name}" for name in features)]
     files = sorted({path for module in modules for path in closure.files(module)})
     outside = [path for path in files if not path.startswith("stages/runtime/")]
     if outside:
         raise AssertionError(f"runtime code imports what does not ship: {outside}")
-    return {"__main__.py": START} | {
-        path.replace("stages/runtime", PACKAGE, 1): _shortened((closure.ROOT / path).read_text(encoding="utf-8")) for path in files}
+    return {"__main__.py": START, f"{PACKAGE}/__init__.py": ""} | {
+        path.replace("stages/runtime", PACKAGE, 1): shortened((closure.ROOT / path).read_text(encoding="utf-8")) for path in files}
 
 
 @functools.cache
-def _shortened(source: str) -> str:
+def shortened(source: str) -> str:
     """The same program without docstrings, comments and long names inside of functions: two thirds of the bytes, which all count."""
     return python_minifier.minify(source, remove_literal_statements=True, remove_annotations=ANNOTATIONS, hoist_literals=False,
                                   rename_globals=False, remove_asserts=False)

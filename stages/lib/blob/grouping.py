@@ -24,7 +24,7 @@ from typing import ClassVar
 
 from stages.lib.blob import hidden_order, quantized_model
 from stages.lib.node import params
-from stages.runtime import plugin
+from stages.runtime.base import plugin
 from stages.runtime.blob import matrix_context
 from stages.runtime.blob.coders import ROLES
 from stages.runtime.blob.container import Coding, Model

@@ -9,7 +9,7 @@ import difflib
 import re
 import types
 import typing
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, make_dataclass
 from functools import partial
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def read(path: Path) -> dict:
         raise ValueError(f"{path} must be a mapping of sections; restore it: git checkout {path}")
     for name in tree:
         if name not in sections():
-            raise ValueError(f"{path}: unknown section {name!r}{_nearest(name, sections())}; remove or rename it")
+            raise ValueError(f"{path}: unknown section {name!r}{nearest(name, sections())}; remove or rename it")
     return tree
 
 
@@ -64,7 +64,7 @@ def lookup(tree: dict, path: str):
     for key in path.split("."):
         if not isinstance(node, dict) or key not in node:
             known = node if isinstance(node, dict) else {}
-            raise ValueError(f"params.yaml has no {path!r}: {walked or 'the top level'} lacks {key!r}{_nearest(key, known)}")
+            raise ValueError(f"params.yaml has no {path!r}: {walked or 'the top level'} lacks {key!r}{nearest(key, known)}")
         node, walked = node[key], f"{walked}.{key}".lstrip(".")
     return node
 
@@ -77,7 +77,7 @@ def build(schema: type, values, path: str):
     names = [field.name for field in fields(schema)]
     for key in values:
         if key not in names:
-            raise ValueError(f"params.yaml: {path}.{key} is not a known parameter{_nearest(key, names)}")
+            raise ValueError(f"params.yaml: {path}.{key} is not a known parameter{nearest(key, names)}")
     for name in names:
         if name not in values:
             raise ValueError(f"params.yaml: {path}.{name} is missing; add it (git diff params.yaml shows what was removed)")
@@ -119,9 +119,18 @@ def _typed(value, hint, path: str):
     return value
 
 
-def _nearest(name, known) -> str:
+def nearest(name, known) -> str:
     close = difflib.get_close_matches(str(name), [str(item) for item in known], n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(sorted(map(str, known)))})" if known else ""
+
+
+def whole(name: str) -> type:
+    """A schema that takes a section as it stands, for a stage that hands it on; the section's own stage checks it."""
+    def from_params(cls, values: dict, path: str):
+        return cls(values)
+
+    return make_dataclass(name, [("values", dict)], frozen=True, namespace={
+        "SECTION": name, "from_params": classmethod(from_params), "__annotations__": {"SECTION": typing.ClassVar[str]}})
 
 
 def require(condition: bool, sentence: str) -> None:

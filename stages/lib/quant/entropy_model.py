@@ -11,7 +11,6 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from stages.lib.quant import entropy_constrained, rate
 from stages.lib.quant.entropy_constrained import Factor, Options
 from stages.lib.quant.quantized import Quantized
+from stages.lib.quant.settings import EntropySettings
 
 GAUSSIAN_BITS = 2.047  # log2 sqrt(2 pi e): entropy of a Gaussian in steps of its own standard deviation
 COARSEST = 6.0  # octaves above the rms at which the search gives up: every code is 0 long before
@@ -28,26 +28,6 @@ PASSES = 16
 TOLERANCE = 0.001  # share of the budget that may be left: 16 kB of 16 MB
 UNMET = 6  # passes without one that fits
 BATCH_WEIGHTS = 1 << 25  # matrices of one shape are quantized together up to so many weights: bounds the memory
-
-
-@dataclass(frozen=True)
-class EntropySettings:
-    """The section of params.yaml, which says what each leaf is."""
-
-    SECTION: ClassVar[str] = "quantize.entropy"
-    bits_per_weight: float
-    target_bytes: int | Literal["auto"] | None
-    trellis: Literal[0, 4, 8, 16, 32]
-    column_steps: bool
-    row_steps: Literal["none", "std", "gradient"]
-    frequency_exponent: float
-    gain: bool
-    damping: float
-    rate_distortion: float
-
-    @property
-    def options(self) -> Options:
-        return Options(self.trellis, self.column_steps, self.gain, self.damping, self.rate_distortion)
 
 
 @dataclass(frozen=True)
@@ -78,15 +58,9 @@ class Budget:
                 "passes": [{"constant": constant, "estimated_bytes": round(bits / 8)} for constant, bits in self.passes]}
 
 
-def check(settings: EntropySettings) -> None:
-    """ValueError for values that cannot be."""
-    if not 0 <= settings.frequency_exponent <= 1:
-        raise ValueError(f"quantize.entropy.frequency_exponent is {settings.frequency_exponent}; it takes 0 (off) to 1")
-    if not 0 < settings.bits_per_weight <= 16:
-        raise ValueError(f"quantize.entropy.bits_per_weight is {settings.bits_per_weight}; it takes more than 0, up to 16")
-    if isinstance(settings.target_bytes, int) and settings.target_bytes < 1:
-        raise ValueError(f"quantize.entropy.target_bytes is {settings.target_bytes}; it takes null (bits_per_weight) | auto | bytes")
-    settings.options  # noqa: B018 (checks the rest)
+def options(settings: EntropySettings) -> Options:
+    """The part of the settings that is the same for every constant. ValueError for values that cannot be."""
+    return Options(settings.trellis, settings.column_steps, settings.gain, settings.damping, settings.rate_distortion)
 
 
 def matrices(weights: dict[str, Tensor], hessians: dict[str, Tensor], rows: dict[str, Tensor], *, settings: EntropySettings,
@@ -96,7 +70,6 @@ def matrices(weights: dict[str, Tensor], hessians: dict[str, Tensor], rows: dict
     Row steps follow the rule `row_steps`. A table whose look-ups were counted and which has no gradient, or whose gradient is not asked
     for, has them from `frequency_exponent`, unless that is 0. What has neither has one step with `gradient`.
     """
-    check(settings)
     return {name: Matrix(weight, hessians.get(name.removesuffix(".weight")), _row_steps(name, weight, rows, settings),
                          multipliers.get(name, 1.0)) for name, weight in weights.items()}
 

@@ -7,6 +7,7 @@ Tensors in no group, with method none, or with fewer than `min_elements` element
 
 import fnmatch
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,21 +15,23 @@ from tqdm import tqdm
 
 from stages.lib.node import params
 from stages.lib.node.params import require
-from stages.lib.quant import entropy_model, gptq, low_rank, nearest, prune, rotation, scales, ternary
+from stages.lib.quant import low_rank, prune, rotation
+from stages.lib.quant.methods import Job
 from stages.lib.quant.quantized import Quantized
-from stages.lib.quant.settings import Group, QuantizeSettings, check_group
+from stages.lib.quant.settings import METHODS, Group, QuantizeSettings, check_group
+from stages.runtime.base import plugin
 
 
 @dataclass
 class Result:
     """Quantized matrices by name, with the group and settings of each; float16 tensors; dampings that had to be raised; the constant
-    of the entropy-constrained matrices, if there are any."""
+    of the matrices that share a budget, if there are any (entropy_model.Budget)."""
 
     matrices: dict[str, Quantized] = field(default_factory=dict)
     groups: dict[str, tuple[str, Group]] = field(default_factory=dict)
     float16: dict[str, Tensor] = field(default_factory=dict)
     damping: dict[str, float] = field(default_factory=dict)
-    budget: entropy_model.Budget | None = None
+    budget: Any = None
 
     def stored(self) -> dict[str, Tensor]:
         """All stored tensors: integers before floats, then by suffix, then by kind, so that like lies beside like for the codec."""
@@ -52,7 +55,7 @@ def quantize(state: dict[str, Tensor], group_of: dict[str, str], hessians: dict[
              rows: dict[str, Tensor], multipliers: dict[str, float], device: torch.device) -> Result:
     """All of `state`. `group_of` by parameter, `hessians` and `rows` (gradients and counts) by module, `multipliers` of the steps by
     parameter. ValueError names the tensor that cannot be quantized so."""
-    result, solver = Result(), Solver(hessians, settings, device)
+    result, kept = Result(), {}
     for name, weight in state.items():
         require(bool(torch.isfinite(weight).all()), f"weight {name} is not finite; lower the training's rates, or train again")
         group = own_settings(name, group_of.get(name), settings)
@@ -60,23 +63,26 @@ def quantize(state: dict[str, Tensor], group_of: dict[str, str], hessians: dict[
             result.float16[name] = halved(name, weight)
         else:
             result.groups[name] = group_of[name], group
-    together = [name for name, (_, group) in result.groups.items() if group.method == "entropy"]
-    for name in tqdm([name for name in result.groups if name not in together], desc="quantize", unit=" matrices", mininterval=1.0):
+    methods = {name: plugin.load_from(METHODS, group.method) for name, (_, group) in result.groups.items()}
+    together = {name: method for name, method in methods.items() if hasattr(method, "quantize_together")}
+    for name in tqdm([name for name in methods if name not in together], desc="quantize", unit=" matrices", mininterval=1.0):
         try:
-            result.matrices[name] = solver.quantize(name, as_matrix(state[name]), *result.groups[name])
+            result.matrices[name] = quantize_one(methods[name], name, as_matrix(state[name]), *result.groups[name],
+                                                 hessian_KK=hessians.get(name.removesuffix(".weight")), settings=settings, kept=kept,
+                                                 device=device)
         except ValueError as error:
             raise ValueError(f"{name} (quantize.groups.{result.groups[name][0]}): {error}") from None
-    result.damping = solver.raised
-    if together:
-        turned = [name for name in together if result.groups[name][0] in settings.rotation.groups]
-        require(not turned, f"{', '.join(turned[:1])} has the method entropy, which takes no rotation; take its group out of "
-                "quantize.rotation.groups")
-        matrices = entropy_model.matrices({name: as_matrix(state[name]) for name in together}, hessians, rows, settings=settings.entropy,
-                                          multipliers=multipliers)
-        model = entropy_model.Model(matrices, options=settings.entropy.options, device=device)
-        rest = sum(16.0 * weight.numel() for weight in result.float16.values())
-        result.budget = entropy_model.within_budget(model, settings=settings.entropy, others=result.matrices, rest_bits=rest)
-        result.matrices = {name: (result.matrices | result.budget.quantized)[name] for name in result.groups}
+    result.damping = kept.get("damping", {})
+    for method in dict.fromkeys(together.values()):
+        names = [name for name in together if together[name] is method]
+        turned = [name for name in names if result.groups[name][0] in settings.rotation.groups]
+        require(not turned, f"{', '.join(turned[:1])} has the method {method.__name__.rpartition('.')[2]}, which takes no rotation; take its "
+                "group out of quantize.rotation.groups")
+        result.budget = method.quantize_together(
+            {name: as_matrix(state[name]) for name in names}, hessians=hessians, rows=rows, multipliers=multipliers, settings=settings,
+            others=result.matrices, rest_bits=sum(16.0 * weight.numel() for weight in result.float16.values()), device=device)
+        result.matrices |= result.budget.quantized
+    result.matrices = {name: result.matrices[name] for name in result.groups}
     pruned = {name: quantized for name, quantized in result.matrices.items() if group_of[name] in settings.prune.groups}
     result.matrices |= prune.cheapest(pruned, settings.prune.codes)
     if settings.low_rank.matrices:
@@ -121,45 +127,19 @@ def correct(matrices: dict[str, Quantized], state: dict[str, Tensor], settings: 
                                           group=options.group)
 
 
-class Solver:
-    """Quantizes one matrix after the other; keeps the last factor, since query, key and value share their Hessian."""
-
-    def __init__(self, hessians: dict[str, Tensor], settings: QuantizeSettings, device: torch.device):
-        self.hessians, self.settings, self.device = hessians, settings, device
-        self.last: tuple[Tensor, gptq.Factor] | None = None
-        self.raised: dict[str, float] = {}
-
-    def quantize(self, name: str, weight_MK: Tensor, group_name: str, group: Group) -> Quantized:
-        settings, hessian_KK = self.settings, self.hessians.get(name.removesuffix(".weight"))
-        if group.method == "ternary":
-            return ternary.quantize(weight_MK, group=settings.ternary.group)
-        if group.method == "gptq" and hessian_KK is None:
-            raise ValueError("it has no Hessian, only linear layers and the tables of the head have one; set the group's method to nearest")
-        turn = {"block": settings.rotation.block, "seed": settings.rotation.seed} if group_name in settings.rotation.groups else None
-        weight_MK = weight_MK.to(self.device)
-        if turn:
-            rotation.check(weight_MK.size(1), turn["block"])
-            weight_MK = rotation.weight(weight_MK, **turn)
-        if hessian_KK is not None:
-            hessian_KK = hessian_KK.to(self.device)
-            hessian_KK = rotation.hessian(hessian_KK, **turn) if turn else hessian_KK
-        clips = [scales.clips(weight_MK, rule=group.scales, clip=clip, hessian_KK=hessian_KK, strength=settings.hessian_strength)
-                 for clip in group.clips]
-        candidates = [scales.steps(clip_M, bits=group.bits, clip_floor=settings.clip_floor, stored_as=settings.scales_as)
-                      for clip_M in clips]
-        if group.method == "nearest":
-            quantized = nearest.quantize(weight_MK, bits=group.bits, candidates=candidates)
-        else:
-            quantized = gptq.quantize(weight_MK, self._factor(name, hessian_KK), bits=group.bits, candidates=candidates,
-                                      block=settings.gptq.block)
-        quantized = Quantized({suffix: array.cpu() for suffix, array in quantized.arrays.items()}, quantized.scheme)
-        return rotation.marked(quantized, **turn) if turn else quantized
-
-    def _factor(self, name: str, hessian_KK: Tensor) -> gptq.Factor:
-        if self.last is None or not torch.equal(self.last[0], hessian_KK):
-            options = self.settings.gptq
-            self.last = hessian_KK, gptq.factorise(hessian_KK, damping=options.damping, sort_columns=options.sort_columns)
-        factor = self.last[1]
-        if factor.damping != self.settings.gptq.damping:
-            self.raised[name] = factor.damping
-        return factor
+def quantize_one(method, name: str, weight_MK: Tensor, group_name: str, group: Group, *, hessian_KK: Tensor | None,
+                 settings: QuantizeSettings, kept: dict, device: torch.device) -> Quantized:
+    """One matrix by a method that works on one after the other, on the device; the result is on the CPU."""
+    if method.NEEDS_HESSIAN and hessian_KK is None:
+        raise ValueError("it has no Hessian, only linear layers and the tables of the head have one; set the group's method to nearest")
+    is_rotated = method.ROTATES and group_name in settings.rotation.groups
+    turn = {"block": settings.rotation.block, "seed": settings.rotation.seed}
+    weight_MK = weight_MK.to(device)
+    hessian_KK = None if hessian_KK is None else hessian_KK.to(device)
+    if is_rotated:
+        rotation.check(weight_MK.size(1), turn["block"])
+        weight_MK = rotation.weight(weight_MK, **turn)
+        hessian_KK = None if hessian_KK is None else rotation.hessian(hessian_KK, **turn)
+    quantized = method.quantize_one(Job(name, weight_MK, hessian_KK, group, settings, kept))
+    quantized = Quantized({suffix: array.cpu() for suffix, array in quantized.arrays.items()}, quantized.scheme)
+    return rotation.marked(quantized, **turn) if is_rotated else quantized

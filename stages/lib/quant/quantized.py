@@ -40,3 +40,9 @@ def smallest_integers(codes: Tensor) -> Tensor:
         if torch.iinfo(dtype).min <= low and high <= torch.iinfo(dtype).max:
             return codes.to(dtype)
     raise ValueError(f"codes reach from {low} to {high}, more than 32 bits hold; the step is far too fine, or the weights are not finite")
+
+
+def layer_error(weight_MK: Tensor, quantized: Quantized, hessian_KK: Tensor) -> float:
+    """tr((W - Ŵ) H (W - Ŵ)') / tr(W H W'): the relative error of the layer's output on the calibration tokens."""
+    difference = weight_MK.float() - quantized.weights().to(weight_MK.device)
+    return (torch.sum((difference @ hessian_KK) * difference) / torch.sum((weight_MK @ hessian_KK) * weight_MK).clamp_min(1e-30)).item()

@@ -7,15 +7,34 @@ from typing import ClassVar, Literal
 import torch
 
 from stages.lib.node.params import require
-from stages.lib.quant import entropy_model
 from stages.lib.quant.scales import limit, takes
+from stages.runtime.base import plugin
+
+METHODS = "stages.lib.quant.methods"
+
+
+@dataclass(frozen=True)
+class EntropySettings:
+    """The method `entropy`; params.yaml says what each leaf is."""
+
+    SECTION: ClassVar[str] = "quantize.entropy"
+    bits_per_weight: float
+    target_bytes: int | Literal["auto"] | None
+    trellis: Literal[0, 4, 8, 16, 32]
+    column_steps: bool
+    row_steps: Literal["none", "std", "gradient"]
+    frequency_exponent: float
+    gain: bool
+    damping: float
+    rate_distortion: float
 
 
 @dataclass(frozen=True)
 class Group:
-    """How the tensors of one group are quantized. `clip`: one number, or a list of which the best is taken."""
+    """How the tensors of one group are quantized. `method`: none, or a file of stages/lib/quant/methods. `clip`: one number, or a list of
+    which the best is taken."""
 
-    method: Literal["none", "nearest", "gptq", "ternary", "entropy"]
+    method: str
     bits: int
     scales: Literal["max", "percentile", "sigmas", "hessian_sigmas"]
     clip: float | tuple[float, ...]
@@ -78,7 +97,7 @@ class QuantizeSettings:
     hessian_strength: float
     scales_as: Literal["float16", "float8"]
     gptq: Gptq
-    entropy: entropy_model.EntropySettings
+    entropy: EntropySettings
     ternary: Ternary
     rotation: Rotation
     low_rank: LowRank
@@ -97,7 +116,7 @@ def check(settings: QuantizeSettings) -> None:
         require(0 <= getattr(settings, path) < math.inf, f"quantize.{path} is {getattr(settings, path)}; it takes 0 or more")
     require(0 <= settings.gptq.damping < math.inf, f"quantize.gptq.damping is {settings.gptq.damping}; it takes 0 or more")
     require(settings.gptq.block >= 1, f"quantize.gptq.block is {settings.gptq.block}; it takes 1 or more")
-    entropy_model.check(settings.entropy)
+    check_entropy(settings.entropy)
     require(0 <= settings.rotation.seed < 1 << 63, f"quantize.rotation.seed is {settings.rotation.seed}; it takes 0 or more")
     for path in ("low_rank.matrices", "prune.codes"):
         part, leaf = path.split(".")
@@ -109,8 +128,21 @@ def check(settings: QuantizeSettings) -> None:
             require(name in names, f"quantize.{path} has {name!r}; the groups are {', '.join(names)}")
 
 
+def check_entropy(settings: EntropySettings) -> None:
+    """The same for the method `entropy`."""
+    path = "quantize.entropy"
+    require(0 <= settings.frequency_exponent <= 1, f"{path}.frequency_exponent is {settings.frequency_exponent}; it takes 0 (off) to 1")
+    require(0 < settings.bits_per_weight <= 16, f"{path}.bits_per_weight is {settings.bits_per_weight}; it takes more than 0, up to 16")
+    require(not isinstance(settings.target_bytes, int) or settings.target_bytes >= 1,
+            f"{path}.target_bytes is {settings.target_bytes}; it takes null (bits_per_weight) | auto | bytes")
+    require(0 <= settings.damping < math.inf and 0 <= settings.rate_distortion < math.inf,
+            f"{path}.damping and rate_distortion take 0 or more; reference values are 0.005 and 0.0")
+
+
 def check_group(group: Group, path: str) -> None:
     """The same for one group; `path` is used in the sentence."""
+    methods = plugin.names_in(METHODS)
+    require(group.method in ("none", *methods), f"{path}.method is {group.method!r}; it takes none | {' | '.join(methods)}")
     try:
         limit(group.bits)
     except ValueError as error:

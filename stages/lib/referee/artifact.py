@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.lib.dvc import closure
+from stages.lib.node import closure
 from stages.lib.referee import guard
 from stages.runtime.tokens import shards
 

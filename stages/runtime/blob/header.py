@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import plugin
-from ..errors import ArtifactError
+from ..base import plugin
+from ..base.errors import ArtifactError
 from . import matrix_context
 from .codecs import CodecError
 

@@ -31,7 +31,7 @@ import math
 import numpy as np
 import torch
 
-from ..errors import ArtifactError
+from ..base.errors import ArtifactError
 from ..network.config import ModelConfig
 from ..network.gpt import GPT
 from . import trellis

@@ -7,6 +7,6 @@
 | shuffled   | any windows not yet seen in this epoch                               | #1394, #1493                | yes          |
 | packed     | the next documents, attention kept inside each                       | #1530, #1855                | no           |
 
-`base` holds what they share. Nothing is read ahead: a loader fills a batch faster than any one device trains on it
+The module lib/tokens/loader.py holds what they share. Nothing is read ahead: a loader fills a batch faster than any one device trains on it
 (benchmarks/loader.py), and shards are memory-mapped, so their pages are read ahead by the operating system.
 """

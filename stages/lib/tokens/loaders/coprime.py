@@ -20,7 +20,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from stages.lib.tokens.loaders import base
+from stages.lib.tokens import loader
 from stages.lib.tokens.stream import Stream
 
 RAMP_BATCHES = 1800  # until the mixture is at its widest (#1060)
@@ -29,12 +29,12 @@ SHARDS_START, SHARDS_END = 8, 64  # per batch: max(8, W) and max(32, 8 W) at W =
 FRESH = {"phase": 0, "windows": 0, "first": 0, "stride": 1, "used": 0}  # a shard not entered yet
 
 
-class Loader(base.Loader):
+class Loader(loader.Loader):
     """Its position is the generator and one cursor per shard. ValueError if no shard has room for a row."""
 
     def __init__(self, stream: Stream, *, sequence_length: int, batch_tokens: int, seed: int, section: str):
         super().__init__(stream, sequence_length=sequence_length, batch_tokens=batch_tokens, seed=seed, section=section)
-        self.windows = base.windows_of(stream, sequence_length)
+        self.windows = loader.windows_of(stream, sequence_length)
         self.usable = np.flatnonzero(self.windows)
         if not len(self.usable):
             raise self._too_short(sequence_length + 1, "sequence_length")
@@ -105,7 +105,7 @@ class Loader(base.Loader):
 
     def _enter(self, shard: int) -> None:
         num_tokens = len(self.stream.shards[shard])
-        phase = self._below(base.largest_phase(num_tokens, self.sequence_length) + 1)
+        phase = self._below(loader.largest_phase(num_tokens, self.sequence_length) + 1)
         windows = (num_tokens - 1 - phase) // self.sequence_length
         first, stride = self._below(windows), 1
         if windows > 1:

@@ -13,23 +13,23 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from stages.lib.tokens.loaders import base
+from stages.lib.tokens import loader
 from stages.lib.tokens.stream import Stream
 
 BOS = 1  # as in runtime/text/tokenizer.py (a test compares): importing it would retrain whenever the tokenizer's code changes
 CHUNK = 1 << 16  # tokens looked at at a time for the first BOS
 
 
-class Loader(base.Loader):
+class Loader(loader.Loader):
     """Rows of n tokens. ValueError unless batch_tokens is a multiple of 8 and a shard holds the 8 spans after its first BOS."""
 
     def __init__(self, stream: Stream, *, sequence_length: int, batch_tokens: int, seed: int, section: str):
         super().__init__(stream, sequence_length=sequence_length, batch_tokens=batch_tokens, seed=seed, section=section)
-        if batch_tokens % base.SPANS:
-            raise ValueError(f"{section}.loader packed reads {base.SPANS} spans per step, {section}.batch_tokens is {batch_tokens}; set it "
-                             f"to a multiple of {base.SPANS}")
-        self.num_rows, self.row_length = base.SPANS, batch_tokens // base.SPANS
-        self.step_tokens = base.SPANS * (self.row_length + 1)
+        if batch_tokens % loader.SPANS:
+            raise ValueError(f"{section}.loader packed reads {loader.SPANS} spans per step, {section}.batch_tokens is {batch_tokens}; set it "
+                             f"to a multiple of {loader.SPANS}")
+        self.num_rows, self.row_length = loader.SPANS, batch_tokens // loader.SPANS
+        self.step_tokens = loader.SPANS * (self.row_length + 1)
         firsts = [_first_document(shard) for shard in stream.shards]
         steps = [(len(shard) - first) // self.step_tokens for shard, first in zip(stream.shards, firsts, strict=True)]
         self.first_tokens = np.array(stream.offsets[:-1]) + firsts
@@ -37,7 +37,7 @@ class Loader(base.Loader):
         if not self.last_steps[-1]:
             raise self._too_short(self.step_tokens, "batch_tokens")
 
-    def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> base.Batch:
+    def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> loader.Batch:
         plain = super().batch(step, rank=rank, world_size=world_size)
         return replace(plain, cu_seqlens=torch.from_numpy(segments(plain.inputs.numpy(), cut=self.sequence_length)),
                        max_seqlen=self.sequence_length)
@@ -46,7 +46,7 @@ class Loader(base.Loader):
         number = step % self.last_steps[-1]
         shard = np.searchsorted(self.last_steps, number, side="right")
         within = number - (self.last_steps[shard - 1] if shard else 0)
-        return self.first_tokens[shard] + within * self.step_tokens + np.arange(base.SPANS) * (self.row_length + 1)
+        return self.first_tokens[shard] + within * self.step_tokens + np.arange(loader.SPANS) * (self.row_length + 1)
 
 
 def segments(inputs_BT: np.ndarray, *, cut: int) -> np.ndarray:
@@ -58,7 +58,7 @@ def segments(inputs_BT: np.ndarray, *, cut: int) -> np.ndarray:
     pieces = -(-np.diff(starts, append=total) // cut)
     within = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     cuts = np.repeat(starts, pieces) + cut * within
-    padded = -(-(len(cuts) + 1) // base.PADDING) * base.PADDING
+    padded = -(-(len(cuts) + 1) // loader.PADDING) * loader.PADDING
     return np.concatenate([cuts, np.full(padded - len(cuts), total)]).astype(np.int32)
 
 

@@ -9,23 +9,23 @@ a step here whatever the number of processes.
 
 import numpy as np
 
-from stages.lib.tokens.loaders import base
+from stages.lib.tokens import loader
 from stages.lib.tokens.stream import Stream
 
 
-class Loader(base.Loader):
+class Loader(loader.Loader):
     """ValueError unless a span is whole rows: batch_tokens is a multiple of 8 sequence_length."""
 
     def __init__(self, stream: Stream, *, sequence_length: int, batch_tokens: int, seed: int, section: str):
         super().__init__(stream, sequence_length=sequence_length, batch_tokens=batch_tokens, seed=seed, section=section)
-        if batch_tokens % (base.SPANS * sequence_length):
-            raise ValueError(f"{section}.loader sequential reads {base.SPANS} spans of whole sequences per step, {section}.batch_tokens is "
-                             f"{batch_tokens}; set it to a multiple of {base.SPANS * sequence_length}")
-        span = batch_tokens // base.SPANS
+        if batch_tokens % (loader.SPANS * sequence_length):
+            raise ValueError(f"{section}.loader sequential reads {loader.SPANS} spans of whole sequences per step, {section}.batch_tokens is "
+                             f"{batch_tokens}; set it to a multiple of {loader.SPANS * sequence_length}")
+        span = batch_tokens // loader.SPANS
         if len(stream) <= span:
             raise self._too_short(span + 1, "batch_tokens")
         self.span_tokens = span + 1
-        self.row_offsets = np.add.outer(np.arange(base.SPANS) * self.span_tokens, np.arange(0, span, sequence_length)).ravel()
+        self.row_offsets = np.add.outer(np.arange(loader.SPANS) * self.span_tokens, np.arange(0, span, sequence_length)).ravel()
 
     def _starts(self, step: int) -> np.ndarray:
-        return (step * base.SPANS * self.span_tokens + self.row_offsets) % len(self.stream)
+        return (step * loader.SPANS * self.span_tokens + self.row_offsets) % len(self.stream)

@@ -11,18 +11,18 @@ phase, so that all epochs are equally long (the published one is longer by one w
 
 import numpy as np
 
-from stages.lib.tokens.loaders import base
+from stages.lib.tokens import loader
 from stages.lib.tokens.stream import Stream
 
 
-class Loader(base.Loader):
+class Loader(loader.Loader):
     """windows_per_epoch: rows until the text begins again. ValueError if no shard has room for a row."""
 
     def __init__(self, stream: Stream, *, sequence_length: int, batch_tokens: int, seed: int, section: str):
         super().__init__(stream, sequence_length=sequence_length, batch_tokens=batch_tokens, seed=seed, section=section)
-        usable = np.flatnonzero(base.windows_of(stream, sequence_length))
+        usable = np.flatnonzero(loader.windows_of(stream, sequence_length))
         lengths = [len(stream.shards[shard]) for shard in usable]
-        self.largest_phases = [base.largest_phase(length, sequence_length) for length in lengths]
+        self.largest_phases = [loader.largest_phase(length, sequence_length) for length in lengths]
         self.windows = np.array([(length - 1 - phase) // sequence_length
                                  for length, phase in zip(lengths, self.largest_phases, strict=True)], np.int64)
         self.first_tokens = np.array(stream.offsets)[usable]

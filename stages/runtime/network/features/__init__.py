@@ -39,7 +39,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ... import plugin
+from ...base import plugin
 from ..config import MAX_SIZE, ModelConfig
 
 HOOKS = ("embed", "stream", "enter", "normalised", "value", "attended", "gate", "projections", "leave", "final",

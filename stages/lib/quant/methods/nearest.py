@@ -11,8 +11,16 @@ import torch
 from torch import Tensor
 
 from stages.lib.quant import gptq_lite
+from stages.lib.quant.methods import Job
 from stages.lib.quant.quantized import Quantized
 from stages.lib.quant.scales import Steps, limit
+
+ROTATES, NEEDS_HESSIAN = True, False
+
+
+def quantize_one(job: Job) -> Quantized:
+    """The matrix with its group's bits and clips."""
+    return quantize(job.weight_MK, bits=job.group.bits, candidates=job.candidates())
 
 
 def quantize(weight_MK: Tensor, *, bits: int, candidates: Sequence[Steps]) -> Quantized:

@@ -1,6 +1,6 @@
 """Which files of this repository a module imports, directly or through others: read from the source, nothing is executed.
 
-    python -m stages.lib.dvc.closure stages.train.__main__        the list, as dvc.yaml wants it under `deps`
+    python -m stages.lib.node.closure stages.train.__main__        the list, as dvc.yaml wants it under `deps`
 
 DVC does not follow imports (treeverse/dvc #1401, #9195). A test compares this list with every node's deps, and `package`
 uses it to decide which modules ship. Plug-ins are loaded by name and are not seen here: their nodes name them by template.
@@ -61,5 +61,5 @@ def _imported(path: Path, changed: int, module: str, is_package: bool) -> tuple[
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m stages.lib.dvc.closure stages.<name>.__main__")
+        sys.exit("usage: python -m stages.lib.node.closure stages.<name>.__main__")
     print("\n".join(f"      - {name}" for name in files(sys.argv[1])))

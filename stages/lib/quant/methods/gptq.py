@@ -20,9 +20,11 @@ import torch
 from torch import Tensor
 
 from stages.lib.quant import gptq_lite
+from stages.lib.quant.methods import Job
 from stages.lib.quant.quantized import Quantized
 from stages.lib.quant.scales import Steps, limit
 
+ROTATES, NEEDS_HESSIAN = True, True
 LARGEST_DAMPING = 1.0  # beyond it, H is no more than its diagonal's mean
 
 
@@ -67,6 +69,17 @@ def factorise(hessian_KK: Tensor, *, damping: float, sort_columns: bool) -> Fact
     return Factor(order, upper_KK.float(), dead, used)
 
 
+def quantize_one(job: Job) -> Quantized:
+    """The matrix with its group's bits and clips. Query, key and value share their Hessian, so the last factor is kept for the next."""
+    last, damping = job.kept.get("factor"), job.settings.gptq.damping
+    if last is None or not torch.equal(last[0], job.hessian_KK):
+        last = job.hessian_KK, factorise(job.hessian_KK, damping=damping, sort_columns=job.settings.gptq.sort_columns)
+        job.kept["factor"] = last
+    if last[1].damping != damping:
+        job.kept.setdefault("damping", {})[job.name] = last[1].damping
+    return quantize(job.weight_MK, last[1], bits=job.group.bits, candidates=job.candidates(), block=job.settings.gptq.block)
+
+
 def quantize(weight_MK: Tensor, factor: Factor, *, bits: int, candidates: Sequence[Steps], block: int) -> Quantized:
     """Integers for the best of the candidate steps (gptq_lite.py). W is not modified.
 
@@ -96,9 +109,3 @@ def sweep(weight_MK: Tensor, factor: Factor, steps_M: Tensor, *, bound: int, blo
     restored_MK = torch.empty_like(weight_MK)
     restored_MK[:, factor.order] = codes_KM.T
     return restored_MK
-
-
-def layer_error(weight_MK: Tensor, quantized: Quantized, hessian_KK: Tensor) -> float:
-    """tr((W - Ŵ) H (W - Ŵ)') / tr(W H W'): the relative error of the layer's output on the calibration tokens."""
-    difference = weight_MK.float() - quantized.weights().to(weight_MK.device)
-    return (torch.sum((difference @ hessian_KK) * difference) / torch.sum((weight_MK @ hessian_KK) * weight_MK).clamp_min(1e-30)).item()

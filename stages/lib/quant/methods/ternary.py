@@ -11,8 +11,16 @@ it costs no bytes. Source: parameter-golf #640 (groups of 128), after BitNet b1.
 import torch
 from torch import Tensor
 
+from stages.lib.quant.methods import Job
 from stages.lib.quant.quantized import Quantized
 from stages.lib.quant.scales import SMALLEST_FLOAT16
+
+ROTATES, NEEDS_HESSIAN = False, False
+
+
+def quantize_one(job: Job) -> Quantized:
+    """The matrix with quantize.ternary's groups of columns."""
+    return quantize(job.weight_MK, group=job.settings.ternary.group)
 
 
 def quantize(weight_MK: Tensor, *, group: int) -> Quantized:

@@ -1,18 +1,32 @@
-"""What quantizing did to each tensor, in figures: bits, error, codes."""
+"""What quantizing did to each tensor, in figures: bits, error, codes. Not part of the one script."""
 
 import csv as writer
 import io
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from stages.lib.blob import entropy
-from stages.lib.quant import gptq
+from stages.lib.node import files
 from stages.lib.quant.network import Result, as_matrix
-from stages.lib.quant.quantized import Quantized
+from stages.lib.quant.quantized import Quantized, layer_error
 
 COLUMNS = ("tensor", "group", "method", "weights", "bits_per_weight", "relative_error", "max_code")
 REST = "everything else"
+
+
+def write(metrics: Path, table: Path, result: Result, state: dict[str, Tensor], hessians: dict[str, Tensor], *, device: str,
+          text_sha256: str) -> None:
+    """The table of tensors as CSV, the metrics, and a line for people."""
+    found = rows(result, state, hessians)
+    with files.atomic(table) as partial:
+        partial.write_text(csv(found), encoding="utf-8")
+    figures = summary(found)
+    files.write_json(metrics, figures | {"damping_raised": result.damping, "device": device,
+                                         "entropy": result.budget and result.budget.summary(), "text_sha256": text_sha256})
+    print(f"{figures['matrices']} matrices, {figures['bits_per_weight']:.3f} bits per weight, mean relative layer error "
+          f"{figures['layer_error_mean']:.2e}")
 
 
 def rows(result: Result, state: dict[str, Tensor], hessians: dict[str, Tensor]) -> list[dict]:
@@ -28,7 +42,7 @@ def rows(result: Result, state: dict[str, Tensor], hessians: dict[str, Tensor]) 
         group, settings = result.groups[name]
         found.append({"tensor": name, "group": group, "method": settings.method, "weights": weight_MK.numel(),
                       "bits_per_weight": stored_bits(quantized) / weight_MK.numel(),
-                      "relative_error": gptq.layer_error(weight_MK, quantized, hessian_KK),
+                      "relative_error": layer_error(weight_MK, quantized, hessian_KK),
                       "max_code": int(quantized.arrays["codes"].abs().max())})
     rest = sum(weight.numel() for weight in result.float16.values())
     return [*found, {"tensor": REST, "group": "other", "method": "none", "weights": rest, "bits_per_weight": 16.0, "relative_error": 0.0,

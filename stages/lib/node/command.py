@@ -1,0 +1,89 @@
+"""A stage as a command: `python -m stages.<name>` has one positional argument for the variant, one option for each path, and --help.
+
+A user's mistake ends as one sentence and exit code 1.
+"""
+
+import argparse
+import contextlib
+import errno
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from stages.lib.node import access_log, params
+from stages.lib.node.stage import Input, Metrics, Output, Plot, Untracked, Variant, arguments_of, record_path
+
+PATH_ERRORS = {
+    errno.ENOENT: "is missing; check the spelling, or run the stage that makes it",
+    errno.EACCES: "may not be read or written by this user; change its permissions",
+    errno.EPERM: "may not be read or written by this user; change its permissions",
+    errno.ENOTDIR: "needs a folder where there is a file; move that file away",
+    errno.EISDIR: "is a folder where a file is needed; move it away",
+    errno.EEXIST: "is a file where a folder is needed; move it away",
+}
+
+
+def run(main: Callable, argv: list[str] | None = None) -> None:
+    """Parse the command line, read params.yaml, call `main`; a user's mistake ends as one sentence and exit code 1."""
+    name = inspect.getmodule(main).__spec__.parent.removeprefix("stages.")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m stages.{name}",
+        description=inspect.getmodule(main).__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--params", default="params.yaml", metavar="FILE", help="parameters (default: params.yaml)")
+    signature = inspect.signature(main)
+    for parameter in signature.parameters.values():
+        if parameter.annotation is Variant:
+            parser.add_argument(parameter.name, help=f"which {parameter.name}; see params.yaml and dvc.yaml")
+        elif parameter.annotation in (Input, Output, Metrics, Plot, Untracked):
+            kind = parameter.annotation.__metadata__[0]
+            option = "--" + parameter.name.replace("_", "-")
+            parser.add_argument(option, default=parameter.default, metavar="PATH", help=f"{kind} (default: %(default)s)")
+    chosen = vars(parser.parse_args(argv))
+    with sentences(name):
+        tree = params.read(Path(chosen.pop("params")))
+        variant = next((chosen.pop(p.name) for p in signature.parameters.values() if p.annotation is Variant), None)
+        arguments = arguments_of(main, tree, variant=variant, paths=chosen)
+        for parameter in signature.parameters.values():
+            path = arguments[parameter.name]
+            if parameter.annotation is Input and not path.exists():
+                raise ValueError(f"{path} is missing; {_way_out(path)}")
+        outputs, metrics = ([str(arguments[parameter.name]) for parameter in signature.parameters.values() if parameter.annotation is kind]
+                            for kind in (Output, Metrics))
+        with access_log.recorded(Path(record_path(outputs, metrics))):
+            main(**arguments)
+
+
+def _way_out(path: Path) -> str:
+    if "artifacts" in path.parts[:-1]:
+        return f"run the stage that makes it: dvc repro {path.parts[path.parts.index('artifacts') + 1]}"
+    return "check the spelling on the command line and in params.yaml"
+
+
+@contextlib.contextmanager
+def sentences(name: str) -> Iterator[None]:
+    """Turn what a user can cause into `caddie <name>: <one sentence>` and exit code 1; our own bugs keep their traceback."""
+    try:
+        yield
+    except ValueError as error:
+        _fail(name, str(error))
+    except OSError as error:
+        path = error.filename2 or error.filename
+        if error.errno in PATH_ERRORS and path is not None:
+            _fail(name, f"{path} {PATH_ERRORS[error.errno]}")
+        if error.errno in PATH_ERRORS:
+            _fail(name, str(error))
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE):
+            raise
+        _fail(name, f"{error.strerror} while writing {path or 'an output'}; free some space and run it again, "
+                    "finished stages are kept")
+    except KeyboardInterrupt:
+        print(f"caddie {name}: interrupted; nothing half-written was left, run it again to continue", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _fail(name: str, sentence: str) -> None:
+    print(f"caddie {name}: {' '.join(sentence.split())}", file=sys.stderr)
+    raise SystemExit(1) from None

@@ -1,0 +1,47 @@
+"""A plug-in's name is its file name: `load("codecs", "brotli")` is the module runtime/blob/codecs/brotli.py. There is no registry.
+
+A plug-in that needs several files is a folder: `load("coders", "covariance")` is the package runtime/blob/coders/covariance. What does
+not ship has plug-ins too: `load_from("stages.lib.tokens.loaders", "shuffled")`.
+"""
+
+import difflib
+import importlib
+import pkgutil
+import sys
+from types import ModuleType
+
+ROOMS = {"features": "network", "codecs": "blob", "coders": "blob", "filters": "blob", "evaluators": "scoring"}
+RUNTIME = __package__.rpartition(".")[0]  # stages.runtime, or caddie inside an artifact
+
+
+def package(kind: str) -> str:
+    """The package that holds the plug-ins of one kind, a key of ROOMS."""
+    return f"{RUNTIME}.{ROOMS[kind]}.{kind}"
+
+
+def names(kind: str) -> list[str]:
+    """The plug-ins of one kind by name, sorted; works from a folder and from a zip."""
+    return names_in(package(kind))
+
+
+def names_in(folder: str) -> list[str]:
+    """The plug-ins in a package by name, sorted."""
+    return sorted(entry.name for entry in pkgutil.iter_modules(importlib.import_module(folder).__path__))
+
+
+def load(kind: str, name: str) -> ModuleType:
+    """Import one plug-in of the runtime. ValueError if there is no such file; the nearest spelling is offered."""
+    return load_from(package(kind), name)
+
+
+def load_from(folder: str, name: str) -> ModuleType:
+    """Import one plug-in of a package. ValueError if there is no such file; the nearest spelling is offered."""
+    path = f"{folder}.{name}"
+    if path in sys.modules:  # listing the folder again would take longer than everything else
+        return sys.modules[path]
+    known = names_in(folder)
+    if name not in known:
+        close = difflib.get_close_matches(str(name), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+        raise ValueError(f"no file {name}.py under {'/'.join(folder.split('.')[1:])}; {hint}")
+    return importlib.import_module(path)

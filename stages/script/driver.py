@@ -1,0 +1,108 @@
+"""What the one script does itself: it runs the stages in their order, then scores the blob that it made.
+
+    DATA_PATH   folder with train/, holdout/ and val/ as artifacts/tokenize has them; ./data if it is not set
+    SEED        of the training; 1337 if it is not set. The script is the same for every seed
+
+The stages run in a folder of their own, with the paths that their main() declares. Every process of torchrun runs this: stages in which
+all processes take part they run together; the others run on rank 0 alone, which leaves a file for each stage that is done. The script ends
+with model.blob in the folder in which it was started. All processes must see one file system.
+"""
+
+import contextlib
+import importlib
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stages.lib.node import stage
+from stages.lib.tokens import splits
+from stages.runtime.base import plugin
+from stages.runtime.blob import container
+from stages.runtime.scoring import harness
+from stages.runtime.weights import dequantize
+
+TOGETHER = ("train", "prequant_ttt", "calibrate")  # every process takes part
+WITHOUT_METRICS = {"train": ("metrics", "curve"), "quantize": ("metrics", "rows")}  # what would write them is not packed
+TORCHRUN = "TORCHELASTIC_RUN_ID"
+RANK, SIZE = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def main(folder: Path, script: Path) -> None:
+    """Run what run.json beside this code says, in `folder`, which is removed at the end. `script` is the file that counts."""
+    run, start = json.loads((folder / "code/run.json").read_text()), Path.cwd()
+    tree = run["params"]
+    tree["train"]["seed"] = int(os.environ.get("SEED", 1337))
+    for node in tree.keys() & set(TOGETHER):
+        tree[node]["processes"] = SIZE
+    if not RANK:
+        for path, content in run["files"].items():
+            (folder / path).parent.mkdir(parents=True)
+            (folder / path).write_text(json.dumps(content))
+        (folder / "artifacts/tokenize").symlink_to(Path(os.environ.get("DATA_PATH", "data")).absolute())
+    wait(folder, "begin")
+    os.chdir(folder)
+    for node, variant in run["stages"]:
+        with turn(folder, node) as is_mine:
+            if is_mine:
+                call = importlib.import_module(f"stages.{node}.__main__").main
+                call(**stage.arguments_of(call, tree, variant=variant) | dict.fromkeys(WITHOUT_METRICS.get(node, ())))
+        if node == "ema" and "prequant_ttt" not in tree and not RANK:  # the stage is off: it would hand on what it reads
+            shutil.copytree("artifacts/ema", "artifacts/prequant_ttt")
+    os.chdir(start)
+    if not RANK:
+        blobs = [folder / f"artifacts/compress/{name}/model.blob" for node, name in run["stages"] if node == "compress"]
+        shutil.copyfile(min(blobs, key=lambda path: (path.stat().st_size, path)), "model.blob")
+    wait(folder, "blob")
+    score(folder, script, run["evaluator"], run["options"])
+
+
+@contextlib.contextmanager
+def turn(folder: Path, node: str) -> Iterator[bool]:
+    """The turn of one stage: whether this process takes part. All go on when it is done."""
+    started = time.time()
+    alone = None if node in TOGETHER else os.environ.pop(TORCHRUN, None)  # what starts processes must see that this one is alone
+    yield node in TOGETHER or not RANK
+    if alone:
+        os.environ[TORCHRUN] = alone
+    if not RANK:
+        print(f"{node}_seconds:{time.time() - started:.1f}", flush=True)
+    wait(folder, node)
+
+
+def wait(folder: Path, name: str, ranks: range = range(1)) -> None:
+    """Leave a file for this process, and wait for those of `ranks`."""
+    (folder / f"{name}.{RANK}").touch()
+    while not all((folder / f"{name}.{rank}").exists() for rank in ranks):
+        time.sleep(0.01)
+
+
+def score(folder: Path, script: Path, name: str, options: dict) -> None:
+    """Bits per byte of the val split, by the model that is decoded from the file that is handed in."""
+    started, split = time.time(), splits.read(folder / "artifacts/tokenize/val", "val", sidecar=True)
+    torch.set_num_threads(2)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        torch.set_default_device(device)
+    torch.set_deterministic_debug_mode("default" if device == "cuda" else "error")
+    model = container.unpack(Path("model.blob").read_bytes())
+    model = dequantize.build(dequantize.weights(model.tensors, model.schemes), model.config).to(device)
+    evaluator = plugin.load("evaluators", name).Evaluator(model, **options)
+    carries = getattr(evaluator, "carries", True)
+    if not carries or not RANK:
+        ledger = harness.score(evaluator, split.tokens, part=(0, 1) if carries else (RANK, SIZE))
+        np.save(folder / f"nats.{RANK}.npy", ledger.nats)
+    wait(folder, "score", range(0 if RANK else SIZE))  # rank 0 is the last one in the folder, which it removes
+    if not RANK:
+        nats = sum(np.nan_to_num(np.load(path)) for path in sorted(folder.glob("nats.*")))
+        code, coded = script.stat().st_size, Path("model.blob").stat().st_size
+        print(f"Code size: {code} bytes\nTotal submission size: {code + coded} bytes\n"
+              f"final val_loss:{nats.mean()} val_bpb:{nats.sum() / math.log(2) / int(split.byte_counts[1:].sum())} "
+              f"eval_time:{1000 * (time.time() - started):.0f}ms", flush=True)
+        shutil.rmtree(folder)

@@ -1,0 +1,124 @@
+"""The one script of a run: which modules it holds, and their text in few bytes.
+
+The modules are the pipeline's own, each minified by itself. Only the stages, features, loader, quantizer methods, codec and evaluator that
+the settings name are packed, and settings that only compare or show something are switched off. Nothing is rewritten: what runs is what the
+pipeline runs.
+"""
+
+import base64
+import copy
+import json
+import lzma
+import re
+from collections import Counter
+
+import brotli
+import python_minifier
+
+from stages.lib.blob import bundle
+from stages.lib.blob.grouping import Run
+from stages.lib.node import closure, params
+from stages.lib.quant.settings import METHODS
+from stages.lib.training import averages
+from stages.runtime.base import plugin
+
+STAGES = ("train", "ema", "prequant_ttt", "calibrate", "sensitivity", "quantize")
+LOADERS = "stages.lib.tokens.loaders"
+NOT_PACKED = ("stages/lib/node/command.py", "stages/quantize/reporting.py", "stages/train/reporting.py")  # imported where a stage is
+# started as a command, and where it writes metrics, for which the driver gives it no path
+START = """import base64,os,pathlib,sys,time
+import {codec}
+F=pathlib.Path(f"run-{{os.getppid()if'TORCHELASTIC_RUN_ID'in os.environ else os.getpid()}}").absolute()
+if'0'==os.environ.get('RANK','0'):
+	import json
+	for n,s in json.loads({codec}.decompress(base64.b85decode({data!r}))).items():p=F/'code'/n;p.parent.mkdir(parents=1,exist_ok=1);p.write_text(s,'utf-8')
+	(F/'unpacked').touch()
+while not(F/'unpacked').exists():time.sleep(.01)
+sys.path.insert(0,str(F/'code'))
+from stages.script.driver import main
+main(F,pathlib.Path(__file__))
+"""
+
+
+def contents(tree: dict) -> dict[str, str]:
+    """What the script unpacks, by path: the modules, and run.json for the driver. `tree` is params.yaml, parsed. ValueError where the
+    settings do not say what to run."""
+    sources = {path: (closure.ROOT / path).read_text(encoding="utf-8") for path in modules(tree)}
+    words = {path: set(re.findall(r"\w+", source)) for path, source in sources.items()}
+    used_in = Counter(word for found in words.values() for word in found)
+    shared = {word for word, count in used_in.items() if count > 1}  # a name that no other module mentions may be shortened
+    return {path: minified(path, source, shared & words[path]) for path, source in sources.items()} | {"run.json": json.dumps(plan(tree))}
+
+
+def minified(path: str, source: str, shared: set[str]) -> str:
+    """The same module in fewer bytes; the names in `shared` stay. Annotations are kept where a program reads them: of fields of classes,
+    and of arguments in stages and features."""
+    reads_arguments = path.endswith("__main__.py") or "/features/" in path
+    annotations = python_minifier.RemoveAnnotationsOptions(
+        remove_variable_annotations=True, remove_return_annotations=True, remove_argument_annotations=not reads_arguments,
+        remove_class_attribute_annotations=False)
+    return python_minifier.minify(source, remove_literal_statements=True, remove_annotations=annotations, hoist_literals=False,
+                                  rename_globals=True, preserve_globals=sorted(shared), remove_asserts=True)
+
+
+def wrapped(packed: dict[str, str]) -> str:
+    """A script that unpacks the modules and starts the driver; by brotli or LZMA, whichever is shorter."""
+    data = json.dumps(packed, ensure_ascii=False, separators=(",", ":")).encode()
+    coded = {"brotli": brotli.compress(data, quality=11, lgwin=24), "lzma": lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)}
+    codec = min(coded, key=lambda name: len(coded[name]))
+    return START.format(codec=codec, data=base64.b85encode(coded[codec]).decode())
+
+
+def modules(tree: dict) -> list[str]:
+    """Paths of the modules in the script: what the stages, their plug-ins and the driver import."""
+    names = ["stages.script.driver", *(f"stages.{node}.__main__" for node in dict(stages(tree))), *plugins(tree)]
+    return [path for path in (str(path.relative_to(closure.ROOT)) for path in closure.paths(*names)) if path not in NOT_PACKED]
+
+
+def plan(tree: dict) -> dict:
+    """What the driver runs: stages, parameters, and what stages that are off would have written."""
+    params.require(tree["quantize"]["entropy"]["target_bytes"] != "auto", "quantize.entropy.target_bytes is auto, but the one script cannot "
+                   "pack for trial; set it to the number in artifacts/fill_cap/target.json")
+    run, written = stages(tree), {"artifacts/fill_cap/target.json": {"target_bytes": None}}
+    if "sensitivity" not in dict(run):
+        written["artifacts/sensitivity/multipliers.json"] = {"multipliers": {}}
+    sections = {name: section for name, section in trimmed(tree).items() if name in dict(run) or name == "model"}
+    return {"stages": run, "params": sections, "files": written, "evaluator": tree["package"]["evaluator"],
+            "options": tree["package"]["options"]}
+
+
+def stages(tree: dict) -> list[tuple[str, str | None]]:
+    """The stages in order, each with its variant; without those that are off."""
+    return [*((node, None) for node in STAGES if tree[node].get("enabled", True)), *(("compress", name) for name in runs(tree))]
+
+
+def runs(tree: dict) -> list[str]:
+    """The runs of compress.runs of which the smallest blob ships."""
+    return bundle.shipped(tree["package"]["blob"], tree["compress"]["runs"])
+
+
+def plugins(tree: dict) -> list[str]:
+    """The modules that are loaded by name."""
+    methods = {part["method"] for part in (*tree["quantize"]["groups"].values(), *tree["quantize"]["overrides"]) if "method" in part}
+    chosen = [params.section(tree, Run, variant=name) for name in runs(tree)]
+    kinds = [f"features/{name}" for name in tree["model"]["features"]] + [f"evaluators/{tree['package']['evaluator']}"]
+    kinds += [how for run in chosen for how in run.plugins()]
+    kinds += [f"filters/{filter}" for run in chosen for group in run.groups.values() for filter, _ in group.filters]
+    return [f"{LOADERS}.{tree['train']['loader']}", *(f"{METHODS}.{name}" for name in sorted(methods - {"none"})),
+            *(f"{plugin.package(kind)}.{name}" for kind, name in (how.split("/") for how in kinds)),
+            *map(plugin.package, ("codecs", "coders", "filters"))]
+
+
+def trimmed(tree: dict) -> dict:
+    """Without what only shows something, or is compared and not taken: averages, snapshots and candidates that nobody asks for."""
+    tree = copy.deepcopy(tree)
+    average, kept = tree["ema"]["average"], tree["train"]["averages"]
+    if average != "best":
+        tree["ema"]["candidates"] = []
+        kept["ema"] = [decay for decay in kept["ema"] if averages.name(decay) == average]
+        kept["swa_every"] *= average == "swa"
+        kept["lawa_every"] *= average == "lawa"
+        if "power" not in average and not average.startswith("posthoc_"):
+            kept["power"], kept["power_snapshots"] = [], 0
+    tree["compress"]["runs"] = {name: tree["compress"]["runs"][name] for name in runs(tree)}
+    return tree
