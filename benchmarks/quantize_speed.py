@@ -55,7 +55,7 @@ def seconds(tree: dict, device: torch.device, rounds: int) -> tuple[list[float],
     from stages.lib.quant import entropy_model
     from stages.lib.quant.network import quantize
     from stages.lib.quant.settings import QuantizeSettings
-    from stages.quantize import table
+    from stages.quantize import reporting as table
 
     state, group_of, hessians, rows = problem(tree)
     settings, found = params.section(tree, QuantizeSettings), []

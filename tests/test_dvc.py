@@ -80,7 +80,7 @@ LEAVES = {  # one leaf of every section -> the nodes that read it
     ("sensitivity.tokens", 1000): {"sensitivity", "script"},
     ("quantize.groups.mlp.bits", 5): {"quantize", "fill_cap", "script"},
     ("plain_score.window", 32): MEASURE,
-    ("compress.runs.zlib_9.options.level", 8): {"compress@zlib_9", "smallest", "report", "fill_cap", "script"},
+    ("compress.runs.zlib_9.options.level", 8): {"compress@zlib_9", "package", "report", "fill_cap", "script"},
     ("package.cap_bytes", 15_000_000): {"package", "fill_cap", "script"},
     ("evaluate.runs.slot.options.steps", 6): {"evaluate@slot", "audit@slot", "report"},
     ("audit.flips", 4): AUDIT,
@@ -105,9 +105,9 @@ def test_changed_leaf_makes_its_readers_stale_and_nothing_else(committed, change
 
 @pytest.mark.parametrize("path, nodes", [
     ("stages/train/optim/muon.py", {"train", "script"}),
-    ("stages/lib/quant/gptq.py", {"quantize", "fill_cap", "script"}),
+    ("stages/lib/quant/methods/gptq.py", {"sensitivity", "quantize", "fill_cap", "script"}),
     ("stages/runtime/blob/codecs/zlib.py", {"compress@brotli_11", "compress@zlib_9", "package", "fill_cap", "script"}),
-    ("stages/runtime/scoring/evaluators/slot.py", {"package", "fill_cap", "script"}),
+    ("stages/runtime/scoring/evaluators/slot.py", {"package", "fill_cap", "script", "evaluate@sliding", "evaluate@slot"}),
     ("stages/audit/checks/lineage.py", AUDIT),
     ("stages/report/page.py", {"report"}),
 ])

@@ -11,7 +11,7 @@ from stages.fill_cap import __main__ as fill_cap
 from stages.lib.node import params, tensors
 from stages.lib.quant import entropy_model, groups
 from stages.lib.quant.network import quantize
-from stages.quantize import table
+from stages.quantize import reporting as table
 from stages.runtime.weights import dequantize
 from tests.conftest import run_node, set_leaf
 from tests.quantizing import NEAREST, decoded, settings_with

@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from stages.quantize.reporting import stored_bits
 
 from stages.calibrate import hessians
 from stages.lib.blob import entropy
 from stages.lib.quant import gptq_lite, scales
 from stages.lib.quant.methods import gptq, nearest
 from stages.lib.quant.quantized import Quantized, layer_error
+from stages.quantize.reporting import stored_bits
 from stages.runtime.blob import container
 from stages.runtime.network.gpt import GPT, initialise
 from stages.runtime.weights import dequantize

@@ -14,7 +14,7 @@ from stages.lib.node import tensors
 from stages.lib.quant import groups
 from stages.lib.quant.methods import gptq
 from stages.lib.quant.network import quantize
-from stages.quantize import table
+from stages.quantize import reporting as table
 from stages.runtime.weights import dequantize
 from tests.conftest import run_node
 from tests.quantizing import NEAREST, decoded, settings_with
