@@ -37,7 +37,7 @@ and follows the lineage of an artifact that was made by the same method ([certif
 and does not know its name. A check that fails in small fails at any size; a check that passes has only passed in small. *Ruled there* is
 what the organisers of the contest or its reviewers said; the section of each recipe has it in full.
 
-FLOPs (floating-point operations) are computed from the network and not measured. They are counted by this rule:
+Floating-point operations (FLOPs) are computed from the network and not measured. This is the rule by which they are counted.
 
 {rule}
 """
@@ -55,7 +55,7 @@ def page() -> str:
     tree, rows = params.read(closure.ROOT / "params.yaml"), certificates(TABLE)
     heads = {name: files.read_header(name) for name in files.stacks()}
     ordered = sorted(heads, key=lambda name: -_mean(heads[name]))
-    parts = [INTRODUCTION.format(rule="\n".join(_wrapped(_sentence(describe.RULE)))), "\n".join(_overview(ordered, heads, rows))]
+    parts = [INTRODUCTION.format(rule="\n".join(_wrapped(f"FLOPs: {describe.RULE}."))), "\n".join(_overview(ordered, heads, rows))]
     parts += ["\n".join(_section(name, heads[name], describe.describe(files.applied(files.values(name, tree), tree)), rows.get(name, [])))
               for name in ordered]
     return "\n".join(parts).rstrip("\n") + "\n"
