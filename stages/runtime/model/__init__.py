@@ -1,1 +1,1 @@
-"""The network: gpt.py is the spine and is read first."""
+"""The network. Read gpt.py first."""
