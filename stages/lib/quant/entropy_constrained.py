@@ -2,9 +2,9 @@
 
 GPTQ's recursion with four changes, each of which can be switched off:
 
-    step(i,j) = step · 2^((r_i + b_j)/8)       codes are not clamped; the coder has an escape for large ones
-    b_j = round(8 log2 U_jj / mean)            column steps: every input has the same share of the error (WaterSIC)
-    r_i                                        row steps, finer where an error of the row costs more (`row_steps`)
+    step(i,j) = step · 2^((r_i + b_j)/8)       no clamp: codes are as large as they are, the coder has an escape
+    b_j = round(8 log2 U_jj / mean)            column steps: each input's step answers for its own share of the error (WaterSIC)
+    r_i                                        row steps, from what a row's error costs (`row_steps`)
     p_j = trellis search down column j         levels on half a step's grid, see runtime/trellis.py; without: rounding
     ŵ_j = gain_j p_j step(·,j) / 2             the least-squares gain that the decoder finds in the levels itself
     e_j = (w_j - ŵ_j) / U_jj;   w_m <- w_m - e_j U_jm   for m behind j in the order of decreasing diag(H)

@@ -1,1 +1,1 @@
-"""The network. Read gpt.py first."""
+"""The network: gpt.py is the spine and is read first."""
