@@ -28,9 +28,9 @@ python -m stages.recipes pr1855 --describe     # the layers in the order in whic
 python -m stages.recipes --check               # compares the parameters of every stack with the published number
 ```
 
-**What was run.** No recipe has run at full size yet. Each ran in its small form on 2 CPU cores; the seconds are those of this run, while other
-work shared the cores. The scores of such small models have no meaning and are not shown. *Bits per byte* in the tables are those of the
-published runs on the contest's val split; the first table has the mean over seeds.
+**What was run.** No recipe has run at full size yet. Each ran in its small form on 2 CPU cores; the seconds are those of this run, while
+other work shared the cores. The scores of such small models have no meaning and are not shown. *Bits per byte* in the tables are those of
+the published runs on the contest's val split; the first table has the mean over seeds.
 
 *Verdict here* is the verdict of Caddie's audit on the small form of the recipe. The audit changes tokens, sums distributions, counts bytes
 and follows the lineage of an artifact that was made by the same method ([certification.md](certification.md)). It sees what a method does
@@ -82,7 +82,7 @@ def _overview(ordered: list[str], heads: dict[str, header.Header], rows: dict[st
 def _section(name: str, head: header.Header, cost: describe.Description, rows: list[dict]) -> list[str]:
     facts = {
         "Source": head.source,
-        "Network": f"it has {cost.parameters:,} parameters, which take {cost.stored_bytes:,} bytes as integers and scales before the codec. "
+        "Network": f"it has {cost.parameters:,} parameters, which take {cost.stored_bytes:,} bytes as integers and scales before coding. "
                    f"A token passes through {len(cost.places)} layers and costs {cost.flops:,} FLOPs in the forward pass"
                    + (f", {cost.plain_flops:,} before the recurrence starts" if cost.plain_flops != cost.flops else ""),
         "Training": f"it takes {cost.steps.total:,} steps" + (f", {cost.steps.looped:,} of them with the recurrence on"
