@@ -20,7 +20,7 @@ SECTION = (ROOT / "docs/extending.md").read_text().split("## A feature, as an ex
 @pytest.fixture
 def branch_gain(tmp_path, monkeypatch) -> dict:
     """The file as the page has it, in a folder where features are looked for; the value of model.features as the page has it."""
-    name = re.search(r"`stages/runtime/features/(\w+)\.py`", SECTION)[1]
+    name = re.search(r"`stages/[\w/]+/features/(\w+)\.py`", SECTION)[1]
     (tmp_path / f"{name}.py").write_text(re.search(r"```python\n(.*?)```", SECTION, re.S)[1])
     monkeypatch.setattr(features, "__path__", [*features.__path__, str(tmp_path)])
     return yaml.safe_load(re.search(r"```yaml\n(.*?)```", SECTION, re.S)[1])["features"]

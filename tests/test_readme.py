@@ -25,7 +25,7 @@ from tests.conftest import ROOT
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 STARTS = ("make ", "dvc ", "python ", "torchrun ")  # what makes a piece of inline code a command
 # what stands in a command for what only its reader knows
-PLACEHOLDER = re.compile(r"\b(REV|NAME|FILE|FOLDER|HOST|URL|SEEDS?)\b|<\w+>|\.\.\.|…")
+PLACEHOLDER = re.compile(r"\b(REV|NAME|FILE|FOLDER|HOST|URL|SEEDS?)\b|<[\w ]+>|\.\.\.|…")
 
 
 def commands(text: str) -> list[str]:
@@ -155,6 +155,11 @@ def check_path(word: str) -> None:
     assert any(Path(word).is_relative_to(path) for path in found), f"no stage writes {word}"
 
 
+def check_git(words: list[str]) -> None:
+    """The address is for the reader to fill in; after `git clone` comes one folder."""
+    assert words[1] == "clone" and PLACEHOLDER.search(" ".join(words[2:-1])) and "/" not in words[-1]
+
+
 def check_torchrun(words: list[str]) -> None:
     from torch.distributed.run import get_args_parser
 
@@ -163,7 +168,12 @@ def check_torchrun(words: list[str]) -> None:
     check_module(arguments.training_script, arguments.training_script_args)
 
 
-CHECKS = {"make": check_make, "dvc": check_dvc, "python": check_python, "torchrun": check_torchrun}
+def check_cd(words: list[str]) -> None:
+    """Into the folder that the line before made, or one of the repository."""
+    assert words[1:] == ["caddie"] or (ROOT / words[1]).is_dir()
+
+
+CHECKS = {"cd": check_cd, "git": check_git, "make": check_make, "dvc": check_dvc, "python": check_python, "torchrun": check_torchrun}
 
 
 @pytest.mark.parametrize("command, why", [

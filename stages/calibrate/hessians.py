@@ -1,12 +1,12 @@
-"""What calibration gathers over tokens, in one pass: the inputs' second moments, how much the loss feels each output, token counts.
+"""What calibration sums over tokens, in one pass: the inputs' second moments, the mean squared gradient of each output, token counts.
 
     H   = Σ_n x_n x_n'           (K, K) of a linear layer y = W x, summed over tokens n and over all visits of a layer that recurs
     G_i = 1/N Σ_n (∂L/∂y_ni)²    (M,) likewise; L is the sum of the cross-entropies (nats) of labels drawn from the model itself,
                                  so G is the diagonal of the Fisher information of the outputs
     c_v                          (V,) how often row v of a table was looked up
 
-Products are float32, sums over passes float64: the order of the passes, and how many processes share them, is lost in the rounding to
-float32 at the end. Memory: the sums, and the activations of one block, or of the whole network where G is wanted, as that needs a
+Products are float32 and sums over passes float64, so results agree to the rounding to float32 at the end for any order of the passes and
+any number of processes. Memory: the sums, and the activations of one block, or of the whole network where G is wanted, as that needs a
 backward pass. The head's table counts as a linear layer whose inputs are what `GPT.hidden` returns and whose outputs are the logits
 before the cap. A layer that no token reached has zeros.
 
@@ -111,8 +111,8 @@ class Statistics:
     def hessians(self) -> dict[str, Tensor]:
         """H of all linear layers and of the head's table, float32 on the CPU.
 
-        The role of input table has no layer error to weight: an embedding that is not the head has the identity, which makes GPTQ round
-        to nearest.
+        A table that is only looked up has no layer whose error could be weighted: an embedding that is not the head gets the identity,
+        with which GPTQ rounds to nearest.
         """
         found = {name: ((sums + sums.mT) / 2).float().cpu() for name, sums in self.moments.items()}
         return found if self.head == EMBEDDING else found | {EMBEDDING: torch.eye(self.model.embedding.embedding_dim)}

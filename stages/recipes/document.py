@@ -16,23 +16,28 @@ PAGE, TABLE = closure.ROOT / "docs/recipes.md", closure.ROOT / "docs/recipes.csv
 WIDTH = 130  # of a line of Markdown source
 INTRODUCTION = """# The published stacks as recipes
 
-Written by `python -m stages.recipes --document`; a test compares. A recipe is a flat file of `path: value` in `stages/recipes/`: with
-it, [params.yaml](../params.yaml) says all that runs. Where a write-up and its code disagree, the recipe is what was run, and *As written*
-names the values that give the other.
+A [stack](glossary.md#stack) is the set of techniques of one entry of the contest, named by its pull request. A recipe is a file in
+`stages/recipes/` that sets Caddie up as one stack. It has one line `path: value` for each parameter, so that with it
+[params.yaml](../params.yaml) says everything that runs. Where the text of an entry and its code disagree, the recipe follows what was run,
+and *As written* names the values that give the other. `python -m stages.recipes --document` writes this page, and a test compares it.
 
 ```sh
 make recipe NAME=pr1855                # as published: needs the data and the hardware that the recipe names
 make recipe NAME=pr1855 SCALE=tiny     # every feature on, small sizes, from the built-in text to a certificate in minutes on a CPU
-python -m stages.recipes pr1855 --describe     # layers as they run, parameters, bytes, FLOPs
-python -m stages.recipes --check               # parameters of every stack against the published number
+python -m stages.recipes pr1855 --describe     # the layers in the order in which they run, parameters, bytes, FLOPs
+python -m stages.recipes --check               # compares the parameters of every stack with the published number
 ```
 
-*Verdict here* is the certificate of the recipe in small: the audit perturbs tokens, sums distributions, counts bytes and walks the
-lineage of an artifact that was made by the same method ([certification.md](certification.md)). It knows the method by what it does and
-not by its name. What fails in small fails at any size; what passes has only passed in small. *Ruled there* is what the organisers or the
-community said; the section of each recipe has it in full.
-The scores of such small models mean nothing and are not shown. Seconds are of the whole run on 2 CPU cores that other work shared.
-Bits per byte are those of the published runs on the field's val split, mean over seeds.
+**What was run.** No recipe has run at full size yet. Each ran in its small form on 2 CPU cores; the seconds are those of this run, while
+other work shared the cores. The scores of such small models have no meaning and are not shown. *Bits per byte* in the tables are those of
+the published runs on the contest's val split; the first table has the mean over seeds.
+
+*Verdict here* is the verdict of Caddie's audit on the small form of the recipe. The audit changes tokens, sums distributions, counts bytes
+and follows the lineage of an artifact that was made by the same method ([certification.md](certification.md)). It sees what a method does
+and does not know its name. A check that fails in small fails at any size; a check that passes has only passed in small. *Ruled there* is
+what the organisers of the contest or its reviewers said; the section of each recipe has it in full.
+
+Floating-point operations (FLOPs) are computed from the network and not measured. This is the rule by which they are counted.
 
 {rule}
 """
@@ -77,11 +82,12 @@ def _overview(ordered: list[str], heads: dict[str, header.Header], rows: dict[st
 def _section(name: str, head: header.Header, cost: describe.Description, rows: list[dict]) -> list[str]:
     facts = {
         "Source": head.source,
-        "Network": f"{cost.parameters:,} parameters, {cost.stored_bytes:,} bytes of codes and scales before the codec; "
-                   f"{len(cost.places)} layers run; {cost.flops:,} FLOPs per token forward"
+        "Network": f"it has {cost.parameters:,} parameters, which take {cost.stored_bytes:,} bytes as integers and scales before coding. "
+                   f"A token passes through {len(cost.places)} layers and costs {cost.flops:,} FLOPs in the forward pass"
                    + (f", {cost.plain_flops:,} before the recurrence starts" if cost.plain_flops != cost.flops else ""),
-        "Training": f"{cost.steps.total:,} steps" + (f", {cost.steps.looped:,} of them with the recurrence on" if cost.steps.looped else "")
-                    + f", {cost.steps.total * cost.batch_tokens:,} tokens, {cost.training_flops:.3g} FLOPs",
+        "Training": f"it takes {cost.steps.total:,} steps" + (f", {cost.steps.looped:,} of them with the recurrence on"
+                                                              if cost.steps.looped else "")
+                    + f", {cost.steps.total * cost.batch_tokens:,} tokens and {cost.training_flops:.3g} FLOPs",
         "As run": head.as_run, "As written": head.as_written, "Deviations": head.deviations, "Needs": head.needs, "Ruling": head.ruling}
     lines = [f"## {name}", "", *_wrapped(_sentence(head.stack)), "",
              "| seed | bits per byte | artifact bytes | training s | evaluation s |", "|---:|---:|---:|---:|---:|"]

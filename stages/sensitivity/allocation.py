@@ -1,11 +1,12 @@
-"""How fine each matrix should be: measured, one unit of matrices at a time, with the rest of the network as it is.
+"""How finely each matrix should be quantized. One unit of matrices is measured at a time, while the rest of the network is exact.
 
     d_u = what the network loses when only unit u is quantized, `coarseness` times as coarse as it would be
     multiplier_u = sqrt(N_u / d_u), divided by its geometric mean over the weights, within [least, most]
 
-Damage grows with the square of the step and adds up over units, bits fall by one per octave: equal damage per weight is the best
-split of the bits. Absolute Fisher information does not tell this: the error of a matrix is the same for all tokens, so its parts add up
-in a way that squared gradients of single tokens do not see. Steps are relative, the constant of the model makes up for their mean.
+Damage grows with the square of the step and adds up over units, and bits fall by one per octave. The best split of the bits therefore
+gives every weight the same damage. Squared gradients of single tokens (the Fisher information) cannot replace the measurement: the error
+of a matrix is the same for all tokens, so its parts add up in a way that they do not contain. Steps are relative; the constant of the
+model makes up for their mean.
 """
 
 import math
@@ -52,7 +53,7 @@ def damages(model: Model, parts: dict[str, list[str]], *, constant: float, coars
 
 
 def multipliers(damage: dict[str, float], sizes: dict[str, int], *, least: float, most: float) -> dict[str, float]:
-    """sqrt(N / d) by unit, relative to the weights' geometric mean. A damage of about 0 or less counts as very little."""
+    """sqrt(N / d) by unit, relative to the weights' geometric mean. A damage of about 0 or less counts as a very small one."""
     if not 0 < least <= 1 <= most < math.inf:
         raise ValueError(f"sensitivity.least is {least} and most {most}; they enclose 1, such as 0.4 and 2.5")
     if not all(map(math.isfinite, damage.values())):

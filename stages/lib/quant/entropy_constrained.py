@@ -1,6 +1,6 @@
-"""Quantization for codes that are entropy coded afterwards: least output error for a number of coded bits, not of stored bits.
+"""Quantization for codes that are entropy coded afterwards: the least output error for a given number of coded bits.
 
-GPTQ's recursion with four changes, each a switch of its own:
+GPTQ's recursion with four changes, each of which can be switched off:
 
     step(i,j) = step · 2^((r_i + b_j)/8)       no clamp: codes are as large as they are, the coder has an escape
     b_j = round(8 log2 U_jj / mean)            column steps: each input's step answers for its own share of the error (WaterSIC)
@@ -9,8 +9,8 @@ GPTQ's recursion with four changes, each a switch of its own:
     ŵ_j = gain_j p_j step(·,j) / 2             the least-squares gain that the decoder finds in the levels itself
     e_j = (w_j - ŵ_j) / U_jj;   w_m <- w_m - e_j U_jm   for m behind j in the order of decreasing diag(H)
 
-U is the upper Cholesky factor of H⁻¹, H damped. Sources: GPTQ arXiv:2210.17323; column steps arXiv:2603.04956; trellis in the
-recursion: rows do not meet in it, so a column is an ordinary source for a trellis.
+U is the upper Cholesky factor of H⁻¹, H damped. Sources: GPTQ arXiv:2210.17323; column steps arXiv:2603.04956; the trellis
+fits into the recursion because rows do not affect each other, so a column is an ordinary source for a trellis.
 """
 
 # N matrices of one shape, M rows, K columns, C columns of a block
@@ -31,7 +31,7 @@ BLOCK = 128  # columns per lazy update; speed only
 
 @dataclass(frozen=True)
 class Options:
-    """What of the method is on. trellis 0 | 4 | 8 | 16 | 32 states; damping a share of mean diag(H); rate_distortion in squared steps
+    """The parts that are on. trellis 0 | 4 | 8 | 16 | 32 states; damping a share of mean diag(H); rate_distortion in squared steps
     per bit: how much error a bit is worth when levels are chosen (0: none; 0.1155 is the slope of fine rounding)."""
 
     trellis: int
@@ -115,7 +115,7 @@ def row_steps(weight_MK: Tensor, *, rule: str, importance_M: Tensor | None) -> T
     """Row steps in eighths of an octave, int8 (M,), or None for one step.
 
     std: as wide as the row, as clipping by standard deviations has it. gradient: importance^(-1/2), `importance_M` being the mean
-    squared gradient of the loss by the row's output; error costs importance · error², so it is spent where it is cheap.
+    squared gradient of the loss by the row's output; an error costs importance · error², so errors go where they are cheap.
     """
     if rule == "none":
         return None
@@ -145,7 +145,7 @@ def _floored(values: Tensor) -> Tensor:
 
 
 def quantize(weight_MK: Tensor, hessian_KK: Tensor, *, step: float, row_steps_M: Tensor | None, options: Options) -> Quantized:
-    """One matrix; for many of one shape, `quantize_alike` is several times as fast."""
+    """One matrix. For many of one shape, `quantize_alike` is several times as fast."""
     return quantize_alike([weight_MK], [factorise(hessian_KK, options)], steps=[step], row_steps=[row_steps_M], options=options)[0]
 
 

@@ -2,7 +2,7 @@
 
     step of matrix m = c · multiplier_m · rms(W_m)            multiplier 1: the same bits per weight for every matrix
 
-Coded bits are smooth in c: an octave of c is one bit per weight. So the constant for a budget is found in two to four passes.
+Coded bits are a smooth function of c: an octave of c is one bit per weight. The constant for a budget is found in two to four passes.
 """
 
 # M rows, K columns
@@ -32,7 +32,7 @@ BATCH_WEIGHTS = 1 << 25  # matrices of one shape are quantized together up to so
 
 @dataclass(frozen=True)
 class Matrix:
-    """One matrix: W (M, K), H (K, K) or None where nothing is known of the inputs, row steps int8 (M,) or None, and its multiplier."""
+    """One matrix: W (M, K), H (K, K) or None if nothing is known about the inputs, row steps int8 (M,) or None, and its multiplier."""
 
     weight: Tensor
     hessian: Tensor | None
@@ -52,7 +52,7 @@ class Budget:
     limit: float
 
     def summary(self) -> dict:
-        """The figures of metrics.json."""
+        """The numbers of metrics.json."""
         return {"constant": self.constant, "estimated_bytes": round(self.bits / 8), "limit_bytes": round(self.limit / 8),
                 "bits_per_weight": estimated(self.quantized).bits_per_weight,
                 "passes": [{"constant": constant, "estimated_bytes": round(bits / 8)} for constant, bits in self.passes]}
@@ -155,7 +155,7 @@ def _scale(name: str, matrix: Matrix) -> float:
 
 
 def estimated(quantized: dict[str, Quantized]) -> rate.Rate:
-    """What an adaptive coder will charge for these matrices: rate.py."""
+    """The bits that an adaptive coder needs for these matrices: rate.py."""
     arrays = {name: {suffix: array.numpy() for suffix, array in found.arrays.items()} for name, found in quantized.items()}
     return rate.estimate(arrays, {name: found.scheme for name, found in quantized.items()})
 

@@ -3,8 +3,8 @@
     best over p of Σ_ij (w_ij - s_i(p) q_ij(p))²         p in {0.999, 0.9995, 0.9999, 0.99999, 1}, quantiles of the rows' |w|
 
 One p for the whole matrix, as the published code has it; its write-ups say one for each row. With rounding to nearest this is "GPTQ-lite"
-(parameter-golf #414, #549), which knows no data; with GPTQ inside (#1019) the whole sweep is repeated, the error is still the plain one.
-Where the floor of the scales binds (clip_floor 1), all candidates give the same steps, and the first is kept.
+(parameter-golf #414, #549), which uses no data. With GPTQ inside (#1019) the whole pass is repeated for each; the error stays plain.
+If the floor of the scales is above all clips (clip_floor 1), all candidates give the same steps, and the first is kept.
 """
 
 # M rows, K columns

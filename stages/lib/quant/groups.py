@@ -8,7 +8,7 @@
 | projection | linear layers of features, and the gates of heads, whose layers are stacked to one matrix of L H rows       |
 | table      | tables of features: bigram_hash.table, value_embedding.table                                                |
 
-Everything else, gains, scales and vectors, is in no group and travels as float16.
+Everything else (gains, scales and vectors) is in no group and is stored as float16.
 """
 
 from torch import nn

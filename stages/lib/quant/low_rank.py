@@ -1,4 +1,4 @@
-"""LQER: what quantizing took from a matrix, given back as the product of two thin factors of few bits.
+"""LQER: the error of a quantized matrix, corrected by the product of two thin factors of few bits.
 
     E = W - Ŵ ≈ U_r S_r V_r' (truncated SVD);   left = U_r S_r (M, r),   right = V_r' (r, K);   W ≈ Ŵ + left · right
 
@@ -8,7 +8,7 @@
 | symmetric  | int4: a scale max / 7 for each row of M, codes -7..7   | int4: a scale max / 7 for each of r rows, codes -7..7             |
 
 Asymmetric factors whose right side does not divide into groups are stored symmetric, as published. The matrices that get a correction
-are the ones whose error has the largest Frobenius norm: not per weight, so large matrices win.
+are those whose error has the largest Frobenius norm. It is not divided by the number of weights, so large matrices are preferred.
 
 Source: parameter-golf #1797, #1851, #1855 (three matrices, rank 4, asymmetric, groups of 64); the method: arXiv:2402.02446.
 """

@@ -34,7 +34,7 @@ class Result:
     budget: Any = None
 
     def stored(self) -> dict[str, Tensor]:
-        """All stored tensors: integers before floats, then by suffix, then by kind, so that like lies beside like for the codec."""
+        """All stored tensors: integers before floats, then by suffix, then by kind. Similar arrays are adjacent and compress better."""
         found = dict(self.float16)
         for name, quantized in self.matrices.items():
             found |= quantized.stored(name)

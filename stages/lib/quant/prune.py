@@ -4,7 +4,7 @@
 
 Sorted by cost this empties the rows with the smallest steps one after the other, which is what saves bytes: about 0.3 bytes for each code,
 because a row of zeros costs nothing. A zero among other codes saves 0.12 bits. Per byte it costs more than coarser steps do; it is
-for what is over the cap after everything else: eight codes for each byte too many (#1334, #1485).
+for an artifact that is slightly over the cap after everything else: eight codes for each byte too many (#1334, #1485).
 
 Source: parameter-golf #609, #1334.
 """
@@ -19,7 +19,7 @@ from stages.runtime.weights import dequantize
 
 
 def candidates(quantized: Quantized) -> Tensor:
-    """Cost of every code, float64 (M, K): s² where it is ±1, else infinite. ValueError for a trellis, whose codes hang together."""
+    """Cost of every code, float64 (M, K): s² where it is ±1, else infinite. ValueError for a trellis, whose codes depend on each other."""
     if quantized.scheme.get("trellis"):
         raise ValueError("codes of a trellis cannot be made zero one by one; set quantize.prune.codes to 0, or leave its group out")
     codes_MK = quantized.arrays["codes"].cpu()

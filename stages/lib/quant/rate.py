@@ -1,7 +1,7 @@
-"""What an adaptive entropy coder will charge for quantized matrices, in bits, without coding them.
+"""The bits that an adaptive entropy coder needs for quantized matrices, computed without coding them.
 
 The expected variance v_ij of a level is that of its column so far times what is known of its row: nothing, the row's step, or a class
-of the row that is sent along, whichever is cheapest. It says which of the classes, a sixth of an octave wide, the weight is in; each
+of the row that is stored with it, whichever is cheapest. It says which of the classes, a sixth of an octave wide, the weight is in; each
 class, and with a trellis each parity z0, has one adaptive histogram for all matrices together:
 
     bits = Σ over classes of -log2 of Π Γ(n_k + a P_k) / Γ(a P_k) · Γ(a) / Γ(n + a)

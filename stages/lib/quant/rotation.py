@@ -2,9 +2,9 @@
 
     R = diag(signs) · blocks of the Hadamard matrix / sqrt(block);   W <- W R,   H <- R' H R     (R' is the input's Gram after rotation)
 
-R is orthogonal and costs no bytes but its seed. H must be rotated with W: without, the published attempts lost more than a bit per byte.
+R is orthogonal and costs no bytes but its seed. H must be rotated with W; published attempts without this lost more than a bit per byte.
 With steps proportional to the rows' standard deviations and near-Gaussian rows there is little to gain, and a coder loses the
-columns' differences in scale (posts of #1400, #1695, #1898): it is off everywhere in the recipes.
+columns' differences in scale (posts of #1400, #1695, #1898). It is off in all recipes.
 
 Source: Hadamard rotations for quantization, arXiv:2404.00456; parameter-golf #586, #1695.
 """

@@ -3,7 +3,7 @@
     minimise Σ_i (t_i - p_i)²  over all p that the machine of runtime/weights/trellis.py can reach from state 0, end state free
 
 t and p in half steps. Rows are one long sequence, so a column is cut into blocks that are searched at the same time, each from
-`WARM_UP` rows before its first one; by then the best ways to the states have one past in common, and the block decides as the
+`WARM_UP` rows before its first one; by then the best paths to all states have a common past, and the block decides as the
 whole sequence would (measured on Gaussian targets: at most 0.1 % more distortion, 0.0007 bits a weight). The blocks' paths are then
 joined at their states, so that what comes out is always a path.
 """

@@ -7,7 +7,7 @@
 Packed documents: the sum over s starts at the beginning of t's segment. Positions run on through the row, as scores depend on
 their differences only. Which program computes the sum: backends.py.
 
-Source: GQA arXiv:2305.13245, QK-norm arXiv:2010.04245, RoPE arXiv:2104.09864; the field's form (learned gain per query head).
+Source: GQA arXiv:2305.13245, QK-norm arXiv:2010.04245, RoPE arXiv:2104.09864; the learned gain per query head: the naive baseline.
 """
 
 # B batch, T time, N = B T, D width, H heads, G key/value heads, K head width
@@ -35,7 +35,7 @@ class Rotary(nn.Module):
     The other dimensions pass unchanged, so scores depend on relative positions only. Angles are float32; those of the last CACHED
     lengths are kept, as training and the measurements in between may have rows of different lengths.
     Rows of T > `trained_length` > 0 tokens stretch the base to base * (T / trained_length)^(R / (R - 2)): the NTK-aware rule, which
-    the field has in #549's family with a length of 1024 while it trains at 2048.
+    #549 and its successors use with a length of 1024 although they train at 2048.
     """
 
     def __init__(self, rope_dims: int, base: float, trained_length: int = 0):

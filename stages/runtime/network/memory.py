@@ -1,6 +1,6 @@
 """Keys and values that one forward pass keeps for the next: attention over a sliding window in a single pass over a stream.
 
-Each attention layer, each time that it runs, keeps those of the last window-1 tokens, before rotation: angles depend on distances
+Each attention layer, each time that it runs, keeps those of the last window-1 tokens, before rotation: scores depend on distances
 only, so the kept ones get new positions in every pass. A token reads window-1 tokens before it and itself, in every layer.
 
 Features look back on tokens, not on keys: the hashes and gates at the embedding reach up to three tokens back. So a pass repeats the

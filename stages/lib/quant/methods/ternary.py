@@ -2,7 +2,7 @@
 
     s = mean |w| of the group;   q = clamp(round(w / s), -1, 1);   decoded s q / mean |q|
 
-The division undoes the shrinkage: without it, what is decoded is as much too small as the group has zeros. The decoder has the codes, so
+The division undoes a shrinkage: without it, decoded values would be too small by the group's share of zeros. The decoder has the codes, so
 it costs no bytes. Source: parameter-golf #640 (groups of 128), after BitNet b1.58, arXiv:2402.17764.
 """
 
