@@ -62,7 +62,7 @@ def only(monkeypatch):
     return choose
 
 
-def lying_artifact(project, replace, by, module="evaluators/sliding.py"):
+def lying_artifact(project, replace, by, module="scoring/evaluators/sliding.py"):
     """Put a module with one line changed into the packed artifact, and make the metrics agree with the new file."""
     source = (ROOT / "stages/runtime" / module).read_text(encoding="utf-8")
     assert replace in source
@@ -102,7 +102,7 @@ def test_packed_evaluator_that_looks_beyond_its_own_file_is_refused_and_told_on(
 def test_artifact_that_fails_when_it_is_probed_fails_the_checks_and_not_the_audit(project):
     written = lying_artifact(
         project, "    stream = torch.from_numpy",
-        "    if len(tokens) - 1 != declared:\n        raise ValueError('no')\n    stream = torch.from_numpy", module="harness.py")
+        "    if len(tokens) - 1 != declared:\n        raise ValueError('no')\n    stream = torch.from_numpy", module="scoring/harness.py")
     assert written["verdict"] == "not legal" and {"future_flip", "order", "rerun"} <= failed(written)
     assert "failed under probes with sliding: no" in written["checks"]["rerun"]["evidence"]["reason"]
 

@@ -190,7 +190,7 @@ def packed(tmp_path):
     path = tmp_path / "submission.pyz"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("__main__.py", "import os\n")
-        archive.writestr("caddie/evaluators/odd.py", "def predict(self, seen, chunk):\n    self.loss(seen).backward()\n")
+        archive.writestr("caddie/scoring/evaluators/odd.py", "def predict(self, seen, chunk):\n    self.loss(seen).backward()\n")
     return SimpleNamespace(submission=path, refused=[], metrics={"artifact_sha256": files.sha256(path)}, evaluator="odd")
 
 

@@ -209,7 +209,7 @@ def test_a_paragraph_of_a_document_that_is_too_short_is_kept_in_the_next_one():
 
 def test_documents_do_not_depend_on_where_the_packages_lie_or_on_the_hash_seed(site, tmp_path_factory):
     program = (
-        "import sys, hashlib; from stages.lib.data import builtin;"
+        "import sys, hashlib; from stages.prepare import builtin;"
         "s, v, a = builtin.sources_of_distributions(['beta'], search=[sys.argv[1]]);"
         "found = builtin.documents(s, builtin.extract(s, workers=1));"
         "print(hashlib.sha256(repr((found, v, a)).encode()).hexdigest())"

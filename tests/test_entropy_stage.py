@@ -13,6 +13,7 @@ from stages.lib.quant import entropy_model, groups
 from stages.lib.quant.network import quantize
 from stages.quantize import reporting as table
 from stages.runtime.weights import dequantize
+from stages.script import packing
 from tests.conftest import run_node, set_leaf
 from tests.quantizing import NEAREST, decoded, settings_with
 from tests.test_features import PLAIN
@@ -159,7 +160,9 @@ def test_auto_target_fills_the_cap_with_the_finest_weights_that_the_artifact_can
     for node in (("fill_cap",), ("quantize",), ("compress", "brotli_11"), ("package",), ("script",)):
         run_node(*node)
     chosen = json.loads((folder / "artifacts/fill_cap/target.json").read_text())["target_bytes"]
-    assert str(8 * chosen) in (folder / "artifacts/script/source/one_module.py").read_text()  # in bits
+    tree["quantize"]["entropy"]["target_bytes"] = chosen
+    assert packing.wrapped(packing.contents(tree)) == (folder / "artifacts/script/train_gpt.py").read_text(encoding="utf-8")
+    tree["quantize"]["entropy"]["target_bytes"] = "auto"
     packed = json.loads((folder / "artifacts/package/metrics.json").read_text())["artifact_bytes"]
     found = json.loads((folder / "artifacts/fill_cap/metrics.json").read_text())
     assert packed == found["artifact_bytes"] and 0.99 * cap <= packed <= cap and len(found["rounds"]) > 1

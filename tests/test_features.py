@@ -379,13 +379,13 @@ def test_weights_of_a_model_without_the_feature_are_refused():
 def test_package_holds_exactly_the_features_that_the_model_names():
     pack = functools.partial(bundle.code, plugins=["codecs/brotli"], evaluators=("sliding",))
     shipped = {path for path in pack(features=("xsa", "dtg")) if "/features/" in path}
-    assert shipped == {"caddie/features/__init__.py", "caddie/features/dtg.py", "caddie/features/xsa.py"}
-    assert {path for path in pack(features=()) if "/features/" in path} == {"caddie/features/__init__.py"}
+    assert shipped == {"caddie/network/features/__init__.py", "caddie/network/features/dtg.py", "caddie/network/features/xsa.py"}
+    assert {path for path in pack(features=()) if "/features/" in path} == {"caddie/network/features/__init__.py"}
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_feature_imports_only_the_contract_and_the_configuration(name):
     """So that it ships alone, and no other feature's code is a reason to train again."""
-    own = {path for path in closure.files(f"stages.runtime.network.features.{name}") if "/features/" in path or "/model/" in path}
-    assert own == {f"stages/runtime/features/{name}.py", "stages/runtime/network/features/__init__.py", "stages/runtime/network/__init__.py",
+    own = {path for path in closure.files(f"stages.runtime.network.features.{name}") if "/features/" in path or "/network/" in path}
+    assert own == {f"stages/runtime/network/features/{name}.py", "stages/runtime/network/features/__init__.py", "stages/runtime/network/__init__.py",
                    "stages/runtime/network/config.py"}

@@ -379,7 +379,7 @@ def test_the_bar_counts_every_byte_once(serve, monkeypatch):
 
 
 def test_home_endpoint_and_offline_are_the_clients_own_variables(tmp_path):
-    code = ("from tests.test_fineweb import TOKENS; from stages.lib.data import fineweb; got = fineweb.fetch(TOKENS); "
+    code = ("from tests.test_fineweb import TOKENS; from stages.prepare import fineweb; got = fineweb.fetch(TOKENS); "
             "print(got.revision, got.train[0])")
     with Hub(golf()) as hub:
         environment = {**os.environ, "NO_PROXY": "127.0.0.1",

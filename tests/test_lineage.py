@@ -193,9 +193,9 @@ def test_edited_or_missing_record_is_not_believed(project):
 
 
 def test_record_is_the_same_for_the_same_run_and_leaves_nothing_behind(project):
-    before = (project / "artifacts/smallest/opened.json").read_bytes()
-    run_node("smallest")
-    assert (project / "artifacts/smallest/opened.json").read_bytes() == before
+    before = (project / "artifacts/package/opened.json").read_bytes()
+    run_node("package")
+    assert (project / "artifacts/package/opened.json").read_bytes() == before
     assert access_log.JOURNAL not in os.environ and not (project / "scratch/opened").exists()
 
 

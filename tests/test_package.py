@@ -13,7 +13,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from stages.lib.blob import byte_table, quantized_model
+from stages.lib.blob import bundle, byte_table, quantized_model
 from stages.runtime.blob import header
 from stages.runtime.tokens import shards
 from tests.conftest import ROOT, run_node
@@ -67,15 +67,16 @@ def test_score_is_the_ledgers_sum_over_the_raw_bytes(finished):
 def test_only_what_scoring_needs_is_packed(finished):
     with zipfile.ZipFile(finished / PYZ) as archive:
         names = set(archive.namelist())
-    assert {"__main__.py", "caddie/entry.py", "caddie/codecs/brotli.py", "caddie/evaluators/sliding.py", "caddie/data/model.blob"} <= names
-    assert not {"caddie/codecs/lrzip.py", "caddie/codecs/zlib.py", "caddie/filters/byte_shuffle.py", "caddie/program.py",
-                "caddie/coders/ans.py", "caddie/packing.py"} & names
+    assert {"__main__.py", "caddie/entry.py", "caddie/blob/codecs/brotli.py", "caddie/scoring/evaluators/sliding.py", "caddie/data/model.blob"} <= names
+    assert not {"caddie/blob/codecs/lrzip.py", "caddie/blob/codecs/zlib.py", "caddie/blob/filters/byte_shuffle.py", "caddie/blob/external.py",
+                "caddie/blob/coders/ans.py", "caddie/blob/packing.py"} & names
     assert all(name == "__main__.py" or name.startswith("caddie/") for name in names)
 
 
 def test_packed_code_is_the_program_without_what_only_people_read(finished, tmp_path):
     with zipfile.ZipFile(finished / PYZ) as archive:
-        packed = {name: archive.read(name).decode() for name in archive.namelist() if name.endswith(".py") and name != "__main__.py"}
+        packed = {name: archive.read(name).decode() for name in archive.namelist() if name.endswith(".py")}
+    assert (packed.pop("__main__.py"), packed.pop("caddie/__init__.py")) == (bundle.START, "")
     for name, text in packed.items():
         source = (ROOT / name.replace("caddie", "stages/runtime", 1)).read_text(encoding="utf-8")
         assert len(text) < 0.9 * len(source) and all(ast.get_docstring(node) is None for node in ast.walk(ast.parse(text))
@@ -98,7 +99,7 @@ def test_table_of_bytes_adds_up_to_the_file_and_names_every_tensor_and_module(fi
     assert {row["name"] for row in table if row["part"] == "code"} == modules
     groups = {row["name"]: row["group"] for row in table}
     assert groups["blocks.0.mlp.up.weight.codes"] == "up" and groups["blocks.0.mlp.up.weight.scales"] == "scales"
-    assert groups["caddie/model/gpt.py"] == "model" and groups["caddie/entry.py"] == "entry"
+    assert groups["caddie/network/gpt.py"] == "network" and groups["caddie/entry.py"] == "entry"
     assert any(row["group"] == "control tensors" for row in table)
 
 
@@ -133,7 +134,7 @@ def test_evaluator_left_out_of_the_package_is_not_in_it_and_saves_bytes(project,
     tree({"package.evaluators": ["sliding"]})
     run_node("package")
     with zipfile.ZipFile(project / PYZ) as archive:
-        assert "caddie/evaluators/slot.py" not in archive.namelist()
+        assert "caddie/scoring/evaluators/slot.py" not in archive.namelist()
     assert (project / PYZ).stat().st_size < before
 
 
@@ -171,8 +172,9 @@ def test_codec_without_its_program_is_shown_as_unavailable_and_cannot_ship(proje
     with pytest.raises(SystemExit):
         run_node("package")
     assert "not available here" in capsys.readouterr().err
-    run_node("smallest")
-    assert json.loads((project / "artifacts/smallest/metrics.json").read_text())["run"] == "brotli_11"
+    tree({"package.blob": "smallest"})
+    run_node("package")
+    assert json.loads((project / "artifacts/package/metrics.json").read_text())["compress_run"] == "brotli_11"
 
 
 def test_smallest_blob_ships_with_what_decodes_it_and_nothing_else(project, tree, tmp_path):
@@ -182,7 +184,7 @@ def test_smallest_blob_ships_with_what_decodes_it_and_nothing_else(project, tree
               "rest": {"codec": "brotli", "filters": [], "options": {"quality": 11, "window_bits": 24}}}
     runs = {"zlib_9": tree({})["compress"]["runs"]["zlib_9"], "mine": {"filters": [], "groups": groups}}
     tree({"compress.runs": runs, "package.blob": "smallest"})
-    for node in (("compress", "mine"), ("smallest",), ("package",)):
+    for node in (("compress", "mine"), ("package",)):
         run_node(*node)
     made = json.loads((project / "artifacts/compress/mine/metrics.json").read_text())
     assert made["groups"].keys() == {"codes", "scales", "rest"}
@@ -190,8 +192,8 @@ def test_smallest_blob_ships_with_what_decodes_it_and_nothing_else(project, tree
     assert json.loads((project / "artifacts/package/metrics.json").read_text())["compress_run"] == "mine"
     with zipfile.ZipFile(project / PYZ) as archive:
         names = set(archive.namelist())
-    assert {"caddie/coders/ans.py", "caddie/packing.py", "caddie/codecs/zlib.py", "caddie/filters/byte_shuffle.py"} <= names
-    assert not {"caddie/coders/gaussian.py", "caddie/codecs/lrzip.py"} & names
+    assert {"caddie/blob/coders/ans.py", "caddie/blob/packing.py", "caddie/blob/codecs/zlib.py", "caddie/blob/filters/byte_shuffle.py"} <= names
+    assert not {"caddie/blob/coders/gaussian.py", "caddie/blob/codecs/lrzip.py"} & names
     (tmp_path / "alone").mkdir()
     shutil.copy(project / "artifacts/tokenize/val/fineweb_val_000000.bin", tmp_path / "alone/tokens.bin")
     line = json.loads(score(project, tmp_path / "alone", "score", "tokens.bin").stdout)

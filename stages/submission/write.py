@@ -111,7 +111,9 @@ def source(name: str) -> str:
 def log(run: Run) -> str:
     """The log of a seed: the source that ran, what it ran on and with, and what the stages found, in the field's words."""
     steps, seconds = run.train["steps"], run.train["train_seconds"]
-    lines = ["=" * 100, (run.folder / "script/source/one_module.py").read_text(encoding="utf-8").rstrip(), "=" * 100,
+    source = run.folder / "script/source"
+    modules = [f"# {path.relative_to(source)}\n{path.read_text(encoding='utf-8').rstrip()}" for path in sorted(source.rglob("*.py"))]
+    lines = ["=" * 100, "\n\n".join(modules), "=" * 100,
              json.dumps(run.environment), "params: " + json.dumps(run.tree, sort_keys=True), f"seed: {run.seed}",
              f"hardware: {hardware(run)}", f"world_size:{run.train['processes']}", f"val_tokens:{run.score['tokens']}",
              f"model_params:{run.train['parameters']}"]

@@ -2,7 +2,7 @@
 
 A file has CAUGHT_BY, the check that has to fail (others may too), and one or both of
 
-    Evaluator                       as under stages/runtime/evaluators; the options are OPTIONS, if there are any
+    Evaluator                       as under stages/runtime/scoring/evaluators; the options are OPTIONS, if there are any
     score(evaluator, tokens, **more) -> Ledger      in place of the harness, which an artifact brings along itself
 
 `audit` does what stages.audit does, on a tiny network and in this process: its streams, sizes and checks are those of the real one.

@@ -4,7 +4,7 @@
     model       header | a role of matrices | scales |        a tensor; the header has one row
                 side information | control tensors
     tokenizer   tokenizer                                     tokenizer.model
-    code        entry | model | features | codecs | ...       a module
+    code        entry | network | features | codecs | ...       a module
     archive     structure                                     names, dates and checksums of the zip
 
 A section of the blob is coded as a whole, and no coder says what a tensor costs in it. Its bytes are shared out by the order-0 entropy of
@@ -88,6 +88,6 @@ def _weight(array: np.ndarray) -> float:
 
 
 def _folder(path: str) -> str:
-    """The folder of a module inside the package; `entry` for what lies beside them."""
+    """The folder that a module lies in; `entry` for what lies beside the folders."""
     inside = path.split("/")
-    return inside[1] if len(inside) > 2 else "entry"
+    return inside[-2] if len(inside) > 2 else "entry"

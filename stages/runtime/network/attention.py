@@ -2,7 +2,7 @@
 
     q, k, v = Wq u, Wk u, Wv u            heads H, key/value heads G; query head h reads key/value head floor(h G / H)
     q, k <- rotate(rms(q)), rotate(rms(k));  q <- gain_h q
-    y_t = softmax_{s<=t}(q_t . k_s / sqrt(K)) v_s;   out = Wo y         features may change v, then y (runtime/features)
+    y_t = softmax_{s<=t}(q_t . k_s / sqrt(K)) v_s;   out = Wo y         features may change v, then y (runtime/network/features)
 
 Packed documents: the sum over s starts at the beginning of t's segment. Positions run on through the row, as scores depend on
 their differences only. Which program computes the sum: backends.py.
