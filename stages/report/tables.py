@@ -245,7 +245,7 @@ def bits_per_byte(evidence: Evidence) -> pd.DataFrame:
     evaluator started from, which is the last stage. `verdict` is empty where the question does not arise."""
     rows, before = [], None
     for name, metrics in evidence.measure.items():
-        rows.append((name, "stage", metrics["bits_per_byte"], before, ""))
+        rows.append((name, "stage", metrics["bits_per_byte"], before or metrics["bits_per_byte"], ""))
         before = metrics["bits_per_byte"]
     rows += [(run, "evaluator", metrics["bits_per_byte"], before, verdict(evidence.certificates[run]))
              for run, metrics in evidence.evaluate.items()]

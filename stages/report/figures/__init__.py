@@ -26,14 +26,14 @@ SERIES = (ACCENT, "var(--bad, #b8460a)", "var(--good, #00734f)", OTHER, INK, MUT
 LOOK = {
     "background": None,
     "font": "Liberation Sans",
-    "padding": 8,
+    "padding": {"left": 2, "right": 22, "top": 4, "bottom": 4},
     "view": {"stroke": None},
-    "axis": {"domain": False, "ticks": False, "gridColor": LINE, "labelColor": INK, "labelFontSize": 11, "labelLimit": 132, "labelPadding": 5,
+    "axis": {"domain": False, "ticks": False, "gridColor": LINE, "labelColor": INK, "labelFontSize": 12, "labelLimit": 140, "labelPadding": 5,
              "titleColor": MUTED, "titleFontSize": 11, "titleFontWeight": "normal"},
-    "axisQuantitative": {"labelColor": MUTED},
-    "header": {"labelColor": INK, "labelFontSize": 11},
-    "legend": {"labelColor": INK, "labelFontSize": 11, "titleColor": MUTED},
-    "text": {"fontSize": 11},
+    "axisQuantitative": {"labelColor": MUTED, "labelFontSize": 11, "labelOverlap": "greedy", "labelSeparation": 6},
+    "header": {"labelColor": INK, "labelFontSize": 12},
+    "legend": {"labelColor": INK, "labelFontSize": 12, "titleColor": MUTED},
+    "text": {"fontSize": 12},
 }
 
 
@@ -69,6 +69,8 @@ def accessible(svg: str, *, name: str, title: str, description: str) -> str:
     ElementTree.register_namespace("", SVG)
     root = ElementTree.fromstring(svg)
     for element in root.iter():
+        for hidden in [child for child in element if child.get("opacity") == "0"]:  # a label that would run into the next one
+            element.remove(hidden)
         said, kind = element.attrib.pop("aria-label", None), element.attrib.pop("aria-roledescription", None)
         for attribute in ("role", "aria-hidden", "font-family", "pointer-events", "class"):
             element.attrib.pop(attribute, None)
