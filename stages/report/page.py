@@ -17,9 +17,17 @@ TEMPLATE = Path(__file__).parent / "templates/report.html.j2"
 def drawings(evidence: Evidence) -> dict[str, Figure]:
     """Every figure by name; one without data is left out, and the page then says why."""
     data = {
-        "scores": tables.bits_per_byte(evidence), "evaluators": tables.evaluators(evidence), "compressors": tables.compressors(evidence),
-        "loss": evidence.loss, "budget": tables.budget(evidence), "averages": evidence.averages,
-        "bits": evidence.tensors, "errors": evidence.tensors, "bytes": evidence.anatomy, "codecs": tables.codecs(evidence)}
+        "scores": tables.bits_per_byte(evidence),
+        "evaluators": tables.evaluators(evidence),
+        "compressors": tables.compressors(evidence),
+        "loss": evidence.loss,
+        "budget": tables.budget(evidence),
+        "averages": evidence.averages,
+        "bits": evidence.tensors,
+        "errors": evidence.tensors,
+        "bytes": evidence.anatomy,
+        "codecs": tables.codecs(evidence),
+    }
     codecs = data["codecs"]
     data["codecs"] = codecs[codecs["available"].astype(bool)]
     if not (evidence.tensors["relative_error"] > 0).any():
@@ -64,11 +72,18 @@ def _tables(evidence: Evidence, top: Headline) -> dict[str, Shown]:
     return {
         "stages": shown(tables.stages(evidence), columns.STAGE_COLUMNS, title="After each stage"),
         "evaluators": shown(
-            tables.evaluators(evidence), columns.EVALUATOR_COLUMNS, title="By evaluator", beneath=lambda row: row.why,
-            is_best=lambda row: row.name == top.run),
+            tables.evaluators(evidence),
+            columns.EVALUATOR_COLUMNS,
+            title="By evaluator",
+            beneath=lambda row: row.why,
+            is_best=lambda row: row.name == top.run,
+        ),
         "compressors": shown(
-            tables.compressors(evidence), columns.COMPRESSOR_COLUMNS, title="General-purpose compressors on the same text",
-            is_best=lambda row: row.name not in evidence.baseline["compressors"]),
+            tables.compressors(evidence),
+            columns.COMPRESSOR_COLUMNS,
+            title="General-purpose compressors on the same text",
+            is_best=lambda row: row.name not in evidence.baseline["compressors"],
+        ),
         "hashes": shown(tables.hashes(evidence), columns.HASH_COLUMNS, title="Hashes"),
         "environment": shown(tables.environment(evidence), columns.ENVIRONMENT_COLUMNS, title="Environment"),
         "lineage": shown(lineage.table(evidence.graph), columns.LINEAGE_COLUMNS),
@@ -77,11 +92,16 @@ def _tables(evidence: Evidence, top: Headline) -> dict[str, Shown]:
         "quantized": shown(tables.quantized(evidence), columns.QUANTIZED_COLUMNS, title="By group"),
         "tensors": shown(evidence.tensors, columns.TENSOR_COLUMNS),
         "codecs": shown(
-            tables.codecs(evidence), columns.CODEC_COLUMNS, title="Codecs", is_best=lambda row: row.ships,
+            tables.codecs(evidence),
+            columns.CODEC_COLUMNS,
+            title="Codecs",
+            is_best=lambda row: row.ships,
             small=lambda row: ", ".join(filter(None, [row.codec, row.filters, "ships" if row.ships else ""])),
-            beneath=lambda row: "" if row.available else f"not available: {row.reason}"),
+            beneath=lambda row: "" if row.available else f"not available: {row.reason}",
+        ),
         "groups": shown(
-            groups[groups["name"] == evidence.package["compress_run"]], columns.GROUP_COLUMNS, title="Sections of the blob that ships"),
+            groups[groups["name"] == evidence.package["compress_run"]], columns.GROUP_COLUMNS, title="Sections of the blob that ships"
+        ),
         "bytes": shown(evidence.anatomy, columns.ANATOMY_COLUMNS),
         "splits": shown(tables.splits(evidence), columns.SPLIT_COLUMNS),
     }

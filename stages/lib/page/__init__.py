@@ -16,8 +16,13 @@ FOLDER = Path(__file__).parent
 def render(template: Path, **values: object) -> str:
     """The text of a template, which may include and extend those beside it and those of this folder. Equal values give equal text."""
     environment = Environment(
-        loader=FileSystemLoader([template.parent, FOLDER]), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True)
+        loader=FileSystemLoader([template.parent, FOLDER]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     environment.filters |= {"breakable": breakable, "words": words}
     return environment.get_template(template.name).render(values)
 

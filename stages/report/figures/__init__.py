@@ -18,7 +18,7 @@ import vl_convert
 
 FOLDER = Path(__file__).parent
 SVG = "http://www.w3.org/2000/svg"
-MARKS = {"bar", "point", "rect", "rule"}
+MARKS = {"bar", "point", "rect mark"}
 INK, MUTED, LINE = "var(--ink, #1b2420)", "var(--muted, #58655e)", "var(--line, #dbe0da)"
 ACCENT, OTHER = "var(--accent, #0068a8)", "var(--other, #8c5a8f)"
 SERIES = (ACCENT, "var(--bad, #b8460a)", "var(--good, #00734f)", OTHER, INK, MUTED)
@@ -28,8 +28,18 @@ LOOK = {
     "font": "Liberation Sans",
     "padding": {"left": 2, "right": 22, "top": 4, "bottom": 4},
     "view": {"stroke": None},
-    "axis": {"domain": False, "ticks": False, "gridColor": LINE, "labelColor": INK, "labelFontSize": 12, "labelLimit": 140, "labelPadding": 5,
-             "titleColor": MUTED, "titleFontSize": 11, "titleFontWeight": "normal"},
+    "axis": {
+        "domain": False,
+        "ticks": False,
+        "gridColor": LINE,
+        "labelColor": INK,
+        "labelFontSize": 12,
+        "labelLimit": 140,
+        "labelPadding": 5,
+        "titleColor": MUTED,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+    },
     "axisQuantitative": {"labelColor": MUTED, "labelFontSize": 11, "labelOverlap": "greedy", "labelSeparation": 6},
     "header": {"labelColor": INK, "labelFontSize": 12},
     "legend": {"labelColor": INK, "labelFontSize": 12, "titleColor": MUTED},
@@ -59,8 +69,14 @@ def draw(name: str, table: pd.DataFrame) -> Figure:
     specification = json.loads(text.replace('"<DVC_METRIC_DATA>"', json.dumps(rows)))
     said = specification.pop("title")
     caption = " ".join(said["subtitle"])
-    return Figure(name, said["text"], caption, accessible(vl_convert.vegalite_to_svg(specification, vl_version="5.20", config=LOOK),
-                                                          name=name, title=said["text"], description=caption))
+    return Figure(
+        name,
+        said["text"],
+        caption,
+        accessible(
+            vl_convert.vegalite_to_svg(specification, vl_version="5.20", config=LOOK), name=name, title=said["text"], description=caption
+        ),
+    )
 
 
 def accessible(svg: str, *, name: str, title: str, description: str) -> str:
@@ -77,7 +93,7 @@ def accessible(svg: str, *, name: str, title: str, description: str) -> str:
         for attribute, value in element.attrib.items():
             element.set(attribute, f"{name}-{value}" if attribute == "id" else re.sub(r"url\(#", f"url(#{name}-", value))
         if said and kind in MARKS:
-            ElementTree.SubElement(element, f"{{{SVG}}}title").text = said
+            ElementTree.SubElement(element, f"{{{SVG}}}title").text = re.sub("; rev: (?=;|$)", "", said)
     for attribute in ("width", "height"):
         del root.attrib[attribute]
     root.attrib |= {"role": "img", "aria-labelledby": f"{name}-title {name}-description"}

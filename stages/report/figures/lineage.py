@@ -47,8 +47,16 @@ def draw(found: Graph) -> Figure:
     seen = ", ".join(box.name for box in found.boxes if box.touches_val) or "none"
     above = lineage.spoiled(found) or "None of them is above the artifact"
     svg = page.render(
-        TEMPLATE, places=places, links=links, width=WIDTH, height=PITCH * (max(ranks) + 1) + 34, box_height=HIGH, ships=lineage.SHIPS,
-        title=TITLE, description=f"Graph of {len(places)} nodes. Have seen the val split: {seen}. {above}. {CAPTION}")
+        TEMPLATE,
+        places=places,
+        links=links,
+        width=WIDTH,
+        height=PITCH * (max(ranks) + 1) + 34,
+        box_height=HIGH,
+        ships=lineage.SHIPS,
+        title=TITLE,
+        description=f"Graph of {len(places)} nodes. Have seen the val split: {seen}. {above}. {CAPTION}",
+    )
     return Figure("lineage", TITLE, CAPTION, svg)
 
 
@@ -69,8 +77,10 @@ def _straight(start: Place, end: Place) -> str:
     """The commands of an SVG path from the lower edge of one box to the upper edge of another, with an arrow head."""
     a_x, a_y, b_x, b_y = start.middle, start.top + HIGH, end.middle, end.top
     bend = (b_y - a_y) * 0.55
-    return (f"M{a_x:.1f} {a_y:.1f}C{a_x:.1f} {a_y + bend:.1f} {b_x:.1f} {b_y - bend:.1f} {b_x:.1f} {b_y:.1f}"
-            f"M{b_x - 3:.1f} {b_y - 4.5:.1f}L{b_x:.1f} {b_y:.1f}L{b_x + 3:.1f} {b_y - 4.5:.1f}")
+    return (
+        f"M{a_x:.1f} {a_y:.1f}C{a_x:.1f} {a_y + bend:.1f} {b_x:.1f} {b_y - bend:.1f} {b_x:.1f} {b_y:.1f}"
+        f"M{b_x - 3:.1f} {b_y - 4.5:.1f}L{b_x:.1f} {b_y:.1f}L{b_x + 3:.1f} {b_y - 4.5:.1f}"
+    )
 
 
 def _around(start: Place, end: Place) -> str:
@@ -78,6 +88,8 @@ def _around(start: Place, end: Place) -> str:
     is_right = start.left >= LANES[1][0]
     outer, a_x, b_x, inwards = (WIDTH - 4, start.right, end.right, -1) if is_right else (2.0, start.left, end.left, 1)
     a_y, b_y = start.top + HIGH / 2, end.top + HIGH / 2
-    return (f"M{a_x:.1f} {a_y:.1f}H{outer + 6 * inwards:.1f}Q{outer:.1f} {a_y:.1f} {outer:.1f} {a_y + 6:.1f}V{b_y - 6:.1f}"
-            f"Q{outer:.1f} {b_y:.1f} {outer + 6 * inwards:.1f} {b_y:.1f}H{b_x:.1f}"
-            f"M{b_x - 4 * inwards:.1f} {b_y - 3:.1f}L{b_x:.1f} {b_y:.1f}L{b_x - 4 * inwards:.1f} {b_y + 3:.1f}")
+    return (
+        f"M{a_x:.1f} {a_y:.1f}H{outer + 6 * inwards:.1f}Q{outer:.1f} {a_y:.1f} {outer:.1f} {a_y + 6:.1f}V{b_y - 6:.1f}"
+        f"Q{outer:.1f} {b_y:.1f} {outer + 6 * inwards:.1f} {b_y:.1f}H{b_x:.1f}"
+        f"M{b_x - 4 * inwards:.1f} {b_y - 3:.1f}L{b_x:.1f} {b_y:.1f}L{b_x - 4 * inwards:.1f} {b_y + 3:.1f}"
+    )
