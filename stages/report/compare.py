@@ -19,10 +19,9 @@ from stages.lib import page, params, stage
 from stages.lib.revision import resolved
 from stages.report import figures
 from stages.report.columns import Column, cell, markdown, shown
-from stages.report.figures import Figure
+from stages.report.figures import SERIES, Figure
 
 TEMPLATE = Path(__file__).parent / "templates/compare.html.j2"
-MOST = 12  # experiments that can be told apart
 WORKSPACE, PREFIX = "workspace", "bits_per_byte."
 SUMMARY, PARAMS, LOSS = "artifacts/report/metrics.json", "params.yaml", "artifacts/train/loss.csv"
 OVERVIEW = (
@@ -77,8 +76,8 @@ def run(argv: list[str]) -> None:
 
 def write(found: list[Experiment], folder: Path) -> str:
     """Write `folder`: index.html and one CSV file for each table. Returns the tables for the terminal."""
-    if len(found) < 2 or len(found) > MOST or len({one.name for one in found}) < len(found):
-        raise ValueError(f"--compare takes 2 to {MOST} different revisions, not {', '.join(one.name for one in found)}")
+    if len(found) < 2 or len(found) > len(SERIES) or len({one.name for one in found}) < len(found):
+        raise ValueError(f"--compare takes 2 to {len(SERIES)} different revisions, not {', '.join(one.name for one in found)}")
     texts = {name: written(table) for name, table in tables(found).items()}
     warnings = warn(found)
     with stage.atomic(folder) as partial:

@@ -21,7 +21,8 @@ SVG = "http://www.w3.org/2000/svg"
 MARKS = {"bar", "point", "rect mark"}
 INK, MUTED, LINE = "var(--ink, #1b2420)", "var(--muted, #58655e)", "var(--line, #dbe0da)"
 ACCENT, OTHER = "var(--accent, #0068a8)", "var(--other, #8c5a8f)"
-SERIES = (ACCENT, "var(--bad, #b8460a)", "var(--good, #00734f)", OTHER, INK, MUTED)
+STRONG = (ACCENT, "var(--bad, #b8460a)", "var(--good, #00734f)", OTHER, INK, MUTED)
+SERIES = (*STRONG, *(f"color-mix(in srgb, {colour} 50%, var(--card, #ffffff))" for colour in STRONG))  # of revisions
 # How the pages look; what a figure says is in its template. Liberation Sans is measured: it comes with vl_convert.
 LOOK = {
     "background": None,
@@ -62,8 +63,8 @@ def draw(name: str, table: pd.DataFrame) -> Figure:
     revisions = list(dict.fromkeys(table["rev"])) if "rev" in table else [""]
     colour = {"value": ACCENT}
     if len(revisions) > 1:
-        scale = {"domain": revisions, "range": [SERIES[i % len(SERIES)] for i in range(len(revisions))]}
-        colour = {"field": "rev", "type": "nominal", "scale": scale, "legend": {"orient": "bottom", "columns": 1, "title": None}}
+        scale = {"domain": revisions, "range": list(SERIES[: len(revisions)])}
+        colour = {"field": "rev", "type": "nominal", "scale": scale}
     rows = [{"rev": "", **row} for row in csv.DictReader(table.to_csv(index=False).splitlines(keepends=True))]
     text = (FOLDER / f"{name}.json").read_text(encoding="utf-8").replace('"<DVC_METRIC_COLOR>"', json.dumps(colour))
     specification = json.loads(text.replace('"<DVC_METRIC_DATA>"', json.dumps(rows)))
