@@ -221,6 +221,9 @@ def test_revisions_are_told_apart_in_every_figure_that_lays_them_over_each_other
     assert figures.SERIES[0] in svg and figures.SERIES[1] in svg
     places = [top for text, _, _, top, _ in texts(svg) if re.fullmatch(r"1\.\d{4}", text)]
     assert len(set(places)) == 4, "no bar or number lies on another"
+    curve = pd.DataFrame({"step": [1, 2], "train_loss": [3.1, 3.0], "learning_rate_scale": [1.0, 0.5], "holdout_bits_per_byte": [1.5, 1.4]})
+    shown = words(figures.draw("loss", pd.concat([curve.assign(rev=name) for name in ("main", "<two>")])).svg)
+    assert {"main", "<two>", "0.0", "1.0"} <= set(shown) and "2.0" not in shown, "factors are not added up"
 
 
 def test_what_is_not_measured_is_not_drawn_as_nought():
