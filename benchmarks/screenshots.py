@@ -36,8 +36,9 @@ if (page.documentElement.scrollWidth > frame.innerWidth) {
   found.push(`the page is ${page.documentElement.scrollWidth} wide: ${wide.slice(0, 3).map(e => e.outerHTML.slice(0, 80)).join(" | ")}`);
 }
 page.querySelectorAll("svg").forEach(svg => {
-  const outer = svg.getBoundingClientRect(), name = svg.getAttribute("aria-label").slice(0, 40);
-  const texts = [...svg.querySelectorAll("text")].map(t => [t.lastChild, t.getBoundingClientRect(), t.getAttribute("transform")]);
+  const outer = svg.getBoundingClientRect(), name = svg.querySelector("title").textContent.slice(0, 40);
+  const texts = [...svg.querySelectorAll("text")].map(t => [t.lastChild, t.getBoundingClientRect(),
+    /rotate/.test(t.getAttribute("transform"))]).filter(([t]) => t);
   texts.forEach(([t, a, turned], i) => {
     if (a.left < outer.left - 1 || a.right > outer.right + 1 || a.top < outer.top - 1 || a.bottom > outer.bottom + 1)
       found.push(`${name}: "${t.textContent}" leaves the drawing`);
@@ -165,7 +166,7 @@ def main() -> None:
             else:
                 picture(page, PICTURES / f"report-{width}-{scheme}.png", width=width, height=860 if width > 600 else 800, scheme=scheme)
     if not arguments.whole:
-        shutil.copyfile(REPORT.parent / "figures/lineage.svg", PICTURES / "lineage.svg")
+        shutil.copyfile(REPORT.parent / "lineage.svg", PICTURES / "lineage.svg")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from stages.lib.dvc import dvc_lock
 from stages.lib.node import access_log, files
 from stages.lib.node.stage import Input, Metrics, Output, Untracked, Variant
 from tests.conftest import ROOT
+from tests.report_tree import HOSTILE, Page
 
 
 def facts(verdict="pass", *, positions=1500, deviation=0.0, **evidence):
@@ -47,7 +48,7 @@ def changed(**checks):
 
 def test_page_names_every_check_under_its_condition_with_what_it_cannot_see():
     page = certificate.html(CERTIFICATE)
-    sections = {re.search(r"<h2>(\w+)", part)[1]: part for part in page.split("<section>")[1:]}
+    sections = {re.search(r"<h2>(\w+)", part)[1]: part for part in page.split('<section class="card">')[1:]}
     assert list(sections) == ["C1", "C2", "C3", "C4", "Rules"]
     assert "future flip" in sections["C1"] and "lineage" in sections["C1"] and "normalization" in sections["C2"]
     assert "order" in sections["C3"] and "round trip" in sections["C4"]
@@ -59,8 +60,10 @@ def test_page_names_every_check_under_its_condition_with_what_it_cannot_see():
 
 def test_page_is_one_file_without_script_or_network():
     page = certificate.html(CERTIFICATE)
-    assert page.startswith("<!doctype html>") and not any(word in page for word in ("<script", "http", "src=", "@import", "<link"))
-    assert "prefers-color-scheme: dark" in page and "@media print" in page and "max-width: 480px" in page
+    assert page.startswith("<!DOCTYPE html>") and not any(word in page for word in ("<script", "http:", "https:", "src=", "@import"))
+    assert re.findall("<link[^>]*>", page) == ['<link rel="icon" href="data:,">'] and "default-src 'none'" in page
+    assert "color-scheme: light dark" in page and "@media print" in page and "max-width: 560px" in page
+    assert Page(page).problems == []
 
 
 @pytest.mark.parametrize("checks, verdict, word", [
@@ -83,6 +86,10 @@ def test_nothing_from_an_artifact_is_taken_for_markup():
     page, text = certificate.html(found), certificate.markdown(found)
     assert "<img" not in page and "<b>" not in page and "<img" not in text
     assert html.escape("<img src=x") in page
+    hostile = changed(**{"<i>check": facts("<u>odd", reason='"&<s>', **{"<p>": "</main>"})}) | {
+        "run": HOSTILE, "evaluator": HOSTILE, "claims": ["<em>"], "significance": "</dd>"}
+    page = Page(certificate.html(hostile))
+    assert page.problems == [] and page.text.count(HOSTILE) >= 2 and "<u>odd" in page.text and '"&<s>' in page.text
 
 
 def test_every_check_that_there_is_has_a_place_and_three_sentences():

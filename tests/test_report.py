@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jinja2.exceptions import UndefinedError
 
+from stages.lib import page as lib_page
 from stages.lib.node import params, stage
 from stages.report import __main__ as report
 from stages.report import evidence
@@ -155,17 +157,20 @@ def test_a_table_of_tensors_without_a_column_is_refused(tree):
 def test_page_with_few_averages_or_none_is_drawn(tree, kept):
     tree.averages = [["final", 4.9132, 0.0], ["posthoc_ema_0.9", 4.9718, 0.0]][:kept]
     page = tree.run()["index.html"]
-    assert ("holdout bits per byte over the decay" in page.lower()) == (kept > 0)
+    assert ("<h3>Averages of the weights</h3>" in page) == (kept > 0)
     assert ("No average was compared." in page) == (kept == 0) and "Goes on: posthoc_ema_0.98, which is not among" in page
 
 
 def test_figures_take_their_colours_from_the_page(written):
     html = written["index.html"]
-    figures = "".join(re.findall(r"<svg.*?</svg>", html, re.DOTALL))
-    assert html.count("<svg") == 11 and "var(--ink)" in figures and "url(#waterfall-hatch-bad)" in figures
-    assert not re.search(r"#[0-9a-f]{6}\b", figures), "a fixed colour cannot suit both schemes"
-    for name in set(re.findall(r"var\(--([\w-]+)\)", html)):
-        assert len(re.findall(rf"--{name}:", html)) == 3, f"--{name} has a light, a dark and a printed value"
+    drawings = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    assert len(drawings) == 11 and "var(--ink, " in drawings[0]
+    for drawing in drawings:
+        fixed = set(re.findall(r'(?:fill|stroke)="(?!none|transparent|var\()([^"]+)"', drawing))
+        assert not fixed, "a fixed colour cannot suit both schemes"
+    for name in set(re.findall(r"var\(--([\w-]+)", html)):
+        assert re.search(rf"--{name}: light-dark\(#\w+, #\w+\);", html), f"--{name} has a light and a dark value"
+    assert "@media print { :root { color-scheme: light;" in html
 
 
 def test_all_text_is_escaped(tree):
@@ -180,6 +185,17 @@ def test_all_text_is_escaped(tree):
     assert page.problems == [] and page.text.count(HOSTILE) > 6
     assert not re.search(r"<(b|i|u|script)>|<h1>check|</main>[^\n]", html)
     assert not re.search(r"<(b|i|u|script)>", "".join(text for name, text in written.items() if name.endswith(".svg")))
+
+
+def test_value_of_a_template_is_escaped_and_a_missing_one_is_an_error(tmp_path):
+    template = tmp_path / "x.html.j2"
+    template.write_text("{% from 'parts.html.j2' import facts, pill %}<p>{{ name|breakable }}</p>{{ facts({name: name}) }}{{ pill(name) }}")
+    page = Page(lib_page.render(template, name="<i>a_b/c&amp;"))
+    assert page.problems == [] and page.text.count("<i>a") == 4 and "<i>a_b/c&amp;" in page.text
+    assert "a_<wbr>b/<wbr>c" in lib_page.render(template, name="a_b/c")
+    template.write_text("<p>{{ name }}</p>")
+    with pytest.raises(UndefinedError, match="'name' is undefined"):
+        lib_page.render(template)
 
 
 def test_equal_evidence_gives_equal_bytes(tree, written):
@@ -198,7 +214,9 @@ def test_metrics_are_flat_and_in_stable_order(written):
 
 def test_tables_for_plots_have_the_declared_columns(written):
     scores = list(csv.DictReader(written["tables/bits_per_byte.csv"].splitlines()))
-    assert list(scores[0]) == ["name", "kind", "bits_per_byte", "verdict"]
+    assert list(scores[0]) == ["name", "kind", "bits_per_byte", "before", "verdict"]
+    before = {row["name"]: row["before"] for row in scores}
+    assert (before["ema"], before["sliding"], before["slot"], before["xz_9e"]) == ("1.40311", "1.39674", "1.39674", "")
     assert {(row["name"], row["kind"], row["verdict"]) for row in scores} >= {
         ("ema", "stage", ""), ("sliding", "evaluator", "legal"), ("slot", "evaluator", "not legal"),
         ("xz_9e", "compressor", ""), ("xz_9e_after_train", "compressor", "")}
@@ -214,10 +232,12 @@ def test_tables_for_plots_have_the_declared_columns(written):
 def test_every_column_that_dvc_draws_is_in_the_tables(written):
     plots = yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]
     assert len(plots) >= 5
-    for (title, plot), in (entry.items() for entry in plots):
-        (path, y), = plot["y"].items()
+    for (path, plot), in (entry.items() for entry in plots):
         header = written[path.removeprefix("artifacts/report/")].splitlines()[0].split(",")
-        assert {plot["x"], y} <= set(header), title
+        assert {plot["x"], plot["y"]} <= set(header), path
+        template = (ROOT / plot["template"]).read_text()
+        made = set(re.findall(r'"as": "(\w+)"', template)) | {"rev"}
+        assert set(re.findall(r'"field": "(\w+)"', template)) | set(re.findall(r"datum\.(\w+)", template)) <= {*header, *made}, path
 
 
 def test_bytes_of_each_group_are_in_a_table_and_the_entropy_says_what_it_leaves_out(written):
@@ -252,7 +272,7 @@ def test_a_run_without_holdout_measurements_codecs_or_evaluators_still_has_a_rep
 
 @pytest.mark.parametrize(("absent", "maker"), [
     ("compress/lrzip_9/metrics.json", "compress@lrzip_9"), ("evaluate/slot/metrics.json", "evaluate@slot"),
-    ("audit/sliding/certificate.json", "audit@sliding"), ("measure/ema/metrics.json", "plain_score@ema"),
+    ("audit/sliding/certificate.json", "audit@sliding"), ("measure/ema/metrics.json", "measure@ema"),
     ("package/metrics.json", "package")])
 def test_a_missing_file_is_one_sentence_that_names_the_stage(tree, absent, maker):
     del tree.files[absent]
@@ -303,7 +323,7 @@ def test_numbers_that_do_not_belong_together_are_announced(tree):
                      "evaluate@slot counted 10 bytes",
                      "the certificates say power of their checks, which this page does not show",
                      "the table of bytes adds up to 4,239,005, the artifact has 4,239,004",
-                     "plain_score@ema was made from text that prepare does not have now"):
+                     "measure@ema was made from text that prepare does not have now"):
         assert sentence in Page(written["index.html"]).text and sentence in written["summary.md"]
 
 
@@ -314,7 +334,7 @@ def test_the_sections_fit_params_and_the_contract_names_every_file():
     contract = stage.contract(report.main)
     assert contract.sections == ("compress", "evaluate") and len(contract.inputs) == 15
     assert contract.outputs == ("artifacts/report/index.html", "artifacts/report/summary.md", "artifacts/report/tables")
-    assert contract.plots == ("artifacts/report/figures",)
+    assert contract.plots == ("artifacts/report/lineage.svg",)
 
 
 def test_help_works_and_imports_no_torch():

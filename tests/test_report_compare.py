@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 from dataclasses import replace
 
@@ -72,7 +73,9 @@ def test_page_and_csv_files_say_what_the_terminal_says(tmp_path):
     text = compare.write([one, two], tmp_path / "out")
     html = (tmp_path / "out/index.html").read_text()
     page = Page(html)
-    assert page.problems == [] and html.count("<svg") == 2 and "<script" not in html
+    assert page.problems == [] and html.count("<svg") == 2 and "<script" not in html and len(page.ids) == len(set(page.ids))
+    for drawing in re.findall(r"<svg.*?</svg>", html, re.DOTALL):
+        assert ">one</text>" in drawing and ">two</text>" in drawing, "each experiment is in each figure"
     for expected in (f"1.3500 ({1.35 - 1.36905:+.4f})", "train.seed", "1337"):
         assert expected in text and expected in page.text
     assert {path.stem for path in (tmp_path / "out").glob("*.csv")} == set(compare.TITLES)

@@ -1,18 +1,26 @@
-"""Figures: scales and labels, what each one shows, and that no text runs into another; the lineage graph and what it calls spoiled."""
+"""Figures: one template each for the pages and for DVC, what each one shows, and that no text runs into another; the lineage graph."""
 
-import math
+import json
 import re
+import shutil
+import subprocess
 from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+import vl_convert
+import yaml
 
-from stages.report import drawing, lineage
-from stages.report.drawing import DARK, LIGHT, Drawing, Scale
-from stages.report.figures import codecs, training, weights
-from tests.report_tree import LOCK, Tree, step
+from stages.lib import page
+from stages.report import evidence, figures, lineage
+from tests.conftest import ROOT
+from tests.report_tree import LOCK, Page, Tree, step
 
 SVG = "{http://www.w3.org/2000/svg}"
+TEMPLATES = sorted(path.stem for path in figures.FOLDER.glob("*.json"))
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+STYLE = (page.FOLDER / "style.css").read_text()
+COLOURS = {name: (light, dark) for name, light, dark in re.findall(r"--([\w-]+): light-dark\((#\w+), (#\w+)\)", STYLE)}
 
 
 def large(tree: Tree) -> Tree:
@@ -37,43 +45,109 @@ def large(tree: Tree) -> Tree:
 
 
 def texts(svg: str) -> list[tuple[str, float, float, float, float]]:
-    """Every level text of a figure with its box: left, right, top, bottom, by the widest of the common fonts."""
+    """Every level text of a figure with its box: left, right, top, bottom, in a font as wide as the one it was measured in."""
     out = []
-    for element in ElementTree.fromstring(svg).iter(f"{SVG}text"):
-        if element.get("transform"):
-            continue
-        text, size, x, y = "".join(element.itertext()), float(element.get("font-size")), float(element.get("x")), float(element.get("y"))
-        text = element[0].tail if len(element) else text
-        width = 0.55 * size * len(text)
-        left = x - {"start": 0.0, "middle": 0.5, "end": 1.0}[element.get("text-anchor", "start")] * width
-        out.append((text, left, left + width, y - 0.75 * size, y))
+
+    def visit(element, x: float, y: float) -> None:
+        moved = re.search(r"translate\(([-\d.e]+), ?([-\d.e]+)\)", element.get("transform", ""))
+        x, y = (x + float(moved[1]), y + float(moved[2])) if moved else (x, y)
+        if element.tag == f"{SVG}text" and "rotate" not in element.get("transform", ""):
+            text, size = "".join(element.itertext()), float(element.get("font-size", "11").removesuffix("px"))
+            left, top = x + float(element.get("x", 0)), y + float(element.get("y", 0))
+            width = size * sum(0.28 if letter in "fijltI.,:;-/() " else 0.8 if letter in "mwMW" else 0.56 for letter in text)
+            left -= {"start": 0.0, "middle": 0.5, "end": 1.0}[element.get("text-anchor", "start")] * width
+            out.append((text, left, left + width, top - 0.7 * size, top))
+        for child in element:
+            visit(child, x, y)
+
+    visit(ElementTree.fromstring(svg), 0.0, 0.0)
     return out
+
+
+def words(svg: str) -> list[str]:
+    return [text for text, *_ in texts(svg)]
+
+
+def tooltips(svg: str) -> list[str]:
+    return [element.text for element in ElementTree.fromstring(svg).iter(f"{SVG}title")][1:]
 
 
 @pytest.fixture(scope="module", params=["small", "large"])
 def drawn(request, tmp_path_factory) -> dict[str, str]:
+    """The drawings of a page by name."""
     tree = Tree(tmp_path_factory.mktemp("figures"))
-    written = (large(tree) if request.param == "large" else tree).run()
-    return {name: text for name, text in written.items() if name.endswith(".svg")}
+    html = (large(tree) if request.param == "large" else tree).run()["index.html"]
+    return {re.search(r'id="([a-z]+)-title"', svg)[1]: svg for svg in re.findall(r"<svg.*?</svg>", html, re.DOTALL)}
 
 
 def test_no_text_of_a_figure_runs_into_another_or_leaves_it(drawn):
-    assert len(drawn) == 11
+    assert set(drawn) == {*TEMPLATES, "lineage"}
     for name, svg in drawn.items():
-        height = float(re.search(r'viewBox="0 0 400 ([\d.]+)"', svg)[1])
-        boxes = texts(svg)
+        width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups())
+        assert 320 < width < 480, "text is as large in one figure as in another"
+        boxes = [box for box in texts(svg) if box[0].strip()]
+        assert len(boxes) > 3, name
         for i, (text, left, right, top, bottom) in enumerate(boxes):
-            assert left > -3 and right < drawing.WIDTH + 3 and top > -2 and bottom < height + 1, (name, text)
+            assert left > -8 and right < width + 8 and top > -2 and bottom < height + 1, (name, text)
             for other, other_left, other_right, other_top, other_bottom in boxes[i + 1 :]:
                 across, down = min(right, other_right) - max(left, other_left), min(bottom, other_bottom) - max(top, other_top)
                 assert across < 1 or down < 1, (name, text, other)
 
 
-def test_a_figure_has_a_text_alternative_and_stands_alone_as_a_file(drawn):
+def test_figure_has_a_title_and_a_description_that_say_how_to_read_it(drawn):
     for name, svg in drawn.items():
         root = ElementTree.fromstring(svg)
-        assert root.get("role") == "img" and len(root.get("aria-label")) > 30, name
-        assert "var(" not in svg and set(re.findall(r"#[0-9a-f]{6}\b", svg)) <= set(LIGHT.values())
+        named = {element.get("id"): element.text for element in root if element.get("id")}
+        assert root.get("role") == "img" and root.get("aria-labelledby").split() == list(named), name
+        assert [len(text) > length for text, length in zip(named.values(), (15, 60), strict=True)] == [True, True], name
+
+
+def test_every_figure_of_the_page_is_drawn_by_dvc_from_the_same_template_and_by_no_other():
+    by_node = [entry for body in PIPELINE["stages"].values() for entry in body.get("do", body).get("plots", [])]
+    named = [properties["template"] for entry in [*by_node, *PIPELINE["plots"]] if isinstance(entry, dict) for properties in entry.values()]
+    ours = [template for template in named if "/" in template]
+    assert sorted(ours) == [f"stages/report/figures/{name}.json" for name in TEMPLATES]
+    assert set(named) - set(ours) == {"bar_horizontal"}, "of the script, which the page does not draw"
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_template_has_a_title_lines_that_fit_and_the_two_places_that_dvc_fills(name):
+    text = (figures.FOLDER / f"{name}.json").read_text()
+    template = json.loads(text)
+    assert all(len(line) <= 70 for line in template["title"]["subtitle"]), "DVC does not break lines"
+    assert template["data"] == {"values": "<DVC_METRIC_DATA>"}
+    assert set(re.findall(r"<DVC_\w+>", text)) <= {"<DVC_METRIC_DATA>", "<DVC_METRIC_COLOR>"}
+    assert template["usermeta"]["embedOptions"]["renderer"] == "svg", "a canvas knows no CSS variables"
+
+
+@pytest.mark.dvc
+def test_dvc_plots_show_draws_every_template_with_the_rows_of_the_run(tmp_path):
+    Tree(tmp_path).run()
+    (tmp_path / "dvc.lock").unlink()  # the stand-in of the tree is none that DVC would read
+    for name in ("dvc.yaml", "params.yaml", ".dvc/config"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(figures.FOLDER, tmp_path / "stages/report/figures", ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    done = subprocess.run(["dvc", "plots", "show", "--json"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert [error["name"] for error in said["errors"]] == ["artifacts/script/bytes.csv"], "which the tree does not have"
+    plots = [plot for entries in said["data"].values() for plot in entries]
+    shown = {plot["content"]["title"]["text"]: plot["content"] for plot in plots if plot["type"] == "vega"}
+    for name in TEMPLATES:
+        content = shown[json.loads((figures.FOLDER / f"{name}.json").read_text())["title"]["text"]]
+        assert len(content["data"]["values"]) >= 3 and "<DVC_METRIC" not in json.dumps(content), name
+        assert "<text" in vl_convert.vegalite_to_svg(content, vl_version="5.8"), name
+    loss = shown["Loss, with the schedule"]["data"]["values"]
+    assert [row["step"] for row in loss[:2]] == ["1", "2"] and {row["rev"] for row in loss} == {"workspace"}
+    assert said["data"]["artifacts/report/lineage.svg"][0]["type"] == "image"
+
+
+def test_colours_outside_of_the_page_are_the_light_ones_of_the_style_sheet():
+    for path in [*figures.FOLDER.glob("*.*")]:
+        for name, colour in re.findall(r"var\(--([\w-]+), (#\w+)\)", path.read_text()):
+            assert COLOURS[name][0] == colour, path
 
 
 def contrast(one: str, other: str) -> float:
@@ -90,65 +164,42 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("colours", [LIGHT, DARK], ids=["light", "dark"])
-def test_colours_can_be_read_in_both_schemes(colours):
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_colours_can_be_read_in_both_schemes(scheme):
+    colours = {name: pair[scheme] for name, pair in COLOURS.items()}
     for name in ("ink", "muted", "accent", "good", "bad", "other"):
         assert contrast(colours[name], colours["card"]) >= 4.5 and contrast(colours[name], colours["ground"]) >= 4.5, name
     assert contrast(colours["good"], colours["good-ground"]) >= 4.5 and contrast(colours["bad"], colours["bad-ground"]) >= 4.5
     assert contrast(colours["muted"], colours["plain"]) >= 4.5
 
 
-def test_ticks_are_round_and_inside():
-    assert Scale(0.0, 1.0, 0, 1).ticks(5) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert Scale(1.7213, 1.7542, 0, 1).ticks(5) == pytest.approx([1.73, 1.74, 1.75])
-    assert Scale(0.002, 300.0, 0, 1, True).ticks(5)[0] == 0.01
-    assert Scale(40.0, 120.0, 0, 1, True).ticks(5) == [50.0, 100.0]
-    for low, high in ((1e-9, 2e-9), (0.0, 16e6), (5.0, 5.0001), (-3.0, 7.0)):
-        ticks = Scale(low, high, 0, 1).ticks(5)
-        assert 2 <= len(ticks) <= 7 and all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)
-
-
-def test_a_scale_puts_its_ends_at_the_ends():
-    assert [Scale(2.0, 4.0, 100, 0)(value) for value in (2, 3, 4)] == [100, 50, 0]
-    assert [Scale(1.0, 100.0, 0, 10, True)(value) for value in (1, 10, 100)] == pytest.approx([0, 5, 10])
-    assert Scale(1.0, 100.0, 0, 10, True)(0.0) == 0, "what is off a logarithmic scale is at its end"
-    one_value = drawing.around([3.0], 0, 10)
-    assert one_value.low < 3.0 < one_value.high and drawing.around([], 0, 10).low < drawing.around([], 0, 10).high
-
-
-def test_labels_are_moved_apart_and_no_further_than_needed():
-    assert drawing.spread([10, 30, 50], gap=10, low=0, high=100) == [10, 30, 50]
-    assert drawing.spread([10, 11, 12], gap=10, low=0, high=100) == [10, 20, 30]
-    assert drawing.spread([95, 96, 97], gap=10, low=0, high=100) == [80, 90, 100]
-
-
-def test_a_line_is_interrupted_where_a_value_is_missing():
-    figure = Drawing("x", 10)
-    figure.line([(0, 1), (1, math.nan), (2, 3), (3, 4)])
-    assert 'd="M0 1M2 3L3 4"' in figure.parts[0]
-
-
 def test_long_curve_is_drawn_with_few_points_and_keeps_its_range():
-    loss = pd.DataFrame(
-        {"step": range(1, 20_001), "train_loss": [3.0] * 20_000, "learning_rate_scale": 1.0, "holdout_bits_per_byte": math.nan}
-    )
+    loss = pd.DataFrame({"step": range(1, 20_001), "train_loss": 3.0, "learning_rate_scale": 1.0, "holdout_bits_per_byte": None})
     loss.loc[777, "train_loss"] = 9.0
-    figure = training.loss_curve(loss)
-    assert len(figure.svg) < 20_000 and "not measured in this run" in figure.svg
-    assert "8" in [text for text, *_ in texts(figure.svg)], "a spike of one step is inside of the axes"
+    svg = figures.draw("loss", loss.iloc[:20_000]).svg
+    area = max((path.get("d") for path in ElementTree.fromstring(svg).iter(f"{SVG}path") if path.get("opacity") == "0.25"), key=len)
+    assert area.count("L") < 300
+    assert "8" in words(svg), "a spike of one step is inside of the axes"
+
+
+def test_scores_have_a_mark_and_a_number_for_each_stage_and_evaluator(drawn):
+    shown = words(drawn["scores"])
+    for name, score in (("train", "1.4031"), ("quantize", "1.3967"), ("sliding", "1.3691"), ("slot", "1.2041")):
+        assert name in shown and score in shown
+    assert len(tooltips(drawn["scores"])) == len([text for text in shown if re.fullmatch(r"1\.\d{4}", text)]) >= 7
+    marks = {element.findtext(f"{SVG}title", ""): element.get("d") for element in ElementTree.fromstring(drawn["scores"]).iter()}
+    shapes = {name: next(mark for said, mark in marks.items() if f"name: {name};" in said) for name in ("sliding", "slot", "ema")}
+    assert shapes["slot"] != shapes["sliding"] == shapes["ema"], "what is not legal has a mark of its own"
 
 
 def test_heat_map_has_a_cell_for_each_tensor_and_says_which(tmp_path):
-    tensors = pd.DataFrame(
-        large(Tree(tmp_path)).tensors, columns=["tensor", "group", "method", "weights", "bits_per_weight", "relative_error", "max_code"]
-    )
-    figure = weights.bits(tensors)
-    for row in tensors.itertuples():
-        assert (
-            f"<title>{row.tensor}: {row.bits_per_weight:.4f} bits per weight, {row.weights:,} weights, {row.method}</title>" in figure.svg
-        )
-    assert "66 matrices in 11 layers and 3 outside of them; bits per weight from 3.30 to 4.80" in figure.label
-    assert "largest is 6.44e-03 in blocks.0.mlp.up.weight" in weights.errors(tensors).label
+    tensors = pd.DataFrame(large(Tree(tmp_path)).tensors, columns=list(evidence.QUANTIZED))
+    said = [f"{row.tensor}: {row.bits_per_weight:.4f} bits per weight, {row.method}" for row in tensors.itertuples()]
+    svg = figures.draw("bits", tensors).svg
+    assert sorted(tooltips(svg)) == sorted(said)
+    assert [f"layer {i}" for i in range(11)] == [text for text in words(svg) if text.startswith("layer")]
+    errors = tooltips(figures.draw("errors", tensors).svg)
+    assert len(errors) == len(tensors) - 1 and "blocks.0.mlp.up.weight: 6.44e-3" in errors
 
 
 def test_many_groups_of_bytes_are_put_together_and_nothing_is_lost():
@@ -156,12 +207,28 @@ def test_many_groups_of_bytes_are_put_together_and_nothing_is_lost():
         [("code", f"group {i}", "x", 100 - i) for i in range(30)] + [("archive", "archive", "zip", 7)],
         columns=["part", "group", "name", "bytes"],
     )
-    figure = codecs.anatomy(table)
-    shown = {text: size for text, size in zip(*[iter([text for text, *_ in texts(figure.svg)][-28:])] * 2, strict=True)}
-    total = sum(100 - i for i in range(30)) + 7
-    assert f"Together {total:,} bytes" in figure.caption and "19 others" in shown and "code" in shown
-    sizes = [int(size.split()[0].replace(",", "")) for name, size in shown.items() if name not in ("code", "archive")]
-    assert sum(sizes) == total - 7
+    shown = words(figures.draw("bytes", table).svg)
+    assert "code: 22 others" in shown and "archive: archive" in shown and "code: group 7" in shown and "code: group 8" not in shown
+    sizes = [int(text.split()[0].replace(",", "")) for text in shown if text.endswith("%")]
+    assert sum(sizes) == table["bytes"].sum() and len(sizes) == 10
+
+
+def test_revisions_are_told_apart_in_every_figure_that_lays_them_over_each_other():
+    rows = [("final", 1.0, "main"), ("ema", 1.1, "main"), ("final", 1.2, "<two>"), ("ema", 1.3, "<two>")]
+    table = pd.DataFrame(rows, columns=["average", "holdout_bits_per_byte", "rev"])
+    svg = figures.draw("averages", table).svg
+    assert {"main", "<two>", "1.0000", "1.1000", "1.2000", "1.3000"} <= set(words(svg))
+    assert figures.SERIES[0] in svg and figures.SERIES[1] in svg
+    places = [top for text, _, _, top, _ in texts(svg) if re.fullmatch(r"1\.\d{4}", text)]
+    assert len(set(places)) == 4, "no bar or number lies on another"
+    curve = pd.DataFrame({"step": [1, 2], "train_loss": [3.1, 3.0], "learning_rate_scale": [1.0, 0.5], "holdout_bits_per_byte": [1.5, 1.4]})
+    shown = words(figures.draw("loss", pd.concat([curve.assign(rev=name) for name in ("main", "<two>")])).svg)
+    assert {"main", "<two>", "0.0", "1.0"} <= set(shown) and "2.0" not in shown, "factors are not added up"
+
+
+def test_what_is_not_measured_is_not_drawn_as_nought():
+    row = {"name": "xz", "bytes": 9, "bits_per_byte": 2.5, "bytes_after_train": None, "bits_per_byte_after_train": None, "seconds": 1.0}
+    assert len(tooltips(figures.draw("compressors", pd.DataFrame([row])).svg)) == 1
 
 
 def test_graph_has_what_ran_and_leaves_out_runs_that_params_dropped(tmp_path):
@@ -176,6 +243,16 @@ def test_graph_has_what_ran_and_leaves_out_runs_that_params_dropped(tmp_path):
 
 def graph(**changes):
     return lineage.graph({name: entry for name, entry in (LOCK | changes).items() if name not in ("compress@removed", "report")})
+
+
+def test_lineage_graph_has_every_node_and_stands_alone_as_a_file(tmp_path):
+    tree = Tree(tmp_path)
+    written = tree.run()
+    svg, found = written["lineage.svg"], graph()
+    assert svg.strip() in written["index.html"] and not re.search(r"var\(--[\w-]+\)", svg), "every colour has one for elsewhere"
+    seen = {f"{box.name}: has {'' if box.touches_val else 'not '}seen val" for box in found.boxes}
+    assert set(tooltips(svg)) == seen
+    assert len(re.findall(r"<path", svg)) == len(found.links)
 
 
 def test_nothing_above_an_honest_artifact_has_seen_val():
@@ -208,8 +285,10 @@ def test_link_that_a_longer_way_replaces_is_left_out():
 def test_without_a_lock_nothing_is_claimed_and_a_broken_one_is_refused(tmp_path):
     tree = Tree(tmp_path / "without")
     tree.lock = None
-    page = tree.run()["index.html"]
-    assert "nothing is known of its lineage" in page and "Nothing above the artifact" not in page
+    written = tree.run()
+    said = Page(written["index.html"]).text
+    assert "nothing is known of its lineage" in said and "Nothing above the artifact" not in said
+    assert "dvc.lock is missing" in written["lineage.svg"] and ElementTree.fromstring(written["lineage.svg"]).tag == f"{SVG}svg"
     (tmp_path / "dvc.lock").write_text("stages: [")
     with pytest.raises(ValueError, match=r"not a readable dvc\.lock"):
         lineage.load(tmp_path / "dvc.lock", compress_runs=(), evaluate_runs=())

@@ -5,7 +5,9 @@ that is not named here stands under the rules, so that a new check needs no chan
 """
 
 from collections.abc import Iterator
-from html import escape
+from pathlib import Path
+
+from stages.lib import page
 
 CONDITIONS = {
     "C1": ("Strict causal dependence", "Each distribution is a function of the artifact and of earlier tokens alone.",
@@ -23,46 +25,18 @@ MEANING = {
     "legal": "Every check passed. What none of them can see is said beside each.",
     "not legal": "At least one check fails.",
     "not ruled": "No check fails, but at least one could not be done."}
-STYLE = """
-:root { color-scheme: light dark; --ground: #f6f7f4; --card: #fff; --ink: #1b2420; --muted: #5d6a63; --line: #dde2dc;
-  --good: #1c6b8a; --bad: #a8471c; --plain: #6a6f6c; }
-@media (prefers-color-scheme: dark) { :root { --ground: #111614; --card: #19201d; --ink: #e4eae6; --muted: #98a69e; --line: #303a35;
-  --good: #6fc0e2; --bad: #f0a073; --plain: #a7afab; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--ground); color: var(--ink); line-height: 1.5; overflow-wrap: anywhere;
-  font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 860px; margin: 0 auto; padding: 28px 16px 48px; }
-h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 0; } h3 { font-size: 15px; margin: 0; }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 16px; margin-top: 16px; }
-article { border-top: 1px solid var(--line); padding: 12px 0; }
-article:last-child { padding-bottom: 0; }
-p { margin: 4px 0; } .muted { color: var(--muted); font-size: 14px; }
-.word { font-weight: 700; } .pass, .legal { color: var(--good); } .fail, .not-legal { color: var(--bad); }
-.open, .not-ruled { color: var(--plain); }
-dl { display: grid; grid-template-columns: minmax(120px, max-content) 1fr; gap: 2px 16px; margin: 8px 0; font-size: 14px; }
-dt { color: var(--muted); } dd { margin: 0; }
-code { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: 12px; }
-@media (max-width: 480px) { dl { grid-template-columns: 1fr; } dd { margin-bottom: 4px; } }
-@media print { body { background: #fff; color: #000; } section { border-color: #999; } article { break-inside: avoid; } }
-"""
+TEMPLATE = Path(__file__).with_name("certificate.html.j2")
 
 
 def html(certificate: dict) -> str:
-    """The page. Everything that comes from the certificate is escaped."""
-    verdict = certificate["verdict"]
-    head = _definitions(_head(certificate))
-    parts = [f"<header><h1>{escape(certificate['run'])}: <span class=\"{verdict.replace(' ', '-')}\">{escape(verdict)}</span></h1>"
-             f"<p>{escape(MEANING[verdict])}</p>{head}</header>"]
+    """The page."""
+    conditions = []
     for name, (title, words, _) in CONDITIONS.items():
-        found = list(_under(name, certificate["checks"]))
-        if found:
-            articles = "".join(_article(check, facts) for check, facts in found)
-            parts.append(f"<section><h2>{escape(name)}: {escape(title)} {_word(condition(found))}</h2>"
-                         f'<p class="muted">{escape(words)}</p>{articles}</section>')
-    title = f"{escape(certificate['run'])}: {escape(verdict)}"
-    return (f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, '
-            f'initial-scale=1"><title>{title}</title><style>{STYLE}</style></head>\n<body><main>\n' + "\n".join(parts)
-            + "\n</main></body>\n</html>\n")
+        if found := list(_under(name, certificate["checks"])):
+            conditions.append({"name": name, "title": title, "words": words, "verdict": condition(found),
+                               "checks": [_shown(check, facts) for check, facts in found]})
+    return page.render(TEMPLATE, certificate=certificate, meaning=MEANING[certificate["verdict"]], head=_head(certificate),
+                       conditions=conditions, said=lambda verdict: VERDICTS.get(verdict, verdict))
 
 
 def markdown(certificate: dict) -> str:
@@ -106,24 +80,13 @@ def _head(certificate: dict) -> dict[str, str]:
         "artifact": f"sha256 {certificate['artifact_sha256']}", "text": f"sha256 {certificate['text_sha256']}"}
 
 
-def _article(check: str, facts: dict) -> str:
+def _shown(check: str, facts: dict) -> dict:
+    """A check as the page shows it."""
     rows = {"looked at": _count(facts) and f"{_count(facts)} positions", "largest deviation": _deviation(facts), "proves": facts["proves"],
             "cannot see": facts["cannot_see"], "precedent": facts["precedent"]}
-    reason = facts["evidence"].get("reason")
-    numbers = {name: _value(value) for name, value in facts["evidence"].items() if name != "reason"}
-    return (f"<article><h3>{escape(check.replace('_', ' '))} {_word(facts['verdict'])}</h3>"
-            + (f"<p>{escape(str(reason))}</p>" if reason else "") + _definitions({name: value for name, value in rows.items() if value})
-            + f"<details><summary class=\"muted\">the numbers</summary>{_definitions(numbers)}</details></article>")
-
-
-def _word(verdict: str) -> str:
-    kind = verdict if verdict in ("pass", "fail") else "open"
-    return f'<span class="word {kind}">{escape(VERDICTS.get(verdict, verdict))}</span>'
-
-
-def _definitions(facts: dict[str, str]) -> str:
-    rows = (f"<dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
-    return f"<dl>{''.join(rows)}</dl>"
+    numbers = {page.words(str(name)): _value(value) for name, value in facts["evidence"].items() if name != "reason"}
+    return {"name": check, "verdict": facts["verdict"], "reason": facts["evidence"].get("reason"),
+            "rows": {name: value for name, value in rows.items() if value}, "numbers": numbers}
 
 
 def _count(facts: dict) -> str:

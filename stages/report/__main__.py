@@ -1,4 +1,4 @@
-"""Show what the other stages measured: one HTML page, its figures and tables as files, one flat metrics file, one summary.
+"""Show what the other stages measured: one HTML page, its tables and lineage graph as files, one flat metrics file, one summary.
 
 Decides nothing and computes no score. Only runs that params.yaml names are read; the summary is printed too. Another command
 puts experiments side by side, as a table and a page of its own:
@@ -14,7 +14,10 @@ from typing import ClassVar
 
 from stages.lib.node import command, files
 from stages.lib.node.stage import Input, Metrics, Output, Plot, Untracked
-from stages.report import compare, evidence, figures, page, summary, tables
+from stages.report import compare, evidence, page, summary, tables
+
+# without a dvc.lock there is nothing to draw, and DVC wants the file all the same
+NO_GRAPH = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 40"><text x="8" y="24">dvc.lock is missing: no lineage.</text></svg>\n'
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def main(
     html: Output = "artifacts/report/index.html",
     summary_file: Output = "artifacts/report/summary.md",
     csv_tables: Output = "artifacts/report/tables",
-    pictures: Plot = "artifacts/report/figures",
+    lineage_graph: Plot = "artifacts/report/lineage.svg",
     metrics: Metrics = "artifacts/report/metrics.json",
     lock: Untracked = "dvc.lock",
 ) -> None:
@@ -60,18 +63,15 @@ def main(
         averages=averages, prequant_ttt=prequant_ttt, calibrate=calibrate, quantized_tensors=quantized_tensors, measure=measure,
         compress=compress, package=package, bytes_table=bytes_table, evaluate=evaluate, audit=audit, lock=lock, machine=machine(),
         compress_runs=codecs.runs, evaluate_runs=evaluators.runs)
-    drawn, text = figures.all_of(found), summary.summary(found)
-    for path, content in {html: page.render(found, drawn), summary_file: text}.items():
+    drawn, text = page.drawings(found), summary.summary(found)
+    graph = drawn["lineage"].svg if "lineage" in drawn else NO_GRAPH
+    for path, content in {html: page.render(found, drawn), summary_file: text, lineage_graph: graph}.items():
         with files.atomic(path) as partial:
             partial.write_text(content, encoding="utf-8")
     with files.atomic(csv_tables) as partial:
         partial.mkdir()
         for name, table in tables.everything(found).items():
             table.to_csv(partial / f"{name}.csv", index=False, lineterminator="\n")
-    with files.atomic(pictures) as partial:
-        partial.mkdir()
-        for name, figure in drawn.items():
-            (partial / f"{name}.svg").write_text(figure.file(), encoding="utf-8")
     files.write_json(metrics, summary.flat(found))
     print(text, end="")
 

@@ -1,6 +1,7 @@
-"""How values are written: a column has a title and a kind, a kind has a format; and tables as Markdown."""
+"""How values are written: a column has a title and a kind, a kind has a format; tables as a page shows them, and as Markdown."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -16,6 +17,30 @@ class Column:
     key: str
     title: str
     kind: str = "text"
+
+    @property
+    def style(self) -> str:
+        """The class of its cells in the style sheet."""
+        return "number" if self.kind in NUMBERS else self.kind if self.kind in ("hash", "reads") else ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row as text; `small` goes under its name, `beneath` on a line of its own, `is_best` highlights it."""
+
+    cells: tuple[str, ...]
+    small: str
+    beneath: str
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A table as a page shows it."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
 
 
 STAGE_COLUMNS = (Column("name", "stage"), Column("bits_per_byte", "bits per byte", "score"),
@@ -68,6 +93,16 @@ FORMATS = {
 def cell(value, kind: str) -> str:
     """One value as text; an absent one is a dash."""
     return ABSENT if value is None else FORMATS[kind](value)
+
+
+def shown(
+    frame: pd.DataFrame, columns: tuple[Column, ...], *, title: str = "", small: Callable = lambda row: "",
+    beneath: Callable = lambda row: "", is_best: Callable = lambda row: False,
+) -> Shown:
+    """`frame` as text; the three functions take a row of it and give what `Row` says."""
+    rows = [Row(tuple(cell(getattr(row, column.key), column.kind) for column in columns), small(row), beneath(row), bool(is_best(row)))
+            for row in frame.itertuples()]
+    return Shown(title, columns, tuple(rows))
 
 
 def phrase(value) -> str:

@@ -10,20 +10,20 @@ import argparse
 import io
 import json
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
+from stages.lib import page
 from stages.lib.dvc.revisions import resolved
 from stages.lib.node import command, files, params
-from stages.report import html
-from stages.report.columns import Column, cell, markdown
-from stages.report.drawing import SERIES
-from stages.report.figures import compare as figures
+from stages.report import figures
+from stages.report.columns import Column, cell, markdown, shown
+from stages.report.figures import SERIES, Figure
 
-WORKSPACE = "workspace"
+TEMPLATE = Path(__file__).parent / "templates/compare.html.j2"
+WORKSPACE, PREFIX = "workspace", "bits_per_byte."
 SUMMARY, PARAMS, LOSS = "artifacts/report/metrics.json", "params.yaml", "artifacts/train/loss.csv"
 OVERVIEW = (
     ("score.bits_per_byte", "score, bits per byte", "score"),
@@ -79,7 +79,7 @@ def write(found: list[Experiment], folder: Path) -> str:
     """Write `folder`: index.html and one CSV file for each table. Returns the tables for the terminal."""
     if len(found) < 2 or len(found) > len(SERIES) or len({one.name for one in found}) < len(found):
         raise ValueError(f"--compare takes 2 to {len(SERIES)} different revisions, not {', '.join(one.name for one in found)}")
-    shown = {name: written(table) for name, table in tables(found).items()}
+    texts = {name: written(table) for name, table in tables(found).items()}
     warnings = warn(found)
     with files.atomic(folder) as partial:
         partial.mkdir()
@@ -87,10 +87,10 @@ def write(found: list[Experiment], folder: Path) -> str:
             table.rename(columns={f"r{i}": one.name for i, one in enumerate(found)}).drop(columns="kind").to_csv(
                 partial / f"{name}.csv", index=False, lineterminator="\n"
             )
-        (partial / "index.html").write_text(render(found, shown, warnings), encoding="utf-8")
+        (partial / "index.html").write_text(render(found, texts, warnings), encoding="utf-8")
     columns = _columns(found)
     blocks = [f"**{sentence}**" for sentence in warnings]
-    blocks += [f"## {TITLES[name]}\n\n{markdown(table, columns)}" for name, table in shown.items() if len(table)]
+    blocks += [f"## {TITLES[name]}\n\n{markdown(table, columns)}" for name, table in texts.items() if len(table)]
     return "\n\n".join([*blocks, f"The same with figures: {folder / 'index.html'}"]) + "\n"
 
 
@@ -203,23 +203,29 @@ def warn(found: list[Experiment]) -> list[str]:
     return out
 
 
-def render(found: list[Experiment], shown: dict[str, pd.DataFrame], warnings: list[str]) -> str:
+def render(found: list[Experiment], texts: dict[str, pd.DataFrame], warnings: list[str]) -> str:
     """The page."""
-    columns = _columns(found)
-    notes = "".join(f"<li>{escape(sentence)}</li>" for sentence in warnings)
-    body = f'<section class="card notices"><ul>{notes}</ul></section>' if notes else ""
-    pictures = html.sides(html.figure(figures.scores(found)), html.figure(figures.losses(found)))
-    for name, table in shown.items():
-        content = html.table(table, columns) if len(table) else "<p>None.</p>"
-        body += html.section(name, TITLES[name], "", (pictures if name == "scores" else "") + content)
-    return html.page(
-        f"Caddie: {' and '.join(one.name for one in found)}",
-        "Side by side",
-        ", ".join(one.name for one in found),
-        body,
-        "Differences are to the first.",
-        links={name: TITLES[name].split(",")[0] for name in shown},
+    return page.render(
+        TEMPLATE,
+        names=[one.name for one in found],
+        warnings=warnings,
+        figures=drawings(found),
+        tables={name: shown(table, _columns(found)) for name, table in texts.items()},
+        titles=TITLES,
+        sections={name: title.split(",")[0] for name, title in TITLES.items()},
     )
+
+
+def drawings(found: list[Experiment]) -> dict[str, Figure]:
+    """Two figures of the report, with all experiments in each."""
+    scores = [
+        {"rev": one.name, "name": key.removeprefix(PREFIX), "kind": "", "bits_per_byte": value, "before": value,
+         "verdict": one.metrics.get(f"verdict.{key.removeprefix(PREFIX)}", "")}
+        for one in found
+        for key, value in one.metrics.items() if key.startswith(PREFIX) and value is not None
+    ]
+    losses = pd.concat([one.loss.assign(rev=one.name) for one in found])
+    return {"scores": figures.draw("scores", pd.DataFrame(scores)), "loss": figures.draw("loss", losses)}
 
 
 def _columns(found: list[Experiment]) -> tuple[Column, ...]:

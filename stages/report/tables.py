@@ -221,7 +221,7 @@ def goes_on(evidence: Evidence) -> str:
 
 
 def budget(evidence: Evidence) -> pd.DataFrame:
-    """What counts against the field's two times 600 seconds; `seconds` are those of this machine."""
+    """What counts against the competition's two times 600 seconds, the `limit`; `seconds` are those of this machine."""
     spent = evidence.spent
     notes = {"train": f"{spent['train']['spent']:,.5g} of {spent['train']['budget']:,.5g} {spent['train']['budget_unit']}",
              "prequant_ttt": "" if spent["prequant_ttt"]["enabled"] else "off", "calibrate": f"{spent['calibrate']['tokens']:,} tokens"}
@@ -231,7 +231,7 @@ def budget(evidence: Evidence) -> pd.DataFrame:
     rows.append(("training, together", total, _against_rule(evidence, total, list(evidence.evaluate.values()))))
     rows += [(f"evaluate, {run}", metrics["seconds"], _against_rule(evidence, metrics["seconds"], [metrics]))
              for run, metrics in evidence.evaluate.items()]
-    return _frame(rows, ("name", "seconds", "note"))
+    return _frame([(*row, time_budget.SECONDS) for row in rows], ("name", "seconds", "note", "limit"))
 
 
 def _against_rule(evidence: Evidence, seconds: float, evaluations: list[dict]) -> str:
@@ -241,15 +241,19 @@ def _against_rule(evidence: Evidence, seconds: float, evaluations: list[dict]) -
 
 
 def bits_per_byte(evidence: Evidence) -> pd.DataFrame:
-    """All bits per byte in one long table, for `dvc plots`; `verdict` is empty where the question does not arise."""
-    rows = [(name, "stage", metrics["bits_per_byte"], "") for name, metrics in evidence.measure.items()]
-    rows += [(run, "evaluator", metrics["bits_per_byte"], verdict(evidence.certificates[run]))
+    """All bits per byte in one long table, for the figure. `before`: what a stage started from, which is the stage above it, and what an
+    evaluator started from, which is the last stage. `verdict` is empty where the question does not arise."""
+    rows, before = [], None
+    for name, metrics in evidence.measure.items():
+        rows.append((name, "stage", metrics["bits_per_byte"], before or metrics["bits_per_byte"], ""))
+        before = metrics["bits_per_byte"]
+    rows += [(run, "evaluator", metrics["bits_per_byte"], before, verdict(evidence.certificates[run]))
              for run, metrics in evidence.evaluate.items()]
     for name, entry in evidence.baseline["compressors"].items():
-        rows.append((name, "compressor", entry["bits_per_byte"], ""))
+        rows.append((name, "compressor", entry["bits_per_byte"], None, ""))
         if entry["bits_per_byte_after_train"] is not None:
-            rows.append((f"{name}_after_train", "compressor", entry["bits_per_byte_after_train"], ""))
-    return _frame(rows, ("name", "kind", "bits_per_byte", "verdict"))
+            rows.append((f"{name}_after_train", "compressor", entry["bits_per_byte_after_train"], None, ""))
+    return _frame(rows, ("name", "kind", "bits_per_byte", "before", "verdict"))
 
 
 def counted_on(evidence: Evidence) -> str:

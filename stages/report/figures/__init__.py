@@ -1,31 +1,105 @@
-"""The figures of the report, one module for each subject; `all_of` draws them in the order of the page."""
+"""The figures of the report: one Vega-Lite template each, which `dvc plots` shows as it is and which is drawn here for the pages.
 
-from stages.lib.referee import time_budget
-from stages.report import tables
-from stages.report.drawing import Figure
-from stages.report.evidence import Evidence
-from stages.report.figures import codecs, lineage, scores, training, weights
+A template is a JSON file of this folder: title, explanation (the subtitle), and marks; dvc.yaml names it beside the CSV file that it
+draws. Two places are left open in it, as DVC names them: `<DVC_METRIC_DATA>`, the rows of that file, with the revision that each is
+from as `rev`; and `<DVC_METRIC_COLOR>`, how revisions differ in colour. Colours are CSS variables of the page, with the light ones
+as what holds elsewhere; so one drawing serves a light page, a dark page and the page of DVC. Equal rows give equal bytes.
+"""
+
+import csv
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pandas as pd
+import vl_convert
+
+FOLDER = Path(__file__).parent
+SVG = "http://www.w3.org/2000/svg"
+MARKS = {"bar", "point", "rect mark"}
+INK, MUTED, LINE = "var(--ink, #1b2420)", "var(--muted, #58655e)", "var(--line, #dbe0da)"
+ACCENT, OTHER = "var(--accent, #0068a8)", "var(--other, #8c5a8f)"
+STRONG = (ACCENT, "var(--bad, #b8460a)", "var(--good, #00734f)", OTHER, INK, MUTED)
+SERIES = (*STRONG, *(f"color-mix(in srgb, {colour} 50%, var(--card, #ffffff))" for colour in STRONG))  # of revisions
+# How the pages look; what a figure says is in its template. Liberation Sans is measured: it comes with vl_convert.
+LOOK = {
+    "background": None,
+    "font": "Liberation Sans",
+    "padding": {"left": 2, "right": 22, "top": 4, "bottom": 4},
+    "view": {"stroke": None},
+    "axis": {
+        "domain": False,
+        "ticks": False,
+        "gridColor": LINE,
+        "labelColor": INK,
+        "labelFontSize": 12,
+        "labelLimit": 140,
+        "labelPadding": 5,
+        "titleColor": MUTED,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+    },
+    "axisQuantitative": {"labelColor": MUTED, "labelFontSize": 11, "labelOverlap": "greedy", "labelSeparation": 6},
+    "header": {"labelColor": INK, "labelFontSize": 12},
+    "legend": {"labelColor": INK, "labelFontSize": 12, "titleColor": MUTED},
+    "text": {"fontSize": 12},
+}
 
 
-def all_of(evidence: Evidence) -> dict[str, Figure]:
-    """By name; a figure whose data is empty is left out, and the page then says why."""
-    top = tables.headline(evidence)
-    stages, evaluators, blobs = tables.stages(evidence), tables.evaluators(evidence), tables.codecs(evidence)
-    drawn = [
-        scores.waterfall(stages, evaluators, best=top.run),
-        scores.compressors(tables.compressors(evidence)),
-        training.loss_curve(evidence.loss),
-        training.ledger(tables.budget(evidence), limit=time_budget.SECONDS),
-        weights.errors(evidence.tensors),
-        weights.bits(evidence.tensors),
-        codecs.anatomy(evidence.anatomy),
-    ]
-    if len(evaluators):
-        drawn.append(scores.evaluators(evaluators, best=top.run))
-    if len(evidence.averages):
-        drawn.append(training.averages(tables.averages(evidence)))
-    if blobs["available"].any():
-        drawn.append(codecs.bytes_and_seconds(blobs))
-    if evidence.graph.boxes:
-        drawn.append(lineage.draw(evidence.graph))
-    return {figure.name: figure for figure in drawn}
+@dataclass(frozen=True)
+class Figure:
+    """A finished figure: `svg` for a page, and a `caption` that says how to read it."""
+
+    name: str
+    title: str
+    caption: str
+    svg: str
+
+
+def draw(name: str, table: pd.DataFrame) -> Figure:
+    """The template `name` with the rows of `table`, as its CSV file has them. Where `rev` is a column, each revision has its own colour."""
+    revisions = list(dict.fromkeys(table["rev"])) if "rev" in table else [""]
+    colour = {"value": ACCENT}
+    if len(revisions) > 1:
+        scale = {"domain": revisions, "range": list(SERIES[: len(revisions)])}
+        colour = {"field": "rev", "type": "nominal", "scale": scale}
+    rows = [{"rev": "", **row} for row in csv.DictReader(table.to_csv(index=False).splitlines(keepends=True))]
+    text = (FOLDER / f"{name}.json").read_text(encoding="utf-8").replace('"<DVC_METRIC_COLOR>"', json.dumps(colour))
+    specification = json.loads(text.replace('"<DVC_METRIC_DATA>"', json.dumps(rows)))
+    said = specification.pop("title")
+    caption = " ".join(said["subtitle"])
+    return Figure(
+        name,
+        said["text"],
+        caption,
+        accessible(
+            vl_convert.vegalite_to_svg(specification, vl_version="5.20", config=LOOK), name=name, title=said["text"], description=caption
+        ),
+    )
+
+
+def accessible(svg: str, *, name: str, title: str, description: str) -> str:
+    """The SVG as one picture with a title and a description, each mark with its values as a tooltip, and with names that are unique on a
+    page. It is as wide as its place, and its text is in the font of the page."""
+    ElementTree.register_namespace("", SVG)
+    root = ElementTree.fromstring(svg)
+    for element in root.iter():
+        for hidden in [child for child in element if child.get("opacity") == "0"]:  # a label that would run into the next one
+            element.remove(hidden)
+        said, kind = element.attrib.pop("aria-label", None), element.attrib.pop("aria-roledescription", None)
+        for attribute in ("role", "aria-hidden", "font-family", "pointer-events", "class"):
+            element.attrib.pop(attribute, None)
+        for attribute, value in element.attrib.items():
+            element.set(attribute, f"{name}-{value}" if attribute == "id" else re.sub(r"url\(#", f"url(#{name}-", value))
+        if said and kind in MARKS:
+            ElementTree.SubElement(element, f"{{{SVG}}}title").text = re.sub("; rev: (?=;|$)", "", said)
+    for attribute in ("width", "height"):
+        del root.attrib[attribute]
+    root.attrib |= {"role": "img", "aria-labelledby": f"{name}-title {name}-description"}
+    for place, (what, content) in enumerate((("title", title), ("desc", description))):
+        element = ElementTree.Element(f"{{{SVG}}}{what}", {"id": f"{name}-{'title' if what == 'title' else 'description'}"})
+        element.text = content
+        root.insert(place, element)
+    return ElementTree.tostring(root, encoding="unicode")

@@ -1,92 +1,95 @@
 """The lineage graph: every node of the run from the top down, what the artifact is made from on the left, what has seen val in red."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.lib import page
 from stages.report import lineage
-from stages.report.drawing import SMALL, WIDTH, Drawing, Figure
+from stages.report.figures import Figure
 from stages.report.lineage import Box, Graph
 
-PITCH, HIGH = 47.0, 32.0
+TEMPLATE = Path(__file__).with_name("lineage.svg.j2")
+TITLE = "Lineage: what was made from what"
+CAPTION = (
+    "From dvc.lock. Left: what the artifact is made from. Red, double frame: has seen the val split, which below the artifact is how a "
+    "score is made. What a node also reads from farther up is left out."
+)
+WIDTH, PITCH, HIGH = 400.0, 47.0, 32.0
 LANES = ((8.0, 222.0), (246.0, 384.0))  # from x to x: what ships or never saw val, and what saw it below the artifact
+LETTER = 6.6  # an upper estimate of the width of one, in text of 11 units
+
+
+@dataclass(frozen=True)
+class Place:
+    """A box with where it is drawn, and what is written in it besides its name."""
+
+    box: Box
+    left: float
+    right: float
+    top: float
+    variants: str
+
+    @property
+    def middle(self) -> float:
+        return (self.left + self.right) / 2
 
 
 def draw(found: Graph) -> Figure:
-    """Red, with a double frame: has seen val. The artifact itself: strong frame. Links that a longer way replaces are left out."""
+    """Links that a longer way replaces are left out; one that would cross a box of its lane goes around it."""
     ranks = lineage.ranks(found)
     lanes = [int(box.touches_val and not box.ships) for box in found.boxes]
-    drawing = Drawing("lineage", PITCH * (max(ranks) + 1) + 34)
-    places = []  # x from, x to, y from
-    for i in range(len(found.boxes)):
-        beside = [j for j in range(len(found.boxes)) if (ranks[j], lanes[j]) == (ranks[i], lanes[i])]
-        beside.sort(key=lambda j: not found.boxes[j].ships)
-        left, right = LANES[lanes[i]]
-        share = (right - left + 8) / len(beside)
-        start = left + beside.index(i) * share
-        places.append((start, start + share - 8, 6 + PITCH * ranks[i]))
+    places = [_place(i, found.boxes, ranks, lanes) for i in range(len(ranks))]
+    links = []
     for a, b in found.links:
-        _link(
-            drawing,
-            places[a],
-            places[b],
-            colour="bad" if found.boxes[a].touches_val else "muted",
-            blocked=any(lanes[j] == lanes[a] == lanes[b] and ranks[a] < ranks[j] < ranks[b] for j in range(len(ranks))),
-        )
-    for box, place in zip(found.boxes, places, strict=True):
-        _box(drawing, box, *place)
-    y = drawing.height - 12
-    for x, colour, text in ((8, "muted", "has not seen val"), (138, "bad", "has seen val"), (252, "ink", "the artifact")):
-        drawing.rectangle(x, y - 5, 14, 10, fill="bad-ground" if colour == "bad" else "card", outline=colour, radius=2)
-        drawing.text(x + 20, y, text, size=SMALL, colour="muted")
+        is_blocked = any(lanes[j] == lanes[a] == lanes[b] and ranks[a] < ranks[j] < ranks[b] for j in range(len(ranks)))
+        links.append(((_around if is_blocked else _straight)(places[a], places[b]), found.boxes[a].touches_val))
     seen = ", ".join(box.name for box in found.boxes if box.touches_val) or "none"
     above = lineage.spoiled(found) or "None of them is above the artifact"
-    return drawing.figure(
-        title="Lineage: what was made from what",
-        caption="From dvc.lock. Left: what the artifact is made from. Red, double frame: has seen the val split, which below the artifact "
-        "is how a score is made. What a node also reads from farther up is left out.",
-        label=f"Graph of {len(found.boxes)} nodes. Have seen the val split: {seen}. {above}.",
+    svg = page.render(
+        TEMPLATE,
+        places=places,
+        links=links,
+        width=WIDTH,
+        height=PITCH * (max(ranks) + 1) + 34,
+        box_height=HIGH,
+        ships=lineage.SHIPS,
+        title=TITLE,
+        description=f"Graph of {len(places)} nodes. Have seen the val split: {seen}. {above}. {CAPTION}",
     )
+    return Figure("lineage", TITLE, CAPTION, svg)
 
 
-def _box(drawing: Drawing, box: Box, left: float, right: float, y: float) -> None:
-    colour = "bad" if box.touches_val else "ink" if box.node == lineage.SHIPS else "muted"
-    tooltip = f"{box.name}: {'has seen val' if box.touches_val else 'has not seen val'}"
-    drawing.rectangle(
-        left, y, right - left, HIGH, fill="bad-ground" if box.touches_val else "card", outline=colour, radius=5, tooltip=tooltip
-    )
-    if box.touches_val or box.node == lineage.SHIPS:
-        drawing.rectangle(left + 2.5, y + 2.5, right - left - 5, HIGH - 5, outline=colour, radius=3)
-    variants = ", ".join(box.variants)
-    room = right - left - 12
-    if len(variants) * 0.6 * SMALL > room:
-        variants = f"{len(box.variants)} runs"
-    middle = (left + right) / 2
-    drawing.text(
-        middle,
-        y + (HIGH / 2 if not variants else 11),
-        box.node,
-        anchor="middle",
-        bold=True,
-        widest=room,
-        colour="bad" if box.touches_val else "ink",
-    )
-    if variants:
-        drawing.text(middle, y + 22.5, variants, size=9, anchor="middle", colour="muted", widest=room)
+def _place(i: int, boxes: Sequence[Box], ranks: list[int], lanes: list[int]) -> Place:
+    """Boxes of the same rank and lane share its width, what ships first."""
+    beside = [j for j in range(len(boxes)) if (ranks[j], lanes[j]) == (ranks[i], lanes[i])]
+    beside.sort(key=lambda j: not boxes[j].ships)
+    left, right = LANES[lanes[i]]
+    share = (right - left + 8) / len(beside)
+    start = left + beside.index(i) * share
+    variants = ", ".join(boxes[i].variants)
+    if len(variants) * LETTER > share - 20:
+        variants = f"{len(boxes[i].variants)} runs"
+    return Place(boxes[i], start, start + share - 8, 6 + PITCH * ranks[i], variants)
 
 
-def _link(drawing: Drawing, start: tuple, end: tuple, *, colour: str, blocked: bool) -> None:
-    (a_left, a_right, a_y), (b_left, b_right, b_y) = start, end
-    if blocked:  # around the boxes between, on the outer side
-        outer = WIDTH - 4 if a_left >= LANES[1][0] else 2
-        a_x, b_x = (a_right, b_right) if outer > a_right else (a_left, b_left)
-        inner = outer - 6 if outer > a_right else outer + 6
-        a_y, b_y = a_y + HIGH / 2, b_y + HIGH / 2
-        commands = f"M{a_x:.1f} {a_y:.1f}H{inner:.1f}Q{outer:.1f} {a_y:.1f} {outer:.1f} {a_y + 6:.1f}V{b_y - 6:.1f}"
-        commands += f"Q{outer:.1f} {b_y:.1f} {inner:.1f} {b_y:.1f}H{b_x:.1f}"
-        drawing.path(commands, outline=colour, width=1.3)
-        turn = 4 if outer < b_x else -4
-        drawing.path(f"M{b_x - turn:.1f} {b_y - 3:.1f}L{b_x:.1f} {b_y:.1f}L{b_x - turn:.1f} {b_y + 3:.1f}", outline=colour, width=1.3)
-        return
-    a_x, b_x, a_y = (a_left + a_right) / 2, (b_left + b_right) / 2, a_y + HIGH
+def _straight(start: Place, end: Place) -> str:
+    """The commands of an SVG path from the lower edge of one box to the upper edge of another, with an arrow head."""
+    a_x, a_y, b_x, b_y = start.middle, start.top + HIGH, end.middle, end.top
     bend = (b_y - a_y) * 0.55
-    drawing.path(
-        f"M{a_x:.1f} {a_y:.1f}C{a_x:.1f} {a_y + bend:.1f} {b_x:.1f} {b_y - bend:.1f} {b_x:.1f} {b_y:.1f}", outline=colour, width=1.3
+    return (
+        f"M{a_x:.1f} {a_y:.1f}C{a_x:.1f} {a_y + bend:.1f} {b_x:.1f} {b_y - bend:.1f} {b_x:.1f} {b_y:.1f}"
+        f"M{b_x - 3:.1f} {b_y - 4.5:.1f}L{b_x:.1f} {b_y:.1f}L{b_x + 3:.1f} {b_y - 4.5:.1f}"
     )
-    drawing.path(f"M{b_x - 3:.1f} {b_y - 4.5:.1f}L{b_x:.1f} {b_y:.1f}L{b_x + 3:.1f} {b_y - 4.5:.1f}", outline=colour, width=1.3)
+
+
+def _around(start: Place, end: Place) -> str:
+    """The same from side to side, along the outer edge of the drawing."""
+    is_right = start.left >= LANES[1][0]
+    outer, a_x, b_x, inwards = (WIDTH - 4, start.right, end.right, -1) if is_right else (2.0, start.left, end.left, 1)
+    a_y, b_y = start.top + HIGH / 2, end.top + HIGH / 2
+    return (
+        f"M{a_x:.1f} {a_y:.1f}H{outer + 6 * inwards:.1f}Q{outer:.1f} {a_y:.1f} {outer:.1f} {a_y + 6:.1f}V{b_y - 6:.1f}"
+        f"Q{outer:.1f} {b_y:.1f} {outer + 6 * inwards:.1f} {b_y:.1f}H{b_x:.1f}"
+        f"M{b_x - 4 * inwards:.1f} {b_y - 3:.1f}L{b_x:.1f} {b_y:.1f}L{b_x - 4 * inwards:.1f} {b_y + 3:.1f}"
+    )
