@@ -25,9 +25,76 @@ NODES = (
 )
 
 
+def pytest_configure(config):
+    """One worker per core: more threads than that wait for one another, and by default they wait by spinning.
+
+    Twenty-eight tests of evaluators took 95 CPU seconds with two threads on two busy cores, and 8 with one. What a test starts on two
+    threads all the same (a stage fixes its own number, so that bytes repeat) sleeps while it waits; the variable is read when torch is
+    loaded, so it acts in the workers and in all that they start.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Tests that share a fixture of their module stay in one worker; those of the finished pipeline run while nobody waits for it.
+
+    One worker starts with a test that needs the pipeline and makes it. The other goes on with all that do not need it, and then finds
+    it done.
+    """
+    for item in items:
+        definitions = item._fixtureinfo.name2fixturedefs.values()
+        if any(definition.scope == "module" for each in definitions for definition in each):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    waiting = [item for item in items if "finished" in item.fixturenames]
+    if waiting:
+        first = next((item for item in waiting if not item.get_closest_marker("xdist_group")), waiting[0])
+        later = {id(item) for item in waiting} - {id(first)}
+        items.sort(key=lambda item: (item is not first, id(item) in later))
+
+
+def processor_seconds() -> float:
+    """What this process and those that it has waited for have used."""
+    return sum(os.times()[:4])
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_setup(item):
+    yield from _clocked(item)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item):
+    yield from _clocked(item)
+
+
+def _clocked(item):
+    """Note the CPU seconds of the phase with the test's report, which also comes out of a worker."""
+    before = processor_seconds()
+    yield
+    item.user_properties.append(("cpu_seconds", processor_seconds() - before))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """What the run cost and where; no test fails for being slow, since a busy machine would make it lie."""
+    spent = {report.nodeid: sum(value for name, value in report.user_properties if name == "cpu_seconds")
+             for kind in ("passed", "failed", "error") for report in terminalreporter.stats.get(kind, ()) if report.when != "teardown"}
+    costly = sorted(spent.items(), key=lambda entry: -entry[1])
+    above = [seconds for seconds in spent.values() if seconds > 1]
+    terminalreporter.write_line(f"{len(spent)} tests took {sum(spent.values()):.0f} CPU seconds without collecting them; "
+                                f"{len(above)} took more than one each, {sum(above):.0f} together. The slowest:")
+    for nodeid, seconds in costly[:8]:
+        terminalreporter.write_line(f"{seconds:8.1f} s  {nodeid}")
+
+
 def run_node(node: str, *argv: str) -> None:
     """One stage, in this process, in the current folder: the same as `python -m stages.<node> ...`."""
-    stage.run(importlib.import_module(f"stages.{node}.__main__").main, list(argv))
+    threads = torch.get_num_threads()
+    try:
+        stage.run(importlib.import_module(f"stages.{node}.__main__").main, list(argv))
+    finally:
+        torch.set_num_threads(threads)  # a stage sets its own number, which the small products of later tests must not inherit
 
 
 def tiny_params() -> dict:
@@ -123,15 +190,6 @@ def project(finished, tmp_path, monkeypatch) -> Path:
     shutil.copytree(finished, root)
     monkeypatch.chdir(root)
     return root
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    """Small products are faster with one thread, and the same on any machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

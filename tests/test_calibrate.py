@@ -18,7 +18,6 @@ from tests.conftest import ROOT, run_node
 from tests.test_features import LOOP, config
 from tests.test_stacks import documents, random_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CASES = ("unet_looped", "untied_full", "value_embedding", "trigram", "factorised")
 
 

@@ -8,9 +8,6 @@ from stages.lib.quant.quantized import Quantized
 from stages.runtime import dequantize
 from tests.test_quantize import codes, problem, rounded
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 # low-rank correction
 
 

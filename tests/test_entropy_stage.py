@@ -19,7 +19,6 @@ from tests.test_features import PLAIN
 from tests.test_quantize_stage import FEATURES
 from tests.test_stacks import documents, random_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 ENTROPY = {"method": "entropy"}
 
 

@@ -21,7 +21,6 @@ from tests.conftest import ROOT, run_node
 from tests.test_features import config
 from tests.test_stacks import STACKS, random_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 ALONE = launch.World(0, 1, torch.device("cpu"))
 NOTHING = adapt.Freeze(blocks=0, form="applied", outside="none")
 T = 8

@@ -14,8 +14,6 @@ from stages.runtime import container, dequantize
 from stages.runtime.model.gpt import GPT, initialise
 from tests.test_model import CONFIG, tokens
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def problem(rows=6, columns=20, samples=200, seed=0):
     generator = torch.Generator().manual_seed(seed)

@@ -14,8 +14,6 @@ from stages.runtime.model.gpt import GPT, initialise
 from tests.quantizing import eight_bits, quantized
 from tests.reference import Reference, execution
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 COMMON = {"num_layers": 11, "width": 512, "num_heads": 8, "num_kv_heads": 4, "mlp_negative_slope": 0.5, "rope_dims": 16, "rope_base": 1e4,
           "rope_trained_length": 0, "logit_softcap": 30.0, "tied_head": True, "embedding_std": 0.005, "initialisation": "published"}
 ELEVEN = {"residual_mix": {}, "ln_scale": {}}

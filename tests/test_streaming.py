@@ -14,8 +14,6 @@ from stages.runtime.tokenizer import BOS, PURE_BYTE, Tokenizer
 from tests.test_evaluators import HONEST, VARIANTS, kind, stream
 from tests.test_model import model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def pure_byte():
