@@ -1,5 +1,5 @@
 # make repro    set up everything and run the whole pipeline on the default text
-# make test     the same set-up, then the test suite
+# make test     the same set-up, then the quick tests: every claim, in a few minutes
 # make help     the rest
 
 PYTHON ?= python3
@@ -12,11 +12,12 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PYTHONUTF8 := 1
 
-.PHONY: help setup repro test test-recipes test-scripts test-attacks test-referee test-portability certify recipe submission show lint wiring report screenshots clean
+.PHONY: help setup repro test test-all test-recipes test-scripts test-attacks test-referee test-portability certify recipe submission show lint wiring report screenshots clean
 
 help:
 	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
-	@echo "make test                  set up, run the test suite"
+	@echo "make test                  set up, run the quick tests, which touch every claim: before each commit; under four minutes on two cores"
+	@echo "make test-all              those and the slow ones: more kills, processes, sizes and variants of the same claims"
 	@echo "make setup                 only install what is needed, into $(VENV)"
 	@echo "make test-recipes          every published stack in small, from text to certificate: half an hour"
 	@echo "make test-scripts          the one script of every published stack in small against the pipeline, to the bit: half an hour"
@@ -62,6 +63,9 @@ screenshots: setup
 
 test: setup
 	python -m pytest
+
+test-all: setup
+	python -m pytest -m 'not recipes and not large and not referee'
 
 test-recipes: setup
 	python -m pytest --dist load -m recipes tests/test_small_recipes.py

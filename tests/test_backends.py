@@ -101,7 +101,7 @@ def test_back_end_compiles_to_one_graph(layout, name):
     assert_equal_to_plain(fast, arguments, 1e-5)
 
 
-@pytest.mark.parametrize("name", ["plain", "sdpa", "auto"])
+@pytest.mark.parametrize("name", ["auto", *(pytest.param(name, marks=pytest.mark.slow) for name in ("plain", "sdpa"))])
 def test_stack_with_packed_documents_compiles_to_one_graph(name):
     """With recurrence, skips, lanes and gates; another list of segments of the same length does not compile again."""
     net, (x, cu_seqlens) = random_model(small("1855")), documents()

@@ -24,6 +24,7 @@ def run(*argv: str, which: str = "tokenize") -> subprocess.CompletedProcess:
                           env=os.environ | {"CADDIE_WORKERS": "1"})
 
 
+@pytest.mark.slow
 def test_the_text_benchmark_prints_speed_bound_ratio_and_memory(tmp_path):
     path = tmp_path / "documents.jsonl"
     sources = sorted(Path(os.__file__).parent.glob("*.py"))[:40]
@@ -68,6 +69,7 @@ def test_the_codecs_benchmark_weighs_the_pipelines_weights(finished, tmp_path):
     assert set(found) == {"zlib_9", "ans"} and all(0 < size < weights.stat().st_size for size in found.values())
 
 
+@pytest.mark.slow
 def test_the_speed_of_the_quantizer_is_measured_at_the_asked_rate():
     done = run("pr1855", "--rounds", "1", "--width", "128", "--threads", "1", which="quantize_speed")
     rates = [float(line.strip("| ").split("|")[-1]) for line in done.stdout.splitlines() if line.startswith("| pr1855")]

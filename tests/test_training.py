@@ -33,7 +33,8 @@ def test_training_lowers_the_loss_and_leaves_no_checkpoints(finished):
     assert not list((finished / "scratch/train").iterdir())
 
 
-@pytest.mark.parametrize("kill_after", sorted(random.Random(7).sample(range(1, 11), 3)))
+@pytest.mark.parametrize("kill_after", [pytest.param(step, marks=pytest.mark.slow if number else ())
+                                        for number, step in enumerate(sorted(random.Random(7).sample(range(1, 11), 3)))])
 def test_killed_training_continues_to_the_same_bytes(project, tree, kill_after):
     tree({"train.checkpoint_seconds": 0.0})  # a checkpoint after every step
     expected = (project / "artifacts/train/model.safetensors").read_bytes()
@@ -107,7 +108,9 @@ def losses(project):
     return [float(line.split(",")[1]) for line in (project / "artifacts/train/loss.csv").read_text().splitlines()[1:]]
 
 
-@pytest.mark.parametrize("processes, named", [(2, {}), (2, FEATURES), (4, {})], ids=["two", "two with features", "four"])
+@pytest.mark.parametrize("processes, named", [
+    pytest.param(2, FEATURES, id="two with features"), pytest.param(2, {}, id="two", marks=pytest.mark.slow),
+    pytest.param(4, {}, id="four", marks=pytest.mark.slow)])
 def test_several_processes_train_as_one_does(project, tree, processes, named):
     tree({"model.features": named})
     if named:
@@ -123,6 +126,7 @@ def test_several_processes_train_as_one_does(project, tree, processes, named):
     assert all(torch.allclose(single[name], several[name], atol=2e-4) for name in single)
 
 
+@pytest.mark.slow
 def test_two_machines_train_as_one_does(project):
     """Two process groups that meet over loopback, each started by hand as docs/training.md says; rank 0 writes."""
     alone = losses(project)
@@ -139,6 +143,7 @@ def test_two_machines_train_as_one_does(project):
     assert losses(project) == pytest.approx(alone, abs=2e-5)
 
 
+@pytest.mark.slow
 def test_processes_join_one_group_after_the_other_however_late_one_is(tmp_path):
     """As in the one script of a submission: the addresses of the first group are still in the store when the second one meets."""
     (tmp_path / "stages_in_turn.py").write_text("""
