@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem != "codecs" else ())
+                                  for path in sorted((ROOT / "benchmarks").glob("*.py"))])
 def test_every_benchmark_starts(path):
     """The folder of a script comes first on Python's path, and benchmarks/tokenize.py has the name of a standard module."""
     done = subprocess.run([sys.executable, str(path), "--help"], capture_output=True, text=True, check=False)
@@ -48,6 +49,7 @@ def test_text_that_cannot_be_split_is_refused_in_one_sentence(tmp_path):
     assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "give more text with --path" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_quantizers_benchmark_compares_at_the_published_rate(finished, tmp_path):
     table, picture = tmp_path / "table.csv", tmp_path / "picture.svg"
     done = run("--artifacts", str(finished / "artifacts"), "--methods", "scalar", "--bits", "--sequences", "4", "--threads", "1",

@@ -225,7 +225,7 @@ def test_off_is_the_identity(finished):
     assert adapted_.read_bytes() == before.read_bytes()
 
 
-@pytest.mark.parametrize("split", ["holdout", "val"])
+@pytest.mark.parametrize("split", [pytest.param("holdout", marks=pytest.mark.slow), "val"])
 def test_adaptation_lowers_the_loss_on_its_split_and_says_when_that_is_val(project, tree, split, capsys):
     tree({"prequant_ttt.enabled": True, "prequant_ttt.split": split, "prequant_ttt.epochs": 3, "prequant_ttt.batch_tokens": 128,
           "prequant_ttt.threads": 1})
@@ -239,6 +239,7 @@ def test_adaptation_lowers_the_loss_on_its_split_and_says_when_that_is_val(proje
     assert before[1] == after[1] and set(before[0]) == set(after[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("procedure", ["synchronous", "federated"])
 def test_two_processes_adapt_as_one_does_and_twice_gives_the_same_bytes(project, tree, procedure):
     path = project / "artifacts/prequant_ttt/model.safetensors"

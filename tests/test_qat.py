@@ -81,6 +81,7 @@ def test_the_forward_pass_rounds_inside_the_block_only_and_what_the_scope_names(
     assert torch.allclose(by_hand(x), rounded, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_compiles_to_one_graph_and_a_sharper_rounding_compiles_nothing_anew():
     torch._dynamo.reset()
     net, (x, _) = random_model(config()), documents()

@@ -296,6 +296,7 @@ def test_training_that_ends_before_its_recurrence_starts_says_so(project, tree, 
     assert "NEVER STARTED" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_training_goes_through_every_stage_with_features_on(project, tree, monkeypatch):
     """Trained, averaged, adapted, quantized, packed, scored: the recurrence off for the first steps, and on from then on."""
     seen, progress = [], GPT.progress
@@ -321,6 +322,7 @@ def test_training_goes_through_every_stage_with_features_on(project, tree, monke
     assert metrics["sliding"]["bits_per_byte"] == pytest.approx(metrics["quantize"]["bits_per_byte"], rel=1e-6)  # the artifact alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True])
 def test_compiled_training_is_the_same_training_in_one_graph_for_each_state(project, tree, monkeypatch, packed):
     """By the eager back end: what is compiled is what is traced, and no more often than it must be."""

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAMS = all(map(shutil.which, run.SLOW))
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_mutated_blobs_are_refused_or_the_same(seed):
     found = run.in_process(count=700, seed=seed, slow=False)
     assert not found["bad"] and found["blobs"] >= 12
