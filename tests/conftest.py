@@ -25,7 +25,7 @@ NODES = (
 )
 
 
-TOGETHER = ("test_dvc", "test_report_compare")  # each has a repository that takes seconds to make, for all tests of the module
+TOGETHER = ("test_dvc", "test_report_compare", "test_submission")  # each makes in seconds what all of its tests start from
 
 
 def pytest_configure(config):

@@ -143,6 +143,7 @@ def test_without_auto_nothing_is_fitted(project):
     assert json.loads((project / "artifacts/fit/target.json").read_text()) == {"target_bytes": None}
 
 
+@pytest.mark.slow
 def test_auto_target_fills_the_cap_with_the_finest_weights_that_the_artifact_can_hold(entropy_run, capsys):
     folder, tree = entropy_run
     set_leaf(tree, "quantize.entropy.target_bytes", "auto")
