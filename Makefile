@@ -1,5 +1,5 @@
 # make repro    set up everything and run the whole pipeline on the default text
-# make test     the same set-up, then the test suite
+# make test     the same set-up, then the quick tests: every claim, in a few minutes
 # make help     the rest
 
 PYTHON ?= python3
@@ -12,11 +12,12 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PYTHONUTF8 := 1
 
-.PHONY: help setup repro test test-recipes test-scripts test-attacks test-referee test-portability certify recipe submission show lint wiring report screenshots clean
+.PHONY: help setup repro test test-all test-recipes test-scripts test-attacks test-referee test-portability certify recipe submission show lint golden report screenshots clean
 
 help:
 	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
-	@echo "make test                  set up, run the test suite"
+	@echo "make test                  set up, run the quick tests, which touch every claim: before each commit; under four minutes on two cores"
+	@echo "make test-all              those and the slow ones: more kills, processes, sizes and variants of the same claims"
 	@echo "make setup                 only install what is needed, into $(VENV)"
 	@echo "make test-recipes          every published stack in small, from text to certificate: half an hour"
 	@echo "make test-scripts          the one script of every published stack in small against the pipeline, to the bit: half an hour"
@@ -29,8 +30,8 @@ help:
 	@echo "make show                  the experiments, in the columns that matter"
 	@echo "make report                print the summary of the last run"
 	@echo "make screenshots           pictures of the report for docs/pictures, and a check that nothing on it overlaps; wants chromium"
-	@echo "make lint                  ruff, and the wiring of dvc.yaml"
-	@echo "make wiring                bring the code dependencies in dvc.yaml up to date"
+	@echo "make golden AGAINST=REV    run the pipeline at REV and at HEAD, and compare the hashes of what they made: the proof of a refactor"
+	@echo "make lint                  ruff: rules and format"
 	@echo "make clean                 remove checkpoints and temporary experiment folders (cached results stay)"
 
 setup: $(VENV)/.installed
@@ -62,6 +63,9 @@ screenshots: setup
 
 test: setup
 	python -m pytest
+
+test-all: setup
+	python -m pytest -m 'not recipes and not large and not referee'
 
 test-recipes: setup
 	python -m pytest --dist load -m recipes tests/test_small_recipes.py
@@ -96,10 +100,11 @@ submission: setup
 
 lint: setup
 	ruff check .
-	python -m stages.lib.wiring
+	ruff format --check .
 
-wiring: setup
-	python -m stages.lib.wiring --write
+golden: setup
+	@test -n "$(AGAINST)" || { echo "against what? make golden AGAINST=HEAD~1"; exit 1; }
+	python -m tests.golden_run $(AGAINST)
 
 clean:
 	rm -rf scratch .dvc/tmp/exps dvc_plots

@@ -25,9 +25,88 @@ NODES = (
 )
 
 
+TOGETHER = ("test_dvc", "test_report_compare", "test_submission")  # each makes in seconds what all of its tests start from
+
+
+def pytest_configure(config):
+    """One worker per core: more threads than that wait for one another, and by default they wait by spinning.
+
+    Twenty-eight tests of evaluators took 95 CPU seconds with two threads on two busy cores, and 8 with one. What a test starts on two
+    threads all the same (a stage fixes its own number, so that bytes repeat) sleeps while it waits; the variable is read when torch is
+    loaded, so it acts in the workers and in all that they start.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    """One worker starts with a test that needs the finished pipeline, and makes it; the other first does all that do not need it.
+
+    Of the rest, the modules that stay together come first, since they take longest.
+    """
+    waiting = [item for item in items if "finished" in item.fixturenames]
+    first = next((item for item in waiting if item.path.stem not in TOGETHER), None)
+    later = {id(item) for item in waiting}
+    items.sort(key=lambda item: (item is not first, id(item) in later, item.path.stem not in TOGETHER))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A worker takes one test after the other, in the order above, but all of a module that is in TOGETHER.
+
+    What `--dist loadgroup` is for: that of xdist 3.8 sets an attribute that pytest 9 does not read, and so knows no groups.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            return module if Path(module).stem in TOGETHER else nodeid
+
+    return Scheduling(config, log)
+
+
+def processor_seconds() -> float:
+    """What this process and those that it has waited for have used."""
+    return sum(os.times()[:4])
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_setup(item):
+    yield from _clocked(item)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item):
+    yield from _clocked(item)
+
+
+def _clocked(item):
+    """Note the CPU seconds of the phase with the test's report, which also comes out of a worker."""
+    before = processor_seconds()
+    yield
+    item.user_properties.append(("cpu_seconds", processor_seconds() - before))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """What the run cost and where; no test fails for being slow, since a busy machine would make it lie."""
+    spent = {report.nodeid: sum(value for name, value in report.user_properties if name == "cpu_seconds")
+             for kind in ("passed", "failed", "error") for report in terminalreporter.stats.get(kind, ()) if report.when != "teardown"}
+    costly = sorted(spent.items(), key=lambda entry: -entry[1])
+    above = [seconds for seconds in spent.values() if seconds > 1]
+    terminalreporter.write_line(f"{len(spent)} tests took {sum(spent.values()):.0f} CPU seconds without collecting them; "
+                                f"{len(above)} took more than one each, {sum(above):.0f} together. The slowest:")
+    for nodeid, seconds in costly[:8]:
+        terminalreporter.write_line(f"{seconds:8.1f} s  {nodeid}")
+
+
 def run_node(node: str, *argv: str) -> None:
     """One stage, in this process, in the current folder: the same as `python -m stages.<node> ...`."""
-    command.run(importlib.import_module(f"stages.{node}.__main__").main, list(argv))
+    threads = torch.get_num_threads()
+    try:
+        command.run(importlib.import_module(f"stages.{node}.__main__").main, list(argv))
+    finally:
+        torch.set_num_threads(threads)  # a stage sets its own number, which the small products of later tests must not inherit
 
 
 def tiny_params() -> dict:
@@ -123,15 +202,6 @@ def project(finished, tmp_path, monkeypatch) -> Path:
     shutil.copytree(finished, root)
     monkeypatch.chdir(root)
     return root
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    """Small products are faster with one thread, and the same on any machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -78,6 +78,7 @@ def lying_artifact(project, replace, by, module="scoring/evaluators/sliding.py")
     return certificate(project, "sliding")
 
 
+@pytest.mark.slow
 def test_packed_evaluator_that_looks_beyond_its_own_file_is_refused_and_told_on(project):
     """It reads val by its absolute path, keeps a cache for the next run, asks /proc and the network, and looks at its target meanwhile."""
     val = project / "artifacts/tokenize/val/fineweb_val_000000.bin"
@@ -99,6 +100,7 @@ def test_packed_evaluator_that_looks_beyond_its_own_file_is_refused_and_told_on(
     assert written["verdict"] == "not legal" and {"target_flip", "streaming_equals_batch", "round_trip"} <= failed(written)
 
 
+@pytest.mark.slow
 def test_artifact_that_fails_when_it_is_probed_fails_the_checks_and_not_the_audit(project):
     written = lying_artifact(
         project, "    stream = torch.from_numpy",

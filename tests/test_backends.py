@@ -101,13 +101,16 @@ def test_back_end_compiles_to_one_graph(layout, name):
     assert_equal_to_plain(fast, arguments, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "sdpa", "auto"])
 def test_stack_with_packed_documents_compiles_to_one_graph(name):
     """With recurrence, skips, lanes and gates; another list of segments of the same length does not compile again."""
+    from torch._dynamo.testing import CompileCounter
+
     net, (x, cu_seqlens) = random_model(small("1855")), documents()
     net.attention_backend = name
     net(x)  # fills the cache of rotary angles, which is a guard
-    counter = torch._dynamo.testing.CompileCounter()
+    counter = CompileCounter()
     fast = torch.compile(net, fullgraph=True, backend=counter)
     for starts in (cu_seqlens, torch.tensor([0, 2, 2, 10], dtype=torch.int32)):
         assert torch.allclose(fast(x, starts), net(x, starts), atol=1e-5)

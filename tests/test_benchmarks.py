@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem != "codecs" else ())
+                                  for path in sorted((ROOT / "benchmarks").glob("*.py"))])
 def test_every_benchmark_starts(path):
     """The folder of a script comes first on the path of Python."""
     done = subprocess.run([sys.executable, str(path), "--help"], capture_output=True, text=True, check=False)
@@ -24,6 +25,7 @@ def run(*argv: str, which: str = "tokenize_speed") -> subprocess.CompletedProces
                           env=os.environ | {"CADDIE_WORKERS": "1"})
 
 
+@pytest.mark.slow
 def test_the_text_benchmark_prints_speed_bound_ratio_and_memory(tmp_path):
     path = tmp_path / "documents.jsonl"
     sources = sorted(Path(os.__file__).parent.glob("*.py"))[:40]
@@ -47,6 +49,7 @@ def test_text_that_cannot_be_split_is_refused_in_one_sentence(tmp_path):
     assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "give more text with --path" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_quantizers_benchmark_compares_at_the_published_rate(finished, tmp_path):
     table, picture = tmp_path / "table.csv", tmp_path / "picture.svg"
     done = run("--artifacts", str(finished / "artifacts"), "--methods", "scalar", "--bits", "--sequences", "4", "--threads", "1",
@@ -68,6 +71,7 @@ def test_the_codecs_benchmark_weighs_the_pipelines_weights(finished, tmp_path):
     assert set(found) == {"zlib_9", "ans"} and all(0 < size < weights.stat().st_size for size in found.values())
 
 
+@pytest.mark.slow
 def test_the_speed_of_the_quantizer_is_measured_at_the_asked_rate():
     done = run("pr1855", "--rounds", "1", "--width", "128", "--threads", "1", which="quantize_speed")
     rates = [float(line.strip("| ").split("|")[-1]) for line in done.stdout.splitlines() if line.startswith("| pr1855")]

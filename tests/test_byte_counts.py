@@ -278,6 +278,7 @@ def test_piece_tables_charge_no_blank_after_bos_as_published(models):
     assert accounting.piece_counts(tokenizer, np.array([1, *tokenizer.encode("x"), *ids])).sum() == 5
 
 
+@pytest.mark.slow
 def test_published_shards_run_through_the_whole_pipeline(tmp_path, export, monkeypatch):
     """From a folder of shards to a certified score: the published tokens are the ones that are scored."""
     import yaml

@@ -17,7 +17,6 @@ from tests.conftest import ROOT, run_node
 from tests.test_features import LOOP, config
 from tests.test_stacks import documents, random_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CASES = ("unet_looped", "untied_full", "value_embedding", "trigram", "factorised")
 
 
@@ -177,6 +176,7 @@ def test_sources_are_different_texts(project, tree):
     assert not any(torch.equal(a, b) for a, b in ((counts[0], counts[1]), (counts[1], counts[2]), (counts[0], counts[2])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["train", "self"])
 def test_two_processes_calibrate_as_one_does(project, tree, source):
     outputs = [project / f"artifacts/calibrate/{name}.safetensors" for name in ("hessians", "rows")]

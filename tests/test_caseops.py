@@ -152,6 +152,7 @@ def test_the_decoder_accepts_what_the_published_one_accepts_and_writes_the_same(
     assert outcome(text) == decode_by_rules(text)[0]
 
 
+@pytest.mark.slow
 @settings(many, max_examples=4000)
 @given(OPERATOR_RICH)
 def test_the_decoders_agree_where_nearly_every_character_is_an_operator(text):

@@ -14,7 +14,6 @@ from stages.runtime.scoring.evaluators import causal_slot
 from tests.cheats import GEOMETRY, Here, stream
 from tests.test_model import model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 TOKENS = stream(130)
 
 

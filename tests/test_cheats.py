@@ -8,7 +8,6 @@ from tests.cheats import audit, failed, load, stream
 from tests.test_evaluators import LEAKING, VARIANTS, kind
 from tests.test_model import model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SHORT = {"probe_tokens": 100, "flips": 4, "replayed": 25, "round_trip": 12, "tried_tokens": 3}
 HONEST = [name for name in VARIANTS if name not in LEAKING]
 

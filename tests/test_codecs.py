@@ -116,6 +116,7 @@ def test_option_out_of_range_names_the_range(name, options):
 # programs that decode what may be hostile
 
 
+@pytest.mark.slow
 def test_lrzip_may_not_write_more_than_its_header_declares():
     blob = bytearray(codec("lrzip").encode(bytes(3_000_000)))
     blob[6:14] = (30).to_bytes(8, "little")
@@ -225,6 +226,9 @@ def test_rows_are_sorted_by_always_taking_the_nearest_unused_one():
 # coders
 
 
+LARGE = ("outliers", "several", "gaussian")  # of which the covariance coder takes seconds; "scaled columns" shows as much
+
+
 def plan(matrix, number=0):
     rows, columns = matrix.shape
     return MatrixContext(f"m{number}", matrix.shape, "other", -1, np.zeros(rows, np.int16), np.zeros(columns, np.int16), 0)
@@ -245,8 +249,8 @@ def matrices():
         "scaled columns": [np.round(gaussian * generator.gamma(1, 1, 200)).astype(np.int16)]}
 
 
-@pytest.mark.parametrize("name", CODERS)
-@pytest.mark.parametrize("case", matrices())
+@pytest.mark.parametrize("name, case", [pytest.param(name, case, marks=pytest.mark.slow if name == "covariance" and case in LARGE else ())
+                                        for case in matrices() for name in CODERS])
 def test_matrices_come_back_as_int32(name, case):
     module, codes = codec(name, "coders"), matrices()[case]
     plans = [plan(matrix, number) for number, matrix in enumerate(codes)]
@@ -257,8 +261,8 @@ def test_matrices_come_back_as_int32(name, case):
                for one, other in zip(back, codes, strict=True))
 
 
-@pytest.mark.parametrize("name", CODERS)
-@pytest.mark.parametrize("bits", [2, 6, 8])
+@pytest.mark.parametrize("name, bits", [pytest.param(name, bits, marks=pytest.mark.slow if name == "covariance" and bits != 6 else ())
+                                        for name in CODERS for bits in (2, 6, 8)])
 def test_random_codes_cost_hardly_more_than_packing_them(name, bits):
     codes = np.random.default_rng(2).integers(-(1 << bits - 1), 1 << bits - 1, (512, 512)).astype(np.int16)
     assert len(codec(name, "coders").encode([codes], [plan(codes)])) <= 1.001 * packing.packed_size(codes.size, bits)

@@ -9,9 +9,6 @@ from stages.lib.quant.quantized import Quantized
 from stages.runtime.weights import dequantize
 from tests.test_quantize import codes, problem, rounded
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 # low-rank correction
 
 

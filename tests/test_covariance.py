@@ -62,8 +62,11 @@ def test_the_golden_blobs_decode_and_are_made_again_byte_for_byte(name):
     assert coder.encode(codes, plans) == blob
 
 
-@pytest.mark.parametrize("machine", [{"OPENBLAS_NUM_THREADS": "1"}, {"OPENBLAS_NUM_THREADS": "2"}, {"OPENBLAS_CORETYPE": "Prescott"},
-                                     {"NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3 AVX512F"}], ids=lambda m: "_".join(m.values()))
+@pytest.mark.parametrize("machine", [
+    {"OPENBLAS_NUM_THREADS": "2", "OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3 AVX512F"},
+    *(pytest.param(machine, marks=pytest.mark.slow) for machine in (
+        {"OPENBLAS_NUM_THREADS": "1"}, {"OPENBLAS_NUM_THREADS": "2"}, {"OPENBLAS_CORETYPE": "Prescott"},
+        {"NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3 AVX512F"}))], ids=lambda m: "_".join(m.values()))
 def test_threads_kernels_and_vector_units_do_not_change_a_bit(machine):
     """Another BLAS kernel and numpy without its vector loops round and add in other orders: as near to another machine as one gets."""
     done = subprocess.run([sys.executable, "-W", "ignore", str(ROOT / "tests" / "covariance_golden.py")], capture_output=True, text=True,
@@ -100,6 +103,7 @@ def test_a_matrix_is_cheaper_after_one_with_the_same_columns():
     assert size(*codes) < 0.985 * (size(codes[0]) + size(codes[1]))
 
 
+@pytest.mark.slow
 def test_what_a_partner_knows_is_not_paid_twice():
     up = correlated(10, 400, 200, 15)
     down = (up + noise(11, up.size).reshape(up.shape) // 30).T
@@ -108,6 +112,7 @@ def test_what_a_partner_knows_is_not_paid_twice():
     assert len(together) < 0.97 * len(apart)
 
 
+@pytest.mark.slow
 def test_rows_like_an_earlier_one_cost_little():
     codes = correlated(12, 600, 96, 15)
     codes[300:] = codes[7] + noise(13, 300 * 96).reshape(300, 96) // 150
@@ -123,13 +128,13 @@ def test_steps_of_the_columns_are_used_where_they_explain_the_codes():
     assert len(known) < 0.95 * len(unknown)
 
 
-@pytest.mark.parametrize("levels", [2, 13, 64, 255])
+@pytest.mark.parametrize("levels", [64, *(pytest.param(levels, marks=pytest.mark.slow) for levels in (2, 13, 255))])
 def test_random_codes_cost_a_thousandth_more_than_plain_digits(levels):
     codes = np.random.default_rng(levels).integers(-(levels // 2), levels - levels // 2, (400, 500))
     assert size(codes) <= 1.001 * codes.size * np.log2(levels) / 8 + 100
 
 
-@pytest.mark.parametrize("power", [1, 2, 3])
+@pytest.mark.parametrize("power", [2, *(pytest.param(power, marks=pytest.mark.slow) for power in (1, 3))])
 def test_independent_codes_cost_at_most_a_thousandth_more_than_their_entropy(power):
     normal_codes = np.random.default_rng(power).normal(size=(600, 400))
     codes = np.rint(2 * np.sign(normal_codes) * np.abs(normal_codes) ** power).astype(int)  # 3: tails to hundreds
@@ -253,10 +258,11 @@ def test_a_damaged_blob_is_refused():
             coder.decode(mutant, plans)
 
 
-def test_a_forged_blob_is_refused_or_gives_matrices_of_the_right_shape_and_takes_no_memory():
+@pytest.mark.parametrize("count", [2, pytest.param(12, marks=pytest.mark.slow)])
+def test_a_forged_blob_is_refused_or_gives_matrices_of_the_right_shape_and_takes_no_memory(count):
     _, plans, blob = small()
     tracemalloc.start()
-    for mutant in mutants(blob[4:], 12):
+    for mutant in mutants(blob[4:], count):
         try:
             decoded = coder.decode(zlib.crc32(mutant).to_bytes(4, "little") + mutant, plans)
         except CodecError:

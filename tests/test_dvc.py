@@ -91,7 +91,11 @@ def test_every_section_has_a_leaf_in_the_table():
     assert {path.split(".")[0] for path, _ in LEAVES} == set(yaml.safe_load((ROOT / "params.yaml").read_text()))
 
 
-@pytest.mark.parametrize("change, nodes", LEAVES.items(), ids=lambda part: part[0] if isinstance(part, tuple) else None)
+QUICK = ("train.steps", "evaluate.runs.slot.options.steps", "audit.flips")  # one above the artifact, one below, one that is read twice
+
+
+@pytest.mark.parametrize("change, nodes", [pytest.param(*case, id=case[0][0], marks=() if case[0][0] in QUICK else pytest.mark.slow)
+                                           for case in LEAVES.items()])
 def test_changed_leaf_makes_its_readers_stale_and_nothing_else(committed, change, nodes):
     original = (committed / "params.yaml").read_text()
     values = yaml.safe_load(original)
@@ -131,6 +135,7 @@ def test_quantize_reruns_itself_and_what_is_below(committed):
     assert not {"prepare", "vocabulary", "train", "ema", "prequant_ttt", "calibrate", "plain_score@train"} & reruns
 
 
+@pytest.mark.slow
 def test_experiment_reruns_from_quantize_down_and_lineage_is_certified(committed):
     """dvc exp run -S quantize.groups.mlp.bits=5, for real; then the metrics are there by name and the audit walks dvc.lock."""
     said = run(committed, "dvc", "exp", "run", "-n", "five-bits", "-S", "quantize.groups.mlp.bits=5")

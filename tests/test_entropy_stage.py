@@ -20,7 +20,6 @@ from tests.test_features import PLAIN
 from tests.test_quantize_stage import FEATURES
 from tests.test_stacks import documents, random_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 ENTROPY = {"method": "entropy"}
 
 
@@ -145,6 +144,7 @@ def test_without_auto_nothing_is_fitted(project):
     assert json.loads((project / "artifacts/fill_cap/target.json").read_text()) == {"target_bytes": None}
 
 
+@pytest.mark.slow
 def test_auto_target_fills_the_cap_with_the_finest_weights_that_the_artifact_can_hold(entropy_run, capsys):
     folder, tree = entropy_run
     set_leaf(tree, "quantize.entropy.target_bytes", "auto")

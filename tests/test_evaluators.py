@@ -1,5 +1,6 @@
 """Windows, harness and evaluators: each target scored once, from the right context, and honest where it claims to be."""
 
+import functools
 import math
 
 import numpy as np
@@ -63,6 +64,12 @@ def run(name, tokens, **more):
     return harness.score(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), tokens, **more)
 
 
+@functools.cache
+def scored(name):
+    """The unchanged stream with every row: what most tests compare with."""
+    return run(name, stream(), keep_rows=range(1, 150))
+
+
 def test_every_evaluator_of_the_folder_is_tested_here():
     assert {name.split(",")[0] for name in VARIANTS} == set(plugin.names("evaluators"))
 
@@ -98,14 +105,18 @@ def test_sliding_equals_one_full_forward_pass_per_target(length):
     assert run("sliding", tokens).nats == pytest.approx(np.array(expected), abs=1e-5)
 
 
+# the first target, the last of the first window, the start of a document and the last target; the others are slow
+QUICK = [(1, "document starts"), (24, "others"), (60, "document starts"), (149, "others")]
+CHANGES = [pytest.param(position, to, marks=() if (position, to) in QUICK else pytest.mark.slow)
+           for position in (1, 2, 24, 25, 30, 48, 49, 57, 60, 81, 149) for to in ("others", "document starts")]
+
+
 @pytest.mark.parametrize("name", HONEST)
-@pytest.mark.parametrize("position", [1, 2, 24, 25, 30, 48, 49, 57, 60, 81, 149])
-@pytest.mark.parametrize("to", ["others", "document starts"])
+@pytest.mark.parametrize("position, to", CHANGES)
 def test_evaluator_that_claims_to_be_causal_ignores_the_target_and_all_after_it(name, position, to):
-    tokens = stream()
-    changed = tokens.copy()
+    base, changed = scored(name), stream()
     changed[position:] = (changed[position:] + 11) % 50 if to == "others" else 1
-    base, other = run(name, tokens, keep_rows=[position]), run(name, changed, keep_rows=[position])
+    other = run(name, changed, keep_rows=[position])
     assert np.array_equal(base.nats[: position - 1], other.nats[: position - 1])
     assert np.array_equal(base.rows[position], other.rows[position])
 
@@ -119,9 +130,8 @@ def test_published_variant_moves_scores_before_the_changed_token(name, low, high
     tokens = stream()
     changed = tokens.copy()
     changed[45 if name == "slot, scored positions" else 40] = 7
-    count = np.count_nonzero(run(name, tokens).nats[:39] - run(name, changed).nats[:39])
-    if name == "slot, scored positions":  # token 45 is scored by the window of the targets 41 to 48
-        count = np.count_nonzero(run(name, tokens).nats[:44] - run(name, changed).nats[:44])
+    earlier = 44 if name == "slot, scored positions" else 39  # token 45 is scored by the window of the targets 41 to 48
+    count = np.count_nonzero(scored(name).nats[:earlier] - run(name, changed).nats[:earlier])
     assert low <= count <= high
 
 
@@ -196,15 +206,14 @@ def test_slot_of_a_batch_is_what_torch_makes_of_it(name):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_rows_are_distributions_and_the_score_is_their_entry(name):
-    tokens = stream()
-    ledger = run(name, tokens, keep_rows=range(1, 150))
+    tokens, ledger = stream(), scored(name)
     for target, row in ledger.rows.items():
         assert math.isclose(np.exp(row).sum(), 1.0, abs_tol=1e-12) and row[tokens[target]] == -ledger.nats[target - 1]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_scoring_twice_is_bit_equal(name):
-    assert np.array_equal(run(name, stream()).nats, run(name, stream()).nats)
+    assert np.array_equal(scored(name).nats, run(name, stream()).nats)
 
 
 class Cheat:
@@ -271,7 +280,7 @@ def test_stream_without_a_target_is_a_sentence():
 @pytest.mark.parametrize("name", [name for name in VARIANTS if not kind(name).Evaluator(None, **VARIANTS[name]).carries])
 @pytest.mark.parametrize("parts", [2, 3, 20])
 def test_parts_together_are_the_whole(name, parts):
-    whole, found = run(name, stream()).nats, np.full(149, np.nan)
+    whole, found = scored(name).nats, np.full(149, np.nan)
     for number in range(parts):
         nats = run(name, stream(), part=(number, parts)).nats
         assert not np.isfinite(found[np.isfinite(nats)]).any()

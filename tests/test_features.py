@@ -26,8 +26,6 @@ from tests.conftest import ROOT
 from tests.reference import Reference
 from tests.test_stacks import assert_no_look_ahead, documents, random_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 PLAIN = ModelConfig(vocabulary_size=40, num_layers=4, width=16, num_heads=4, num_kv_heads=2, mlp_width=24, mlp_negative_slope=0.5,
                     rope_dims=4, rope_base=1e4, rope_trained_length=0, query_gain=1.5, logit_softcap=30.0, tied_head=True,
                     embedding_std=0.02, initialisation="published", features={})

@@ -143,7 +143,7 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [pytest.param(way, marks=pytest.mark.slow if way == "another process" else ()) for way in WAYS])
 def test_stage_that_opens_val_behind_the_declaration_is_caught(project, monkeypatch, way):
     module = importlib.import_module("stages.compress.__main__")
     honest = module.main

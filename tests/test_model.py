@@ -13,8 +13,6 @@ from stages.runtime.network.config import ModelConfig
 from stages.runtime.network.gpt import GPT, initialise, matrices
 from stages.runtime.weights import dequantize
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 CONFIG = ModelConfig(vocabulary_size=50, num_layers=2, width=32, num_heads=4, num_kv_heads=2, mlp_width=48,
                      mlp_negative_slope=0.5, rope_dims=4, rope_base=1e4, rope_trained_length=0, query_gain=1.5, logit_softcap=30.0,
                      tied_head=True, embedding_std=0.02, initialisation="published", features={})

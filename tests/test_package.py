@@ -24,7 +24,7 @@ PYZ = "artifacts/package/submission.pyz"
 def score(root, folder, *argv):
     shutil.copy(root / PYZ, folder)
     return subprocess.run([sys.executable, "-I", "submission.pyz", *argv], cwd=folder, capture_output=True, text=True, timeout=120,
-                          env={"PATH": os.environ["PATH"]}, check=False)
+                          env={"PATH": os.environ["PATH"], "OMP_WAIT_POLICY": "passive"}, check=False)
 
 
 def test_artifact_scores_alone_in_an_empty_folder_and_agrees_with_the_pipeline(finished, tmp_path):
@@ -213,13 +213,13 @@ def test_codec_that_became_available_is_found_stale(project, tree, monkeypatch):
     assert stale(values, project / "artifacts/compress") == []
 
 
-@pytest.mark.parametrize("argv, sentence", [
+@pytest.mark.parametrize("argv, sentence", [(["score", "cut.bin"], "truncated or damaged"), *(
+    pytest.param(*case, marks=pytest.mark.slow) for case in (
     (["score", "missing.bin"], "missing.bin"), (["score", "short.bin"], "at least 2 tokens"),
     (["score", "large.bin"], "below the vocabulary size"),
     (["score", "."], "Is a directory"), (["score", "good.bin", "--threads", "0"], "--threads takes 1 or more"),
-    (["score", "cut.bin"], "truncated or damaged"), (["score", "good.bin", "--evaluator", "slto"], "did you mean 'slot'"),
-    (["score", "good.bin", "--options", '{"windo": 1}'], "does not take these options"),
-])
+    (["score", "good.bin", "--evaluator", "slto"], "did you mean 'slot'"),
+    (["score", "good.bin", "--options", '{"windo": 1}'], "does not take these options")))])
 def test_artifact_answers_bad_input_with_one_sentence(finished, tmp_path, argv, sentence):
     shards.write(tmp_path / "short.bin", np.array([1]))
     shards.write(tmp_path / "large.bin", np.array([1, 60000]))
@@ -230,24 +230,29 @@ def test_artifact_answers_bad_input_with_one_sentence(finished, tmp_path, argv, 
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1 and sentence in done.stderr and not done.stdout
 
 
+@pytest.mark.slow
 def test_show_prints_the_manifest(finished, tmp_path):
     manifest = json.loads(score(finished, tmp_path, "show").stdout)
     assert manifest["evaluator"] == "sliding" and manifest["plugins"] == ["codecs/brotli"] and manifest["model"]["num_layers"] == 2
 
 
-def test_artifact_compresses_a_file_and_gives_it_back(finished, tmp_path):
-    content = ("def f(x):\n    return x + 1  # größer\n" * 4).encode() + b"\xff\x00"
-    for name, data in (("text.py", content[:-2]), ("any.bytes", content[-40:]), ("empty", b"")):
-        (tmp_path / name).write_bytes(data)
-        done = score(finished, tmp_path, "compress", name, "--threads", "1")
-        line = json.loads(done.stdout)
-        assert line["compressed_bytes"] == (tmp_path / f"{name}.caddie").stat().st_size and line["bytes"] == len(data)
-        assert 8 * (line["compressed_bytes"] - 37) <= line["code_length_bits"] * 1.001 + 64
-        (tmp_path / name).unlink()
-        assert score(finished, tmp_path, "decompress", f"{name}.caddie", "--threads", "1").returncode == 0
-        assert (tmp_path / name).read_bytes() == data
+CONTENT = ("def f(x):\n    return x + 1  # größer\n" * 4).encode() + b"\xff\x00"
 
 
+@pytest.mark.parametrize("name, data", [("any.bytes", CONTENT[-40:]), pytest.param("text.py", CONTENT[:-2], marks=pytest.mark.slow),
+                                        pytest.param("empty", b"", marks=pytest.mark.slow)], ids=["any bytes", "text", "empty"])
+def test_artifact_compresses_a_file_and_gives_it_back(finished, tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    done = score(finished, tmp_path, "compress", name, "--threads", "1")
+    line = json.loads(done.stdout)
+    assert line["compressed_bytes"] == (tmp_path / f"{name}.caddie").stat().st_size and line["bytes"] == len(data)
+    assert 8 * (line["compressed_bytes"] - 37) <= line["code_length_bits"] * 1.001 + 64
+    (tmp_path / name).unlink()
+    assert score(finished, tmp_path, "decompress", f"{name}.caddie", "--threads", "1").returncode == 0
+    assert (tmp_path / name).read_bytes() == data
+
+
+@pytest.mark.slow
 def test_compressing_with_what_a_decoder_cannot_do_is_a_sentence(finished, tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     done = score(finished, tmp_path, "compress", "a", "--evaluator", "slot", "--options",

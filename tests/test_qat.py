@@ -81,6 +81,7 @@ def test_the_forward_pass_rounds_inside_the_block_only_and_what_the_scope_names(
     assert torch.allclose(by_hand(x), rounded, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_compiles_to_one_graph_and_a_sharper_rounding_compiles_nothing_anew():
     torch._dynamo.reset()
     net, (x, _) = random_model(config()), documents()
@@ -98,7 +99,7 @@ def test_it_compiles_to_one_graph_and_a_sharper_rounding_compiles_nothing_anew()
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("form", ["straight_through", "soft_round"])
+@pytest.mark.parametrize("form", ["straight_through", pytest.param("soft_round", marks=pytest.mark.slow)])
 def test_training_with_rounding_ends_with_other_weights_and_continues_to_the_same_bytes(project, tree, form, monkeypatch):
     plain = (project / "artifacts/train/model.safetensors").read_bytes()
     tree({"train.qat.form": form, "train.qat.threshold": 0.7, "train.checkpoint_seconds": 0.0})

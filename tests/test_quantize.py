@@ -17,8 +17,6 @@ from stages.runtime.network.gpt import GPT, initialise
 from stages.runtime.weights import dequantize
 from tests.test_model import CONFIG, tokens
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def problem(rows=6, columns=20, samples=200, seed=0):
     generator = torch.Generator().manual_seed(seed)

@@ -21,7 +21,6 @@ from tests.quantizing import NEAREST, decoded, settings_with
 from tests.test_features import ALONE, PLAIN, config
 from tests.test_stacks import documents, random_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 FEATURES = {"bigram_hash": {"buckets": 64, "width": 8, "scale": 0.05, "trigram": False}, "sparse_gate": {"window": 4, "factor": 0.5},
             "value_embedding": {"layers": [1], "width": 8, "scale": 0.1}, "residual_mix": {}, "smear_gate": {"version": 2, "window": 4}}
 

@@ -174,6 +174,7 @@ def large(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_one_and_three_processes_and_a_killed_run_give_the_same_files(large):
     """The stages themselves, as processes: once with one worker, once with three, once with SIGKILL in the middle of each."""
     nodes = [["prepare"], ["vocabulary"], ["tokenize", "train"], ["tokenize", "val"]]

@@ -15,8 +15,6 @@ from stages.runtime.weights import dequantize
 from tests.quantizing import eight_bits, quantized
 from tests.reference import Reference, execution
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 COMMON = {"num_layers": 11, "width": 512, "num_heads": 8, "num_kv_heads": 4, "mlp_negative_slope": 0.5, "rope_dims": 16, "rope_base": 1e4,
           "rope_trained_length": 0, "logit_softcap": 30.0, "tied_head": True, "embedding_std": 0.005, "initialisation": "published"}
 ELEVEN = {"residual_mix": {}, "ln_scale": {}}
@@ -205,7 +203,7 @@ def test_stack_starts_as_published(name):
     assert F.cross_entropy(net(x)[0], x[0].roll(-1)).item() == pytest.approx(np.log(40), abs=0.02)
 
 
-@pytest.mark.parametrize("name", WIRINGS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "1855" else pytest.mark.slow) for name in WIRINGS])
 def test_stack_compiles_to_one_graph_before_and_after_its_recurrence_starts(name):
     torch._dynamo.reset()
     net, (x, _) = random_model(small(name)), documents()

@@ -16,8 +16,6 @@ from stages.runtime.tokens import windows
 from tests.test_evaluators import HONEST, VARIANTS, kind, stream
 from tests.test_model import model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def pure_byte():

@@ -33,7 +33,8 @@ def test_training_lowers_the_loss_and_leaves_no_checkpoints(finished):
     assert not list((finished / "scratch/train").iterdir())
 
 
-@pytest.mark.parametrize("kill_after", sorted(random.Random(7).sample(range(1, 11), 3)))
+@pytest.mark.parametrize("kill_after", [pytest.param(step, marks=pytest.mark.slow if number else ())
+                                        for number, step in enumerate(sorted(random.Random(7).sample(range(1, 11), 3)))])
 def test_killed_training_continues_to_the_same_bytes(project, tree, kill_after):
     tree({"train.checkpoint_seconds": 0.0})  # a checkpoint after every step
     expected = (project / "artifacts/train/model.safetensors").read_bytes()
@@ -107,7 +108,9 @@ def losses(project):
     return [float(line.split(",")[1]) for line in (project / "artifacts/train/loss.csv").read_text().splitlines()[1:]]
 
 
-@pytest.mark.parametrize("processes, named", [(2, {}), (2, FEATURES), (4, {})], ids=["two", "two with features", "four"])
+@pytest.mark.parametrize("processes, named", [
+    pytest.param(2, FEATURES, id="two with features"), pytest.param(2, {}, id="two", marks=pytest.mark.slow),
+    pytest.param(4, {}, id="four", marks=pytest.mark.slow)])
 def test_several_processes_train_as_one_does(project, tree, processes, named):
     tree({"model.features": named})
     if named:
@@ -123,6 +126,7 @@ def test_several_processes_train_as_one_does(project, tree, processes, named):
     assert all(torch.allclose(single[name], several[name], atol=2e-4) for name in single)
 
 
+@pytest.mark.slow
 def test_two_machines_train_as_one_does(project):
     """Two process groups that meet over loopback, each started by hand as docs/training.md says; rank 0 writes."""
     alone = losses(project)
@@ -139,11 +143,12 @@ def test_two_machines_train_as_one_does(project):
     assert losses(project) == pytest.approx(alone, abs=2e-5)
 
 
+@pytest.mark.slow
 def test_processes_join_one_group_after_the_other_however_late_one_is(tmp_path):
     """As in the one script of a submission: the addresses of the first group are still in the store when the second one meets."""
     (tmp_path / "stages_in_turn.py").write_text("""
 import os, time, torch
-from stages.lib import launch
+from stages.lib.node import launch
 for late, section in enumerate(("train", "calibrate")):
     time.sleep(late * int(os.environ["RANK"]))
     with launch.world("cpu", section=section) as world:
@@ -157,7 +162,7 @@ for late, section in enumerate(("train", "calibrate")):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("kind", ["shuffled", "packed"])
+@pytest.mark.parametrize("kind", ["shuffled", pytest.param("packed", marks=pytest.mark.slow)])
 def test_a_batch_in_parts_trains_as_the_whole_does(project, tree, kind):
     tree({"train.loader": kind})
     run_node("train")
@@ -291,6 +296,7 @@ def test_training_that_ends_before_its_recurrence_starts_says_so(project, tree, 
     assert "NEVER STARTED" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_training_goes_through_every_stage_with_features_on(project, tree, monkeypatch):
     """Trained, averaged, adapted, quantized, packed, scored: the recurrence off for the first steps, and on from then on."""
     seen, progress = [], GPT.progress
@@ -316,6 +322,7 @@ def test_training_goes_through_every_stage_with_features_on(project, tree, monke
     assert metrics["sliding"]["bits_per_byte"] == pytest.approx(metrics["quantize"]["bits_per_byte"], rel=1e-6)  # the artifact alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True])
 def test_compiled_training_is_the_same_training_in_one_graph_for_each_state(project, tree, monkeypatch, packed):
     """By the eager back end: what is compiled is what is traced, and no more often than it must be."""
@@ -348,13 +355,14 @@ def test_priming_leaves_no_trace(project, tree):
     assert before == {path.name: path.read_bytes() for path in (project / "artifacts/train").rglob("*.safetensors")}
 
 
+@pytest.mark.slow
 def test_a_run_of_seconds_is_repeated_by_the_clock_it_recorded(project, tree):
     recurrence = {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 0, "start_fraction": 0.4}
-    tree({"model.features": {"depth_recurrence": recurrence}, "train.steps": 100_000, "train.seconds": 2.0, "train.reserve_seconds": 0.5,
+    tree({"model.features": {"depth_recurrence": recurrence}, "train.steps": 100_000, "train.seconds": 1.0, "train.reserve_seconds": 0.25,
           "train.schedule": "iterations", "train.warmdown": 5.0})
     run_node("train")
     timed = json.loads((project / "artifacts/train/metrics.json").read_text())
-    assert timed["budget"] == 1.5 <= timed["spent"] and timed["budget_unit"] == "seconds"
+    assert timed["budget"] == 0.75 <= timed["spent"] and timed["budget_unit"] == "seconds"
     tree({"train.clock": timed["clock"]})
     run_node("train")
     repeated = json.loads((project / "artifacts/train/metrics.json").read_text())

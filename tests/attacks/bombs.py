@@ -12,18 +12,17 @@ from stages.runtime.blob.codecs import lrzip, zpaq
 from tests.attacks.mutations import sealed
 
 HUGE, SMALL = 1 << 28, 1000  # bytes that come out, and bytes that are declared
-
-
-def streams() -> list[tuple[str, str, bytes]]:
-    """(what it is, its codec, a stream of HUGE zeros)."""
-    zeros = bytes(HUGE)
-    once, without_size = zlib.compress(zeros, 9), zstandard.ZstdCompressor(level=1, write_content_size=False).compress(zeros)
-    return [("zlib", "zlib", once), ("zlib in zlib", "zlib", zlib.compress(once, 9)), ("lzma", "lzma", lzma.compress(zeros, preset=1)),
-            ("lzma in lzma", "lzma", lzma.compress(lzma.compress(zeros, preset=1), preset=1)),
-            ("lzma with a dictionary of 1.5 GiB", "lzma", lzma.compress(b"x", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 3 << 29}])),
-            ("zstd", "zstd", zstandard.ZstdCompressor(level=1).compress(zeros)), ("zstd without its size", "zstd", without_size),
-            ("zstd that lies", "zstd", zstd_lying(SMALL)), ("brotli", "brotli", brotli.compress(zeros, quality=1)),
-            ("brotli in brotli", "brotli", brotli.compress(brotli.compress(zeros, quality=1)))]
+ONCE = {"zlib": lambda data: zlib.compress(data, 9), "lzma": lambda data: lzma.compress(data, preset=1),
+        "zstd": zstandard.ZstdCompressor(level=1).compress, "brotli": lambda data: brotli.compress(data, quality=1)}
+# What it is: its codec, and what makes a stream of HUGE zeros. They are made when they are wanted: together they take eight seconds.
+STREAMS = {
+    **{codec: (codec, lambda once=once: once(bytes(HUGE))) for codec, once in ONCE.items()},
+    **{f"{codec} in {codec}": (codec, lambda once=ONCE[codec]: once(once(bytes(HUGE)))) for codec in ("zlib", "lzma", "brotli")},
+    "lzma with a dictionary of 1.5 GiB": (
+        "lzma", lambda: lzma.compress(b"x", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 3 << 29}])),
+    "zstd without its size": ("zstd", lambda: zstandard.ZstdCompressor(level=1, write_content_size=False).compress(bytes(HUGE))),
+    "zstd that lies": ("zstd", lambda: zstd_lying(SMALL)),
+}
 
 
 def zstd_lying(size: int) -> bytes:
