@@ -6,8 +6,7 @@ from stages.lib import page
 from stages.report import columns, figures, lineage, tables
 from stages.report.columns import ABSENT, Shown, cell, shown
 from stages.report.evidence import Evidence
-from stages.report.figures import Figure
-from stages.report.figures import lineage as lineage_graph
+from stages.report.figures import Figure, lineage_graph
 from stages.report.summary import verdict_line
 from stages.report.tables import Headline
 
