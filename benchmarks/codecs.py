@@ -35,7 +35,7 @@ from safetensors import safe_open
 from stages.lib.blob import quantized_model
 from stages.lib.blob.grouping import Run
 from stages.lib.node import params
-from stages.runtime.blob import container, plans
+from stages.runtime.blob import container, matrix_context
 from stages.runtime.blob.codecs import MissingProgram
 from stages.runtime.blob.container import Model
 
@@ -65,7 +65,7 @@ def rounded(path: Path, which: str, most_weights: int) -> Model:
     with safe_open(path, "np") as handle:
         for theirs in handle.keys():  # noqa: SIM118 (not a dict)
             name = next((re.sub(rf".*?{pattern}", ours, theirs) for pattern, ours in NAMES if re.search(pattern, theirs)), None)
-            if name is None or (plans.role(name)[0] == "embedding") != (which == "embedding"):
+            if name is None or (matrix_context.role(name)[0] == "embedding") != (which == "embedding"):
                 continue
             weights_MK = handle.get_tensor(theirs).astype(np.float32)
             weights_MK = weights_MK[: max(0, most_weights - total) // weights_MK.shape[1]]
@@ -73,7 +73,7 @@ def rounded(path: Path, which: str, most_weights: int) -> Model:
             step_M1 = sigmas * weights_MK.std(axis=1, keepdims=True) / limit
             if weights_MK.size:
                 tensors[f"{name}.codes"] = np.clip(np.round(weights_MK / np.maximum(step_M1, 1e-10)), -limit, limit).astype(np.int8)
-    order = sorted(tensors, key=lambda name: (re.sub(r"\d+", "", name), plans.role(name)[1]))
+    order = sorted(tensors, key=lambda name: (re.sub(r"\d+", "", name), matrix_context.role(name)[1]))
     return Model({name: tensors[name] for name in order}, {}, {})
 
 

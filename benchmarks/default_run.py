@@ -60,7 +60,7 @@ def table(found: list[dict]) -> str:
             lines.append(f"| evaluator `{evaluator}`: {verdict} | {spread('bits_per_byte.' + evaluator)} |")
     for name in ("xz_9e", "brotli_11", "zstd_22"):
         first = found[0]
-        alone, after = (first[f"baseline.{name}.{key}"] for key in ("bits_per_byte", "bits_per_byte_after_train"))
+        alone, after = (first[f"text_compressors.{name}.{key}"] for key in ("bits_per_byte", "bits_per_byte_after_train"))
         lines.append(f"| {name.replace('_', ' -')} on the same bytes | {alone:.4f} | exact |")
         if after is not None:
             lines.append(f"| {name.replace('_', ' -')} after the train text | {after:.4f} | exact |")

@@ -27,7 +27,7 @@ def step(*deps: str, outs: tuple[str, ...]) -> dict:
 LOCK = {
     "prepare": step(outs=("prepare/train", "prepare/holdout", "prepare/val")),
     "tokenize@train": step("prepare/train", outs=("tokenize/train",)), "tokenize@val": step("prepare/val", outs=("tokenize/val",)),
-    "train": step("tokenize/train", outs=("train/model",)), "plain_score@train": step("train/model", "tokenize/val", outs=("measure/train",)),
+    "train": step("tokenize/train", outs=("train/model",)), "plain_score@train": step("train/model", "tokenize/val", outs=("plain_score/train",)),
     "compress@brotli_11": step("train/model", outs=("compress/brotli_11/model.blob",)),
     "compress@lzma_9": step("train/model", outs=("compress/lzma_9/model.blob",)),
     "compress@removed": step("train/model", outs=("compress/removed/model.blob",)),
@@ -49,7 +49,7 @@ class Tree:
             "source": "builtin", "documents": {"train": 18_204, "holdout": 412, "val": 957},
             "bytes": {"train": 24_918_337, "holdout": 541_220, "val": VAL_BYTES}, "sha256": SHA256,
             "packages": {"numpy": "2.3.1", "torch": "2.12.0"}}
-        self.files["baseline/metrics.json"] = {
+        self.files["text_compressors/metrics.json"] = {
             "val_bytes": VAL_BYTES, "train_bytes": 24_918_337, "text_sha256": SHA256["val"], "compressors": {
                 "xz_9e": _compressor(311_204, 298_113, 21.4), "brotli_11": _compressor(307_881, None, 48.9),
                 "zstd_22": _compressor(318_442, 301_770, 9.31)}}
@@ -73,7 +73,7 @@ class Tree:
                       ["code", "model", "caddie/model/gpt.py", 40_000], ["archive", "structure", "zip", 232]]
         self.lock = LOCK
         for name, score in {"train": 1.40311, "ema": 1.38842, "prequant_ttt": 1.38842, "quantize": 1.39674}.items():
-            self.files[f"measure/{name}/metrics.json"] = {"stage": name, **_score(score, 4.27)}
+            self.files[f"plain_score/{name}/metrics.json"] = {"stage": name, **_score(score, 4.27)}
         self.add_codec("brotli_11", 4_230_118, "brotli", ["byte_shuffle"], 28.21, 0.061)
         self.add_codec("lzma_9", 4_198_772, "lzma", [], 6.93, 0.288)
         self.add_codec("zstd_22", 4_319_060, "zstd", ["byte_shuffle"], 4.4, 0.0132)

@@ -219,7 +219,7 @@ def test_a_histogram_gives_its_values_back(values):
 
 def test_codes_of_another_shape_or_kind_are_refused():
     for codes in (np.zeros((2, 3), np.int8), np.zeros((3, 2))):
-        with pytest.raises(ValueError, match=r"its plan asks for integers \(3, 2\)"):
+        with pytest.raises(ValueError, match=r"its context asks for integers \(3, 2\)"):
             coder.encode([codes], [plan("m", (3, 2), "up", 0)])
 
 

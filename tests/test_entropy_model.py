@@ -98,8 +98,6 @@ def test_row_steps_come_from_gradients_and_of_tables_from_counts():
     assert entropy_model.matrices(weights, {}, rows, settings=SETTINGS, multipliers={"up.weight": 0.5})["up.weight"].multiplier == 0.5
     with pytest.raises(ValueError, match=r"calibrate\.row_gradients"):
         entropy_model.matrices(weights, {}, {"table.counts": rows["table.counts"]}, settings=SETTINGS, multipliers={})
-    with pytest.raises(ValueError, match="frequency_exponent"):
-        steps(frequency_exponent=1.5)
 
 
 @pytest.mark.parametrize("change, sentence", [

@@ -227,7 +227,7 @@ def test_only_reading_counts_and_only_of_data(tmp_path, monkeypatch):
     with access_log.recorded(tmp_path / "artifacts/opened.json"):
         for name, mode in (("artifacts/a", "r"), ("artifacts/b", "w"), ("data/c", "r+"), ("elsewhere", "r"), ("stages.py", "rb")):
             open(name, mode).close()
-        tensors.opened.report("artifacts/d")
+        tensors.access_log.report("artifacts/d")
     open("artifacts/b").close()  # after the stage
     assert json.loads((tmp_path / "artifacts/opened.json").read_text()) == ["artifacts/a", "artifacts/d", "data/c"]
 
@@ -235,8 +235,8 @@ def test_only_reading_counts_and_only_of_data(tmp_path, monkeypatch):
 WORKER = """
 import sys, time
 from pathlib import Path
-from stages.lib import opened
-with opened.recorded(Path("artifacts/opened.json")):
+from stages.lib.node import access_log
+with access_log.recorded(Path("artifacts/opened.json")):
     open(f"artifacts/{sys.argv[1]}").close()
     while not Path("go").exists(): time.sleep(0.01)
 """

@@ -44,13 +44,13 @@ def test_every_number_is_in_the_page_the_json_and_the_summary(tree, written):
     for name, content in tree.files.items():
         numbers = [content[key] for key in ("bits_per_byte", "blob_bytes", "encode_seconds", "decode_seconds",
                                             "bits_per_weight", "artifact_bytes", "cap_bytes") if content.get(key)]
-        if name.startswith(("measure", "evaluate", "compress", "package")):
+        if name.startswith(("plain_score", "evaluate", "compress", "package")):
             assert numbers or not content["available"]
             for number in numbers:
                 assert number in metrics.values(), (name, number)
                 assert any(text in page for text in shown(number)), (name, number)
                 assert any(text in summary for text in shown(number)), (name, number)
-    for entry in tree.files["baseline/metrics.json"]["compressors"].values():
+    for entry in tree.files["text_compressors/metrics.json"]["compressors"].values():
         for number in filter(None, entry.values()):
             assert number in metrics.values()
             assert any(text in page for text in shown(number)) and any(text in summary for text in shown(number))
@@ -207,7 +207,7 @@ def test_metrics_are_flat_and_in_stable_order(written):
     assert all(value is None or isinstance(value, str | int | float | bool) for value in metrics.values())
     groups = [key.partition(".")[0] for key in metrics]
     assert list(dict.fromkeys(groups)) == ["score", "bits_per_byte", "legal", "verdict", "evaluate", "package", "compress",
-                                           "baseline", "train", "text", "notices"]
+                                           "text_compressors", "train", "text", "notices"]
     assert [key for key in metrics if key.startswith("bits_per_byte.")] == [
         f"bits_per_byte.{name}" for name in (*evidence.STAGES, "sliding", "causal_slot", "slot")]
 
@@ -272,7 +272,7 @@ def test_a_run_without_holdout_measurements_codecs_or_evaluators_still_has_a_rep
 
 @pytest.mark.parametrize(("absent", "maker"), [
     ("compress/lrzip_9/metrics.json", "compress@lrzip_9"), ("evaluate/slot/metrics.json", "evaluate@slot"),
-    ("audit/sliding/certificate.json", "audit@sliding"), ("measure/ema/metrics.json", "measure@ema"),
+    ("audit/sliding/certificate.json", "audit@sliding"), ("plain_score/ema/metrics.json", "plain_score@ema"),
     ("package/metrics.json", "package")])
 def test_a_missing_file_is_one_sentence_that_names_the_stage(tree, absent, maker):
     del tree.files[absent]
@@ -314,7 +314,7 @@ def test_numbers_that_do_not_belong_together_are_announced(tree):
     for file in ("evaluate/sliding/metrics.json", "audit/sliding/certificate.json"):
         tree.files[file]["artifact_sha256"] = "0" * 64
     tree.files["evaluate/slot/metrics.json"]["raw_bytes"] = 10
-    tree.files["measure/ema/metrics.json"]["text_sha256"] = "0" * 64
+    tree.files["plain_score/ema/metrics.json"]["text_sha256"] = "0" * 64
     tree.files["audit/slot/certificate.json"]["checks"]["causality"]["power"] = 0.99
     tree.bytes[0][3] += 1
     written = tree.run()
@@ -323,7 +323,7 @@ def test_numbers_that_do_not_belong_together_are_announced(tree):
                      "evaluate@slot counted 10 bytes",
                      "the certificates say power of their checks, which this page does not show",
                      "the table of bytes adds up to 4,239,005, the artifact has 4,239,004",
-                     "measure@ema was made from text that prepare does not have now"):
+                     "plain_score@ema was made from text that prepare does not have now"):
         assert sentence in Page(written["index.html"]).text and sentence in written["summary.md"]
 
 

@@ -37,7 +37,7 @@ def main(
     evaluators: Evaluate,
     *,
     prepare: Input = "artifacts/prepare/metrics.json",
-    baseline: Input = "artifacts/text_compressors/metrics.json",
+    text_compressors: Input = "artifacts/text_compressors/metrics.json",
     train_metrics: Input = "artifacts/train/metrics.json",
     loss_curve: Input = "artifacts/train/loss.csv",
     ema_metrics: Input = "artifacts/ema/metrics.json",
@@ -45,7 +45,7 @@ def main(
     prequant_ttt: Input = "artifacts/prequant_ttt/metrics.json",
     calibrate: Input = "artifacts/calibrate/metrics.json",
     quantized_tensors: Input = "artifacts/quantize/tensors.csv",
-    measure: Input = "artifacts/plain_score",
+    plain_score: Input = "artifacts/plain_score",
     compress: Input = "artifacts/compress",
     package: Input = "artifacts/package/metrics.json",
     bytes_table: Input = "artifacts/package/bytes.csv",
@@ -59,8 +59,8 @@ def main(
     lock: Untracked = "dvc.lock",
 ) -> None:
     found = evidence.load(
-        prepare=prepare, baseline=baseline, train_metrics=train_metrics, loss_curve=loss_curve, ema_metrics=ema_metrics,
-        averages=averages, prequant_ttt=prequant_ttt, calibrate=calibrate, quantized_tensors=quantized_tensors, measure=measure,
+        prepare=prepare, text_compressors=text_compressors, train_metrics=train_metrics, loss_curve=loss_curve, ema_metrics=ema_metrics,
+        averages=averages, prequant_ttt=prequant_ttt, calibrate=calibrate, quantized_tensors=quantized_tensors, plain_score=plain_score,
         compress=compress, package=package, bytes_table=bytes_table, evaluate=evaluate, audit=audit, lock=lock, machine=machine(),
         compress_runs=codecs.runs, evaluate_runs=evaluators.runs)
     drawn, text = page.drawings(found), summary.summary(found)

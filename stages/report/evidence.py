@@ -32,12 +32,12 @@ class Evidence:
     """The files of the other stages, parsed, nothing concluded yet; runs are in the order of params.yaml."""
 
     prepare: dict
-    baseline: dict
+    text_compressors: dict
     train: dict
     loss: pd.DataFrame
     averages: pd.DataFrame
     spent: dict[str, dict]
-    measure: dict[str, dict]
+    plain_score: dict[str, dict]
     compress: dict[str, dict]
     package: dict
     evaluate: dict[str, dict]
@@ -49,8 +49,8 @@ class Evidence:
 
 
 def load(
-    *, prepare: Path, baseline: Path, train_metrics: Path, loss_curve: Path, ema_metrics: Path, averages: Path,
-    prequant_ttt: Path, calibrate: Path, measure: Path, compress: Path, package: Path, evaluate: Path, audit: Path,
+    *, prepare: Path, text_compressors: Path, train_metrics: Path, loss_curve: Path, ema_metrics: Path, averages: Path,
+    prequant_ttt: Path, calibrate: Path, plain_score: Path, compress: Path, package: Path, evaluate: Path, audit: Path,
     quantized_tensors: Path, bytes_table: Path, lock: Path, machine: dict[str, str], compress_runs: Iterable[str],
     evaluate_runs: Iterable[str],
 ) -> Evidence:
@@ -60,7 +60,7 @@ def load(
     """
     evidence = Evidence(
         prepare=_read(prepare, "prepare", ("source", "documents", "bytes", "sha256")),
-        baseline=_read(baseline, "baseline", ("val_bytes", "train_bytes", "text_sha256", "compressors")),
+        text_compressors=_read(text_compressors, "text_compressors", ("val_bytes", "train_bytes", "text_sha256", "compressors")),
         train=_read(train_metrics, "train", (*TRAINED, *ENVIRONMENT, "text_sha256")),
         loss=_table(loss_curve, "train", ("step", "train_loss", "learning_rate_scale", "holdout_bits_per_byte")),
         averages=_table(averages, "ema", ("average", "holdout_bits_per_byte", "profile_error")),
@@ -68,7 +68,7 @@ def load(
                "ema": _read(ema_metrics, "ema", ("average",)),
                "prequant_ttt": _read(prequant_ttt, "prequant_ttt", ("seconds", "enabled")),
                "calibrate": _read(calibrate, "calibrate", ("seconds", "tokens"))},
-        measure={name: _read(measure / name / "metrics.json", f"plain_score@{name}", MEASURED) for name in STAGES},
+        plain_score={name: _read(plain_score / name / "metrics.json", f"plain_score@{name}", MEASURED) for name in STAGES},
         compress={run: _read(compress / run / "metrics.json", f"compress@{run}",
                              ("codec", "filters", "available", "reason", "left_out_bytes", "quantized_weights", "header_bytes",
                               "groups", "blob_sha256", "model_sha256", *CODED)) for run in compress_runs},
@@ -85,8 +85,8 @@ def load(
         if any(certificate[key] != evidence.evaluate[run].get(key) for key in CERTIFIED):
             raise ValueError(f"{audit / run / 'certificate.json'} certifies another score than evaluate@{run} has now; "
                              f"run: dvc repro audit@{run}")
-    for name, entry in evidence.baseline["compressors"].items():
-        _require(entry, COMPRESSED, f"{baseline}: compressors.{name}", "baseline")
+    for name, entry in evidence.text_compressors["compressors"].items():
+        _require(entry, COMPRESSED, f"{text_compressors}: compressors.{name}", "text_compressors")
     for run, certificate in evidence.certificates.items():
         where = audit / run / "certificate.json"
         for name, check in certificate["checks"].items():

@@ -81,7 +81,7 @@ def _tables(evidence: Evidence, top: Headline) -> dict[str, Shown]:
             tables.compressors(evidence),
             columns.COMPRESSOR_COLUMNS,
             title="General-purpose compressors on the same text",
-            is_best=lambda row: row.name not in evidence.baseline["compressors"],
+            is_best=lambda row: row.name not in evidence.text_compressors["compressors"],
         ),
         "hashes": shown(tables.hashes(evidence), columns.HASH_COLUMNS, title="Hashes"),
         "environment": shown(tables.environment(evidence), columns.ENVIRONMENT_COLUMNS, title="Environment"),

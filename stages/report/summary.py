@@ -37,7 +37,7 @@ def flat(evidence: Evidence) -> dict:
     """The summary under dotted keys, scalars only: `dvc metrics diff` and `dvc exp show` print it as it is."""
     top = headline(evidence)
     out = {"score.bits_per_byte": top.bits_per_byte, "score.evaluator": top.run, "score.is_valid": top.is_valid}
-    scored = evidence.measure | evidence.evaluate
+    scored = evidence.plain_score | evidence.evaluate
     out |= {f"bits_per_byte.{name}": metrics["bits_per_byte"] for name, metrics in scored.items()}
     out |= {f"legal.{run}": certificate["legal"] for run, certificate in evidence.certificates.items()}
     out |= {f"verdict.{run}": verdict(certificate) for run, certificate in evidence.certificates.items()}
@@ -45,8 +45,8 @@ def flat(evidence: Evidence) -> dict:
     out |= {f"package.{key}": evidence.package[key] for key in PACKED} | {"package.bytes_left": top.bytes_left}
     for run, metrics in evidence.compress.items():
         out |= {f"compress.{run}.{key}": metrics[key] for key in ("available", *CODED)}
-    for name, entry in evidence.baseline["compressors"].items():
-        out |= {f"baseline.{name}.{key}": entry[key] for key in COMPRESSED}
+    for name, entry in evidence.text_compressors["compressors"].items():
+        out |= {f"text_compressors.{name}.{key}": entry[key] for key in COMPRESSED}
     out |= {f"train.{key}": evidence.train[key] for key in TRAINED}
     for row in splits(evidence).itertuples(index=False):
         out |= {f"text.{row.name}_documents": row.documents, f"text.{row.name}_bytes": row.bytes,

@@ -81,12 +81,12 @@ def explain(certificate: dict) -> str:
 def notices(evidence: Evidence) -> list[str]:
     """Sentences about numbers on this page that do not belong together; empty after an ordinary `dvc repro`."""
     known, val_bytes = set(evidence.prepare["sha256"].values()), evidence.prepare["bytes"]["val"]
-    sources = {"baseline": evidence.baseline, "train": evidence.train, "package": evidence.package}
-    sources |= {f"plain_score@{name}": metrics for name, metrics in evidence.measure.items()}
+    sources = {"text_compressors": evidence.text_compressors, "train": evidence.train, "package": evidence.package}
+    sources |= {f"plain_score@{name}": metrics for name, metrics in evidence.plain_score.items()}
     sources |= {f"evaluate@{run}": metrics for run, metrics in evidence.evaluate.items()}
     found = [f"{name} was made from text that prepare does not have now; run: dvc repro {name}"
              for name, metrics in sources.items() if metrics["text_sha256"] not in known]
-    counted = {"baseline": evidence.baseline["val_bytes"]}
+    counted = {"text_compressors": evidence.text_compressors["val_bytes"]}
     counted |= {f"evaluate@{run}": metrics["raw_bytes"] for run, metrics in evidence.evaluate.items()}
     found += [f"{name} counted {count:,} bytes, the val split has {val_bytes:,}: not a score of the whole split"
               for name, count in counted.items() if count != val_bytes]
@@ -108,7 +108,7 @@ def notices(evidence: Evidence) -> list[str]:
 def stages(evidence: Evidence) -> pd.DataFrame:
     """Bits per byte after each stage, plain windows; `change` is against the row above."""
     rows, previous = [], None
-    for name, metrics in evidence.measure.items():
+    for name, metrics in evidence.plain_score.items():
         score = metrics["bits_per_byte"]
         rows.append({"name": name, "bits_per_byte": score, "change": None if previous is None else score - previous,
                      "loss_nats": metrics["loss_nats"], "seconds": metrics["seconds"]})
@@ -175,14 +175,14 @@ def quantized(evidence: Evidence) -> pd.DataFrame:
 
 def lost(evidence: Evidence) -> str:
     """What quantizing costs, in a line."""
-    before, after = (evidence.measure[stage]["bits_per_byte"] for stage in ("prequant_ttt", "quantize"))
+    before, after = (evidence.plain_score[stage]["bits_per_byte"] for stage in ("prequant_ttt", "quantize"))
     return f"Quantizing costs {cell(after - before, 'signed')} bits per byte: {cell(before, 'score')} before, {cell(after, 'score')} after."
 
 
 def compressors(evidence: Evidence) -> pd.DataFrame:
     """General-purpose compressors on the val split, alone and after the training text; last, the model's score."""
     rows = [{"name": name, **{key: entry[key] for key in COMPRESSED}}
-            for name, entry in evidence.baseline["compressors"].items()]
+            for name, entry in evidence.text_compressors["compressors"].items()]
     if (best := headline(evidence).run) is not None:
         scored = evidence.evaluate[best]
         rows.append({"name": f"model, {best}", "bits_per_byte_after_train": scored["bits_per_byte"],
@@ -244,12 +244,12 @@ def bits_per_byte(evidence: Evidence) -> pd.DataFrame:
     """All bits per byte in one long table, for the figure. `before`: what a stage started from, which is the stage above it, and what an
     evaluator started from, which is the last stage. `verdict` is empty where the question does not arise."""
     rows, before = [], None
-    for name, metrics in evidence.measure.items():
+    for name, metrics in evidence.plain_score.items():
         rows.append((name, "stage", metrics["bits_per_byte"], before or metrics["bits_per_byte"], ""))
         before = metrics["bits_per_byte"]
     rows += [(run, "evaluator", metrics["bits_per_byte"], before, verdict(evidence.certificates[run]))
              for run, metrics in evidence.evaluate.items()]
-    for name, entry in evidence.baseline["compressors"].items():
+    for name, entry in evidence.text_compressors["compressors"].items():
         rows.append((name, "compressor", entry["bits_per_byte"], None, ""))
         if entry["bits_per_byte_after_train"] is not None:
             rows.append((f"{name}_after_train", "compressor", entry["bits_per_byte_after_train"], None, ""))

@@ -41,7 +41,7 @@ def test_every_mutation_gives_the_same_mutant_for_the_same_seed_and_changes_some
 BOMB = """
 import resource, sys
 from pathlib import Path
-from stages.runtime import container
+from stages.runtime.blob import container
 from stages.runtime.blob.codecs import CodecError
 from stages.runtime.base.errors import ArtifactError
 import brotli, zstandard, lzma
