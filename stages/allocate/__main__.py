@@ -6,15 +6,16 @@ the loss that the network would lose on text that it predicts itself, which need
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from torch import Tensor
 
 from stages.lib import launch, stage, tensors
 from stages.lib.data import tokens
-from stages.lib.params import require
+from stages.lib.params import AtLeastOne, Positive, require
 from stages.lib.quant import allocation, entropy_model
 from stages.lib.stage import Input, Metrics, Output
 from stages.runtime import dequantize
@@ -27,12 +28,12 @@ class Settings:
     SECTION: ClassVar[str] = "allocate"
     enabled: bool
     by: Literal["matrix", "kind"]
-    depth_groups: int
-    coarseness: float
-    tokens: int
-    sequence_length: int
-    least: float
-    most: float
+    depth_groups: AtLeastOne
+    coarseness: Positive
+    tokens: AtLeastOne
+    sequence_length: AtLeastOne
+    least: Annotated[float, Interval(gt=0, le=1)]
+    most: Annotated[float, Interval(ge=1)]
     device: Literal["auto", "cpu", "cuda"]
 
 
@@ -47,7 +48,8 @@ def main(
     multipliers: Output = "artifacts/allocate/multipliers.json",
     metrics: Metrics = "artifacts/allocate/metrics.json",
 ) -> None:
-    require(settings.tokens >= settings.sequence_length >= 1, "allocate.tokens takes allocate.sequence_length or more, and that 1 or more")
+    require(settings.tokens >= settings.sequence_length, f"allocate.tokens is {settings.tokens}; it takes allocate.sequence_length "
+                                                         f"{settings.sequence_length} or more")
     state, facts = tensors.load(weights)
     found, parts, damage, gain = {}, {}, {}, 0.0
     if settings.enabled:

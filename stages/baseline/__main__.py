@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from stages.lib import stage, text_baselines
 from stages.lib.data import corpus
-from stages.lib.params import require
+from stages.lib.params import AtLeastOne, require
 from stages.lib.stage import Input, Metrics
 
 NUM_THREADS = 2  # each holds a compressor's tables: up to 1 GB at the strongest levels
@@ -24,7 +24,7 @@ class Settings:
     SECTION: ClassVar[str] = "baseline"
     compressors: tuple[str, ...]
     after_train: tuple[str, ...]
-    train_bytes: int
+    train_bytes: AtLeastOne
 
 
 def main(
@@ -37,8 +37,6 @@ def main(
     text_baselines.check(settings.compressors)
     for name in settings.after_train:
         require(name in settings.compressors, f"baseline.after_train names {name}, which is not in baseline.compressors; add it there")
-    require(settings.train_bytes > 0, f"baseline.train_bytes is {settings.train_bytes}; it must be 1 or more (to give no train text, "
-                                      "set baseline.after_train to [])")
     val_text = "".join(corpus.texts(val)).encode()
     require(bool(val_text), f"{val} holds no text; run: dvc repro prepare")
     train_text = b""

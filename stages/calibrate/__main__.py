@@ -5,7 +5,6 @@ stages/lib/quant/hessians.py. The text is of the train or the holdout split, or 
 or several through torchrun (calibrate.processes), with the same result.
 """
 
-import math
 import time
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -18,7 +17,7 @@ from stages.calibrate import own_text
 from stages.lib import launch, stage, tensors
 from stages.lib.data import tokens
 from stages.lib.data.loaders import shuffled
-from stages.lib.params import require
+from stages.lib.params import AtLeastOne, Positive, Seed
 from stages.lib.quant.hessians import Statistics
 from stages.lib.stage import Input, Metrics, Output
 from stages.runtime import dequantize
@@ -31,14 +30,14 @@ PASS_TOKENS = 4096   # of one pass through the network, which bounds the memory
 class Settings:
     SECTION: ClassVar[str] = "calibrate"
     source: Literal["train", "holdout", "self"]
-    sequences: int
-    sequence_length: int
-    temperature: float
+    sequences: AtLeastOne
+    sequence_length: AtLeastOne
+    temperature: Positive
     row_gradients: bool
-    seed: int
+    seed: Seed
     device: Literal["auto", "cpu", "cuda"]
-    processes: int
-    threads: int
+    processes: AtLeastOne
+    threads: AtLeastOne
 
 
 def main(
@@ -51,7 +50,6 @@ def main(
     rows: Output = "artifacts/calibrate/rows.safetensors",
     metrics: Metrics = "artifacts/calibrate/metrics.json",
 ) -> None:
-    check(settings)
     state, facts = tensors.load(weights)
     batches = None
     if settings.source != "self":
@@ -72,15 +70,6 @@ def main(
                 "seconds_per_million_tokens": round(1e6 * seconds / found.tokens, 2), "device": world.device.type,
                 "processes": world.size, "text_sha256": facts["text_sha256"]})
             print(f"{len(found.moments)} matrices, {found.tokens:,} tokens ({settings.source}), {found.tokens / seconds:,.0f} a second")
-
-
-def check(settings: Settings) -> None:
-    """ValueError for values that cannot be."""
-    require(settings.sequences >= 1, f"calibrate.sequences is {settings.sequences}; GPTQ needs at least 1 calibration sequence")
-    require(settings.sequence_length >= 1, f"calibrate.sequence_length is {settings.sequence_length}; it takes 1 or more")
-    require(0 < settings.temperature < math.inf, f"calibrate.temperature is {settings.temperature}; it takes more than 0")
-    require(settings.seed >= 0, f"calibrate.seed is {settings.seed}; it takes 0 or more")
-    require(settings.threads >= 1, f"calibrate.threads is {settings.threads}; it takes 1 or more")
 
 
 def collect(state: dict, config: dict, batches: shuffled.Loader | None, settings: Settings, world: launch.World) -> Statistics:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from stages.lib import launch, posthoc_averages, scoring, stage, tensors
 from stages.lib.data import tokens
+from stages.lib.params import AtLeastOne
 from stages.lib.stage import Input, Metrics, Output, Plot
 from stages.runtime import dequantize, features
 
@@ -27,8 +28,8 @@ class Settings:
     SECTION: ClassVar[str] = "ema"
     average: str
     candidates: tuple[str, ...]
-    tokens: int | None
-    window: int
+    tokens: AtLeastOne | None
+    window: AtLeastOne
 
 
 def main(
@@ -44,8 +45,6 @@ def main(
 ) -> None:
     if settings.average == "best" and not settings.candidates:
         raise ValueError("ema.average is best, but ema.candidates is empty; name some")
-    if settings.tokens is not None and settings.tokens < 1:
-        raise ValueError(f"ema.tokens is {settings.tokens}; it takes 1 or more, or null for all of holdout")
     choice = Choice(final, averages, snapshots)
     rows, split = [], tokens.read(holdout, "holdout", sidecar=True)
     with launch.world("cpu"):

@@ -14,6 +14,7 @@ from typing import ClassVar
 import python_minifier
 
 from stages.lib import closure
+from stages.lib.params import AtLeastOne
 from stages.runtime import header
 
 PACKAGE = "caddie"
@@ -33,7 +34,7 @@ class Settings:
     evaluators: tuple[str, ...]
     evaluator: str
     options: dict
-    cap_bytes: int
+    cap_bytes: AtLeastOne
 
 
 def submission(blob: bytes, tokenizer: bytes, config: dict, settings: Settings) -> bytes:

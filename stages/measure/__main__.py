@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from stages.lib import launch, scoring, stage, tensors
 from stages.lib.data import tokens
+from stages.lib.params import AtLeastOne
 from stages.lib.stage import Input, Metrics, Variant
 from stages.runtime import dequantize
 
@@ -14,7 +15,7 @@ from stages.runtime import dequantize
 @dataclass(frozen=True)
 class Settings:
     SECTION: ClassVar[str] = "measure"
-    window: int
+    window: AtLeastOne
 
 
 def main(

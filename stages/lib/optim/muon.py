@@ -18,6 +18,7 @@ are gathered while the next stack is orthogonalised. Source: Jordan et al. 2024;
 # N matrices of one shape (S: of this process), M rows, K columns
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from stages.lib.launch import World
 from stages.lib.optim.orthogonalise import EPSILON, orthogonalise
+from stages.lib.params import AtLeastOne, AtLeastZero, Decay, Share
 
 # torch 2.13 renamed both and warns of the old names
 reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
@@ -35,14 +37,14 @@ all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_te
 class Options:
     """The section `train.muon`; momentum is what it is warmed up to (stages/lib/schedule.py)."""
 
-    momentum: float
-    momentum_start: float
-    momentum_warmup_steps: int
-    iterations: int
-    coefficients: str
-    bound: str
+    momentum: Share
+    momentum_start: Share
+    momentum_warmup_steps: AtLeastZero
+    iterations: AtLeastOne
+    coefficients: Literal["classical", "polar_express"]
+    bound: Literal["frobenius", "schatten8"]
     row_normalize: bool
-    neuron_beta2: float
+    neuron_beta2: Decay
     projections: tuple[str, ...]
 
 

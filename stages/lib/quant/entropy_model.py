@@ -11,12 +11,14 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from annotated_types import Interval
 from torch import Tensor
 from tqdm import tqdm
 
+from stages.lib.params import AtLeastOne, NonNegative, Share
 from stages.lib.quant import entropy_constrained, rate
 from stages.lib.quant.entropy_constrained import Factor, Options
 from stages.lib.quant.quantized import Quantized
@@ -35,15 +37,15 @@ class Settings:
     """The section of params.yaml, which says what each leaf is."""
 
     SECTION: ClassVar[str] = "quantize.entropy"
-    bits_per_weight: float
-    target_bytes: int | Literal["auto"] | None
+    bits_per_weight: Annotated[float, Interval(gt=0, le=16)]
+    target_bytes: AtLeastOne | Literal["auto"] | None
     trellis: Literal[0, 4, 8, 16, 32]
     column_steps: bool
     row_steps: Literal["none", "std", "gradient"]
-    frequency_exponent: float
+    frequency_exponent: Share
     gain: bool
-    damping: float
-    rate_distortion: float
+    damping: NonNegative
+    rate_distortion: NonNegative
 
     @property
     def options(self) -> Options:
@@ -78,17 +80,6 @@ class Fit:
                 "passes": [{"constant": constant, "estimated_bytes": round(bits / 8)} for constant, bits in self.passes]}
 
 
-def check(settings: Settings) -> None:
-    """ValueError for values that cannot be."""
-    if not 0 <= settings.frequency_exponent <= 1:
-        raise ValueError(f"quantize.entropy.frequency_exponent is {settings.frequency_exponent}; it takes 0 (off) to 1")
-    if not 0 < settings.bits_per_weight <= 16:
-        raise ValueError(f"quantize.entropy.bits_per_weight is {settings.bits_per_weight}; it takes more than 0, up to 16")
-    if isinstance(settings.target_bytes, int) and settings.target_bytes < 1:
-        raise ValueError(f"quantize.entropy.target_bytes is {settings.target_bytes}; it takes null (bits_per_weight) | auto | bytes")
-    settings.options  # noqa: B018 (checks the rest)
-
-
 def matrices(weights: dict[str, Tensor], hessians: dict[str, Tensor], rows: dict[str, Tensor], *, settings: Settings,
              multipliers: dict[str, float]) -> dict[str, Matrix]:
     """Every weight (M, K) by parameter name with what calibration says of it; hessians and rows by module name.
@@ -96,7 +87,6 @@ def matrices(weights: dict[str, Tensor], hessians: dict[str, Tensor], rows: dict
     Row steps follow the rule `row_steps`. A table whose look-ups were counted and which has no gradient, or whose gradient is not asked
     for, has them from `frequency_exponent`, unless that is 0. What has neither has one step with `gradient`.
     """
-    check(settings)
     return {name: Matrix(weight, hessians.get(name.removesuffix(".weight")), _row_steps(name, weight, rows, settings),
                          multipliers.get(name, 1.0)) for name, weight in weights.items()}
 

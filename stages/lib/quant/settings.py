@@ -1,14 +1,14 @@
 """The section `quantize` of params.yaml, and what its parts must satisfy together."""
 
-import math
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from annotated_types import Interval
 
-from stages.lib.params import require
+from stages.lib.params import AtLeastOne, AtLeastZero, NonNegative, Positive, Seed, require
 from stages.lib.quant import entropy_model
-from stages.lib.quant.scales import limit, takes
+from stages.lib.quant.scales import takes
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Group:
     """How the tensors of one group are quantized. `clip`: one number, or a list of which the best is taken."""
 
     method: Literal["none", "nearest", "gptq", "ternary", "entropy"]
-    bits: int
+    bits: Annotated[int, Interval(ge=2, le=8)]
     scales: Literal["max", "percentile", "sigmas", "hessian_sigmas"]
-    clip: float | tuple[float, ...]
+    clip: Positive | tuple[Positive, ...]
 
     @property
     def clips(self) -> tuple[float, ...]:
@@ -36,46 +36,46 @@ class Groups:
 
 @dataclass(frozen=True)
 class Gptq:
-    damping: float
-    block: int
+    damping: NonNegative
+    block: AtLeastOne
     sort_columns: bool
 
 
 @dataclass(frozen=True)
 class Ternary:
-    group: int
+    group: AtLeastOne
 
 
 @dataclass(frozen=True)
 class Rotation:
     groups: tuple[str, ...]
-    block: int
-    seed: int
+    block: AtLeastOne
+    seed: Seed
 
 
 @dataclass(frozen=True)
 class LowRank:
-    matrices: int
-    rank: int
+    matrices: AtLeastZero
+    rank: AtLeastOne
     form: Literal["asymmetric", "symmetric"]
-    group: int
+    group: AtLeastOne
 
 
 @dataclass(frozen=True)
 class Prune:
-    codes: int
+    codes: AtLeastZero
     groups: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Settings:
     SECTION: ClassVar[str] = "quantize"
-    device: str
-    smallest: int
+    device: Literal["auto", "cpu", "cuda"]
+    smallest: AtLeastOne
     groups: Groups
     overrides: tuple[dict, ...]
-    clip_floor: float
-    hessian_strength: float
+    clip_floor: NonNegative
+    hessian_strength: NonNegative
     scales_as: Literal["float16", "float8"]
     gptq: Gptq
     entropy: entropy_model.Settings
@@ -86,24 +86,11 @@ class Settings:
 
 
 def check(settings: Settings) -> None:
-    """ValueError for the first value that cannot work, with its path."""
+    """ValueError for parameters that do not fit together, or do not fit this machine."""
     names = [field.name for field in fields(Groups)]
     for name in names:
         check_group(getattr(settings.groups, name), f"quantize.groups.{name}")
-    require(settings.device in ("auto", "cpu", "cuda"), f"quantize.device is {settings.device!r}; it takes auto | cpu | cuda")
     require(settings.device != "cuda" or torch.cuda.is_available(), "quantize.device is cuda, but torch sees no GPU; set it to auto or cpu")
-    require(settings.smallest >= 1, f"quantize.smallest is {settings.smallest}; it takes 1 or more")
-    for path in ("clip_floor", "hessian_strength"):
-        require(0 <= getattr(settings, path) < math.inf, f"quantize.{path} is {getattr(settings, path)}; it takes 0 or more")
-    require(0 <= settings.gptq.damping < math.inf, f"quantize.gptq.damping is {settings.gptq.damping}; it takes 0 or more")
-    require(settings.gptq.block >= 1, f"quantize.gptq.block is {settings.gptq.block}; it takes 1 or more")
-    entropy_model.check(settings.entropy)
-    require(0 <= settings.rotation.seed < 1 << 63, f"quantize.rotation.seed is {settings.rotation.seed}; it takes 0 or more")
-    for path in ("low_rank.matrices", "prune.codes"):
-        part, leaf = path.split(".")
-        value = getattr(getattr(settings, part), leaf)
-        require(value >= 0, f"quantize.{path} is {value}; it takes 0 (off) or more")
-    require(settings.low_rank.group >= 1, f"quantize.low_rank.group is {settings.low_rank.group}; it takes 1 or more")
     for path, chosen in (("rotation.groups", settings.rotation.groups), ("prune.groups", settings.prune.groups)):
         for name in chosen:
             require(name in names, f"quantize.{path} has {name!r}; the groups are {', '.join(names)}")
@@ -111,12 +98,6 @@ def check(settings: Settings) -> None:
 
 def check_group(group: Group, path: str) -> None:
     """The same for one group; `path` is used in the sentence."""
-    try:
-        limit(group.bits)
-    except ValueError as error:
-        raise ValueError(f"{path}.bits: {error}") from None
-    top = 1.0 if group.scales == "percentile" else math.inf
     require(bool(group.clips), f"{path}.clip is an empty list; give at least one number")
     for clip in group.clips:
-        require(0 < clip <= top and clip < math.inf,
-                f"{path}.clip has {clip}; {group.scales} takes {takes(group.scales)}")
+        require(clip <= 1 or group.scales != "percentile", f"{path}.clip has {clip}; {group.scales} takes {takes(group.scales)}")
