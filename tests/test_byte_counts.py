@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from stages.lib.data import accounting, corpus, published, sentencepiece_training
+from stages.lib.data import accounting, corpus, fineweb, published, sentencepiece_training
 from stages.lib.data.encoder import Encoder
 from stages.prepare import __main__ as prepare
 from stages.runtime import shards
@@ -307,8 +307,8 @@ def test_published_shards_run_through_the_whole_pipeline(tmp_path, export, monke
 
 def test_shards_and_another_tokenizer_do_not_go_together(tmp_path, export, monkeypatch, capsys):
     folder = export(("identity", False), train=DOCUMENTS)
-    settings = prepare.Settings("local", str(folder), None, "hash", 0, 0.1, 0.1, 12, 3, {
-        "contents": "tokens", "repository": "a/b", "revision": "main", "root": "", "variant": "x", "train_shards": 1, "files": []})
+    settings = prepare.Settings("local", str(folder), None, "hash", 0, 0.1, 0.1, 12, 3, fineweb.Source(
+        contents="tokens", repository="a/b", revision="main", root="", variant="x", train_shards=1, files=()))
     paths = {name: tmp_path / "out" / name for name in ("train", "holdout", "val")}
     prepare.main(settings, documents=folder, metrics=tmp_path / "metrics.json", scratch=tmp_path / "scratch", **paths)
     from stages.vocabulary import __main__ as vocabulary
