@@ -9,6 +9,7 @@ import sentencepiece
 from stages.lib.text import accounting, corpus, published
 from stages.lib.text.encoder import Encoder
 from stages.prepare import __main__ as prepare
+from stages.prepare import fineweb
 from stages.runtime.text.tokenizer import PURE_BYTE, Tokenizer
 from stages.runtime.tokens import shards
 from stages.vocabulary import sentencepiece_training
@@ -309,8 +310,8 @@ def test_published_shards_run_through_the_whole_pipeline(tmp_path, export, monke
 
 def test_shards_and_another_tokenizer_do_not_go_together(tmp_path, export, monkeypatch, capsys):
     folder = export(("identity", False), train=DOCUMENTS)
-    settings = prepare.PrepareSettings("local", str(folder), None, "hash", 0, 0.1, 0.1, 12, 3, {
-        "contents": "tokens", "repository": "a/b", "revision": "main", "root": "", "variant": "x", "train_shards": 1, "files": []})
+    settings = prepare.PrepareSettings("local", str(folder), None, "hash", 0, 0.1, 0.1, 12, 3, fineweb.Source(
+        contents="tokens", repository="a/b", revision="main", root="", variant="x", train_shards=1, files=()))
     paths = {name: tmp_path / "out" / name for name in ("train", "holdout", "val")}
     prepare.main(settings, documents=folder, metrics=tmp_path / "metrics.json", scratch=tmp_path / "scratch", **paths)
     from stages.vocabulary import __main__ as vocabulary

@@ -229,14 +229,34 @@ def test_missing_or_damaged_files_of_the_cache_are_a_sentence(repository, capsys
     assert "not in DVC's cache" in capsys.readouterr().err
 
 
-def test_list_of_a_folder_cannot_reach_outside_of_it(repository, tmp_path):
-    content = json.dumps([{"md5": "0" * 32, "relpath": "../../x"}]).encode()
-    md5 = hashlib.md5(content).hexdigest() + ".dir"
-    cache = tmp_path / "cache"
-    (cache / md5[:2]).mkdir(parents=True)
-    (cache / md5[:2] / md5[2:]).write_bytes(content)
-    with pytest.raises(ValueError, match="lies outside"):
-        revision.bring({"a": {"outs": [{"path": "folder", "md5": md5}]}}, "folder", cache, tmp_path / "root", required=True)
+@pytest.mark.parametrize("names, sentence", [
+    (["../../x"], "lies outside"), (["/x"], "lies outside"), (["a/../../x"], "lies outside"),
+    (["missing"], r"folder/missing .* is not in DVC's"), (None, "no list of files")])
+def test_list_of_a_folder_is_checked(repository, tmp_path, names, sentence):
+    content = json.dumps("x" if names is None else [{"md5": "0" * 32, "relpath": name} for name in names]).encode()
+    with pytest.raises(ValueError, match=sentence):
+        bring_folder(content, hashlib.md5(content).hexdigest(), repository, tmp_path)
+    assert not (tmp_path / "x").exists()
+
+
+def test_list_of_a_folder_that_was_changed_is_refused(repository, tmp_path):
+    with pytest.raises(ValueError, match="not what its name says"):
+        bring_folder(b"[]", "1" * 32, repository, tmp_path)
+
+
+def bring_folder(content, md5, repository, tmp_path):
+    """`revision.bring` for a folder with this list in the cache."""
+    path = repository / ".dvc/cache/files/md5" / md5[:2] / f"{md5[2:]}.dir"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    with revision._cache() as cache:
+        revision.bring({"a": {"outs": [{"path": "folder", "md5": f"{md5}.dir"}]}}, "folder", cache, tmp_path / "root", required=True)
+
+
+def test_cache_may_lie_elsewhere(repository, tmp_path):
+    (repository / ".dvc/cache").rename(tmp_path / "elsewhere")
+    (repository / ".dvc/config.local").write_text(f"[cache]\n    dir = {tmp_path / 'elsewhere'}\n")
+    assert told("--rev", "first") == 0
 
 
 def test_two_experiments_of_one_name_are_not_guessed_between(repository):

@@ -222,13 +222,6 @@ def test_input_that_cannot_be_quantized_is_refused_with_a_way_out(change, senten
         entropy_constrained.quantize(weight, hessian, step=0.05, row_steps_M=None, options=FULL)
 
 
-@pytest.mark.parametrize("change, sentence", [
-    ({"trellis": 5}, "trellis is 5"), ({"damping": -1.0}, "damping"), ({"rate_distortion": math.inf}, "rate_distortion")])
-def test_options_out_of_range_are_refused(change, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        replace(FULL, **change)
-
-
 def test_rows_without_gradients_and_unknown_rules_are_refused():
     weight, _ = problem()
     with pytest.raises(ValueError, match=r"calibrate\.row_gradients"):

@@ -211,12 +211,6 @@ def test_damage_is_measured_with_one_unit_coarser_and_the_rest_as_it_is():
     assert torch.equal(seen[1]["table.weight"], net.quantize(0.5)["table.weight"].weights())
 
 
-def test_allocation_that_cannot_be_is_refused():
-    with pytest.raises(ValueError, match="enclose 1"):
-        allocation.multipliers({"a": 1.0}, {"a": 1}, least=1.5, most=2.5)
+def test_allocation_by_a_loss_that_is_not_finite_is_refused():
     with pytest.raises(ValueError, match="not finite"):
         allocation.multipliers({"a": math.inf}, {"a": 1}, least=0.5, most=2.5)
-    with pytest.raises(ValueError, match="coarseness"):
-        allocation.damages(model(), {}, constant=1.0, coarseness=0.0, loss_of=lambda changed: 0.0)
-    with pytest.raises(ValueError, match="depth_groups"):
-        allocation.units(["a"], by="kind", depth_groups=0)

@@ -188,7 +188,7 @@ def test_search_meets_the_cap_whatever_a_codec_makes_of_the_estimate(cost):
 
 @pytest.mark.parametrize("leaf, value, sentence", [
     ("package.blob", "smallest", "set package.blob to compress/<run>"), ("package.blob", "compress/brotly_11", "did you mean 'brotli_11'"),
-    ("quantize.entropy.target_bytes", "automatic", "it takes auto")])
+    ("quantize.entropy.target_bytes", "automatic", "it takes int | auto | null")])
 def test_what_cannot_be_fitted_is_refused(entropy_run, capsys, leaf, value, sentence):
     folder, tree = entropy_run
     set_leaf(tree, "quantize.entropy.target_bytes", "auto")

@@ -263,7 +263,8 @@ def test_two_processes_adapt_as_one_does_and_twice_gives_the_same_bytes(project,
     ({"prequant_ttt.ranks": 10**4}, "too few"), ({"prequant_ttt.processes": 9}, "it takes 1 to prequant_ttt.ranks 8"),
     ({"prequant_ttt.batch_tokens": 100}, "multiple of sequence_length"),
     ({"prequant_ttt.procedure": "single_pass"}, "set ranks 1, epochs 1"),
-    ({"prequant_ttt.freeze.blocks": 3}, "it takes 0 to model.num_layers 2"), ({"prequant_ttt.learning_rate_floor": 1.5}, "floor of 0 to 1"),
+    ({"prequant_ttt.freeze.blocks": 3}, "it takes 0 to model.num_layers 2"),
+    ({"prequant_ttt.learning_rate_floor": 1.5}, "learning_rate_floor is 1.5; it takes 0 to 1"),
     ({"prequant_ttt.adamw.beta2": 1.0}, "below 1"), ({"prequant_ttt.threads": 0}, "prequant_ttt.threads is 0")])
 def test_adaptation_that_cannot_be_is_a_sentence(project, tree, capsys, leaves, sentence):
     tree({"prequant_ttt.enabled": True} | leaves)

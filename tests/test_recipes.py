@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from dvc.utils.hydra import apply_overrides
 
@@ -15,6 +16,8 @@ from stages.prepare import settings as prepare
 from stages.recipes import __main__ as command
 from stages.recipes import budget, catalog, describe, document, header
 from stages.runtime.base import plugin
+from stages.runtime.network.config import ModelConfig
+from stages.runtime.network.gpt import GPT
 from stages.train import settings as train
 from tests.conftest import ROOT, set_leaf
 from tests.test_stacks import STACKS
@@ -272,9 +275,30 @@ def test_groups_hold_every_parameter_once(name):
     assert embedding.stored_bytes == rows * 512 * bits // 8 + 2 * rows
 
 
+@pytest.mark.parametrize("length", [1, 2, 7, 2048])
+def test_attention_costs_its_causal_average(length):
+    """4 query heads of 16 that share 2 key/value heads."""
+    config = ModelConfig(vocabulary_size=40, num_layers=3, width=64, num_heads=4, num_kv_heads=2, mlp_width=24, mlp_negative_slope=0.5,
+                         rope_dims=4, rope_base=1e4, rope_trained_length=0, query_gain=1.5, logit_softcap=30.0, tied_head=True,
+                         embedding_std=0.02, initialisation="published", features={})
+    with torch.device("meta"):
+        net = GPT(config)
+    matrices = 3 * 2 * (2 * 64 * 64 + 2 * 32 * 64 + 2 * 64 * 24) + 2 * 64 * 40
+    assert flops.forward(net, length=length) == matrices + 3 * 2 * 4 * 16 * (length + 1)
+    assert flops.training(net, length=length) == 3 * flops.forward(net, length=length)
+
+
+def test_work_that_is_neither_of_a_token_nor_of_attention_is_refused():
+    assert flops.causal((10, 24, 42), length=3) == 8 + 2 * 2, "8 for a token, 2 for a key that a token reads"
+    with pytest.raises(ValueError, match="10, 24 and 43, which is not attention"):
+        flops.causal((10, 24, 43), length=3)
+
+
 def test_product_without_a_counting_rule_is_refused():
-    with flops.Counter(), pytest.raises(ValueError, match="no counting rule"):
-        torch.zeros(2, 3) @ torch.zeros(3, 2)
+    for product in (lambda: torch.zeros(2, 3) @ torch.zeros(3), lambda: torch.dot(torch.zeros(3), torch.zeros(3)),
+                    lambda: F.scaled_dot_product_attention(*[torch.zeros(1, 1, 4, 8)] * 3, is_causal=True)):  # the kernel for CPUs
+        with flops.counted(), pytest.raises(ValueError, match="no counting rule"):
+            product()
 
 
 def test_describe_prints_params_as_they_are_and_recipes(capsys, monkeypatch):

@@ -136,9 +136,7 @@ def test_compressors_that_are_unknown_repeated_or_missing_are_refused(paths, nam
     assert not paths["metrics"].exists()
 
 
-def test_train_bytes_that_are_negative_or_hold_no_document_are_refused(paths):
-    with pytest.raises(ValueError, match=r"baseline\.train_bytes is -1; it must be 1 or more"):
-        run(paths, train_bytes=-1)
+def test_train_bytes_that_hold_no_document_are_refused(paths):
     with pytest.raises(ValueError, match=r"baseline\.train_bytes is 7, less than the last document of .*; raise it"):
         run(paths, train_bytes=7)
 

@@ -19,11 +19,13 @@ import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from annotated_types import Interval
 
 from stages.audit import decoder, probes, replay
+from stages.lib.node.params import AtLeastOne, AtLeastZero, Seed
 from stages.lib.referee import artifact
 from stages.lib.tokens import splits
 
@@ -33,24 +35,16 @@ class AuditSettings:
     """The sizes of the audit's runs."""
 
     SECTION: ClassVar[str] = "audit"
-    seed: int
-    probe_tokens: int
-    flips: int
-    truncations: int
-    tried_tokens: int
-    replayed: int
-    replay_reach: int | None
-    round_trip: int
-    overlap_tokens: int
-    memorization_tokens: int
-
-    def __post_init__(self):
-        if self.probe_tokens < 2 or self.flips < 1 or self.truncations < 1 or self.tried_tokens < 1 or self.round_trip < 1:
-            raise ValueError("audit.probe_tokens takes 2 or more; audit.flips, truncations, tried_tokens and round_trip take 1 or more")
-        if self.replayed < 0 or (self.replay_reach is not None and self.replay_reach < 1):
-            raise ValueError("audit.replayed takes 0 or more, audit.replay_reach 1 or more, or null for all of val")
-        if self.overlap_tokens < 1 or self.memorization_tokens < 1:
-            raise ValueError("audit.overlap_tokens and audit.memorization_tokens take 1 or more")
+    seed: Seed
+    probe_tokens: Annotated[int, Interval(ge=2)]
+    flips: AtLeastOne
+    truncations: AtLeastOne
+    tried_tokens: AtLeastOne
+    replayed: AtLeastZero
+    replay_reach: AtLeastOne | None
+    round_trip: AtLeastOne
+    overlap_tokens: AtLeastOne
+    memorization_tokens: AtLeastOne
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ stages/calibrate/hessians.py. The text is of the train or the holdout split, or 
 or several through torchrun (calibrate.processes), with the same result.
 """
 
-import math
 import time
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from stages.calibrate import own_text
 from stages.calibrate.hessians import Statistics
 from stages.lib.node import files, launch, tensors
-from stages.lib.node.params import require
+from stages.lib.node.params import AtLeastOne, Positive, Seed
 from stages.lib.node.stage import Input, Metrics, Output
 from stages.lib.tokens import splits
 from stages.lib.tokens.loaders import shuffled
@@ -31,14 +30,14 @@ PASS_TOKENS = 4096   # of one pass through the network, which bounds the memory
 class CalibrateSettings:
     SECTION: ClassVar[str] = "calibrate"
     source: Literal["train", "holdout", "self"]
-    sequences: int
-    sequence_length: int
-    temperature: float
+    sequences: AtLeastOne
+    sequence_length: AtLeastOne
+    temperature: Positive
     row_gradients: bool
-    seed: int
+    seed: Seed
     device: Literal["auto", "cpu", "cuda"]
-    processes: int
-    threads: int
+    processes: AtLeastOne
+    threads: AtLeastOne
 
 
 def main(
@@ -51,7 +50,6 @@ def main(
     rows: Output = "artifacts/calibrate/rows.safetensors",
     metrics: Metrics = "artifacts/calibrate/metrics.json",
 ) -> None:
-    check(settings)
     state, facts = tensors.load(weights)
     batches = None
     if settings.source != "self":
@@ -72,15 +70,6 @@ def main(
                 "seconds_per_million_tokens": round(1e6 * seconds / found.tokens, 2), "device": world.device.type,
                 "processes": world.size, "text_sha256": facts["text_sha256"]})
             print(f"{len(found.moments)} matrices, {found.tokens:,} tokens ({settings.source}), {found.tokens / seconds:,.0f} a second")
-
-
-def check(settings: CalibrateSettings) -> None:
-    """ValueError for values that cannot be."""
-    require(settings.sequences >= 1, f"calibrate.sequences is {settings.sequences}; GPTQ needs at least 1 calibration sequence")
-    require(settings.sequence_length >= 1, f"calibrate.sequence_length is {settings.sequence_length}; it takes 1 or more")
-    require(0 < settings.temperature < math.inf, f"calibrate.temperature is {settings.temperature}; it takes more than 0")
-    require(settings.seed >= 0, f"calibrate.seed is {settings.seed}; it takes 0 or more")
-    require(settings.threads >= 1, f"calibrate.threads is {settings.threads}; it takes 1 or more")
 
 
 def collect(state: dict, config: dict, batches: shuffled.Loader | None, settings: CalibrateSettings, world: launch.World) -> Statistics:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from stages.ema import posthoc_averages
 from stages.lib.node import files, launch, tensors
+from stages.lib.node.params import AtLeastOne
 from stages.lib.node.stage import Input, Metrics, Output, Plot
 from stages.lib.tokens import splits, window_score
 from stages.runtime.network import features
@@ -29,8 +30,8 @@ class EmaSettings:
     SECTION: ClassVar[str] = "ema"
     average: str
     candidates: tuple[str, ...]
-    tokens: int | None
-    window: int
+    tokens: AtLeastOne | None
+    window: AtLeastOne
 
 
 def main(
@@ -46,8 +47,6 @@ def main(
 ) -> None:
     if settings.average == "best" and not settings.candidates:
         raise ValueError("ema.average is best, but ema.candidates is empty; name some")
-    if settings.tokens is not None and settings.tokens < 1:
-        raise ValueError(f"ema.tokens is {settings.tokens}; it takes 1 or more, or null for all of holdout")
     choice = Choice(final, averages, snapshots)
     rows, split = [], splits.read(holdout, "holdout", sidecar=True)
     with launch.world("cpu"):

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 from stages.lib.node import files, launch, tensors
+from stages.lib.node.params import AtLeastOne
 from stages.lib.node.stage import Input, Metrics, Variant
 from stages.lib.tokens import splits, window_score
 from stages.runtime.weights import dequantize
@@ -14,7 +15,7 @@ from stages.runtime.weights import dequantize
 @dataclass(frozen=True)
 class PlainScoreSettings:
     SECTION: ClassVar[str] = "plain_score"
-    window: int
+    window: AtLeastOne
 
 
 def main(

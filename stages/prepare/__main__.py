@@ -41,15 +41,15 @@ def main(
     metrics: Metrics = "artifacts/prepare/metrics.json",
     scratch: Untracked = "scratch/prepare",
 ) -> None:
-    source = check(settings)
+    check(settings)
     outputs = {"train": train, "holdout": holdout, "val": val}
-    fetched = fineweb.fetch(source) if settings.source == "fineweb" else None
+    fetched = fineweb.fetch(settings.fineweb) if settings.source == "fineweb" else None
     shards = _shards(settings, documents, fetched)
     folder = Folder(Path(scratch) / key(asdict(settings), _inputs(settings, documents, fetched), local.TASK_BYTES, pyarrow.__version__,
                                         *closure.paths("stages.prepare.__main__")))
     facts: dict = {"source": settings.source}
     if fetched is not None:
-        facts["fineweb"] = {"repository": source.repository, "revision": fetched.revision}
+        facts["fineweb"] = {"repository": settings.fineweb.repository, "revision": fetched.revision}
     with folder.locked():
         done = folder.path / "done.json"
         if settings.source == "builtin":  # made anew in seconds; the packages may be others by now
@@ -113,7 +113,7 @@ def _take(settings: PrepareSettings, shards: published.Shards, folder: Path, fet
     if fetched is not None:
         val = facts["val"]
         accounting.check_val_fingerprint(documents=val["documents"], num_bytes=val["bytes"], tokens=val["tokens"],
-                                         variant=settings.fineweb["variant"], where=settings.fineweb["repository"])
+                                         variant=settings.fineweb.variant, where=settings.fineweb.repository)
     return facts
 
 
@@ -141,7 +141,7 @@ def _split(settings: PrepareSettings, documents: Path, fetched: fineweb.Fetched 
         print(f"stopped at prepare.max_bytes = {settings.max_bytes:,}: the documents that follow are not used")
     if fetched is not None and fetched.contents == "documents":
         accounting.check_val_fingerprint(documents=written.documents["val"], num_bytes=written.bytes["val"],
-                                         where=settings.fineweb["repository"])
+                                         where=settings.fineweb.repository)
     for name in split.SPLITS:
         (folder / name).mkdir(exist_ok=True)
         os.replace(writer.path(name), folder / name / corpus.DOCUMENTS)

@@ -42,7 +42,7 @@ from huggingface_hub.errors import (
 from tqdm import tqdm
 
 from stages.lib.node import files
-from stages.lib.node.params import require
+from stages.lib.node.params import AtLeastOne, require
 
 PARALLEL_DOWNLOADS = 4
 READ_BYTES = 1 << 20
@@ -58,7 +58,7 @@ class Source:
     revision: str            # commit, tag or branch
     root: str                # folder that holds the layout; "" for the repository itself
     variant: str             # sp1024, sp8192, byte260, ...
-    train_shards: int        # how many of the train shards, from the first; val is always complete
+    train_shards: AtLeastOne  # how many of the train shards, from the first; val is always complete
     files: tuple[str, ...]   # sample/10BT/*.parquet, ...; `*` does not cross a slash
 
 
@@ -92,8 +92,6 @@ def fetch(source: Source) -> Fetched:
     ValueError, one sentence with the way out, for what a user, the hub or the network can get wrong; an OSError of this machine
     (disk full, no permission) passes unchanged.
     """
-    require(source.contents in ("tokens", "documents", "parquet"),
-            f"contents is {source.contents!r}; it takes tokens | documents | parquet")
     require(bool(source.revision), "revision is empty; write main, a tag, or a full commit hash")
     _inside(source.root, "root", empty=True)
     repository = _Repository(source)
@@ -102,7 +100,6 @@ def fetch(source: Source) -> Fetched:
 
 def _tokens(source: Source, repository: "_Repository") -> Fetched:
     _inside(source.variant, "variant")
-    require(source.train_shards > 0, f"train_shards is {source.train_shards}; ask for at least 1")
     name, where = f"fineweb10B_{source.variant}", _join(source.root, "manifest.json")
     manifest = repository.parsed(where)
     entry = _entry(manifest, "datasets", name, repository.naming(where), f"variant {source.variant!r}")

@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from stages.lib.node import files, launch, tensors
-from stages.lib.node.params import require
+from stages.lib.node.params import AtLeastOne, Decay, NonNegative, Positive, Share, require
 from stages.lib.node.stage import Input, Metrics, Output
 from stages.lib.tokens import splits
 from stages.prequant_ttt import procedures
@@ -22,9 +22,9 @@ from stages.runtime.weights import dequantize
 
 @dataclass(frozen=True)
 class AdamW:
-    beta1: float
-    beta2: float
-    epsilon: float
+    beta1: Decay
+    beta2: Decay
+    epsilon: Positive
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,18 @@ class PrequantTttSettings:
     enabled: bool
     split: Literal["holdout", "val"]
     procedure: Literal["synchronous", "single_pass", "federated"]
-    ranks: int
-    epochs: int
-    learning_rate: float
-    learning_rate_floor: float
+    ranks: AtLeastOne
+    epochs: AtLeastOne
+    learning_rate: NonNegative
+    learning_rate_floor: Share
     adamw: AdamW
-    gradient_clip: float
-    sequence_length: int
-    batch_tokens: int
+    gradient_clip: NonNegative
+    sequence_length: AtLeastOne
+    batch_tokens: AtLeastOne
     freeze: procedures.Freeze
     device: Literal["auto", "cpu", "cuda"]
-    processes: int
-    threads: int
+    processes: AtLeastOne
+    threads: AtLeastOne
 
 
 def main(
@@ -100,18 +100,11 @@ def _adapt(learner: procedures.Learner, visits: list[list[range]], world: launch
 
 
 def check(settings: PrequantTttSettings) -> None:
-    """ValueError for values that cannot be."""
-    require(settings.epochs >= 1 and settings.gradient_clip >= 0,
-            "prequant_ttt takes epochs of 1 or more and gradient_clip of 0 (off) or more")
-    require(settings.learning_rate >= 0 and 0 <= settings.learning_rate_floor <= 1,
-            "prequant_ttt takes a learning_rate of 0 or more and a learning_rate_floor of 0 to 1")
-    require(settings.sequence_length >= 1 and settings.batch_tokens >= 1 and settings.batch_tokens % settings.sequence_length == 0,
+    """ValueError for parameters that do not fit together."""
+    require(settings.batch_tokens % settings.sequence_length == 0,
             f"prequant_ttt.batch_tokens is {settings.batch_tokens}; it takes a multiple of sequence_length {settings.sequence_length}")
-    require(0 <= settings.adamw.beta1 < 1 and 0 <= settings.adamw.beta2 < 1 and settings.adamw.epsilon > 0,
-            "prequant_ttt.adamw takes beta1 and beta2 of 0 or more and below 1, and an epsilon above 0")
-    require(1 <= settings.processes <= settings.ranks,
+    require(settings.processes <= settings.ranks,
             f"prequant_ttt.processes is {settings.processes}; it takes 1 to prequant_ttt.ranks {settings.ranks}, the more follow nothing")
-    require(settings.threads >= 1, f"prequant_ttt.threads is {settings.threads}; it takes 1 or more")
     require(settings.procedure != "single_pass" or (settings.ranks, settings.epochs, settings.learning_rate_floor) == (1, 1, 1.0),
             "prequant_ttt.procedure single_pass is one pass at a constant rate; set ranks 1, epochs 1 and learning_rate_floor 1.0")
 

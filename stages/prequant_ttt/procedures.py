@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stages.lib.node.launch import World
-from stages.lib.node.params import require
+from stages.lib.node.params import AtLeastZero, require
 from stages.lib.tokens.stream import Stream
 from stages.runtime.network import gpt
 
@@ -46,7 +46,7 @@ OF_BLOCKS = ("dense_gate", "dtg", "head_gate", "output_gate", "residual_mix", "s
 class Freeze:
     """What stays: `blocks` first blocks, whole or as published without their linear layers, and tensors outside of blocks."""
 
-    blocks: int
+    blocks: AtLeastZero
     form: Literal["applied", "published"]
     outside: Literal["none", "embedding", "all"]
 
@@ -79,7 +79,7 @@ def rates(settings) -> list[float]:
 
 def frozen(model: gpt.GPT, freeze: Freeze) -> dict[str, slice]:
     """The part of each parameter that stays as it is, along its first axis; parameters that learn as a whole are not in it."""
-    require(0 <= freeze.blocks <= model.config.num_layers,
+    require(freeze.blocks <= model.config.num_layers,
             f"prequant_ttt.freeze.blocks is {freeze.blocks}; it takes 0 to model.num_layers {model.config.num_layers}")
     linear = {f"{name}.weight" for name in gpt.matrices(model)}
     parts = {}

@@ -1,6 +1,6 @@
 """What a recipe's network is and costs: its layers in the order in which they run, parameters and bytes by group, FLOPs.
 
-Everything is read off the network itself, built at full size on the meta device (trace.py, which has the counting rule).
+Everything is read off the network itself, built at full size on the meta device (places.py; lib/training/flops.py has the counting rule).
 """
 
 from dataclasses import dataclass, fields
@@ -10,7 +10,7 @@ import torch
 from stages.lib.node.params import require
 from stages.lib.quant import groups as quantized
 from stages.lib.training import flops
-from stages.recipes import budget
+from stages.recipes import budget, places
 from stages.runtime.network import gpt
 from stages.runtime.network.config import ModelConfig
 from stages.runtime.network.features import TRAINING_ONLY
@@ -41,7 +41,7 @@ class Description:
     """Places are those of the network with its recurrence on; FLOPs are per token: of a forward pass, and of a training step; `plain`:
     before the recurrence starts. The head is at the end."""
 
-    places: list[flops.Place]
+    places: list[places.Place]
     front_features: list[str]
     front_flops: int
     end_features: list[str]
@@ -71,7 +71,7 @@ class Description:
         return self.batch_tokens * (self.steps.plain * self.plain_step_flops + self.steps.looped * self.step_flops)
 
 
-def network(tree: dict) -> gpt.GPT:
+def network(tree: dict) -> places.Watched:
     """The network that the parsed params.yaml asks for, with shapes and no values. ValueError for sizes that cannot be."""
     section, vocabulary = tree["model"], tree["vocabulary"]
     size = BYTES_VOCABULARY if vocabulary["source"] == "bytes" else vocabulary["size"]
@@ -79,21 +79,21 @@ def network(tree: dict) -> gpt.GPT:
     for name in names:
         require(name in section, f"params.yaml: model.{name} is missing; add it (git diff params.yaml shows what was removed)")
     with torch.device("meta"):
-        return gpt.GPT(ModelConfig(vocabulary_size=size, **{name: section[name] for name in names}))
+        return places.Watched(ModelConfig(vocabulary_size=size, **{name: section[name] for name in names}))
 
 
 def describe(tree: dict) -> Description:
     """All of it, for a parsed params.yaml."""
     train, features, net = tree["train"], tree["model"]["features"], network(tree)
     parts = groups(net, tree["quantize"])
-    looped = plain = flops.run(net, length=train["sequence_length"])
+    looped = plain = places.run(net, length=train["sequence_length"])
     if "depth_recurrence" in features:
-        net = network(tree)
         net.progress(step=0, fraction=0.0)
-        plain = flops.run(net, length=train["sequence_length"])
+        plain = places.run(net, length=train["sequence_length"])
+    extra = flops.auxiliary(net, length=train["sequence_length"])
     return Description(looped.places, looped.front_features, looped.front_flops, looped.end_features, looped.end_flops, looped.flops,
-                       plain.flops, looped.training_flops, plain.training_flops, parts, budget.steps(train, features),
-                       train["batch_tokens"], train["sequence_length"])
+                       plain.flops, flops.TRAINING * (looped.flops + extra), flops.TRAINING * (plain.flops + extra), parts,
+                       budget.steps(train, features), train["batch_tokens"], train["sequence_length"])
 
 
 def groups(net: gpt.GPT, quantize: dict) -> list[Group]:

@@ -6,14 +6,15 @@ the loss that the network would lose on text that it predicts itself, which need
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from torch import Tensor
 
 from stages.lib.node import files, launch, tensors
-from stages.lib.node.params import require
+from stages.lib.node.params import AtLeastOne, Positive, require
 from stages.lib.node.stage import Input, Metrics, Output
 from stages.lib.quant import entropy_model
 from stages.lib.quant.settings import EntropySettings
@@ -29,12 +30,12 @@ class SensitivitySettings:
     SECTION: ClassVar[str] = "sensitivity"
     enabled: bool
     by: Literal["matrix", "kind"]
-    depth_groups: int
-    coarseness: float
-    tokens: int
-    sequence_length: int
-    least: float
-    most: float
+    depth_groups: AtLeastOne
+    coarseness: Positive
+    tokens: AtLeastOne
+    sequence_length: AtLeastOne
+    least: Annotated[float, Interval(gt=0, le=1)]
+    most: Annotated[float, Interval(ge=1)]
     device: Literal["auto", "cpu", "cuda"]
 
 
@@ -49,7 +50,8 @@ def main(
     multipliers: Output = "artifacts/sensitivity/multipliers.json",
     metrics: Metrics = "artifacts/sensitivity/metrics.json",
 ) -> None:
-    require(settings.tokens >= settings.sequence_length >= 1, "sensitivity.tokens takes sensitivity.sequence_length or more, and that 1 or more")
+    require(settings.tokens >= settings.sequence_length, f"sensitivity.tokens is {settings.tokens}; it takes sensitivity.sequence_length "
+                                                         f"{settings.sequence_length} or more")
     state, facts = tensors.load(weights)
     found, parts, damage, gain = {}, {}, {}, 0.0
     if settings.enabled:

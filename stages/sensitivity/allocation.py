@@ -25,8 +25,6 @@ def units(names: list[str], *, by: str, depth_groups: int) -> dict[str, list[str
     """Names of matrices by unit: each `matrix` alone, or by `kind` (its name without the layer) and part of the depth."""
     if by == "matrix":
         return {name: [name] for name in names}
-    if depth_groups < 1:
-        raise ValueError(f"sensitivity.depth_groups is {depth_groups}; it takes 1 or more")
     depth = 1 + max((layer for name in names if (layer := _layer(name)) is not None), default=0)
     found: dict[str, list[str]] = defaultdict(list)
     for name in names:
@@ -43,8 +41,6 @@ def _layer(name: str) -> int | None:
 def damages(model: Model, parts: dict[str, list[str]], *, constant: float, coarseness: float,
             loss_of: Callable[[dict[str, Tensor]], float]) -> dict[str, float]:
     """Damage by unit: `loss_of` the weights that differ from the network's, which is 0 without any."""
-    if not 0 < coarseness < math.inf:
-        raise ValueError(f"sensitivity.coarseness is {coarseness}; it takes a positive number, 2 to 3 is usual")
     found = {}
     for unit, names in tqdm(parts.items(), desc="sensitivity", unit=" units", mininterval=1.0):
         quantized = model.quantize(constant * coarseness, only=set(names))
@@ -53,9 +49,7 @@ def damages(model: Model, parts: dict[str, list[str]], *, constant: float, coars
 
 
 def multipliers(damage: dict[str, float], sizes: dict[str, int], *, least: float, most: float) -> dict[str, float]:
-    """sqrt(N / d) by unit, relative to the weights' geometric mean. A damage of about 0 or less counts as a very small one."""
-    if not 0 < least <= 1 <= most < math.inf:
-        raise ValueError(f"sensitivity.least is {least} and most {most}; they enclose 1, such as 0.4 and 2.5")
+    """sqrt(N / d) by unit, relative to the weights' geometric mean. A damage of about 0 or less counts as very little."""
     if not all(map(math.isfinite, damage.values())):
         raise ValueError("the loss of the quantized network is not finite; lower sensitivity.coarseness or quantize.entropy.bits_per_weight")
     total = sum(sizes.values())

@@ -10,7 +10,7 @@ from typing import ClassVar
 from tqdm import tqdm
 
 from stages.lib.node import files
-from stages.lib.node.params import require
+from stages.lib.node.params import AtLeastOne, require
 from stages.lib.node.stage import Input, Metrics
 from stages.lib.text import corpus
 from stages.text_compressors import compressors
@@ -25,7 +25,7 @@ class TextCompressorsSettings:
     SECTION: ClassVar[str] = "text_compressors"
     compressors: tuple[str, ...]
     after_train: tuple[str, ...]
-    train_bytes: int
+    train_bytes: AtLeastOne
 
 
 def main(
@@ -38,8 +38,6 @@ def main(
     compressors.check(settings.compressors)
     for name in settings.after_train:
         require(name in settings.compressors, f"text_compressors.after_train names {name}, which is not in text_compressors.compressors; add it there")
-    require(settings.train_bytes > 0, f"text_compressors.train_bytes is {settings.train_bytes}; it must be 1 or more (to give no train text, "
-                                      "set text_compressors.after_train to [])")
     val_text = "".join(corpus.texts(val)).encode()
     require(bool(val_text), f"{val} holds no text; run: dvc repro prepare")
     train_text = b""

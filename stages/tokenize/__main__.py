@@ -11,9 +11,10 @@ stopped. One node per split: nothing trained on can have read the val text.
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import sentencepiece
+from annotated_types import Interval
 from tqdm import tqdm
 
 from stages.lib.node import closure, command, files, parallel
@@ -28,7 +29,7 @@ from stages.tokenize import look, sharding
 @dataclass(frozen=True)
 class TokenizeSettings:
     SECTION: ClassVar[str] = "tokenize"
-    shard_tokens: int
+    shard_tokens: Annotated[int, Interval(ge=1, le=shards.MAX_TOKENS)]
 
 
 def main(
@@ -40,8 +41,6 @@ def main(
     folder: Output = "artifacts/tokenize/{variant}",
     scratch: Untracked = "scratch/tokenize",
 ) -> None:
-    if not 1 <= settings.shard_tokens <= shards.MAX_TOKENS:
-        raise ValueError(f"tokenize.shard_tokens is {settings.shard_tokens}; it takes 1 to {shards.MAX_TOKENS} tokens")
     prepared, tokenizer = corpus.facts(documents), Tokenizer(model.read_bytes())
     work = Folder(Path(scratch) / key(split, asdict(settings), prepared["sha256"], tokenizer.sha256, corpus.CHUNK_BYTES,
                                       sentencepiece.__version__, *closure.paths("stages.tokenize.__main__")))

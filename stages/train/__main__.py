@@ -22,9 +22,7 @@ from stages.runtime.network.config import ModelConfig
 from stages.runtime.network.gpt import GPT, initialise
 from stages.train import checkpoints, loop, numerics
 from stages.train.prefetch import Prefetcher
-from stages.train.settings import TrainSettings, check
-
-LOADERS = "stages.lib.tokens.loaders"
+from stages.train.settings import LOADERS, TrainSettings, check
 
 
 @dataclass(frozen=True)

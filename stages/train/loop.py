@@ -79,13 +79,13 @@ def start(model: gpt.GPT, settings: TrainSettings, world: World) -> Run:
 
 
 def hardware_of(model: gpt.GPT, settings: TrainSettings, world: World) -> Hardware:
-    """Measured for a fifth of a second, counted by running the network once without values."""
+    """Measured for a fifth of a second, counted by running the network without values."""
     counts = []
     for fraction in (0.0, 1.0):
         with torch.device("meta"):
             net = gpt.GPT(model.config)
         net.progress(step=0 if fraction == 0 else math.inf, fraction=fraction)
-        counts.append(flops.run(net, length=settings.sequence_length).training_flops)
+        counts.append(flops.training(net, length=settings.sequence_length))
     half = numerics.resolve(settings.precision, world.device.type) == "bf16"
     return Hardware(*counts, world.size * launch.matmul_rate(world.device, torch.bfloat16 if half else torch.float32))
 

@@ -12,9 +12,12 @@ source: bpe     SentencePiece BPE with byte fallback. `normalization: identity` 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Interval
 
 from stages.lib.node import files
+from stages.lib.node.params import AtLeastOne
 from stages.lib.node.stage import Input, Metrics, Output
 from stages.lib.text import corpus
 from stages.runtime.text.tokenizer import PURE_BYTE, Tokenizer
@@ -26,12 +29,12 @@ class VocabularySettings:
     SECTION: ClassVar[str] = "vocabulary"
     source: Literal["bpe", "bytes", "file", "shards"]
     path: str
-    size: int
+    size: Annotated[int, Interval(ge=261, le=65536)]
     normalization: Literal["identity", "nmt_nfkc"]
     transform: Literal["none", "caseops"]
-    character_coverage: float
-    sample_bytes: int | None
-    sample_documents: int | None
+    character_coverage: Annotated[float, Interval(gt=0, le=1)]
+    sample_bytes: AtLeastOne | None
+    sample_documents: AtLeastOne | None
 
 
 def main(

@@ -35,10 +35,6 @@ def train(
     """
     import sentencepiece
 
-    samples = [limit for limit in (sample_bytes, sample_documents) if limit is not None]
-    if not 260 < size <= 65536 or not 0 < character_coverage <= 1 or min(samples, default=1) < 1:
-        raise ValueError(f"vocabulary takes a size of 261 to 65536 (not {size}), a character_coverage above 0 and up to 1 (not "
-                         f"{character_coverage}), and sample_bytes and sample_documents of 1 or more, or null for all")
     sink = io.BytesIO()
     taken = _sample(texts, sample_bytes, sample_documents)
     if caseops_transform:

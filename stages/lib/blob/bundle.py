@@ -15,7 +15,7 @@ from typing import ClassVar
 import python_minifier
 
 from stages.lib.node import closure
-from stages.lib.node.params import nearest, require
+from stages.lib.node.params import AtLeastOne, nearest, require
 from stages.runtime.base import plugin
 from stages.runtime.blob import header
 
@@ -36,7 +36,7 @@ class PackageSettings:
     evaluators: tuple[str, ...]
     evaluator: str
     options: dict
-    cap_bytes: int
+    cap_bytes: AtLeastOne
 
 
 def shipped(blob: str, runs: Iterable[str]) -> list[str]:

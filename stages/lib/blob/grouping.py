@@ -36,6 +36,32 @@ REORDERINGS = {"hidden_order": hidden_order.apply}
 
 
 @dataclass(frozen=True)
+class Grouped:
+    """A run with groups as params.yaml has it."""
+
+    groups: dict
+    filters: tuple[str | dict, ...]
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A whole run, or one group, as params.yaml has it."""
+
+    codec: str
+    filters: tuple[str | dict, ...]
+    options: dict
+
+
+@dataclass(frozen=True)
+class Coder:
+    """The same with a coder, which only a group of codes can have."""
+
+    coder: str
+    filters: tuple[str | dict, ...]
+    options: dict
+
+
+@dataclass(frozen=True)
 class Group:
     """How one group is coded."""
 
@@ -55,28 +81,25 @@ class Run:
     @classmethod
     def from_params(cls, values: dict, path: str) -> "Run":
         """ValueError naming the path of what is wrong."""
-        if not isinstance(values, dict):
-            raise ValueError(f"params.yaml: {path} is {values!r}; it takes a mapping: {{codec: brotli, filters: [], options: {{}}}}")
-        _keys(values, path, ("groups", "filters") if "groups" in values else ("codec", "filters", "options"))
-        filters = _filters(values["filters"], f"{path}.filters")
-        reorderings = tuple(filter for filter in filters if filter[0] in REORDERINGS)
-        if "groups" not in values:
-            rest = tuple(filter for filter in filters if filter not in reorderings)
-            return cls({"rest": _group(values | {"filters": rest}, path, "rest")}, reorderings)
-        for filter, _ in filters:
+        if not isinstance(values, dict) or "groups" not in values:
+            whole = params.build(Codec, values, path)
+            filters = _filters(whole.filters, f"{path}.filters")
+            reorderings = tuple(filter for filter in filters if filter[0] in REORDERINGS)
+            return cls({"rest": _group(whole, [filter for filter in filters if filter not in reorderings], path, "rest")}, reorderings)
+        found = params.build(Grouped, values, path)
+        reorderings = tuple(_filters(found.filters, f"{path}.filters"))
+        for filter, _ in reorderings:
             params.require(filter in REORDERINGS, f"params.yaml: {path}.filters holds {filter}; beside groups it takes "
                                                   f"{' | '.join(REORDERINGS)}, the others belong into a group")
-        groups = values["groups"]
-        if not isinstance(groups, dict) or "rest" not in groups:
-            raise ValueError(f"params.yaml: {path}.groups must be a mapping with at least the group rest")
-        for name in groups:
+        params.require("rest" in found.groups, f"params.yaml: {path}.groups must be a mapping with at least the group rest")
+        for name in found.groups:
             params.require(name in GROUPS, f"params.yaml: {path}.groups.{name} is no group; {_nearest(name, GROUPS)}")
-        named = {name: groups[name] for name in GROUPS if name in groups}
-        for name, group in named.items():
-            one = "coder" if isinstance(group, dict) and "coder" in group else "codec"
-            _keys(group, f"{path}.groups.{name}", (one, "filters", "options"))
-        return cls({name: _group(group | {"filters": _filters(group["filters"], f"{path}.groups.{name}.filters")},
-                                 f"{path}.groups.{name}", name) for name, group in named.items()}, reorderings)
+        groups = {}
+        for name in (name for name in GROUPS if name in found.groups):
+            at, group = f"{path}.groups.{name}", found.groups[name]
+            group = params.build(Coder if isinstance(group, dict) and "coder" in group else Codec, group, at)
+            groups[name] = _group(group, _filters(group.filters, f"{at}.filters"), at, name)
+        return cls(groups, reorderings)
 
     def plugins(self) -> list[str]:
         """codecs/<name> and coders/<name> of the run, in the order of its groups."""
@@ -113,34 +136,31 @@ class Run:
         return next(group for group in wanted if group in self.groups)
 
 
-def _group(values: dict, path: str, name: str) -> Group:
-    """`values` has exactly codec or coder, options, and filters already read."""
-    one = "coder" if "coder" in values else "codec"
-    module = _sentence(lambda: plugin.load(f"{one}s", values[one]), f"{path}.{one}")
-    options, filters = values["options"], tuple(values["filters"])
+def _group(chosen: Codec | Coder, filters: list[tuple[str, dict]], path: str, name: str) -> Group:
+    """The group `name` with these filters; ValueError for a plug-in that does not exist or does not take what it is given."""
+    one, plugin_name = ("coder", chosen.coder) if isinstance(chosen, Coder) else ("codec", chosen.codec)
+    module = _sentence(lambda: plugin.load(f"{one}s", plugin_name), f"{path}.{one}")
     if one == "coder":
         params.require(name in ON_CODES, f"params.yaml: {path}.coder takes codes alone; put it under one of {', '.join(ON_CODES)}")
         params.require(not filters, f"params.yaml: {path}.filters: a coder sees the matrices as they are; it takes []")
-    params.require(isinstance(options, dict), f"params.yaml: {path}.options is {options!r}; it takes a mapping")
     signature = inspect.signature(module.encode).parameters.values()
     known = [parameter.name for parameter in signature if parameter.kind is parameter.KEYWORD_ONLY]
-    for key in options:
-        params.require(key in known, f"params.yaml: {path}.options.{key}: {values[one]} does not take it; {_nearest(key, known)}")
+    for key in chosen.options:
+        params.require(key in known, f"params.yaml: {path}.options.{key}: {plugin_name} does not take it; {_nearest(key, known)}")
     for filter, given in filters:
         params.require(filter not in REORDERINGS, f"params.yaml: {path}.filters: {filter} moves rows of two matrices; put it beside groups")
         _sentence(lambda filter=filter, given=given: _try(plugin.load("filters", filter), given), f"{path}.filters")
     order = [plugin.load("filters", filter).ON_ARRAYS for filter, _ in filters]
     params.require(order == sorted(order, reverse=True), f"params.yaml: {path}.filters: those on arrays come before those on bytes")
-    return Group(f"{one}s/{values[one]}", options, filters)
+    return Group(f"{one}s/{plugin_name}", chosen.options, tuple(filters))
 
 
-def _filters(values, path: str) -> list[tuple[str, dict]]:
+def _filters(values: tuple[str | dict, ...], path: str) -> list[tuple[str, dict]]:
     """`[transpose, {byte_shuffle: {stride: 2}}]` as names with options."""
-    params.require(isinstance(values, list), f"params.yaml: {path} is {values!r}; it takes a list, such as [transpose]")
     out = []
     for value in values:
         one = {value: {}} if isinstance(value, str) else value
-        if not isinstance(one, dict) or len(one) != 1 or not all(isinstance(options, dict) for options in one.values()):
+        if len(one) != 1 or not all(isinstance(options, dict) for options in one.values()):
             raise ValueError(f"params.yaml: {path} holds {value!r}; it takes names, with options as {{byte_shuffle: {{stride: 2}}}}")
         out += one.items()
     return out
@@ -162,14 +182,6 @@ def _sentence(call: Callable, path: str):
         return call()
     except (TypeError, ValueError) as error:
         raise ValueError(f"params.yaml: {path}: {error}") from None
-
-
-def _keys(values, path: str, wanted: tuple[str, ...]) -> None:
-    params.require(isinstance(values, dict), f"params.yaml: {path} is {values!r}; it takes a mapping of {', '.join(wanted)}")
-    for key in values:
-        params.require(key in wanted, f"params.yaml: {path}.{key} is not a known parameter; {_nearest(key, wanted)}")
-    for key in wanted:
-        params.require(key in values, f"params.yaml: {path}.{key} is missing; it takes {', '.join(wanted)}")
 
 
 def _nearest(name, known) -> str:

@@ -2,19 +2,49 @@
 
 A section class has no defaults (params.yaml is complete and literal: what you see is what runs) and names the section
 it reads in `SECTION`; a `{variant}` in it is filled with the name of the run. Checked: every top-level section is a
-known one, no key is missing, no key is unknown (the nearest spelling is offered), every value has its field's type.
+known one, no key is missing, no key is unknown (the nearest spelling is offered), every value has its field's type and lies in
+its field's range. A range is written into the type, by one of the names below or an Interval of its own; what two parameters must
+satisfy together is a function of the section. Pydantic compares and the sentences are ours. A section that is built directly, by
+`dataclasses.replace` too, is not checked.
 """
 
 import difflib
+import functools
+import json
 import re
 import types
 import typing
 from dataclasses import fields, is_dataclass, make_dataclass
-from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import yaml
+from annotated_types import Interval, Predicate
 
+from stages.runtime.base import plugin
+
+AtLeastOne = Annotated[int, Interval(ge=1)]
+AtLeastZero = Annotated[int, Interval(ge=0)]
+Seed = Annotated[int, Interval(ge=0, lt=1 << 63)]  # what torch and numpy both take
+Positive = Annotated[float, Interval(gt=0)]
+NonNegative = Annotated[float, Interval(ge=0)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+Decay = Annotated[float, Interval(ge=0, lt=1)]  # of a running average: at 1 it would never move
+
+
+class PluginName(Predicate):
+    """The name of a plug-in: a file of a package, or one of `others`."""
+
+    def __init__(self, package: str, *others: str):
+        super().__init__(lambda name: name in self.names())
+        object.__setattr__(self, "package", package)
+        object.__setattr__(self, "others", others)
+
+    def names(self) -> list[str]:
+        return [*self.others, *plugin.names_in(self.package)]
+
+
+FIRST = {"unexpected_keyword_argument": 0, "missing": 1}  # pydantic's names of the errors that are said before all others
 STAGES = Path(__file__).resolve().parents[2]
 EXTRA_SECTIONS = {"model"}  # read by `train`; from there on the configuration travels inside the checkpoint
 
@@ -55,7 +85,7 @@ def section(tree: dict, schema: type, *, variant: str | None = None):
     A schema whose sections come in several shapes reads them itself: `from_params(values, path)`.
     """
     path = schema.SECTION.format(variant=variant)
-    return getattr(schema, "from_params", partial(build, schema))(lookup(tree, path), path)
+    return getattr(schema, "from_params", functools.partial(build, schema))(lookup(tree, path), path)
 
 
 def lookup(tree: dict, path: str):
@@ -71,52 +101,96 @@ def lookup(tree: dict, path: str):
 
 def build(schema: type, values, path: str):
     """An instance of the dataclass `schema` from a mapping; `path` is used in the error messages."""
-    if not isinstance(values, dict):
-        raise ValueError(f"params.yaml: {path} must be a mapping, not {values!r}")
-    hints = typing.get_type_hints(schema)
-    names = [field.name for field in fields(schema)]
-    for key in values:
-        if key not in names:
-            raise ValueError(f"params.yaml: {path}.{key} is not a known parameter{nearest(key, names)}")
-    for name in names:
-        if name not in values:
-            raise ValueError(f"params.yaml: {path}.{name} is missing; add it (git diff params.yaml shows what was removed)")
-    return schema(**{name: _typed(values[name], hints[name], f"{path}.{name}") for name in names})
+    from pydantic import ValidationError  # a tenth of a second, for which `--help` need not wait
+
+    try:
+        return _adapter(schema).validate_json(json.dumps({path: _plain(values)}, default=str))[path]
+    except ValidationError as error:
+        # A misspelled key is unknown and leaves another one missing: say the former. Of a union, say what came furthest.
+        found = min(error.errors(include_url=False), key=lambda found: (FIRST.get(found["type"], len(FIRST)), -len(found["loc"])))
+        raise ValueError(_sentence(found, schema, path)) from None
 
 
-def _typed(value, hint, path: str):
-    origin = typing.get_origin(hint)
-    if is_dataclass(hint):
-        return build(hint, value, path)
+@functools.cache
+def _adapter(schema: type):
+    """Pydantic's validator of {path: section}.
+
+    What is strict for JSON is right for params.yaml: a list becomes a tuple and a whole number a float, but text or a truth value is no
+    number. The configuration belongs to the mapping around the section, because only from there every dataclass within it has it too.
+    """
+    from pydantic import ConfigDict, TypeAdapter
+
+    return TypeAdapter(dict[str, schema], config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
+
+
+def _plain(value):
+    """The value with text for its keys, and with numbers where YAML 1.1 sees text: 1e-3, as DVC writes it, and 1.5e3."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    is_number = isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value)
+    return float(value) if is_number else value
+
+
+def _sentence(error: dict, schema: type, path: str) -> str:
+    """One of pydantic's errors in our words."""
+    location = error["loc"][1:]
+    if error["type"] in FIRST:
+        owner, hint = _place(location[:-1], schema, path)
+        if FIRST[error["type"]]:
+            return f"params.yaml: {owner}.{location[-1]} is missing; add it (git diff params.yaml shows what was removed)"
+        return f"params.yaml: {owner}.{location[-1]} is not a known parameter{nearest(location[-1], [f.name for f in fields(hint)])}"
+    if error["type"] == "value_error":  # raised by the section's own __post_init__
+        return str(error["ctx"]["error"])
+    path, hint = _place(location, schema, path)
+    return f"params.yaml: {path} is {error['input']!r}; it takes {_takes(hint, error['input'])}"
+
+
+def _place(location: tuple, hint, path: str) -> tuple[str, object]:
+    """The path in params.yaml of one of pydantic's locations, and the annotation of what belongs there."""
+    for part, *more in (location[i:] for i in range(len(location))):
+        arms = [arm for arm in typing.get_args(hint) if arm is not types.NoneType] if _is_union(hint) else [hint]
+        if len(arms) > 1:  # pydantic names the arm that it tried, and only a list has places within it
+            hint = next(arm for arm in arms if typing.get_origin(arm) is tuple) if more else hint
+        elif is_dataclass(arms[0]):
+            path, hint = f"{path}.{part}", typing.get_type_hints(arms[0], include_extras=True)[part]
+        else:
+            path, hint = f"{path}[{part}]", typing.get_args(arms[0])[0]
+    return path, hint
+
+
+def _takes(hint, value) -> str:
+    """What an annotation takes instead of `value`, in words: its range if that is a number of its kind, else its type."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if _is_union(hint):
+        return " | ".join(_takes(arm, value) for arm in arguments)
     if origin is typing.Literal:
-        if value not in typing.get_args(hint):
-            raise ValueError(f"params.yaml: {path} is {value!r}; it takes {' | '.join(map(str, typing.get_args(hint)))}")
-        return value
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in typing.get_args(hint):
-            return None
-        arms = [arm for arm in typing.get_args(hint) if arm is not type(None)]
-        for arm in arms:  # a number or a word
-            if typing.get_origin(arm) is typing.Literal and isinstance(value, str):
-                return _typed(value, arm, path)
-        if len(arms) > 1:  # a number or a list of them
-            arms = [arm for arm in arms if (typing.get_origin(arm) is tuple) == isinstance(value, list)]
-        return _typed(value, arms[0], path)
+        return " | ".join(map(str, arguments))
+    if origin is typing.Annotated and isinstance(arguments[1], PluginName):
+        return " | ".join(arguments[1].names())
+    if origin is typing.Annotated:
+        is_number = isinstance(value, int if arguments[0] is int else (int, float)) and not isinstance(value, bool)
+        return _range(arguments[1]) if is_number else _takes(arguments[0], value)
     if origin is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"params.yaml: {path} is {value!r}; it takes a list")
-        return tuple(_typed(item, typing.get_args(hint)[0], f"{path}[{i}]") for i, item in enumerate(value))
-    if origin is dict or hint is dict:
-        if not isinstance(value, dict):
-            raise ValueError(f"params.yaml: {path} is {value!r}; it takes a mapping")
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
-        return float(value)  # YAML 1.1 takes 1e-3 for text; DVC writes numbers that way
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ValueError(f"params.yaml: {path} is {value!r}; it takes {hint.__name__}")
-    return value
+        return "a list"
+    if hint is dict or is_dataclass(hint):
+        return "a mapping"
+    if hint is float and isinstance(value, float):
+        return "a finite number"
+    return "null" if hint is types.NoneType else hint.__name__
+
+
+def _range(bounds: Interval) -> str:
+    if bounds.ge is not None and bounds.le is not None:
+        return f"{bounds.ge} to {bounds.le}"
+    words = ((f"{bounds.ge} or more", bounds.ge), (f"more than {bounds.gt}", bounds.gt), (f"below {bounds.lt}", bounds.lt),
+             (f"up to {bounds.le}", bounds.le))
+    return ", ".join(word for word, bound in words if bound is not None)
+
+
+def _is_union(hint) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
 def nearest(name, known) -> str:

@@ -40,12 +40,6 @@ class Options:
     damping: float
     rate_distortion: float
 
-    def __post_init__(self):
-        if self.trellis not in dequantize.NOISE:
-            raise ValueError(f"quantize.entropy.trellis is {self.trellis}; it takes {' | '.join(map(str, dequantize.NOISE))}")
-        if not 0 <= self.damping < torch.inf or not 0 <= self.rate_distortion < torch.inf:
-            raise ValueError("quantize.entropy.damping and rate_distortion take 0 or more; reference values are 0.005 and 0.0")
-
     @property
     def scheme(self) -> dict:
         return ({"trellis": self.trellis} if self.trellis else {}) | ({"gain": True} if self.gain else {})

@@ -1,146 +1,87 @@
-"""Run a network once on the meta device, where tensors have shapes and no values, and write down what it does.
+"""FLOPs of a network per token, counted by torch while the network runs on the meta device, where tensors have shapes and no values.
 
-What is found is what runs: the order of the layers, who reads which skip, which feature acts where, and the multiply-adds.
-The counting rule, per token of one row of T tokens:
-
-    a matrix (out, in), wherever F.linear applies one, the head included      2 in out
+    a matrix (out, in), the head included                                     2 in out
     attention of H heads of width K, causal average of (T + 1) / 2 keys       2 H K (T + 1): scores and weighted sum
 
 A layer that runs several times counts each time. Looking tables up, norms and elementwise work count nothing. Training is three times
 the forward pass: each product has two in the backward pass. Packed documents see fewer keys than a full row: there it is a bound.
+
+Torch counts attention as if every token read all T keys. A row of T tokens then has a T + c T² FLOPs; rows of 1 and of 2 tokens give a
+and c, and a token of a causal row has a + c (T + 1) / 2. A row of 3 tokens shows whether the network is of that form.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from stages.runtime.network.features import Hooks
 from stages.runtime.network.gpt import GPT
 
 TRAINING = 3  # forward passes that a training step is worth
-UNCOUNTED = {torch.matmul, torch.mm, torch.bmm, torch.einsum, torch.addmm, torch.baddbmm, torch.tensordot, Tensor.matmul, Tensor.mm,
-             Tensor.bmm, Tensor.__matmul__, Tensor.__rmatmul__, F.conv1d}
-FRONT, END = ("embed", "stream"), ("final",)  # hooks before the first layer and after the last; the others act in a layer
+ROWS = (1, 2, 3)  # tokens of the rows that are counted
+PRODUCT = re.compile("mm|mv|dot|conv|attention|matmul|linear|cdist|fft")  # in the name of every operator of torch that multiplies and sums
+WHERE = ("aten", "prim", "prims")  # namespaces of torch's own operators; elsewhere are kernels, whose work the name does not tell
 
 
-@dataclass
-class Place:
-    """One execution of a layer. `reads` is the place whose output it merges as a skip; `visit` counts executions of this layer from 1."""
+class Known(TorchDispatchMode):
+    """ValueError for a product that torch's counter would take for 0."""
 
-    layer: int
-    visit: int
-    reads: int | None
-    features: set[str] = field(default_factory=set)
-    flops: int = 0  # per token, forward
-
-
-@dataclass
-class Trace:
-    """Places in order of execution, what acts before the first and after the last of them, and FLOPs per token there; those of the head
-    are with the latter. `auxiliary_flops` are of what only training computes."""
-
-    places: list[Place]
-    front_features: list[str]
-    front_flops: int
-    end_features: list[str]
-    end_flops: int
-    auxiliary_flops: int
-
-    @property
-    def flops(self) -> int:
-        """Per token, forward."""
-        return self.front_flops + sum(place.flops for place in self.places) + self.end_flops
-
-    @property
-    def training_flops(self) -> int:
-        """Per token, forward and backward."""
-        return TRAINING * (self.flops + self.auxiliary_flops)
-
-
-class Counter(TorchFunctionMode):
-    """FLOPs of everything that runs inside, by the rule above. ValueError for a product that the rule does not know."""
-
-    def __init__(self):
-        super().__init__()
-        self.flops = 0
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is F.linear:
-            self.flops += 2 * args[0].numel() * args[1].size(0)
-        elif func is F.scaled_dot_product_attention:
-            query_BHTK = args[0]
-            self.flops += 2 * query_BHTK.numel() * (query_BHTK.size(-2) + 1)
-        elif func in UNCOUNTED:
-            raise ValueError(f"the network multiplies with {func.__name__}, for which stages/lib/training/flops.py has no counting rule; use "
-                             "torch.nn.functional.linear, or add the rule")
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        is_product = func.namespace not in WHERE or PRODUCT.search(func.overloadpacket.__name__)
+        if is_product and func.overloadpacket not in flop_registry:
+            raise ValueError(f"the network multiplies with {func.overloadpacket}, for which torch.utils.flop_counter has no counting rule; "
+                             "use torch.nn.functional.linear, or register a rule with register_flop_formula")
         return func(*args, **(kwargs or {}))
 
 
-class Watched(Hooks):
-    """The hooks of a network, noting which feature replaced its tensor."""
-
-    def __init__(self, features: dict[str, nn.Module], note):
-        super().__init__(features)
-        self.names, self.note = {id(feature): name for name, feature in features.items()}, note
-
-    def apply(self, hook: str, tensor, *rest):
-        for feature in self.having[hook]:
-            after = getattr(feature, hook)(tensor, *rest)
-            if after is not tensor:
-                self.note(hook, self.names[id(feature)])
-            tensor = after
-        return tensor
+@contextmanager
+def counted() -> Iterator[FlopCounterMode]:
+    """Counts what runs inside, without gradients; ValueError for a product that cannot be counted."""
+    with FlopCounterMode(display=False) as counter, Known(), torch.no_grad():
+        yield counter
 
 
-def run(net: GPT, *, length: int) -> Trace:
-    """What the network, built on the meta device, does with one row of `length` tokens. The network is changed: use it once."""
-    places: list[Place] = []
-    front: list[str] = []
-    end: list[str] = []
-    outputs: list[Tensor] = []  # of the places; kept, so that no other tensor can get their ids
-    counter, reads, front_flops = Counter(), None, 0
+def tokens(length: int) -> torch.Tensor:
+    return torch.zeros(1, length, dtype=torch.int64, device="meta")
 
-    def layer(layer_of: Callable, physical: int, *arguments):
-        nonlocal reads, front_flops
-        place = Place(physical, 1 + sum(before.layer == physical for before in places), reads)
-        if not places:
-            front_flops = counter.flops
-        places.append(place)
-        reads, before = None, counter.flops
-        out = layer_of(physical, *arguments)
-        place.flops = (counter.flops - before) // length
-        place.features |= {name for name in ("two_lane",) if isinstance(out, tuple)}
-        place.features |= {name for name in ("parallel_residual",) if name in net.features and physical >= net.features[name].first_layer}
-        outputs.append(out[0] if isinstance(out, tuple) else out)
-        return out
 
-    def merge(x: Tensor, skip: Tensor, since_middle: int) -> Tensor:
-        nonlocal reads
-        reads = next(i for i, output in enumerate(outputs) if output is skip)
-        return merge_of(x, skip, since_middle)
+def causal(rows: tuple[int, ...], *, length: int) -> int:
+    """Per token of a row of `length` tokens, from torch's counts of the rows of ROWS."""
+    one, two, three = rows
+    per_key = (two - 2 * one) // 2
+    per_token = one - per_key
+    if (2 * per_token + 4 * per_key, 3 * per_token + 9 * per_key) != (two, three):
+        raise ValueError(f"the network's FLOPs in rows of 1, 2 and 3 tokens are {one}, {two} and {three}, which is not attention and work "
+                         "for each token; the rule by which FLOPs are counted needs another term")
+    return per_token + per_key * (length + 1) // 2
 
-    def note(hook: str, name: str) -> None:
-        if hook in FRONT + END:
-            (front if hook in FRONT else end).append(name)
-        else:
-            places[-1].features.add(name)
 
-    net._layer, net._two_lane_layer = partial(layer, net._layer), partial(layer, net._two_lane_layer)
-    net.hooks = Watched(net.features, note)
-    if "unet_skips" in net.features:
-        merge_of = net.features["unet_skips"].merge
-        net.features["unet_skips"].merge = merge
-    with torch.no_grad(), counter:
-        tokens_BT = torch.zeros(1, length, dtype=torch.int64, device="meta")
-        hidden_BTD = net.hidden(tokens_BT)
-        net.head(hidden_BTD)
-        forward = counter.flops
-        for feature in net.hooks.having["auxiliary_loss"]:
-            feature.auxiliary_loss(hidden_BTD, tokens_BT)
-    end_flops = forward - front_flops - length * sum(place.flops for place in places)
-    return Trace(places, front, front_flops // length, end, end_flops // length, (counter.flops - forward) // length)
+def forward(net: GPT, *, length: int) -> int:
+    """Per token of a row of `length` tokens; the network is on the meta device."""
+    rows = []
+    for row in ROWS:
+        with counted() as counter:
+            net(tokens(row))
+        rows.append(counter.get_total_flops())
+    return causal(tuple(rows), length=length)
+
+
+def auxiliary(net: GPT, *, length: int) -> int:
+    """Per token, forward, of what only training computes."""
+    losses = net.hooks.having["auxiliary_loss"]
+    if not losses:
+        return 0
+    with torch.no_grad():
+        hidden_BTD = net.hidden(tokens(length))
+    with counted() as counter:
+        for feature in losses:
+            feature.auxiliary_loss(hidden_BTD, tokens(length))
+    return counter.get_total_flops() // length
+
+
+def training(net: GPT, *, length: int) -> int:
+    """Per token, forward and backward."""
+    return TRAINING * (forward(net, length=length) + auxiliary(net, length=length))

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from stages.lib.node.launch import World
+from stages.lib.node.params import Decay, Positive
 
 
 @dataclass(frozen=True)
 class Options:
     """The section `train.adamw`."""
 
-    beta1: float
-    beta2: float
-    epsilon: float
+    beta1: Decay
+    beta2: Decay
+    epsilon: Positive
 
 
 @dataclass(frozen=True)

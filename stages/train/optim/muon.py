@@ -18,12 +18,14 @@ are gathered while the next stack is orthogonalised. Source: Jordan et al. 2024;
 # N matrices of one shape (S: of this process), M rows, K columns
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from stages.lib.node.launch import World
+from stages.lib.node.params import AtLeastOne, AtLeastZero, Decay, Share
 from stages.train.optim.orthogonalise import EPSILON, orthogonalise
 
 # torch 2.13 renamed both and warns of the old names
@@ -35,14 +37,14 @@ all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_te
 class Options:
     """The section `train.muon`; momentum is what it is warmed up to (stages/lib/training/schedule.py)."""
 
-    momentum: float
-    momentum_start: float
-    momentum_warmup_steps: int
-    iterations: int
-    coefficients: str
-    bound: str
+    momentum: Share
+    momentum_start: Share
+    momentum_warmup_steps: AtLeastZero
+    iterations: AtLeastOne
+    coefficients: Literal["classical", "polar_express"]
+    bound: Literal["frobenius", "schatten8"]
     row_normalize: bool
-    neuron_beta2: float
+    neuron_beta2: Decay
     projections: tuple[str, ...]
 
 
