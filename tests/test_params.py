@@ -165,7 +165,7 @@ def test_value_of_a_wrong_kind_is_one_sentence_that_names_its_parameter(section)
 
 def ranges(hint, wrap=lambda value: value):
     """(Interval, function that makes a parameter's value of a number) of the ranges in an annotation."""
-    if typing.get_origin(hint) is typing.Annotated:
+    if typing.get_origin(hint) is typing.Annotated and isinstance(typing.get_args(hint)[1], Interval):
         yield typing.get_args(hint)[0], typing.get_args(hint)[1], wrap
     elif typing.get_origin(hint) in (tuple, typing.Union, types.UnionType):
         for arm in typing.get_args(hint):

@@ -156,7 +156,7 @@ def test_only_the_groups_of_prune_lose_codes(rich):
 @pytest.mark.parametrize("leaves, changes, sentence", [
     ({}, {"mlp": {"bits": 9}}, r"quantize\.groups\.mlp\.bits is 9; it takes 2 to 8"),
     ({}, {"mlp": {"bits": 1}}, r"bits is 1; it takes 2 to 8"),
-    ({}, {"table": {"method": "gptqq"}}, r"quantize\.groups\.table\.method is 'gptqq'; it takes none \| nearest \| gptq"),
+    ({}, {"table": {"method": "gptqq"}}, r"quantize\.groups\.table\.method is 'gptqq'; it takes none \| entropy \| gptq \| nearest \| ternary"),
     ({}, {"table": {"scales": "std"}}, r"quantize\.groups\.table\.scales is 'std'; it takes max \|"),
     ({}, {"table": {"clipp": 3}}, r"quantize\.groups\.table\.clipp is not a known parameter \(did you mean 'clip'"),
     ({}, {"mlp": {"clip": "wide"}}, r"quantize\.groups\.mlp\.clip is 'wide'; it takes float \| a list"),

@@ -222,7 +222,7 @@ def test_chunks_of_a_damaged_text_are_not_continued_from(tmp_path, model, small_
     wanted = run("wanted")
     hashes = iter([files.sha256(path), "another"])  # changed while it was read
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokenize.stage, "sha256", lambda _: next(hashes))
+        patch.setattr(tokenize.files, "sha256", lambda _: next(hashes))
         path.write_bytes(good.replace(b"iPhone", b"iphone"))
         with pytest.raises(ValueError, match="it was changed since"):
             run("out")

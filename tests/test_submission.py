@@ -68,7 +68,7 @@ def test_numbers_of_the_folder_are_those_of_the_runs(runs, tmp_path):
 
 def test_log_begins_with_the_source_and_says_where_and_with_what_it_ran(runs, tmp_path):
     text = (made(runs, tmp_path / "s") / "train_seed1337.log").read_text()
-    assert text.index("def train__main(") < text.index('"packages"') < text.index("params: {") < text.index("seed: 1337")
+    assert text.index("# stages/train/__main__.py") < text.index('"packages"') < text.index("params: {") < text.index("seed: 1337")
     steps = re.findall(r"^step:(\d+)/(\d+) train_loss:", text, re.MULTILINE)
     assert [int(step) for step, _ in steps] == list(range(1, 13))
 

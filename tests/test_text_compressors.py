@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stages.lib.node import files, stage
 from stages.lib.text import corpus
-from stages.text_compressors import __main__ as baseline
+from stages.text_compressors import __main__ as text_compressors
 from stages.text_compressors import compressors
 from tests.conftest import write_prepared
 
@@ -42,7 +42,7 @@ def paths(tmp_path):
 
 
 def run(paths, compressors=NAMES, after_train=NAMES, train_bytes=10_000_000):
-    baseline.main(baseline.TextCompressorsSettings(compressors, after_train, train_bytes), **paths)
+    text_compressors.main(text_compressors.TextCompressorsSettings(compressors, after_train, train_bytes), **paths)
     return files.read_json(paths["metrics"])
 
 
@@ -90,7 +90,7 @@ def test_sizes_are_the_same_in_every_run(paths):
 def test_rows_after_train_are_of_those_that_are_named(paths):
     facts = run(paths, after_train=("xz_9e",))
     assert {name for name, row in facts["compressors"].items() if row["bytes_after_train"]} == {"xz_9e"}
-    with pytest.raises(ValueError, match=r"after_train names xz_9e, which is not in baseline\.compressors; add it there"):
+    with pytest.raises(ValueError, match=r"after_train names xz_9e, which is not in text_compressors\.compressors; add it there"):
         run(paths, ("zstd_22",), ("xz_9e",))
 
 
@@ -137,7 +137,7 @@ def test_compressors_that_are_unknown_repeated_or_missing_are_refused(paths, nam
 
 
 def test_train_bytes_that_hold_no_document_are_refused(paths):
-    with pytest.raises(ValueError, match=r"baseline\.train_bytes is 7, less than the last document of .*; raise it"):
+    with pytest.raises(ValueError, match=r"text_compressors\.train_bytes is 7, less than the last document of .*; raise it"):
         run(paths, train_bytes=7)
 
 
@@ -148,7 +148,7 @@ def test_val_without_text_is_refused(paths):
 
 
 def test_the_signature_declares_the_paths_and_the_section():
-    contract = stage.contract(baseline.main)
+    contract = stage.contract(text_compressors.main)
     assert contract.inputs == ("artifacts/prepare/train", "artifacts/prepare/val")
     assert contract.outputs == ()
     assert contract.metrics == ("artifacts/text_compressors/metrics.json",)

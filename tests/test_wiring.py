@@ -22,7 +22,6 @@ PACKAGED = ("codecs", "coders", "filters")
 BY_NAME = {  # modules that load others by name, and the packages from which they do
     "stages/train/__main__.py": ["stages.lib.tokens.loaders"],
     "stages/lib/quant/network.py": ["stages.lib.quant.methods"],
-    "stages/lib/quant/settings.py": ["stages.lib.quant.methods"],
     "stages/lib/blob/bundle.py": [*map(plugin.package, (*PACKAGED, "evaluators", "features"))],
     "stages/lib/blob/grouping.py": [*map(plugin.package, PACKAGED)],
     "stages/runtime/blob/container.py": [*map(plugin.package, PACKAGED)],
@@ -34,7 +33,7 @@ BY_NAME = {  # modules that load others by name, and the packages from which the
     "stages/audit/__main__.py": ["stages.audit.checks"],
 }
 TOOLS = {"stages/audit/documentation.py", "stages/compress/stale.py", "stages/evaluate/temperature.py", "stages/script/driver.py",
-         "stages/script/packing.py", "stages/runtime/base/plugin.py"}  # commands of their own, and what hands names on
+         "stages/script/packing.py", "stages/lib/node/plugin_names.py", "stages/runtime/base/plugin.py"}  # commands of their own, and what hands names on
 
 
 @pytest.fixture(scope="module")

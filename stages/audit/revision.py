@@ -129,7 +129,7 @@ def _link(source: Path, place: Path, md5: str) -> None:
 
 
 def _check(source: Path, md5: str) -> None:
-    if stage.md5(source) != md5:
+    if files.md5(source) != md5:
         raise ValueError(f"{source} is not what its name says (MD5 differs); remove it and get it again with dvc fetch")
 
 

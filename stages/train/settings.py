@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Interval
 
-from stages.lib.node.params import AtLeastOne, AtLeastZero, Decay, NonNegative, PluginName, Positive, Seed, Share, require
+from stages.lib.node.params import AtLeastOne, AtLeastZero, Decay, NonNegative, Positive, Seed, Share, require
+from stages.lib.node.plugin_names import PluginName
 from stages.lib.training.averages import Averages
 from stages.train.optim.adamw import Options as AdamWOptions
 from stages.train.optim.muon import Options as MuonOptions

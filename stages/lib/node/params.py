@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from annotated_types import Interval, Predicate
-
-from stages.runtime.base import plugin
+from annotated_types import Interval
 
 AtLeastOne = Annotated[int, Interval(ge=1)]
 AtLeastZero = Annotated[int, Interval(ge=0)]
@@ -30,18 +28,6 @@ Positive = Annotated[float, Interval(gt=0)]
 NonNegative = Annotated[float, Interval(ge=0)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 Decay = Annotated[float, Interval(ge=0, lt=1)]  # of a running average: at 1 it would never move
-
-
-class PluginName(Predicate):
-    """The name of a plug-in: a file of a package, or one of `others`."""
-
-    def __init__(self, package: str, *others: str):
-        super().__init__(lambda name: name in self.names())
-        object.__setattr__(self, "package", package)
-        object.__setattr__(self, "others", others)
-
-    def names(self) -> list[str]:
-        return [*self.others, *plugin.names_in(self.package)]
 
 
 FIRST = {"unexpected_keyword_argument": 0, "missing": 1}  # pydantic's names of the errors that are said before all others
@@ -167,7 +153,7 @@ def _takes(hint, value) -> str:
         return " | ".join(_takes(arm, value) for arm in arguments)
     if origin is typing.Literal:
         return " | ".join(map(str, arguments))
-    if origin is typing.Annotated and isinstance(arguments[1], PluginName):
+    if origin is typing.Annotated and hasattr(arguments[1], "names"):  # plugin_names.PluginName
         return " | ".join(arguments[1].names())
     if origin is typing.Annotated:
         is_number = isinstance(value, int if arguments[0] is int else (int, float)) and not isinstance(value, bool)

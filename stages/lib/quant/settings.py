@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from annotated_types import Interval
 
-from stages.lib.node.params import AtLeastOne, AtLeastZero, NonNegative, PluginName, Positive, Seed, Share, require
+from stages.lib.node.params import AtLeastOne, AtLeastZero, NonNegative, Positive, Seed, Share, require
+from stages.lib.node.plugin_names import PluginName
 from stages.lib.quant.scales import takes
 
 METHODS = "stages.lib.quant.methods"
