@@ -37,6 +37,7 @@ def pytest_configure(config):
     torch.set_num_threads(1)
 
 
+@pytest.hookimpl(trylast=True)  # what is not selected is gone then
 def pytest_collection_modifyitems(items):
     """One worker starts with a test that needs the finished pipeline, and makes it; the other first does all that do not need it.
 
