@@ -23,8 +23,6 @@ NODES = (
     ("evaluate", "sliding"), ("evaluate", "slot"), ("evaluate", "causal_slot"), ("audit", "sliding"), ("audit", "slot"),
     ("audit", "causal_slot"), ("report",),
 )
-
-
 TOGETHER = ("test_dvc", "test_report_compare", "test_submission")  # each makes in seconds what all of its tests start from
 
 
@@ -39,15 +37,18 @@ def pytest_configure(config):
     torch.set_num_threads(1)
 
 
+@pytest.hookimpl(trylast=True)  # what is not selected is gone then
 def pytest_collection_modifyitems(items):
     """One worker starts with a test that needs the finished pipeline, and makes it; the other first does all that do not need it.
 
     Of the rest, the modules that stay together come first, since they take longest.
     """
-    waiting = [item for item in items if "finished" in item.fixturenames]
-    first = next((item for item in waiting if item.path.stem not in TOGETHER), None)
-    later = {id(item) for item in waiting}
-    items.sort(key=lambda item: (item is not first, id(item) in later, item.path.stem not in TOGETHER))
+    def work(item) -> str:
+        return item.path.stem if item.path.stem in TOGETHER else item.nodeid
+
+    waiting = {work(item): item for item in reversed(items) if "finished" in item.fixturenames}
+    first = next((item for name, item in reversed(waiting.items()) if name not in TOGETHER), None)
+    items.sort(key=lambda item: (item is not first, work(item) in waiting, work(item) not in TOGETHER))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -92,6 +93,8 @@ def pytest_terminal_summary(terminalreporter, config):
     """What the run cost and where; no test fails for being slow, since a busy machine would make it lie."""
     spent = {report.nodeid: sum(value for name, value in report.user_properties if name == "cpu_seconds")
              for kind in ("passed", "failed", "error") for report in terminalreporter.stats.get(kind, ()) if report.when != "teardown"}
+    if not spent:
+        return
     costly = sorted(spent.items(), key=lambda entry: -entry[1])
     above = [seconds for seconds in spent.values() if seconds > 1]
     terminalreporter.write_line(f"{len(spent)} tests took {sum(spent.values()):.0f} CPU seconds without collecting them; "

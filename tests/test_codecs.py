@@ -226,7 +226,7 @@ def test_rows_are_sorted_by_always_taking_the_nearest_unused_one():
 # coders
 
 
-LARGE = ("outliers", "several", "gaussian")  # of which the covariance coder takes seconds; "scaled columns" shows as much
+LARGE = ("outliers", "several", "gaussian", "scaled columns")  # of which the covariance coder takes seconds; see test_covariance.py
 
 
 def plan(matrix, number=0):

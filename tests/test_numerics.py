@@ -216,6 +216,7 @@ def test_weights_of_a_full_precision_training_leave_as_they_are():
     assert all(leaving is weights[key] for key, leaving in numerics.leaving(net, weights).items())
 
 
+@pytest.mark.slow
 def test_two_processes_train_in_half_precision_as_one_does(half, tree):
     run_node("train")
     single, _ = tensors.load(half / "artifacts/train/model.safetensors")
