@@ -1,6 +1,7 @@
 """Stages as a whole: damage to an input is one sentence, outputs are whole or absent, text changes nothing it should not."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -116,3 +117,17 @@ def test_whole_pipeline_beside_itself_gives_the_same_bytes(project, finished):
             assert path.read_bytes() == (project / path.relative_to(finished)).read_bytes(), path
             compared += 1
     assert compared > 20
+
+
+@pytest.mark.parametrize("words", [("stages.recipes", "pr1855"), ("stages.recipes", "pr1855", "--describe"), ("stages.train", "--help")],
+                         ids=" ".join)
+def test_reader_that_closes_the_pipe_ends_a_command_without_a_word(words):
+    """As in `python -m stages.recipes pr1855 | head -1`."""
+    command = subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command.stdout.close()
+    assert command.stderr.read() == b"" and command.wait() == (0 if "--help" in words else 128 + signal.SIGPIPE)  # argparse forgives
+
+
+def test_pipe_to_another_process_that_breaks_is_still_an_error():
+    with pytest.raises(BrokenPipeError), command.sentences("train"):
+        raise BrokenPipeError

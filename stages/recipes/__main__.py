@@ -31,8 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     what.add_argument("--describe", action="store_true", help="print its layers, parameters, bytes and FLOPs")
     what.add_argument("--check", action="store_true", help="compare every stack's number of parameters with the published one")
     what.add_argument("--document", action="store_true", help="write docs/recipes.md")
-    chosen = parser.parse_args(argv)
     with command.sentences("recipes"):
+        chosen = parser.parse_args(argv)
         if chosen.check or chosen.document:
             params.require(chosen.name is None, "--check and --document look at all recipes; leave the name out")
             return check() if chosen.check else document.write()

@@ -43,6 +43,10 @@ def main(argv: list[str] | None = None) -> int:
             print(json.dumps(manifest, indent=2))
         else:
             _run(arguments, manifest)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has had enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
     except (ValueError, OSError) as error:
         print(f"submission.pyz: {error}", file=sys.stderr)
         return 1

@@ -7,6 +7,9 @@ import argparse
 import contextlib
 import errno
 import inspect
+import os
+import select
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,8 +44,8 @@ def run(main: Callable, argv: list[str] | None = None) -> None:
             kind = parameter.annotation.__metadata__[0]
             option = "--" + parameter.name.replace("_", "-")
             parser.add_argument(option, default=parameter.default, metavar="PATH", help=f"{kind} (default: %(default)s)")
-    chosen = vars(parser.parse_args(argv))
     with sentences(name):
+        chosen = vars(parser.parse_args(argv))
         tree = params.read(Path(chosen.pop("params")))
         variant = next((chosen.pop(p.name) for p in signature.parameters.values() if p.annotation is Variant), None)
         arguments = arguments_of(main, tree, variant=variant, paths=chosen)
@@ -64,9 +67,20 @@ def _way_out(path: Path) -> str:
 
 @contextlib.contextmanager
 def sentences(name: str) -> Iterator[None]:
-    """Turn what a user can cause into `caddie <name>: <one sentence>` and exit code 1; our own bugs keep their traceback."""
+    """Turn what a user can cause into `caddie <name>: <one sentence>` and exit code 1; our own bugs keep their traceback.
+
+    A reader that closes the pipe, such as `head`, ends the command without a word and with the exit code of SIGPIPE.
+    """
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # at the end of Python a closed pipe would be a traceback
+    except BrokenPipeError:
+        if not _is_closed(1):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(128 + signal.SIGPIPE) from None
     except ValueError as error:
         _fail(name, str(error))
     except OSError as error:
@@ -82,6 +96,13 @@ def sentences(name: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"caddie {name}: interrupted; nothing half-written was left, run it again to continue", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _is_closed(descriptor: int) -> bool:
+    """Whether nobody reads what is written to a pipe."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # errors are always told
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def _fail(name: str, sentence: str) -> None:
