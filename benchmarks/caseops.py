@@ -21,7 +21,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from stages.lib.text import local
+from stages.prepare import local
 from stages.prepare.__main__ import read_builtin
 from stages.runtime.text import caseops
 

@@ -48,8 +48,8 @@ import tqdm
 import yaml
 
 from stages.lib.node import command, parallel, params
-from stages.lib.text import local
 from stages.lib.text.encoder import Encoder
+from stages.prepare import local
 from stages.prepare.__main__ import read_builtin
 from stages.runtime.text import caseops
 from stages.runtime.text.tokenizer import BLANK, Tokenizer, load_processor

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.text import split
 from stages.prepare import __main__ as prepare
-from stages.prepare import builtin, prose
+from stages.prepare import builtin, prose, split
 from tests.test_prepare import LOCAL, OTHER, SENTENCE, run, sentence, texts
 
 # --- prose ----------------------------------------------------------------------------------------------------------

@@ -13,9 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages.lib.node import files, stage
-from stages.lib.text import local, split
 from stages.prepare import __main__ as prepare
-from stages.prepare import fineweb
+from stages.prepare import fineweb, local, split
 
 SENTENCE = "The quick brown fox jumps over the lazy dog and then it goes home to sleep."
 OTHER = "A compressor is only as good as the model that it has of the text which it reads."

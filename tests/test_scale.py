@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from stages.lib.node import command, files, parallel
-from stages.lib.text import corpus, local, split
+from stages.lib.text import corpus
 from stages.prepare import __main__ as prepare
+from stages.prepare import local, split
 from stages.runtime.tokens import shards
 from stages.tokenize import __main__ as tokenize
 from stages.tokenize import look, sharding

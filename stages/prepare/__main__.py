@@ -23,8 +23,8 @@ from tqdm import tqdm
 from stages.lib.node import closure, files, parallel
 from stages.lib.node.scratch import Folder, key
 from stages.lib.node.stage import Input, Metrics, Output, Untracked
-from stages.lib.text import accounting, corpus, local, published, split
-from stages.prepare import builtin, fineweb
+from stages.lib.text import accounting, corpus, published
+from stages.prepare import builtin, fineweb, local, split
 from stages.prepare.settings import PrepareSettings, check
 
 MAX_WORKERS = 8            # the built-in text is 20 seconds of parsing on one core; more processes would spend their time starting

@@ -26,8 +26,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from stages.lib.text.split import Document
 from stages.prepare import prose
+from stages.prepare.split import Document
 
 DISTRIBUTIONS = ("torch", "numpy", "pandas", "dvc")
 DOCUMENTATION = (".rst", ".md", ".txt")

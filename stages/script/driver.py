@@ -1,11 +1,8 @@
 """What the one script does itself: it runs the stages in their order, then scores the blob that it made.
 
-    DATA_PATH   folder with train/, holdout/ and val/ as artifacts/tokenize has them; ./data if it is not set
-    SEED        of the training; 1337 if it is not set. The script is the same for every seed
-
-The stages run in a folder of their own, with the paths that their main() declares. Every process of torchrun runs this: stages in which
-all processes take part they run together; the others run on rank 0 alone, which leaves a file for each stage that is done. The script ends
-with model.blob in the folder in which it was started. All processes must see one file system.
+DATA_PATH is the folder with train/, holdout/ and val/ as artifacts/tokenize has them (./data if it is not set), SEED that of the training.
+The stages run in a folder of their own, with the paths that their main() declares. Every process of torchrun runs this: in some stages all
+take part, the others run on rank 0 alone, which leaves a file for each stage that is done. All processes must see one file system.
 """
 
 import contextlib
@@ -49,12 +46,15 @@ def main(folder: Path, script: Path) -> None:
     wait(folder, "begin")
     os.chdir(folder)
     for node, variant in run["stages"]:
-        with turn(folder, node) as is_mine:
-            if is_mine:
-                call = importlib.import_module(f"stages.{node}.__main__").main
+        started, call = time.time(), importlib.import_module(f"stages.{node}.__main__").main
+        if node in TOGETHER or not RANK:
+            with contextlib.nullcontext() if node in TOGETHER else alone():
                 call(**stage.arguments_of(call, tree, variant=variant) | dict.fromkeys(WITHOUT_METRICS.get(node, ())))
-        if node == "ema" and "prequant_ttt" not in tree and not RANK:  # the stage is off: it would hand on what it reads
-            shutil.copytree("artifacts/ema", "artifacts/prequant_ttt")
+        if not RANK:
+            print(f"{node}_seconds:{time.time() - started:.1f}", flush=True)
+            if node == "ema" and "prequant_ttt" not in tree:  # the stage is off: it would hand on what it reads
+                shutil.copytree("artifacts/ema", "artifacts/prequant_ttt")
+        wait(folder, node)
     os.chdir(start)
     if not RANK:
         blobs = [folder / f"artifacts/compress/{name}/model.blob" for node, name in run["stages"] if node == "compress"]
@@ -64,16 +64,12 @@ def main(folder: Path, script: Path) -> None:
 
 
 @contextlib.contextmanager
-def turn(folder: Path, node: str) -> Iterator[bool]:
-    """The turn of one stage: whether this process takes part. All go on when it is done."""
-    started = time.time()
-    alone = None if node in TOGETHER else os.environ.pop(TORCHRUN, None)  # what starts processes must see that this one is alone
-    yield node in TOGETHER or not RANK
-    if alone:
-        os.environ[TORCHRUN] = alone
-    if not RANK:
-        print(f"{node}_seconds:{time.time() - started:.1f}", flush=True)
-    wait(folder, node)
+def alone() -> Iterator[None]:
+    """What starts processes must see that this one is alone."""
+    run = os.environ.pop(TORCHRUN, None)
+    yield
+    if run:
+        os.environ[TORCHRUN] = run
 
 
 def wait(folder: Path, name: str, ranks: range = range(1)) -> None:

@@ -13,7 +13,6 @@ import re
 from collections import Counter
 
 import brotli
-import python_minifier
 
 from stages.lib.blob import bundle
 from stages.lib.blob.grouping import Run
@@ -24,6 +23,7 @@ from stages.runtime.base import plugin
 
 STAGES = ("train", "ema", "prequant_ttt", "calibrate", "sensitivity", "quantize")
 LOADERS = "stages.lib.tokens.loaders"
+READS_ARGUMENTS = re.compile(r"__main__\.py$|/features/")  # modules whose annotations of arguments a program reads
 NOT_PACKED = ("stages/lib/node/command.py", "stages/quantize/reporting.py", "stages/train/reporting.py")  # imported where a stage is
 # started as a command, and where it writes metrics, for which the driver gives it no path
 START = """import base64,os,pathlib,sys,time
@@ -46,19 +46,9 @@ def contents(tree: dict) -> dict[str, str]:
     sources = {path: (closure.ROOT / path).read_text(encoding="utf-8") for path in modules(tree)}
     words = {path: set(re.findall(r"\w+", source)) for path, source in sources.items()}
     used_in = Counter(word for found in words.values() for word in found)
-    shared = {word for word, count in used_in.items() if count > 1}  # a name that no other module mentions may be shortened
-    return {path: minified(path, source, shared & words[path]) for path, source in sources.items()} | {"run.json": json.dumps(plan(tree))}
-
-
-def minified(path: str, source: str, shared: set[str]) -> str:
-    """The same module in fewer bytes; the names in `shared` stay. Annotations are kept where a program reads them: of fields of classes,
-    and of arguments in stages and features."""
-    reads_arguments = path.endswith("__main__.py") or "/features/" in path
-    annotations = python_minifier.RemoveAnnotationsOptions(
-        remove_variable_annotations=True, remove_return_annotations=True, remove_argument_annotations=not reads_arguments,
-        remove_class_attribute_annotations=False)
-    return python_minifier.minify(source, remove_literal_statements=True, remove_annotations=annotations, hoist_literals=False,
-                                  rename_globals=True, preserve_globals=sorted(shared), remove_asserts=True)
+    shared = frozenset(word for word, count in used_in.items() if count > 1)
+    return {path: bundle.shortened(source, shared=shared & words[path], arguments=not READS_ARGUMENTS.search(path))
+            for path, source in sources.items()} | {"run.json": json.dumps(plan(tree))}
 
 
 def wrapped(packed: dict[str, str]) -> str:
@@ -80,11 +70,10 @@ def plan(tree: dict) -> dict:
     params.require(tree["quantize"]["entropy"]["target_bytes"] != "auto", "quantize.entropy.target_bytes is auto, but the one script cannot "
                    "pack for trial; set it to the number in artifacts/fill_cap/target.json")
     run, written = stages(tree), {"artifacts/fill_cap/target.json": {"target_bytes": None}}
-    if "sensitivity" not in dict(run):
+    if not tree["sensitivity"]["enabled"]:
         written["artifacts/sensitivity/multipliers.json"] = {"multipliers": {}}
     sections = {name: section for name, section in trimmed(tree).items() if name in dict(run) or name == "model"}
-    return {"stages": run, "params": sections, "files": written, "evaluator": tree["package"]["evaluator"],
-            "options": tree["package"]["options"]}
+    return {"stages": run, "params": sections, "files": written} | {name: tree["package"][name] for name in ("evaluator", "options")}
 
 
 def stages(tree: dict) -> list[tuple[str, str | None]]:
@@ -115,10 +104,9 @@ def trimmed(tree: dict) -> dict:
     average, kept = tree["ema"]["average"], tree["train"]["averages"]
     if average != "best":
         tree["ema"]["candidates"] = []
+        kept |= {name: kept[name] * (average == name.partition('_')[0]) for name in ("swa_every", "lawa_every")}
         kept["ema"] = [decay for decay in kept["ema"] if averages.name(decay) == average]
-        kept["swa_every"] *= average == "swa"
-        kept["lawa_every"] *= average == "lawa"
         if "power" not in average and not average.startswith("posthoc_"):
-            kept["power"], kept["power_snapshots"] = [], 0
+            kept |= {"power": [], "power_snapshots": 0}
     tree["compress"]["runs"] = {name: tree["compress"]["runs"][name] for name in runs(tree)}
     return tree

@@ -22,9 +22,6 @@ from stages.runtime.blob import header
 PACKAGE = "caddie"
 START = f"import sys\nfrom {PACKAGE}.entry import main\nsys.exit(main())\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold
-ANNOTATIONS = python_minifier.RemoveAnnotationsOptions(  # settings are checked against those of arguments and of classes
-    remove_variable_annotations=True, remove_return_annotations=True, remove_argument_annotations=False,
-    remove_class_attribute_annotations=False)
 
 
 @dataclass(frozen=True)
@@ -72,10 +69,18 @@ def code(*, plugins: list[str], evaluators: tuple[str, ...], features: tuple[str
 
 
 @functools.cache
-def shortened(source: str) -> str:
-    """The same program without docstrings, comments and long names inside of functions: two thirds of the bytes, which all count."""
-    return python_minifier.minify(source, remove_literal_statements=True, remove_annotations=ANNOTATIONS, hoist_literals=False,
-                                  rename_globals=False, remove_asserts=False)
+def shortened(source: str, *, shared: frozenset[str] | None = None, arguments: bool = False) -> str:
+    """The same program without docstrings, comments and long names inside of functions: two thirds of the bytes, which all count.
+
+    `shared` are the names that other modules use; where it is given, other names of the module are shortened too, and assertions go.
+    Annotations of fields stay, because settings are checked against them; those of arguments stay unless `arguments` says that they go.
+    """
+    annotations = python_minifier.RemoveAnnotationsOptions(
+        remove_variable_annotations=True, remove_return_annotations=True, remove_argument_annotations=arguments,
+        remove_class_attribute_annotations=False)
+    return python_minifier.minify(source, remove_literal_statements=True, remove_annotations=annotations, hoist_literals=False,
+                                  rename_globals=shared is not None, preserve_globals=sorted(shared or ()),
+                                  remove_asserts=shared is not None)
 
 
 def build(sources: dict[str, str], *, manifest: dict, blob: bytes, tokenizer: bytes) -> bytes:

@@ -7,6 +7,7 @@ meta.json: contents, split, documents, bytes, sha256 (of documents.jsonl, or of 
 """
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,3 +118,15 @@ def _text(line: bytes, path: Path, position: int) -> str:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: the line at byte {position} is not a prepared document ({error}); run: dvc repro prepare") from None
     return text
+
+
+def walk(path: Path) -> list[Path]:
+    """The files below a folder without hidden ones, in no particular order; linked folders are followed, each once."""
+    found, seen = [], set()
+    for folder, folders, names in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+        if real not in seen:
+            found += [Path(folder, name) for name in names if not name.startswith(".")]
+        seen.add(real)
+    return found

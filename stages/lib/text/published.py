@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.lib.node import files
-from stages.lib.text import accounting, corpus, local
+from stages.lib.text import accounting, corpus
 from stages.runtime.text.tokenizer import BOS, Tokenizer
 from stages.runtime.tokens import shards
 
@@ -41,7 +41,7 @@ class Shards:
 
 def find(path: Path) -> Shards | None:
     """The one export below `path`, or None if there are no shards. ValueError if there are several, or parts are missing."""
-    named = [(file, NAME.search(file.name)) for file in local.walk(path)] if Path(path).is_dir() else []
+    named = [(file, NAME.search(file.name)) for file in corpus.walk(path)] if Path(path).is_dir() else []
     found = [(file, match[1]) for file, match in named if match]
     if not found:
         return None
@@ -73,7 +73,7 @@ def _numbered(shard_files: list[Path], folder: Path, kind: str) -> tuple[Path, .
 def _tokenizer(path: Path, folder: Path) -> Path:
     for place in (folder, path, folder.parent / "tokenizers", folder.parent.parent / "tokenizers"):
         for pattern in TOKENIZERS:
-            inside = local.walk(place) if place == path else place.glob("*")
+            inside = corpus.walk(place) if place == path else place.glob("*")
             found = sorted(file for file in inside if fnmatch.fnmatch(file.name, pattern))
             if size := re.search(r"_(?:sp|byte)(\d+)", folder.name):
                 found = [file for file in found if re.search(rf"_{size[1]}[_.]", file.name)] or found

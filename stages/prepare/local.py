@@ -14,15 +14,15 @@ import gzip
 import io
 import json
 import lzma
-import os
 import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from stages.lib.text import split
-from stages.lib.text.split import Document
+from stages.lib.text import corpus
+from stages.prepare import split
+from stages.prepare.split import Document
 
 LINES = ".jsonl"
 TEXT = (".txt", ".md", ".rst")
@@ -109,7 +109,7 @@ def files(path: Path) -> list[Path]:
                          "to builtin")
     found = [path]
     if path.is_dir():
-        found = [file for file in walk(path) if not (file.parent == path and README.match(file.name))]
+        found = [file for file in corpus.walk(path) if not (file.parent == path and README.match(file.name))]
         found.sort(key=lambda file: file.relative_to(path).parts)
         if not found:
             raise ValueError(f"{path} holds no files; put documents there, or set prepare.source to builtin")
@@ -119,18 +119,6 @@ def files(path: Path) -> list[Path]:
         if _kind(file) not in (LINES, PARQUET, *TEXT):
             raise ValueError(f"{file} has an unknown suffix; prepare reads {LINES} {' '.join(TEXT)}, each also with "
                              f"{' '.join(COMPRESSED)} behind it, and {PARQUET}: rename the file or move it elsewhere")
-    return found
-
-
-def walk(path: Path) -> list[Path]:
-    """The files below a folder without hidden ones, in no particular order; linked folders are followed, each once."""
-    found, seen = [], set()
-    for folder, folders, names in os.walk(path, followlinks=True):
-        real = os.path.realpath(folder)
-        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
-        if real not in seen:
-            found += [Path(folder, name) for name in names if not name.startswith(".")]
-        seen.add(real)
     return found
 
 
