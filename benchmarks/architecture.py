@@ -64,11 +64,30 @@ def measure(changes: dict, budget: dict, seed: int) -> tuple[float, float, int, 
         out = Path(folder)
         (out / "params.yaml").write_text(yaml.safe_dump(tree))
         done = subprocess.run(
-            [sys.executable, "-m", "stages.train", "--params", out / "params.yaml", "--weights", out / "model.safetensors",
-             "--averages", out / "averages",
-             "--snapshots", out / "snapshots", "--curve", out / "loss.csv",
-             "--metrics", out / "metrics.json", "--scratch", out / "scratch"],
-            cwd=ROOT, capture_output=True, text=True, check=False)
+            [
+                sys.executable,
+                "-m",
+                "stages.train",
+                "--params",
+                out / "params.yaml",
+                "--weights",
+                out / "model.safetensors",
+                "--averages",
+                out / "averages",
+                "--snapshots",
+                out / "snapshots",
+                "--curve",
+                out / "loss.csv",
+                "--metrics",
+                out / "metrics.json",
+                "--scratch",
+                out / "scratch",
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             sys.exit(done.stderr)
         metrics = yaml.safe_load((out / "metrics.json").read_text())
@@ -94,8 +113,10 @@ def main() -> None:
         deviation = f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else "-"
         print(f"| {name} | {runs[0][3]:,} | {runs[0][2]} | {runs[0][1]:,} | {statistics.mean(scores):.4f} | {deviation} |", flush=True)
     each = f"{arguments.steps} steps" if arguments.steps else f"{arguments.seconds:g} s"
-    print(f"\n{each} of training each, n = {len(arguments.seeds)}, {os.cpu_count()} cores, {platform.machine()}, "
-          f"load {os.getloadavg()[0]:.1f} at the end")
+    print(
+        f"\n{each} of training each, n = {len(arguments.seeds)}, {os.cpu_count()} cores, {platform.machine()}, "
+        f"load {os.getloadavg()[0]:.1f} at the end"
+    )
 
 
 if __name__ == "__main__":

@@ -103,8 +103,10 @@ def main() -> None:
     ):
         found = speeds(function, given, megabytes, arguments.runs)
         print(f"| {name} | {statistics.median(found):.1f} | {min(found):.1f}..{max(found):.1f} |", flush=True)
-    print(f"\n{len(texts):,} documents, {megabytes:.2f} MB, {operators / megabytes / 1000:.1f} operators per kB; "
-          f"n = {arguments.runs} runs, {hardware()}, load {os.getloadavg()[0]:.1f} at the end")
+    print(
+        f"\n{len(texts):,} documents, {megabytes:.2f} MB, {operators / megabytes / 1000:.1f} operators per kB; "
+        f"n = {arguments.runs} runs, {hardware()}, load {os.getloadavg()[0]:.1f} at the end"
+    )
 
 
 if __name__ == "__main__":

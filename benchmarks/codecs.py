@@ -51,11 +51,14 @@ EXTRA = {
 }
 ROUNDING = {"matrices": (6, 12.85), "embedding": (7, 15.0)}  # bits, and standard deviations of a row at the largest code
 # Names of other models' tensors, for their roles: BERT, and anything that says what it is.
-NAMES = ((r"(\d+)\.attention\.self\.(query|key|value)\.weight$", r"blocks.\1.attention.\2.weight"),
-         (r"(\d+)\.attention\.output\.dense\.weight$", r"blocks.\1.attention.output.weight"),
-         (r"(\d+)\.intermediate\.dense\.weight$", r"blocks.\1.mlp.up.weight"),
-         (r"(\d+)\.output\.dense\.weight$", r"blocks.\1.mlp.down.weight"),
-         (r"(blocks\.\d+\.(?:attention|mlp)\.\w+\.weight)$", r"\1"), (r"(?:word_embeddings|embedding)\.weight$", "embedding.weight"))
+NAMES = (
+    (r"(\d+)\.attention\.self\.(query|key|value)\.weight$", r"blocks.\1.attention.\2.weight"),
+    (r"(\d+)\.attention\.output\.dense\.weight$", r"blocks.\1.attention.output.weight"),
+    (r"(\d+)\.intermediate\.dense\.weight$", r"blocks.\1.mlp.up.weight"),
+    (r"(\d+)\.output\.dense\.weight$", r"blocks.\1.mlp.down.weight"),
+    (r"(blocks\.\d+\.(?:attention|mlp)\.\w+\.weight)$", r"\1"),
+    (r"(?:word_embeddings|embedding)\.weight$", "embedding.weight"),
+)
 
 
 def rounded(path: Path, which: str, most_weights: int) -> Model:
@@ -108,9 +111,11 @@ def table(path: Path, which: str, runs: dict[str, dict], most_weights: int) -> p
     found, bound = pd.DataFrame(rows).sort_values("bytes"), sizes["entropy_bytes"] + sizes["left_out_bytes"]
     found.insert(2, "bits_per_weight", (8 * found["bytes"] / sizes["weights"]).round(4))
     found.insert(3, "over_entropy", (found["bytes"] / bound - 1).map("{:+.2%}".format))
-    print(f"\n{which}: {sizes['weights']:,} weights, {sizes['quantized_weights']:,} of them quantized, their order-0 entropy "
-          f"{sizes['entropy_bytes']:,} bytes, {sizes['entropy_bits_per_weight']:.4f} bits each; over_entropy counts the other "
-          f"{sizes['left_out_bytes']:,} bytes as stored\n")
+    print(
+        f"\n{which}: {sizes['weights']:,} weights, {sizes['quantized_weights']:,} of them quantized, their order-0 entropy "
+        f"{sizes['entropy_bytes']:,} bytes, {sizes['entropy_bits_per_weight']:.4f} bits each; over_entropy counts the other "
+        f"{sizes['left_out_bytes']:,} bytes as stored\n"
+    )
     print(found.to_markdown(index=False))
     return found.assign(model=which)
 

@@ -70,10 +70,13 @@ def table(found: list[dict]) -> str:
             codec = key.split(".")[1]
             seconds = [statistics.mean(summary[f"compress.{codec}.{what}_seconds"] for summary in found) for what in ("encode", "decode")]
             lines.append(f"| {codec} | {spread(key, 0)} | {seconds[0]:.2f} | {seconds[1]:.3f} |")
-    lines += ["", f"Artifact: {spread('package.artifact_bytes', 0).replace(' | ', ' bytes, s.d. ')}, of 16,000,000. "
-              f"{found[0]['train.parameters']:,} parameters, {statistics.mean(s['train.train_seconds'] for s in found):.0f} s of training, "
-              f"{found[0]['text.val_bytes']:,} val bytes (sha256 {found[0]['text.sha256.val'][:12]}). n = {len(found)} training seeds on "
-              f"{hardware()}."]
+    lines += [
+        "",
+        f"Artifact: {spread('package.artifact_bytes', 0).replace(' | ', ' bytes, s.d. ')}, of 16,000,000. "
+        f"{found[0]['train.parameters']:,} parameters, {statistics.mean(s['train.train_seconds'] for s in found):.0f} s of training, "
+        f"{found[0]['text.val_bytes']:,} val bytes (sha256 {found[0]['text.sha256.val'][:12]}). n = {len(found)} training seeds on "
+        f"{hardware()}.",
+    ]
     return "\n".join(lines)
 
 

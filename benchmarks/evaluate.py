@@ -29,8 +29,19 @@ def variants(window: int) -> dict[str, tuple[str, dict]]:
     """Every evaluator with the options of its source, at windows of this length; the field's are 2,048 with a stride of 64."""
     strided = {"window": window, "stride": max(window // 4, 1), "batch": 32}
     lbfgs = strided | {"iterations": 25, "history": 20, "bound": 5.0}
-    lora = {"window": window, "chunk": 48, "rank": 8, "alpha": 16.0, "targets": ["query", "value", "up", "head"], "learning_rate": 1e-3,
-            "beta1": 0.0, "beta2": 0.99, "weight_decay": 0.5, "reset_at": 1, "seed": 0}
+    lora = {
+        "window": window,
+        "chunk": 48,
+        "rank": 8,
+        "alpha": 16.0,
+        "targets": ["query", "value", "up", "head"],
+        "learning_rate": 1e-3,
+        "beta1": 0.0,
+        "beta2": 0.99,
+        "weight_decay": 0.5,
+        "reset_at": 1,
+        "seed": 0,
+    }
     return {
         "sliding": ("sliding", strided),
         "chunked": ("chunked", {"window": window, "batch": 32}),
@@ -39,8 +50,10 @@ def variants(window: int) -> dict[str, tuple[str, dict]]:
         "online bias": ("online_bias", strided | {"learning_rate": 0.02}),
         "ETLB (#1399)": ("etlb", strided | {"batch": 1, "learning_rate": 0.05, "steps": 5, "bound": 3.0}),
         "mixture": ("mixture", strided | {"order": 6, "weight": 0.1, "share": 0.01}),
-        "SGD test-time training (#549)": ("ttt_sgd", strided | {"chunk": 32 * window, "epochs": 3, "learning_rate": 0.005, "momentum": 0.9,
-                                                                "frozen_blocks": 0, "rows": 32}),
+        "SGD test-time training (#549)": (
+            "ttt_sgd",
+            strided | {"chunk": 32 * window, "epochs": 3, "learning_rate": 0.005, "momentum": 0.9, "frozen_blocks": 0, "rows": 32},
+        ),
         "LoRA test-time training": ("ttt_lora", lora),
         "phased": ("ttt_phased", lora | {"phases": [2, 4], "phase_learning_rate": 0.001, "phase_chunk": 32 * window, "phase_rows": 32}),
         "causal SLOT, honest": ("causal_slot", strided | {"learning_rate": 0.005, "steps": 8}),
@@ -49,8 +62,11 @@ def variants(window: int) -> dict[str, tuple[str, dict]]:
         "L-BFGS, honest": ("lbfgs_slot", lbfgs | {"form": "honest", "focal": 0, "penalty": 0.01}),
         "L-BFGS as published (#1350), leaks": ("lbfgs_slot", lbfgs | {"form": "shared", "focal": window // 2, "penalty": 0.0}),
         "SLOT (#1150), leaks": ("slot", strided | {"learning_rate": 0.003, "steps": 5}),
-        "SLOT on scored positions (#1229), leaks": ("slot", strided | {"learning_rate": 0.008, "steps": 16, "shared": False,
-                                                                       "objective": "scored", "bias": True, "final_rate": 0.1})}
+        "SLOT on scored positions (#1229), leaks": (
+            "slot",
+            strided | {"learning_rate": 0.008, "steps": 16, "shared": False, "objective": "scored", "bias": True, "final_rate": 0.1},
+        ),
+    }
 
 
 def plain(model, tokens: np.ndarray, *, window: int, stride: int, batch: int) -> np.ndarray:
@@ -61,7 +77,7 @@ def plain(model, tokens: np.ndarray, *, window: int, stride: int, batch: int) ->
     plan = windows.plan(len(tokens) - 1, window=window, stride=stride)
     with torch.no_grad():
         for i in range(0, len(plan), batch):
-            chunk = plan[i: i + batch]
+            chunk = plan[i : i + batch]
             logits_BTV = model(windows.inputs(stream, chunk, window))
             loss_BT = F.cross_entropy(logits_BTV.flatten(0, 1), windows.targets(stream, chunk, window).flatten(), reduction="none")
             out.append(windows.scored_rows(loss_BT.view(len(chunk), window, 1), chunk)[:, 0])
@@ -109,11 +125,13 @@ def speed(model, tokens: np.ndarray, *, window: int, rounds: int, batch: int) ->
         for name, end in ends.items():
             found[name].append((seconds(name, end) - seconds(name, window)) / (end - window))
     median = {name: statistics.median(values) for name, values in found.items()}
-    return (f"window {window}, stride {stride}, batch {batch}, n = {rounds}, largest difference {difference:.0e} nats; targets per CPU "
-            "second: " + "; ".join(f"{name} {1 / median[name]:,.0f} ({1 / max(values):,.0f} to {1 / min(values):,.0f})"
-                                   for name, values in found.items())
-            + f"; sliding is {median['plain'] / median['sliding']:.2f} times as fast as plain, streaming "
-            f"{median['sliding'] / median['streaming']:.1f} times as fast as sliding")
+    return (
+        f"window {window}, stride {stride}, batch {batch}, n = {rounds}, largest difference {difference:.0e} nats; targets per CPU "
+        "second: "
+        + "; ".join(f"{name} {1 / median[name]:,.0f} ({1 / max(values):,.0f} to {1 / min(values):,.0f})" for name, values in found.items())
+        + f"; sliding is {median['plain'] / median['sliding']:.2f} times as fast as plain, streaming "
+        f"{median['sliding'] / median['streaming']:.1f} times as fast as sliding"
+    )
 
 
 def stream(artifacts: Path, arguments: argparse.Namespace) -> tuple[np.ndarray, int]:
@@ -138,7 +156,7 @@ def stream(artifacts: Path, arguments: argparse.Namespace) -> tuple[np.ndarray, 
                     break
         encoded = Encoder((artifacts / "vocabulary/tokenizer.model").read_bytes()).encode(texts)
         tokens, byte_counts = encoded.ids[: arguments.tokens + 1], encoded.byte_counts
-    return np.asarray(tokens, np.int64), int(np.asarray(byte_counts[1: len(tokens)]).sum())
+    return np.asarray(tokens, np.int64), int(np.asarray(byte_counts[1 : len(tokens)]).sum())
 
 
 def spread(values: np.ndarray) -> str:
@@ -147,8 +165,13 @@ def spread(values: np.ndarray) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--artifacts", type=Path, nargs="+", default=[ROOT / "artifacts"],
-                        help="artifacts of one or more runs of the pipeline, such as several seeds (default: this project's)")
+    parser.add_argument(
+        "--artifacts",
+        type=Path,
+        nargs="+",
+        default=[ROOT / "artifacts"],
+        help="artifacts of one or more runs of the pipeline, such as several seeds (default: this project's)",
+    )
     parser.add_argument("--text", type=Path, help="tokenized val folder (default: tokenize/val of the first artifacts)")
     parser.add_argument("--documents", type=Path, help="a .jsonl file (also .xz) of other text than the models were trained on, instead")
     parser.add_argument("--tokens", type=int, default=30_000, help="of val, for the quality (default: %(default)s)")
@@ -170,15 +193,18 @@ def main() -> None:
     streams = [stream(folder, arguments) for folder in arguments.artifacts]
     tokens, num_bytes = streams[0]
     print(f"{len(tokens) - 1:,} tokens, {num_bytes:,} bytes, windows of {arguments.window}, n = {len(loaded)} models\n")
-    print("| evaluator | claims to be causal | bits per byte | s.d. | against sliding | s.d. | tokens/s |\n"
-          "|---|---|---:|---:|---:|---:|---:|")
+    print(
+        "| evaluator | claims to be causal | bits per byte | s.d. | against sliding | s.d. | tokens/s |\n|---|---|---:|---:|---:|---:|---:|"
+    )
     base = None
     for name, (kind, options) in variants(arguments.window).items():
         if arguments.only and name != "sliding" and not any(word in name for word in arguments.only):
             continue
         module = plugin.load("evaluators", kind)
-        ledgers = [harness.score(module.Evaluator(dequantize.build(state, facts["model"]), **options), ids)
-                   for (state, facts), (ids, _) in zip(loaded, streams, strict=True)]
+        ledgers = [
+            harness.score(module.Evaluator(dequantize.build(state, facts["model"]), **options), ids)
+            for (state, facts), (ids, _) in zip(loaded, streams, strict=True)
+        ]
         found = np.array([ledger.bits_per_byte(size) for ledger, (_, size) in zip(ledgers, streams, strict=True)])
         base = found if base is None else base
         causal, gain = "no" if "leaks" in name else "yes", found - base
@@ -193,8 +219,13 @@ def main() -> None:
     for name, model in sizes.items():
         vocabulary = model.config.vocabulary_size
         for window in arguments.speed_window:
-            print(f"\n{name}, " + speed(model, np.resize(tokens, 3 * window + 1) % vocabulary, window=window,
-                                        rounds=arguments.rounds, batch=arguments.batch), flush=True)
+            print(
+                f"\n{name}, "
+                + speed(
+                    model, np.resize(tokens, 3 * window + 1) % vocabulary, window=window, rounds=arguments.rounds, batch=arguments.batch
+                ),
+                flush=True,
+            )
     print(f"\n{platform.machine()}, {arguments.threads} threads, torch {torch.__version__}")
 
 

@@ -52,7 +52,7 @@ def copy(stream: Stream, batch_tokens: int) -> Callable[[int], None]:
 
     def make(step: int) -> None:
         start = step % places * batch_tokens
-        np.empty(batch_tokens, np.int64)[:] = shard[start: start + batch_tokens]
+        np.empty(batch_tokens, np.int64)[:] = shard[start : start + batch_tokens]
 
     return make
 
@@ -70,8 +70,10 @@ def speeds(make: Callable[[int], object], batch_tokens: int, runs: int) -> list[
 
 def hardware() -> str:
     names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return f"one core of {names[0] if names else platform.processor()}, {platform.system()}, Python {platform.python_version()}, " \
-           f"numpy {np.__version__}"
+    return (
+        f"one core of {names[0] if names else platform.processor()}, {platform.system()}, Python {platform.python_version()}, "
+        f"numpy {np.__version__}"
+    )
 
 
 def main() -> None:
@@ -95,10 +97,15 @@ def main() -> None:
                 found = speeds(make, batch_tokens, arguments.runs)
                 median = statistics.median(found)
                 bound = bound or median
-                print(f"| {name} | {sequence_length} | {batch_tokens:,} | {median:,.0f} | {min(found):,.0f} .. {max(found):,.0f} | "
-                      f"{median / bound:.0%} |", flush=True)
-    print(f"\nn = {arguments.runs} runs of {RUN_TOKENS // 10**6} million tokens, {arguments.shards} shards of {arguments.shard_tokens:,} "
-          f"tokens, {hardware()}, load {os.getloadavg()[0]:.1f} at the end")
+                print(
+                    f"| {name} | {sequence_length} | {batch_tokens:,} | {median:,.0f} | {min(found):,.0f} .. {max(found):,.0f} | "
+                    f"{median / bound:.0%} |",
+                    flush=True,
+                )
+    print(
+        f"\nn = {arguments.runs} runs of {RUN_TOKENS // 10**6} million tokens, {arguments.shards} shards of {arguments.shard_tokens:,} "
+        f"tokens, {hardware()}, load {os.getloadavg()[0]:.1f} at the end"
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 Same weights and Hessians for all, so differences are the quantizer's. Every matrix that has a Hessian is quantized by the method of the
 row; the features' tables by rounding to 6 bits, everywhere. Bits: what an adaptive coder charges (stages/lib/quant/rate.py), side
 information included, over the matrices. Error: tr(E H E') / tr(W H W') with H from holdout, which no quantizer has seen, mean of decibels
-over the matrices. Limit: reverse water-filling at the errors of the row, matrix by matrix (stages/lib/quant/water_filling.py); the gap is
+over the matrices. Limit: reverse water-filling at the errors of the row, matrix by matrix (water_filling.py); the gap is
 what no coder of single rows could save. Lost: bits per byte of val, plain windows, against the weights as they are.
 Entropy-constrained rows are at the bits of --bits, and at those that GPTQ with 12.85 deviations (#1493, #1855) came to.
 """
@@ -42,18 +42,32 @@ def rows() -> list[tuple[str, str, dict, dict]]:
     """(method, setting, settings of the matrices' groups, other leaves of the section)."""
     found = [("nearest, sigmas", f"6 bits, {clip}", group("nearest", 6, "sigmas", clip), {}) for clip in (6.0, 9.0, 12.85)]
     found += [("nearest, max", f"{bits} bits", group("nearest", bits, "max", 1.0), {}) for bits in (5, 6, 8)]
-    found += [("GPTQ-lite", "6 bits, floor 1/31", group("nearest", 6, "percentile", LITE), {"clip_floor": 1.0}),
-              ("GPTQ-lite", "6 bits, no floor", group("nearest", 6, "percentile", LITE), {}),
-              ("GPTQ, quantiles", "6 bits, floor 1/31", group("gptq", 6, "percentile", LITE), {"clip_floor": 1.0})]
-    found += [("GPTQ, sigmas", f"8 bits, {127 / 31 * clip:.4g}" if clip < 9 else f"6 bits, {clip}",
-               group("gptq", 8, "sigmas", 127 / 31 * clip) if clip < 9 else group("gptq", 6, "sigmas", clip), {})
-              for clip in (6.0, 9.0, 12.85, 18.0, 26.0)]
-    found += [("GPTQ, sigmas by Hessian", "6 bits, 12.85", group("gptq", 6, "hessian_sigmas", 12.85), {}),
-              ("GPTQ, float8 steps", "6 bits, 12.85", group("gptq", 6, "sigmas", 12.85), {"scales_as": "float8"}),
-              ("GPTQ, rotated", "6 bits, 12.85", group("gptq", 6, "sigmas", 12.85),
-               {"rotation.groups": ["embedding", "attention", "mlp", "projection"]}),
-              ("GPTQ + LQER", "6 bits, 12.85, 3 x rank 4", group("gptq", 6, "sigmas", 12.85), {"low_rank.matrices": 3}),
-              ("ternary", "groups of 64", group("ternary", 2, "max", 1.0), {})]
+    found += [
+        ("GPTQ-lite", "6 bits, floor 1/31", group("nearest", 6, "percentile", LITE), {"clip_floor": 1.0}),
+        ("GPTQ-lite", "6 bits, no floor", group("nearest", 6, "percentile", LITE), {}),
+        ("GPTQ, quantiles", "6 bits, floor 1/31", group("gptq", 6, "percentile", LITE), {"clip_floor": 1.0}),
+    ]
+    found += [
+        (
+            "GPTQ, sigmas",
+            f"8 bits, {127 / 31 * clip:.4g}" if clip < 9 else f"6 bits, {clip}",
+            group("gptq", 8, "sigmas", 127 / 31 * clip) if clip < 9 else group("gptq", 6, "sigmas", clip),
+            {},
+        )
+        for clip in (6.0, 9.0, 12.85, 18.0, 26.0)
+    ]
+    found += [
+        ("GPTQ, sigmas by Hessian", "6 bits, 12.85", group("gptq", 6, "hessian_sigmas", 12.85), {}),
+        ("GPTQ, float8 steps", "6 bits, 12.85", group("gptq", 6, "sigmas", 12.85), {"scales_as": "float8"}),
+        (
+            "GPTQ, rotated",
+            "6 bits, 12.85",
+            group("gptq", 6, "sigmas", 12.85),
+            {"rotation.groups": ["embedding", "attention", "mlp", "projection"]},
+        ),
+        ("GPTQ + LQER", "6 bits, 12.85, 3 x rank 4", group("gptq", 6, "sigmas", 12.85), {"low_rank.matrices": 3}),
+        ("ternary", "groups of 64", group("ternary", 2, "max", 1.0), {}),
+    ]
     return found
 
 
@@ -63,9 +77,10 @@ class Bench:
     def __init__(self, artifacts: Path, *, sequences: int, threads: int):
         import torch
 
+        from benchmarks import water_filling
         from stages.calibrate import hessians
         from stages.lib.node import params, tensors
-        from stages.lib.quant import groups, water_filling
+        from stages.lib.quant import groups
         from stages.lib.tokens import splits
         from stages.lib.tokens.loaders import shuffled
         from stages.runtime.weights import dequantize
@@ -78,13 +93,19 @@ class Bench:
         self.group_of = groups.by_parameter(self.net)
         self.val = splits.read(artifacts / "tokenize/val", "val", sidecar=True)
         length = self.tree["calibrate"]["sequence_length"]
-        loader = shuffled.Loader(splits.read(artifacts / "tokenize/holdout", "holdout").tokens, sequence_length=length, batch_tokens=length,
-                                 seed=1, section="calibrate")
+        loader = shuffled.Loader(
+            splits.read(artifacts / "tokenize/holdout", "holdout").tokens,
+            sequence_length=length,
+            batch_tokens=length,
+            seed=1,
+            section="calibrate",
+        )
         found = hessians.collect(self.net, (loader.batch(step).inputs for step in range(sequences)), total=sequences)
         self.held = {name: hessian / (sequences * length) for name, hessian in found.items()}
         self.matrices = {name: weight for name, weight in self.state.items() if name.removesuffix(".weight") in self.hessians}
-        self.limits = {name: water_filling.Limit.of(weight, self.held[name.removesuffix(".weight")])
-                       for name, weight in self.matrices.items()}
+        self.limits = {
+            name: water_filling.Limit.of(weight, self.held[name.removesuffix(".weight")]) for name, weight in self.matrices.items()
+        }
         self.plain = self.score(self.state)
 
     def score(self, state: dict) -> float:
@@ -104,10 +125,13 @@ class Bench:
         from stages.recipes import catalog
 
         changes = {f"quantize.groups.{name}": matrices for name in ("embedding", "attention", "mlp", "projection")}
-        changes |= {"quantize.groups.table": TABLE, "quantize.min_elements": 64} | {f"quantize.{path}": value for path, value in leaves.items()}
+        changes |= {"quantize.groups.table": TABLE, "quantize.min_elements": 64} | {
+            f"quantize.{path}": value for path, value in leaves.items()
+        }
         settings = params.section(catalog.applied(changes, self.tree), QuantizeSettings)
-        return quantize(self.state, self.group_of, self.hessians, settings, rows=self.rows, multipliers={},
-                        device=torch.device("cpu")).matrices
+        return quantize(
+            self.state, self.group_of, self.hessians, settings, rows=self.rows, multipliers={}, device=torch.device("cpu")
+        ).matrices
 
     def entropy_constrained(self, bits: float, **changes) -> dict:
         """All matrices with one constant at so many coded bits per weight."""
@@ -117,13 +141,27 @@ class Bench:
         from stages.lib.quant.settings import EntropySettings
 
         settings = dataclasses.replace(
-            EntropySettings(bits_per_weight=bits, target_bytes=None, trellis=8, column_steps=True, row_steps="std",
-                                   frequency_exponent=0.0, gain=True, damping=0.005, rate_distortion=0.0), **changes)
+            EntropySettings(
+                bits_per_weight=bits,
+                target_bytes=None,
+                trellis=8,
+                column_steps=True,
+                row_steps="std",
+                frequency_exponent=0.0,
+                gain=True,
+                damping=0.005,
+                rate_distortion=0.0,
+            ),
+            **changes,
+        )
         found = entropy_model.matrices(self.matrices, self.hessians, self.rows, settings=settings, multipliers={})
-        model, weights = entropy_model.Model(found, options=entropy_model.options(settings), device=torch.device("cpu")), sum(
-            weight.numel() for weight in self.matrices.values())
-        return entropy_model.finest(model, limit=bits * weights, tolerance=0.004 * weights,
-                                    bits_of=lambda coded: entropy_model.estimated(coded).bits).quantized
+        model, weights = (
+            entropy_model.Model(found, options=entropy_model.options(settings), device=torch.device("cpu")),
+            sum(weight.numel() for weight in self.matrices.values()),
+        )
+        return entropy_model.finest(
+            model, limit=bits * weights, tolerance=0.004 * weights, bits_of=lambda coded: entropy_model.estimated(coded).bits
+        ).quantized
 
     def measure(self, quantized: dict, tables: dict) -> dict:
         """Figures of one row, from the quantized matrices; `tables`: the same for the features' tables."""
@@ -142,8 +180,14 @@ class Bench:
             count += weight.numel()
         state = self.state | {name: found.weights().reshape(self.state[name].shape) for name, found in (tables | chosen).items()}
         score = self.score({name: weight.half().float() if name not in chosen else weight for name, weight in state.items()})
-        return {"bits_per_weight": bits, "error_db": sum(decibels) / len(decibels), "limit_bits": limit / count,
-                "gap_bits": bits - limit / count, "bits_per_byte": score, "lost": score - self.plain}
+        return {
+            "bits_per_weight": bits,
+            "error_db": sum(decibels) / len(decibels),
+            "limit_bits": limit / count,
+            "gap_bits": bits - limit / count,
+            "bits_per_byte": score,
+            "lost": score - self.plain,
+        }
 
 
 def picture(found: list[dict], path: Path) -> None:
@@ -159,8 +203,16 @@ def picture(found: list[dict], path: Path) -> None:
         for i, method in enumerate(methods):
             part = sorted((row for row in shown if row["method"] == method), key=lambda row: row["bits_per_weight"])
             for axes, key in ((left, "error_db"), (right, "lost")):
-                axes.plot([row["bits_per_weight"] for row in part], [row[key] for row in part], marker="osD^vPX*<>hp"[i % 12], markersize=5,
-                          color=colours(i % 20), linewidth=1.2, label=method, linestyle="-" if len(part) > 1 else "none")
+                axes.plot(
+                    [row["bits_per_weight"] for row in part],
+                    [row[key] for row in part],
+                    marker="osD^vPX*<>hp"[i % 12],
+                    markersize=5,
+                    color=colours(i % 20),
+                    linewidth=1.2,
+                    label=method,
+                    linestyle="-" if len(part) > 1 else "none",
+                )
         # the mean of decibels says more than one number would: the line is that of one method's spread over the matrices
         line = sorted((row["limit_bits"], row["error_db"]) for row in shown if row["method"] == PUBLISHED[0])
         left.plot(*zip(*line, strict=True), color="black", linewidth=1.2, linestyle=(0, (4, 2)), label="reverse water-filling")
@@ -184,23 +236,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--artifacts", type=Path, default=ROOT / "artifacts", help="results of the pipeline (default: %(default)s)")
     parser.add_argument("--sequences", type=int, default=256, help="holdout sequences of the held-out Hessians (default: %(default)s)")
-    parser.add_argument("--bits", type=float, nargs="*", default=[2.5, 3.0, 4.0],
-                        help="bits per weight of the entropy-constrained rows (default: %(default)s)")
+    parser.add_argument(
+        "--bits",
+        type=float,
+        nargs="*",
+        default=[2.5, 3.0, 4.0],
+        help="bits per weight of the entropy-constrained rows (default: %(default)s)",
+    )
     parser.add_argument("--methods", nargs="*", default=[""], help="those whose names have one of these parts (default: all)")
     parser.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--table", type=Path, default=Path("quantize.csv"), help="where the CSV goes (default: %(default)s)")
     parser.add_argument("--picture", type=Path, default=Path("quantize.svg"), help="where the picture goes (default: %(default)s)")
     arguments = parser.parse_args()
     bench = Bench(arguments.artifacts, sequences=arguments.sequences, threads=arguments.threads)
-    jobs = [(method, setting, lambda matrices=matrices, leaves=leaves: bench.grouped(matrices, leaves))
-            for method, setting, matrices, leaves in rows()]
+    jobs = [
+        (method, setting, lambda matrices=matrices, leaves=leaves: bench.grouped(matrices, leaves))
+        for method, setting, matrices, leaves in rows()
+    ]
     for bits in (None, *arguments.bits):  # None: as many as the published way took
         for name, changes in STEPS.items():
-            jobs.append((f"entropy-constrained, {name}", f"{bits:g} bits" if bits else "as GPTQ", lambda bits=bits, changes=changes:
-                         bench.entropy_constrained(bits or rate(found), **changes)))
+            jobs.append(
+                (
+                    f"entropy-constrained, {name}",
+                    f"{bits:g} bits" if bits else "as GPTQ",
+                    lambda bits=bits, changes=changes: bench.entropy_constrained(bits or rate(found), **changes),
+                )
+            )
     jobs = [job for job in jobs if job[:2] == PUBLISHED or any(part in job[0] for part in arguments.methods)]
-    print(f"float32: {bench.plain:.4f} bits per byte\n\n| method | setting | bits per weight | error dB | limit | gap | "
-          "lost bits per byte | s |\n|---|---|---:|---:|---:|---:|---:|---:|")
+    print(
+        f"float32: {bench.plain:.4f} bits per byte\n\n| method | setting | bits per weight | error dB | limit | gap | "
+        "lost bits per byte | s |\n|---|---|---:|---:|---:|---:|---:|---:|"
+    )
     found, tables = [], {}
     for method, setting, run in jobs:
         started = time.perf_counter()
@@ -209,23 +275,30 @@ def main() -> None:
         tables = tables or {name: coded for name, coded in quantized.items() if bench.group_of[name] == "table"}
         row = {"method": method, "setting": setting, **bench.measure(quantized, tables), "seconds": seconds}
         found.append(row)
-        print(f"| {method} | {setting} | {row['bits_per_weight']:.3f} | {row['error_db']:.2f} | {row['limit_bits']:.3f} | "
-              f"{row['gap_bits']:.3f} | {row['lost']:+.4f} | {seconds:.1f} |", flush=True)
+        print(
+            f"| {method} | {setting} | {row['bits_per_weight']:.3f} | {row['error_db']:.2f} | {row['limit_bits']:.3f} | "
+            f"{row['gap_bits']:.3f} | {row['lost']:+.4f} | {seconds:.1f} |",
+            flush=True,
+        )
     lost = next(row["lost"] for row in found if (row["method"], row["setting"]) == PUBLISHED)
     print()
     for row in found:
         if row["setting"] == "as GPTQ":
-            print(f"{row['method']}: {row['lost'] / lost:.0%} of the bits per byte that {', '.join(PUBLISHED)} loses at "
-                  f"{row['bits_per_weight'] / rate(found):.2%} of its bits")
+            print(
+                f"{row['method']}: {row['lost'] / lost:.0%} of the bits per byte that {', '.join(PUBLISHED)} loses at "
+                f"{row['bits_per_weight'] / rate(found):.2%} of its bits"
+            )
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()} for row in found)
     arguments.table.write_text(buffer.getvalue())
     picture(found, arguments.picture)
-    print(f"\nn = 1 checkpoint, {sum(weight.numel() for weight in bench.matrices.values()):,} weights in {len(bench.matrices)} matrices, "
-          f"{arguments.sequences} holdout sequences, {arguments.threads} threads of {os.cpu_count()} cores, {platform.machine()}; "
-          f"{arguments.table}, {arguments.picture}")
+    print(
+        f"\nn = 1 checkpoint, {sum(weight.numel() for weight in bench.matrices.values()):,} weights in {len(bench.matrices)} matrices, "
+        f"{arguments.sequences} holdout sequences, {arguments.threads} threads of {os.cpu_count()} cores, {platform.machine()}; "
+        f"{arguments.table}, {arguments.picture}"
+    )
 
 
 if __name__ == "__main__":

@@ -32,8 +32,9 @@ TABLE = ROOT / "docs/recipes.csv"
 
 def copy_tree(folder: Path) -> None:
     """The tracked files of this working tree, and those that would be, as a DVC project without git."""
-    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True,
-                            text=True, check=True).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -45,16 +46,22 @@ def run(name: str, folder: Path) -> list[dict]:
     """A stack in small, run in the empty `folder`: one row of COLUMNS per evaluator."""
     seconds = reproduce(name, folder)
     package = json.loads((folder / "artifacts/package/metrics.json").read_text())
-    return [_row(name, json.loads((folder / f"artifacts/audit/{which}/certificate.json").read_text()), package, seconds)
-            for which in yaml.safe_load((folder / "params.yaml").read_text())["evaluate"]["runs"]]
+    return [
+        _row(name, json.loads((folder / f"artifacts/audit/{which}/certificate.json").read_text()), package, seconds)
+        for which in yaml.safe_load((folder / "params.yaml").read_text())["evaluate"]["runs"]
+    ]
 
 
 def reproduce(name: str, folder: Path) -> float:
     """The pipeline of a stack in small, in the empty `folder`; its seconds."""
     copy_tree(folder)
-    environment = os.environ | {"DVC_NO_ANALYTICS": "1", "PYTHONUTF8": "1", "PYTHONPATH": str(folder),
-                                "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait are slow on busy cores
-                                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment = os.environ | {
+        "DVC_NO_ANALYTICS": "1",
+        "PYTHONUTF8": "1",
+        "PYTHONPATH": str(folder),
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait are slow on busy cores
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
     started = time.monotonic()
     for command in (["python", "-m", "stages.recipes", name, "--scale", "tiny", "--apply"], ["dvc", "repro"]):
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -65,8 +72,15 @@ def reproduce(name: str, folder: Path) -> float:
 
 def _row(name: str, certificate: dict, package: dict, seconds: float) -> dict:
     failed = [check for check, found in certificate["checks"].items() if found["verdict"] == "fail"]
-    return {"recipe": name, "run": certificate["run"], "verdict": certificate["verdict"], "failed": " ".join(failed),
-            "bits_per_byte": f"{certificate['bits_per_byte']:.4f}", "artifact_bytes": package["artifact_bytes"], "seconds": round(seconds)}
+    return {
+        "recipe": name,
+        "run": certificate["run"],
+        "verdict": certificate["verdict"],
+        "failed": " ".join(failed),
+        "bits_per_byte": f"{certificate['bits_per_byte']:.4f}",
+        "artifact_bytes": package["artifact_bytes"],
+        "seconds": round(seconds),
+    }
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ from stages.vocabulary import sentencepiece_training
 TRAINING_BYTES, VOCABULARY = 1_000_000, 1024
 BATCH_DOCUMENTS = 1024
 SAMPLE_SECONDS = 0.05
-READY_SECONDS = 600       # a process that is not ready by then has died
+READY_SECONDS = 600  # a process that is not ready by then has died
 BOUND, ENCODER, BOTH = "bound: sentencepiece, in memory", "Encoder, in memory", "tokenize, train and val"
 Rows = dict[tuple[str, str], dict[int, list[float]]]  # (row, tokenizer) -> processes -> MB/s of each run
 
@@ -103,16 +103,26 @@ def write(file: Path, texts: Iterable[str], limit: int) -> Text:
 def train_tokenizers(text: Text, official: Path | None, folder: Path) -> dict[str, Path]:
     """Name -> model file: the official one or its like, and two lossless ones, trained on the first MB."""
     models = {}
-    for name, normalization, with_caseops in (("nmt_nfkc", "nmt_nfkc", False), ("lossless", "identity", False),
-                                              ("lossless, CaseOps", "identity", True)):
+    for name, normalization, with_caseops in (
+        ("nmt_nfkc", "nmt_nfkc", False),
+        ("lossless", "identity", False),
+        ("lossless, CaseOps", "identity", True),
+    ):
         if normalization == "nmt_nfkc" and official:
             Tokenizer(official.read_bytes())  # says what is wrong with it
             models[official.name] = official
             continue
         models[name] = folder / f"{len(models)}.model"
-        models[name].write_bytes(sentencepiece_training.train(
-            source([text.file]), size=VOCABULARY, character_coverage=0.999, sample_bytes=TRAINING_BYTES, normalization=normalization,
-            caseops_transform=with_caseops))
+        models[name].write_bytes(
+            sentencepiece_training.train(
+                source([text.file]),
+                size=VOCABULARY,
+                character_coverage=0.999,
+                sample_bytes=TRAINING_BYTES,
+                normalization=normalization,
+                caseops_transform=with_caseops,
+            )
+        )
     return models
 
 
@@ -123,21 +133,25 @@ def transform(share: list[str]) -> Callable[[], int]:
 
 def encode(model: bytes) -> Callable[[list[str]], Callable[[], int]]:
     """Our encoder; counts tokens without BOS."""
+
     def make(share: list[str]) -> Callable[[], int]:
         encoder = Encoder(model)
-        batches = [share[i: i + BATCH_DOCUMENTS] for i in range(0, len(share), BATCH_DOCUMENTS)]
+        batches = [share[i : i + BATCH_DOCUMENTS] for i in range(0, len(share), BATCH_DOCUMENTS)]
         return lambda: sum(len(encoder.encode(batch).ids) - len(batch) for batch in batches)
+
     return make
 
 
 def encode_plainly(model: bytes, *, threads: int) -> Callable[[list[str]], Callable[[], int]]:
     """SentencePiece's own encoding of a list of documents; counts tokens."""
+
     def make(share: list[str]) -> Callable[[], int]:
         processor = load_processor(model)
         kind = "numpy" if hasattr(processor, "EncodeAsNumpy") else int
         given = [caseops.encode(text) for text in share] if Tokenizer(model).has_caseops else share
-        batches = [given[i: i + BATCH_DOCUMENTS] for i in range(0, len(given), BATCH_DOCUMENTS)]
+        batches = [given[i : i + BATCH_DOCUMENTS] for i in range(0, len(given), BATCH_DOCUMENTS)]
         return lambda: sum(sum(map(len, processor.encode(batch, num_threads=threads, out_type=kind))) for batch in batches)
+
     return make
 
 
@@ -174,8 +188,12 @@ def started(folder: Path, processes: int, node: str, *argv: str) -> dict:
     """Arguments of subprocess.Popen for `python -m stages.<node>` in a pipeline folder; what an earlier run left is removed."""
     shutil.rmtree(folder / "artifacts" / node / (argv[0] if argv else ""), ignore_errors=True)
     os.sync()  # what earlier runs left to be written is not this one's work
-    return {"args": [sys.executable, "-m", f"stages.{node}", *argv], "cwd": folder, "stderr": subprocess.STDOUT,
-            "env": os.environ | {"PYTHONPATH": str(ROOT), "CADDIE_WORKERS": str(processes)}}
+    return {
+        "args": [sys.executable, "-m", f"stages.{node}", *argv],
+        "cwd": folder,
+        "stderr": subprocess.STDOUT,
+        "env": os.environ | {"PYTHONPATH": str(ROOT), "CADDIE_WORKERS": str(processes)},
+    }
 
 
 def seconds(folder: Path, processes: int, node: str, *argv: str) -> float:
@@ -193,8 +211,14 @@ def pipeline(folder: Path, text: Text) -> Path:
     """A folder with a params.yaml that reads `text`; half of the documents are val, one is holdout."""
     folder.mkdir()
     tree = params.read(ROOT / "params.yaml")
-    tree["prepare"] |= {"source": "local", "path": str(text.file), "max_bytes": None, "split": "first",
-                        "val_documents": text.documents // 2, "holdout_documents": 1}
+    tree["prepare"] |= {
+        "source": "local",
+        "path": str(text.file),
+        "max_bytes": None,
+        "split": "first",
+        "val_documents": text.documents // 2,
+        "holdout_documents": 1,
+    }
     (folder / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     return folder
 
@@ -320,15 +344,23 @@ def hardware() -> str:
     """One line: processor, cores, system, versions."""
     found = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in found if line.startswith("model name")), platform.processor())
-    return (f"{len(os.sched_getaffinity(0))} cores of {model}, {platform.system()}, Python {platform.python_version()}, sentencepiece "
-            f"{sentencepiece.__version__}")
+    return (
+        f"{len(os.sched_getaffinity(0))} cores of {model}, {platform.system()}, Python {platform.python_version()}, sentencepiece "
+        f"{sentencepiece.__version__}"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--path", type=Path, action="append", default=[], help="documents, may be repeated (default: the built-in corpus)")
-    parser.add_argument("--sizes", type=float, nargs="+", default=[200, 2000], metavar="MB",
-                        help="UTF-8 MB of text: speed at the smallest, memory at each (default: 200 2000)")
+    parser.add_argument(
+        "--sizes",
+        type=float,
+        nargs="+",
+        default=[200, 2000],
+        metavar="MB",
+        help="UTF-8 MB of text: speed at the smallest, memory at each (default: 200 2000)",
+    )
     parser.add_argument("--runs", type=int, default=1, help="runs of each row (default: 1)")
     parser.add_argument("--model", type=Path, help="the official tokenizer (default: one like it, trained on the first MB)")
     parser.add_argument("--skip-memory", action="store_true", help="leave out the memory table")
@@ -355,9 +387,11 @@ def main() -> None:
         if not arguments.skip_memory:
             texts = (write(folder / f"{size}.jsonl", repeated(once), size) for size in sizes)
             print(memory_table(texts, next(iter(models.items())), folder, all_processes[-1]))
-            print(f"\nSums over all processes of the stage, highest of a sample every {SAMPLE_SECONDS * 1000:.0f} ms, n = 1 run with "
-                  f"{all_processes[-1]} processes. RSS counts shared pages once per process, PSS (smaps_rollup) once in all. Text "
-                  f"of more than {once.num_bytes / 1e6:.0f} MB is repeated.\n")
+            print(
+                f"\nSums over all processes of the stage, highest of a sample every {SAMPLE_SECONDS * 1000:.0f} ms, n = 1 run with "
+                f"{all_processes[-1]} processes. RSS counts shared pages once per process, PSS (smaps_rollup) once in all. Text "
+                f"of more than {once.num_bytes / 1e6:.0f} MB is repeated.\n"
+            )
     names = ", ".join(path.name for path in arguments.path) or "the built-in corpus"
     print(f"Text: {names}. Tokenizers trained here have {VOCABULARY} pieces. A command takes {start:.1f} s to start. {hardware()}")
 

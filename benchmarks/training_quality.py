@@ -32,17 +32,41 @@ from concurrent.futures import ThreadPoolExecutor
 import yaml
 
 NAIVE = {
-    "model.num_layers": 9, "model.width": 120, "model.num_heads": 4, "model.num_kv_heads": 2, "model.mlp_width": 240,
-    "model.mlp_negative_slope": 0.0, "model.rope_dims": 30, "model.query_gain": 1.5, "model.logit_softcap": 30.0,
-    "model.initialisation": "naive", "model.features": {"residual_mix": {}, "unet_skips": {"gated": False, "sets": 4}},
-    "train.matrix_learning_rate": 0.04, "train.embedding_learning_rate": 0.05, "train.scalar_learning_rate": 0.04,
-    "train.matrix_weight_decay": 0.0, "train.embedding_weight_decay": 0.0, "train.scalar_weight_decay": 0.0,
-    "train.muon": {"momentum": 0.95, "momentum_start": 0.85, "momentum_warmup_steps": 25, "iterations": 5, "coefficients": "classical",
-                   "bound": "frobenius",
-                   "row_normalize": False, "neuron_beta2": 0.0, "projections": []},
-    "train.warmdown": 0.0871, "train.learning_rate_floor": 0.0, "train.gradient_clip": 0.0}  # 1,200 of 13,780 steps
+    "model.num_layers": 9,
+    "model.width": 120,
+    "model.num_heads": 4,
+    "model.num_kv_heads": 2,
+    "model.mlp_width": 240,
+    "model.mlp_negative_slope": 0.0,
+    "model.rope_dims": 30,
+    "model.query_gain": 1.5,
+    "model.logit_softcap": 30.0,
+    "model.initialisation": "naive",
+    "model.features": {"residual_mix": {}, "unet_skips": {"gated": False, "sets": 4}},
+    "train.matrix_learning_rate": 0.04,
+    "train.embedding_learning_rate": 0.05,
+    "train.scalar_learning_rate": 0.04,
+    "train.matrix_weight_decay": 0.0,
+    "train.embedding_weight_decay": 0.0,
+    "train.scalar_weight_decay": 0.0,
+    "train.muon": {
+        "momentum": 0.95,
+        "momentum_start": 0.85,
+        "momentum_warmup_steps": 25,
+        "iterations": 5,
+        "coefficients": "classical",
+        "bound": "frobenius",
+        "row_normalize": False,
+        "neuron_beta2": 0.0,
+        "projections": [],
+    },
+    "train.warmdown": 0.0871,
+    "train.learning_rate_floor": 0.0,
+    "train.gradient_clip": 0.0,
+}  # 1,200 of 13,780 steps
 RUNS = {"default": {}, "naive, as large": NAIVE} | {
-    f"AdamW, rate {rate}": {"train.optimizer": "adamw", "train.matrix_learning_rate": rate} for rate in (0.001, 0.003, 0.01)}
+    f"AdamW, rate {rate}": {"train.optimizer": "adamw", "train.matrix_learning_rate": rate} for rate in (0.001, 0.003, 0.01)
+}
 AVERAGES = ("final", "ema_0.95", "ema_0.98", "ema_0.99")
 HOLDOUT_TARGETS = 32_768  # enough to choose an average by
 
@@ -57,8 +81,14 @@ def prepare(folder: Path, tree: dict) -> Path:
 def command(folder: Path, tree: dict, *stage: str) -> None:
     """One stage of the repository, run with `folder` as its project."""
     (folder / "params.yaml").write_text(yaml.safe_dump(tree))
-    done = subprocess.run([sys.executable, "-m", f"stages.{stage[0]}", *stage[1:]], cwd=folder, capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", f"stages.{stage[0]}", *stage[1:]],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
     if done.returncode:
         sys.exit(done.stderr)
 
@@ -79,13 +109,28 @@ def costs(tokens: Path, trees: list[dict], *, rounds: int, steps: int) -> list[l
     with launch.world("cpu", threads=1) as world:
         for tree in trees:
             settings = params.section(tree, train.TrainSettings)
-            model = GPT(ModelConfig(vocabulary_size=text.vocabulary_size,
-                                    **{name: value for name, value in tree["model"].items() if name != "attention_backend"}))
+            model = GPT(
+                ModelConfig(
+                    vocabulary_size=text.vocabulary_size,
+                    **{name: value for name, value in tree["model"].items() if name != "attention_backend"},
+                )
+            )
             initialise(model, generator=torch.Generator().manual_seed(settings.seed))
-            loader = train.LOADERS[settings.loader].Loader(text.tokens, sequence_length=settings.sequence_length, section="train",
-                                                           batch_tokens=settings.batch_tokens, seed=settings.seed)
-            began.append((loop.start(model, settings, world), Prefetcher(loader, world, is_ahead=False), settings,
-                          numerics.resolve(settings.precision, "cpu")))
+            loader = train.LOADERS[settings.loader].Loader(
+                text.tokens,
+                sequence_length=settings.sequence_length,
+                section="train",
+                batch_tokens=settings.batch_tokens,
+                seed=settings.seed,
+            )
+            began.append(
+                (
+                    loop.start(model, settings, world),
+                    Prefetcher(loader, world, is_ahead=False),
+                    settings,
+                    numerics.resolve(settings.precision, "cpu"),
+                )
+            )
         seconds: list[list[float]] = [[] for _ in trees]
         for _ in range(rounds + 1):
             for (run, batches, settings, precision), own in zip(began, seconds, strict=True):
@@ -155,8 +200,13 @@ def main() -> None:
         tokens = ROOT / "artifacts/tokenize"
         if arguments.text:
             path = str(Path(arguments.text).resolve())
-            tokens = prepare(Path(folder), catalog.applied({"prepare.source": "local", "prepare.path": path, "vocabulary.path": path,
-                                                          "prepare.max_bytes": arguments.max_bytes}, tree))  # vocabulary wants it there
+            tokens = prepare(
+                Path(folder),
+                catalog.applied(
+                    {"prepare.source": "local", "prepare.path": path, "vocabulary.path": path, "prepare.max_bytes": arguments.max_bytes},
+                    tree,
+                ),
+            )  # vocabulary wants it there
         fixed = {"train.holdout_every": 10**6, "train.threads": 1, "train.device": "cpu"}
         trees = {name: catalog.applied(changes | fixed, tree) for name, changes in RUNS.items()}
         seconds = dict(zip(RUNS, costs(tokens, list(trees.values()), rounds=arguments.rounds, steps=arguments.round_steps), strict=True))
@@ -174,19 +224,25 @@ def main() -> None:
 
 
 def report(results: dict, seconds: dict, steps: dict, arguments) -> None:
-    print("| run | parameters | ms per step | s.d. | steps | val bits per byte | s.d. | behind the default | p |\n"
-          "|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    print(
+        "| run | parameters | ms per step | s.d. | steps | val bits per byte | s.d. | behind the default | p |\n"
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
+    )
     default = [results["default", seed][0] for seed in arguments.seeds]
     for name in RUNS:
         scores = [results[name, seed][0] for seed in arguments.seeds]
         mean, deviation = statistics.mean(scores), statistics.stdev(scores) if len(scores) > 1 else float("nan")
         behind = "" if name == "default" else f"{mean - statistics.mean(default):+.4f}"
         p = "" if name == "default" or len(scores) < 2 else f"{p_value(default, scores):.2g}"
-        print(f"| {name} | {results[name, arguments.seeds[0]][1]:,} | {1e3 * statistics.median(seconds[name]):.0f} | "
-              f"{1e3 * statistics.stdev(seconds[name]):.0f} | {steps[name]} | {mean:.4f} | {deviation:.4f} | {behind} | {p} |")
-    print(f"\n{arguments.text or 'built-in text'}, {arguments.seconds:g} s of one core each, n = {len(arguments.seeds)} seeds; "
-          f"ms per step: median of {arguments.rounds} rounds of {arguments.round_steps} steps, by CPU time of one thread; "
-          f"{platform.machine()}, load {os.getloadavg()[0]:.1f} at the end")
+        print(
+            f"| {name} | {results[name, arguments.seeds[0]][1]:,} | {1e3 * statistics.median(seconds[name]):.0f} | "
+            f"{1e3 * statistics.stdev(seconds[name]):.0f} | {steps[name]} | {mean:.4f} | {deviation:.4f} | {behind} | {p} |"
+        )
+    print(
+        f"\n{arguments.text or 'built-in text'}, {arguments.seconds:g} s of one core each, n = {len(arguments.seeds)} seeds; "
+        f"ms per step: median of {arguments.rounds} rounds of {arguments.round_steps} steps, by CPU time of one thread; "
+        f"{platform.machine()}, load {os.getloadavg()[0]:.1f} at the end"
+    )
 
 
 if __name__ == "__main__":

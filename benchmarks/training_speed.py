@@ -36,7 +36,7 @@ from stages.train.prefetch import Prefetcher
 
 PARTS = ("loader", "forward", "backward", "optimizer", "averages")
 TOKENS = 20_000_000  # of random text
-DOCUMENT = 1000      # tokens of one
+DOCUMENT = 1000  # tokens of one
 
 
 def measure(name: str, tree: dict, *, steps: int, discarded: int, now: Callable[[], float]) -> None:
@@ -54,8 +54,12 @@ def measure(name: str, tree: dict, *, steps: int, discarded: int, now: Callable[
         ids = np.random.default_rng(0).integers(4, config.vocabulary_size, TOKENS).astype(np.uint16)
         ids[::DOCUMENT] = 1
         loader = train.LOADERS[settings.loader].Loader(
-            Stream([ids], name="random", vocabulary_size=config.vocabulary_size), sequence_length=settings.sequence_length,
-            batch_tokens=settings.batch_tokens, seed=settings.seed, section="train")
+            Stream([ids], name="random", vocabulary_size=config.vocabulary_size),
+            sequence_length=settings.sequence_length,
+            batch_tokens=settings.batch_tokens,
+            seed=settings.seed,
+            section="train",
+        )
         batches = Prefetcher(loader, world, is_ahead=world.device.type == "cuda")
         model.progress()  # with the recurrence, where there is one
         seconds: dict[str, list[float]] = {part: [] for part in PARTS}
@@ -95,14 +99,18 @@ def one_step(run: loop.Run, batches: Prefetcher, step: int, precision: str, worl
 def report(name, seconds, whole, run, settings, world, precision) -> None:
     middle = statistics.median(whole)
     parameters = sum(weight.numel() for weight in run.model.parameters())
-    print(f"\n{name}: {parameters:,} parameters, {settings.batch_tokens:,} tokens per step, {precision}, {world.device.type}\n\n"
-          "| part | ms | s.d. | share |\n|---|---:|---:|---:|")
+    print(
+        f"\n{name}: {parameters:,} parameters, {settings.batch_tokens:,} tokens per step, {precision}, {world.device.type}\n\n"
+        "| part | ms | s.d. | share |\n|---|---:|---:|---:|"
+    )
     for part, values in (*seconds.items(), ("step", whole)):
         own = statistics.median(values)
         print(f"| {part} | {1e3 * own:.2f} | {1e3 * statistics.stdev(values):.2f} | {own / middle:.1%} |")
     rate, flops = run.hardware.matmul_rate, run.hardware.looped * settings.batch_tokens
-    print(f"\n{settings.batch_tokens / middle:,.0f} tokens/s; {flops / middle / 1e9:,.1f} of {rate / 1e9:,.1f} GFLOP/s that products of "
-          f"matrices reached in the time that passed: {flops / middle / rate:.1%}")
+    print(
+        f"\n{settings.batch_tokens / middle:,.0f} tokens/s; {flops / middle / 1e9:,.1f} of {rate / 1e9:,.1f} GFLOP/s that products of "
+        f"matrices reached in the time that passed: {flops / middle / rate:.1%}"
+    )
 
 
 def main() -> None:
@@ -121,8 +129,9 @@ def main() -> None:
             tree["train"]["batch_tokens"] = arguments.batch_tokens
         if arguments.core:
             tree["train"] |= {"threads": 1, "device": "cpu"}
-        measure(name, tree, steps=arguments.steps, discarded=arguments.discarded,
-                now=time.process_time if arguments.core else time.perf_counter)
+        measure(
+            name, tree, steps=arguments.steps, discarded=arguments.discarded, now=time.process_time if arguments.core else time.perf_counter
+        )
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores, {platform.machine()}"
     print(f"\nn = {arguments.steps} steps, {device}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f} at the end")
 

@@ -17,11 +17,33 @@ from stages.lib.text import corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 NODES = (
-    ("prepare",), ("text_compressors",), ("vocabulary",), ("tokenize", "train"), ("tokenize", "holdout"), ("tokenize", "val"), ("train",),
-    ("ema",), ("prequant_ttt",), ("calibrate",), ("sensitivity",), ("fill_cap",), ("quantize",), ("plain_score", "train"), ("plain_score", "ema"),
-    ("plain_score", "prequant_ttt"), ("plain_score", "quantize"), ("compress", "brotli_11"), ("compress", "zlib_9"), ("package",),
-    ("evaluate", "sliding"), ("evaluate", "slot"), ("evaluate", "causal_slot"), ("audit", "sliding"), ("audit", "slot"),
-    ("audit", "causal_slot"), ("report",),
+    ("prepare",),
+    ("text_compressors",),
+    ("vocabulary",),
+    ("tokenize", "train"),
+    ("tokenize", "holdout"),
+    ("tokenize", "val"),
+    ("train",),
+    ("ema",),
+    ("prequant_ttt",),
+    ("calibrate",),
+    ("sensitivity",),
+    ("fill_cap",),
+    ("quantize",),
+    ("plain_score", "train"),
+    ("plain_score", "ema"),
+    ("plain_score", "prequant_ttt"),
+    ("plain_score", "quantize"),
+    ("compress", "brotli_11"),
+    ("compress", "zlib_9"),
+    ("package",),
+    ("evaluate", "sliding"),
+    ("evaluate", "slot"),
+    ("evaluate", "causal_slot"),
+    ("audit", "sliding"),
+    ("audit", "slot"),
+    ("audit", "causal_slot"),
+    ("report",),
 )
 TOGETHER = ("test_dvc", "test_report_compare", "test_submission")  # each makes in seconds what all of its tests start from
 
@@ -43,6 +65,7 @@ def pytest_collection_modifyitems(items):
 
     Of the rest, the modules that stay together come first, since they take longest.
     """
+
     def work(item) -> str:
         return item.path.stem if item.path.stem in TOGETHER else item.nodeid
 
@@ -91,14 +114,20 @@ def _clocked(item):
 
 def pytest_terminal_summary(terminalreporter, config):
     """What the run cost and where; no test fails for being slow, since a busy machine would make it lie."""
-    spent = {report.nodeid: sum(value for name, value in report.user_properties if name == "cpu_seconds")
-             for kind in ("passed", "failed", "error") for report in terminalreporter.stats.get(kind, ()) if report.when != "teardown"}
+    spent = {
+        report.nodeid: sum(value for name, value in report.user_properties if name == "cpu_seconds")
+        for kind in ("passed", "failed", "error")
+        for report in terminalreporter.stats.get(kind, ())
+        if report.when != "teardown"
+    }
     if not spent:
         return
     costly = sorted(spent.items(), key=lambda entry: -entry[1])
     above = [seconds for seconds in spent.values() if seconds > 1]
-    terminalreporter.write_line(f"{len(spent)} tests took {sum(spent.values()):.0f} CPU seconds without collecting them; "
-                                f"{len(above)} took more than one each, {sum(above):.0f} together. The slowest:")
+    terminalreporter.write_line(
+        f"{len(spent)} tests took {sum(spent.values()):.0f} CPU seconds without collecting them; "
+        f"{len(above)} took more than one each, {sum(above):.0f} together. The slowest:"
+    )
     for nodeid, seconds in costly[:8]:
         terminalreporter.write_line(f"{seconds:8.1f} s  {nodeid}")
 
@@ -118,9 +147,16 @@ def tiny_params() -> dict:
     for path, value in yaml.safe_load((ROOT / "stages/recipes/tiny.yaml").read_text()).items():
         set_leaf(tree, path, value)
     for path, value in {
-        "prepare.source": "local", "prepare.path": "documents", "prepare.val_fraction": 0.15, "prepare.holdout_fraction": 0.15,
+        "prepare.source": "local",
+        "prepare.path": "documents",
+        "prepare.val_fraction": 0.15,
+        "prepare.holdout_fraction": 0.15,
         "vocabulary.path": "documents",
-        "model.features": {}, "train.steps": 12, "train.holdout_every": 6, "train.threads": 1, "vocabulary.size": 384,
+        "model.features": {},
+        "train.steps": 12,
+        "train.holdout_every": 6,
+        "train.threads": 1,
+        "vocabulary.size": 384,
         "compress.runs": {run: tree["compress"]["runs"][run] for run in ("brotli_11", "zlib_9")},
     }.items():
         set_leaf(tree, path, value)
@@ -148,9 +184,16 @@ def write_prepared(folder: Path, texts: list[str], *, split: str = "val") -> Pat
     folder.mkdir(parents=True)
     path = folder / corpus.DOCUMENTS
     path.write_bytes(b"".join(json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n" for text in texts))
-    files.write_json(folder / corpus.META, {
-        "contents": "documents", "split": split, "documents": len(texts), "bytes": sum(len(text.encode()) for text in texts),
-        "sha256": files.sha256(path)})
+    files.write_json(
+        folder / corpus.META,
+        {
+            "contents": "documents",
+            "split": split,
+            "documents": len(texts),
+            "bytes": sum(len(text.encode()) for text in texts),
+            "sha256": files.sha256(path),
+        },
+    )
     return folder
 
 
@@ -210,10 +253,12 @@ def project(finished, tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def tree(project):
     """Change leaves of the project's params.yaml: tree(**{"train.steps": 3})."""
+
     def change(leaves: dict) -> dict:
         values = yaml.safe_load((project / "params.yaml").read_text())
         for path, value in leaves.items():
             set_leaf(values, path, value)
         (project / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
         return values
+
     return change

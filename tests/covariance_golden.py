@@ -1,7 +1,7 @@
 """Matrices made of integer arithmetic alone, so that every machine and library makes the same; their blobs are in tests/golden/covariance.
 
-    python tests/covariance_golden.py            decode and encode the blobs again; exit code 1 if a byte differs
-    python tests/covariance_golden.py --write    write the blobs: only when the format changes on purpose
+python tests/covariance_golden.py            decode and encode the blobs again; exit code 1 if a byte differs
+python tests/covariance_golden.py --write    write the blobs: only when the format changes on purpose
 """
 
 import sys
@@ -53,14 +53,27 @@ def cases() -> dict[str, tuple[list[np.ndarray], list[MatrixContext]]]:
     twins[noise(10, 300) > 20] = twins[0]
     uniform = (noise(11, 64 * 64).reshape(64, 64) * 7919) % 64
     return {
-        "layer": (layer, [plan("q", (40, 40), "query", 0), plan("k", (40, 40), "key", 0), plan("u", (200, 40), "up", 0),
-                          plan("d", (40, 200), "down", 0)]),
+        "layer": (
+            layer,
+            [
+                plan("q", (40, 40), "query", 0),
+                plan("k", (40, 40), "key", 0),
+                plan("u", (200, 40), "up", 0),
+                plan("d", (40, 200), "down", 0),
+            ],
+        ),
         "steps": ([stepped], [plan("s", (300, 40), "up", 1, columns=steps)]),
         "wild": ([wild], [plan("w", (600, 24), "other", -1)]),
         "twins": ([twins + noise(12, 300 * 40).reshape(300, 40) // 110], [plan("t", (300, 40), "embedding", -1)]),
-        "plain": ([uniform, np.full((5, 3), -7), np.zeros((0, 4), np.int64), uniform[:1, :1]],
-                  [plan("a", (64, 64), "table", -1), plan("b", (5, 3), "other", -1), plan("c", (0, 4), "other", -1),
-                   plan("d", (1, 1), "projection", -1)]),
+        "plain": (
+            [uniform, np.full((5, 3), -7), np.zeros((0, 4), np.int64), uniform[:1, :1]],
+            [
+                plan("a", (64, 64), "table", -1),
+                plan("b", (5, 3), "other", -1),
+                plan("c", (0, 4), "other", -1),
+                plan("d", (1, 1), "projection", -1),
+            ],
+        ),
     }
 
 

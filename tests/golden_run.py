@@ -38,7 +38,7 @@ def hashes(revision: str, profile: str) -> dict[str, str]:
 
 def environment() -> str:
     """A hash of the Python and of every installed distribution with its version."""
-    installed = sorted(f"{item.metadata['Name']}=={item.version}" for item in importlib.metadata.distributions())
+    installed = sorted({f"{item.metadata['Name']}=={item.version}" for item in importlib.metadata.distributions()})
     return hashlib.sha256("\n".join([sys.version, *installed]).encode()).hexdigest()[:12]
 
 
@@ -55,13 +55,17 @@ def run(commit: str, profile: str, checkout: Path) -> dict[str, str]:
         command(sys.executable, "-m", "stages.recipes", profile, "--apply")
     command("dvc", "repro", "--quiet")
     artifacts = checkout / "artifacts"
-    return {str(path.relative_to(artifacts)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(artifacts.rglob("*")) if path.suffix in SUFFIXES and path.is_file()}
+    return {
+        str(path.relative_to(artifacts)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(artifacts.rglob("*"))
+        if path.suffix in SUFFIXES and path.is_file()
+    }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.golden_run", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.golden_run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("before")
     parser.add_argument("after", nargs="?", default="HEAD")
     parser.add_argument("--profile", nargs="+", choices=PROFILES, default=list(PROFILES))
@@ -74,8 +78,10 @@ def main() -> int:
                 differing += 1
                 what = "differs" if path in before and path in after else "is only in " + ("before" if path in before else "after")
                 print(f"{profile}: artifacts/{path} {what}")
-        print(f"{profile}: {sum(before.get(path) == after[path] for path in after)} of {len(before)} files of {chosen.before} are equal "
-              f"in {chosen.after}")
+        print(
+            f"{profile}: {sum(before.get(path) == after[path] for path in after)} of {len(before)} files of {chosen.before} are equal "
+            f"in {chosen.after}"
+        )
     return 1 if differing else 0
 
 

@@ -32,20 +32,28 @@ def git_hash(content: bytes) -> str:
 
 def manifest(*, train: int = 3, val: int = 1, tokenizer: str = "tokenizers/fineweb_1024_bpe.model", **stats) -> bytes:
     """manifest.json of a repository with the one variant sp1024; `stats` overrides what it says of it."""
-    return json.dumps({
-        "datasets": [{"name": "fineweb10B_sp1024", "tokenizer_name": "sp_bpe_1024",
-                      "stats": {"files_train": train, "files_val": val, **stats}}],
-        "tokenizers": [{"name": "sp_bpe_1024", "model_path": tokenizer, "vocab_path": "tokenizers/fineweb_1024_bpe.vocab"}],
-    }).encode()
+    return json.dumps(
+        {
+            "datasets": [
+                {"name": "fineweb10B_sp1024", "tokenizer_name": "sp_bpe_1024", "stats": {"files_train": train, "files_val": val, **stats}}
+            ],
+            "tokenizers": [{"name": "sp_bpe_1024", "model_path": tokenizer, "vocab_path": "tokenizers/fineweb_1024_bpe.vocab"}],
+        }
+    ).encode()
 
 
 def golf(*, train: int = 3, val: int = 1, sidecars: int = 0, **options) -> dict[str, bytes]:
     """A repository in the published layout; a shard's content is told by its name."""
-    names = [f"{FOLDER}/fineweb_{split}_{index:06d}.bin"
-             for split, count in (("train", train), ("val", val), ("val_bytes", sidecars)) for index in range(count)]
-    return {"datasets/manifest.json": manifest(**{"train": train, "val": val} | options),
-            "datasets/tokenizers/fineweb_1024_bpe.model": b"pieces" * 40,
-            **{name: name.encode() * 200 for name in names}}
+    names = [
+        f"{FOLDER}/fineweb_{split}_{index:06d}.bin"
+        for split, count in (("train", train), ("val", val), ("val_bytes", sidecars))
+        for index in range(count)
+    ]
+    return {
+        "datasets/manifest.json": manifest(**{"train": train, "val": val} | options),
+        "datasets/tokenizers/fineweb_1024_bpe.model": b"pieces" * 40,
+        **{name: name.encode() * 200 for name in names},
+    }
 
 
 class Hub:
@@ -109,8 +117,11 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self.hub.repository
         if repository in self.hub.refusals:
             return self.refuse(*self.hub.refusals[repository])
-        for prefix, handle in ((f"/api/datasets/{repository}/revision/", self.revision), (f"/api/datasets/{repository}/tree/", self.tree),
-                               (f"/datasets/{repository}/resolve/", self.resolve)):
+        for prefix, handle in (
+            (f"/api/datasets/{repository}/revision/", self.revision),
+            (f"/api/datasets/{repository}/tree/", self.tree),
+            (f"/datasets/{repository}/resolve/", self.resolve),
+        ):
             if path.startswith(prefix):
                 revision, _, rest = path.removeprefix(prefix).partition("/")
                 commit = self.hub.branches.get(revision, revision)
@@ -137,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
         if start + PAGE < len(entries):
             page = f"{self.hub.url}{quote(urlsplit(self.path).path, safe='/%')}?recursive={recursive}&cursor={start + PAGE}"
             link = {"Link": f'<{page}>; rel="next"'}
-        return self.send(200, json.dumps(entries[start:start + PAGE]).encode(), link)
+        return self.send(200, json.dumps(entries[start : start + PAGE]).encode(), link)
 
     def resolve(self, commit: str, path: str, query: dict) -> None:
         files = self.hub.commits[commit]

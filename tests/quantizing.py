@@ -30,8 +30,12 @@ def settings_with(leaves=(), **changes) -> QuantizeSettings:
 
 def eight_bits() -> QuantizeSettings:
     """GPTQ where there is a Hessian, close to the weights."""
-    return settings_with({"gptq.damping": 0.1, "gptq.block": 16}, every={"method": "gptq", "bits": 8, "scales": "sigmas", "clip": 4.0},
-                         projection=NEAREST, table=NEAREST)
+    return settings_with(
+        {"gptq.damping": 0.1, "gptq.block": 16},
+        every={"method": "gptq", "bits": 8, "scales": "sigmas", "clip": 4.0},
+        projection=NEAREST,
+        table=NEAREST,
+    )
 
 
 def quantized(net, hessians: dict, settings: QuantizeSettings) -> Result:

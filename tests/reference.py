@@ -63,7 +63,7 @@ def front(w, c, tokens):
         old = [row.copy() for row in x]
         for t in range(1, len(tokens)):
             if tokens[t] != 1:
-                gate = sigmoid(w["smear_gate.weight"] @ old[t][:smear["window"]])
+                gate = sigmoid(w["smear_gate.weight"] @ old[t][: smear["window"]])
                 x[t] = old[t] + w["smear_gate.strength"][0] * gate * old[t - 1]
     x = [rms(row) for row in x]
     if "factorised_embedding" in f:
@@ -120,8 +120,9 @@ class Reference:
         if layer in f.get("skip_attention", {"layers": ()})["layers"]:
             attended = [0 * row for row in entered]
         else:
-            attended = [w[f"blocks.{layer}.attention_scale"] * row
-                        for row in self.attention(layer, [self.norm(row, layer) for row in entered])]
+            attended = [
+                w[f"blocks.{layer}.attention_scale"] * row for row in self.attention(layer, [self.norm(row, layer) for row in entered])
+            ]
         feed = lambda rows: [w[f"blocks.{layer}.mlp_scale"] * self.mlp(layer, self.norm(row, layer)) for row in rows]  # noqa: E731
         if lane is not None and f["two_lane"]["writes"] == "sequential":
             stay, attention, mlp = (w[f"two_lane.{part}"][layer] for part in ("stay", "attention", "mlp"))
@@ -132,8 +133,10 @@ class Reference:
         if lane is not None:
             stay, attention, mlp = (w[f"two_lane.{part}"][layer] for part in ("stay", "attention", "mlp"))
             fed = feed(lane)
-            return ([stay[0] * p + attention[0] * a + mlp[0] * m for p, a, m in zip(x, attended, fed, strict=True)],
-                    [stay[1] * q + attention[1] * a + mlp[1] * m for q, a, m in zip(lane, attended, fed, strict=True)])
+            return (
+                [stay[0] * p + attention[0] * a + mlp[0] * m for p, a, m in zip(x, attended, fed, strict=True)],
+                [stay[1] * q + attention[1] * a + mlp[1] * m for q, a, m in zip(lane, attended, fed, strict=True)],
+            )
         out = [a + b for a, b in zip(entered, attended, strict=True)]
         parallel = "parallel_residual" in f and layer >= f["parallel_residual"]["first_layer"]
         out = [a + b for a, b in zip(out, feed(entered if parallel else out), strict=True)]
@@ -163,7 +166,7 @@ class Reference:
         K, base = c["width"] // c["num_heads"], c["rope_base"]
         if 0 < c["rope_trained_length"] < T:
             base *= (T / c["rope_trained_length"]) ** (c["rope_dims"] / (c["rope_dims"] - 2))
-        part = lambda name, t, head: (w[f"blocks.{layer}.attention.{name}.weight"] @ u[t])[K * head: K * head + K]  # noqa: E731
+        part = lambda name, t, head: (w[f"blocks.{layer}.attention.{name}.weight"] @ u[t])[K * head : K * head + K]  # noqa: E731
         values = [[part("value", t, g) for g in range(c["num_kv_heads"])] for t in range(T)]
         values = self.changed_values(layer, values, K)
         out = []
@@ -189,21 +192,26 @@ class Reference:
             scale = w["value_embedding.layer_scale"][f["value_embedding"]["layers"].index(layer)] * w["value_embedding.scale"][0]
             for t, row in enumerate(values):
                 added = scale * w["value_embedding.projection.weight"] @ w["value_embedding.table.weight"][self.tokens[t]]
-                values[t] = [value + added[K * g: K * g + K] for g, value in enumerate(row)]
+                values[t] = [value + added[K * g : K * g + K] for g, value in enumerate(row)]
         if "value_residual" in f and self.first_values is None:
             self.first_values = values
         elif "value_residual" in f:
             weight, is_blend = w["value_residual.weight"][layer], f["value_residual"]["form"] == "blend"
-            values = [[weight[0] * first + weight[1] * value if is_blend else value + sigmoid(weight) * first
-                       for first, value in zip(firsts, row, strict=True)] for firsts, row in zip(self.first_values, values, strict=True)]
+            values = [
+                [
+                    weight[0] * first + weight[1] * value if is_blend else value + sigmoid(weight) * first
+                    for first, value in zip(firsts, row, strict=True)
+                ]
+                for firsts, row in zip(self.first_values, values, strict=True)
+            ]
         return values
 
     def gate(self, layer, head, u):
         w, f = self.w, self.f
         if "sparse_gate" in f:
-            return sigmoid(f["sparse_gate"]["factor"] * (w["sparse_gate.weight"][layer, head] @ u[:f["sparse_gate"]["window"]]))
+            return sigmoid(f["sparse_gate"]["factor"] * (w["sparse_gate.weight"][layer, head] @ u[: f["sparse_gate"]["window"]]))
         if "output_gate" in f:
-            return 2 * sigmoid(w["output_gate.weight"][layer, head] @ u[:f["output_gate"]["window"]])
+            return 2 * sigmoid(w["output_gate.weight"][layer, head] @ u[: f["output_gate"]["window"]])
         if "dense_gate" in f:
             return sigmoid(w["dense_gate.weight"][layer, head] @ u)
         if "head_gate" in f:

@@ -20,8 +20,20 @@ def certificate(root, run):
     return json.loads((root / f"artifacts/audit/{run}/certificate.json").read_text())
 
 
-BEHAVIOUR = {"black_box_sum", "declared_length", "documents_apart", "future_flip", "normalization", "order", "prefix_truncation", "rerun",
-             "round_trip", "streaming_equals_batch", "target_flip", "world_size"}
+BEHAVIOUR = {
+    "black_box_sum",
+    "declared_length",
+    "documents_apart",
+    "future_flip",
+    "normalization",
+    "order",
+    "prefix_truncation",
+    "rerun",
+    "round_trip",
+    "streaming_equals_batch",
+    "target_flip",
+    "world_size",
+}
 
 
 def failed(written):
@@ -48,8 +60,10 @@ def test_slot_is_refused_because_it_knows_what_it_scores(finished):
     assert written["checks"]["streaming_equals_batch"]["evidence"]["mean_excess_nats"] > 0
 
 
-@pytest.mark.parametrize("verdicts, expected", [
-    (["pass", "pass"], "legal"), (["pass", "not_applicable"], "not ruled"), (["not_applicable", "fail"], "not legal")])
+@pytest.mark.parametrize(
+    "verdicts, expected",
+    [(["pass", "pass"], "legal"), (["pass", "not_applicable"], "not ruled"), (["not_applicable", "fail"], "not legal")],
+)
 def test_score_is_legal_if_all_pass_and_not_ruled_if_something_could_not_be_looked_at(verdicts, expected):
     assert stage_audit.verdict({str(i): Verdict(verdict, {}) for i, verdict in enumerate(verdicts)}) == expected
 
@@ -57,8 +71,10 @@ def test_score_is_legal_if_all_pass_and_not_ruled_if_something_could_not_be_look
 @pytest.fixture
 def only(monkeypatch):
     """Let the audit run no other check than these, and so no process of the artifact."""
+
     def choose(*names):
         monkeypatch.setattr(stage_audit, "checks", lambda: list(names))
+
     return choose
 
 
@@ -83,7 +99,8 @@ def test_packed_evaluator_that_looks_beyond_its_own_file_is_refused_and_told_on(
     """It reads val by its absolute path, keeps a cache for the next run, asks /proc and the network, and looks at its target meanwhile."""
     val = project / "artifacts/tokenize/val/fineweb_val_000000.bin"
     written = lying_artifact(
-        project, "        return self.model.head(hidden_RD)",
+        project,
+        "        return self.model.head(hidden_RD)",
         f"""        logits = self.model.head(hidden_RD)
         import os, socket
         for attempt in (lambda: open({str(val)!r}, "rb").read(), lambda: open("/tmp/caddie-cache", "a"), lambda: os.system("true"),
@@ -94,7 +111,8 @@ def test_packed_evaluator_that_looks_beyond_its_own_file_is_refused_and_told_on(
             except PermissionError:
                 pass
         logits[torch.arange(len(logits)), seen[chunk[0].first: chunk[-1].last + 1]] += 0.5
-        return logits""")
+        return logits""",
+    )
     refused = json.loads((project / "artifacts/evaluate/sliding/metrics.json").read_text())["refused"]
     assert [what.split()[0] for what in refused] == ["open", "open", "os.system", "open", "socket.__new__"] and str(val) in refused[0]
     assert written["verdict"] == "not legal" and {"target_flip", "streaming_equals_batch", "round_trip"} <= failed(written)
@@ -103,8 +121,11 @@ def test_packed_evaluator_that_looks_beyond_its_own_file_is_refused_and_told_on(
 @pytest.mark.slow
 def test_artifact_that_fails_when_it_is_probed_fails_the_checks_and_not_the_audit(project):
     written = lying_artifact(
-        project, "    stream = torch.from_numpy",
-        "    if len(tokens) - 1 != declared:\n        raise ValueError('no')\n    stream = torch.from_numpy", module="scoring/harness.py")
+        project,
+        "    stream = torch.from_numpy",
+        "    if len(tokens) - 1 != declared:\n        raise ValueError('no')\n    stream = torch.from_numpy",
+        module="scoring/harness.py",
+    )
     assert written["verdict"] == "not legal" and {"future_flip", "order", "rerun"} <= failed(written)
     assert "failed under probes with sliding: no" in written["checks"]["rerun"]["evidence"]["reason"]
 
@@ -117,8 +138,10 @@ def test_file_changed_after_evaluation_is_refused_by_hash(project, capsys, path)
     assert "sha256 differs" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("change", [
-    lambda m: m | {"bits_per_byte": m["bits_per_byte"] * 0.99}, lambda m: m | {"bytes": m["bytes"] + 1}, lambda m: m | {"tokens": 5}])
+@pytest.mark.parametrize(
+    "change",
+    [lambda m: m | {"bits_per_byte": m["bits_per_byte"] * 0.99}, lambda m: m | {"bytes": m["bytes"] + 1}, lambda m: m | {"tokens": 5}],
+)
 def test_edited_metrics_fail_the_byte_count(project, only, change):
     only("byte_count")
     path = project / "artifacts/evaluate/sliding/metrics.json"
@@ -159,13 +182,14 @@ def test_unreadable_lock_file_is_a_sentence(project, capsys, only):
 def test_tokens_that_do_not_spell_the_text_are_caught(project, only):
     """Same bytes per document, other order: easier to predict, and not the text."""
     from stages.runtime.tokens import shards
+
     only("byte_count")
     folder = project / "artifacts/tokenize/val"
     tokens, sizes = (np.array(shards.read(folder / f"fineweb_val_{name}000000.bin")) for name in ("", "bytes_"))
     starts = [*np.flatnonzero(tokens == 1), len(tokens)]
     for start, stop in itertools.pairwise(starts):
-        order = start + 1 + np.argsort(tokens[start + 1: stop], kind="stable")
-        tokens[start + 1: stop], sizes[start + 1: stop] = tokens[order], sizes[order]
+        order = start + 1 + np.argsort(tokens[start + 1 : stop], kind="stable")
+        tokens[start + 1 : stop], sizes[start + 1 : stop] = tokens[order], sizes[order]
     shards.write(folder / "fineweb_val_000000.bin", tokens)
     shards.write(folder / "fineweb_val_bytes_000000.bin", sizes)
     run_node("evaluate", "sliding")
@@ -175,8 +199,12 @@ def test_tokens_that_do_not_spell_the_text_are_caught(project, only):
 
 
 def test_report_refuses_a_certificate_of_another_score(project, tree, capsys):
-    tree({"evaluate.runs.sliding.evaluator": "slot", "evaluate.runs.sliding.options": {
-        "window": 64, "stride": 32, "batch": 32, "learning_rate": 0.1, "steps": 3}})
+    tree(
+        {
+            "evaluate.runs.sliding.evaluator": "slot",
+            "evaluate.runs.sliding.options": {"window": 64, "stride": 32, "batch": 32, "learning_rate": 0.1, "steps": 3},
+        }
+    )
     run_node("evaluate", "sliding")
     with pytest.raises(SystemExit):
         run_node("report")
@@ -222,6 +250,7 @@ def test_normalization_looks_at_what_it_is_given():
         tokens = np.array([0, 2])
         text = type("Text", (), {"vocabulary_size": 4})
         replay = replay.Replay(empty, empty, empty, b"", 0, "", True, np.array([0.0]), True, [], 1, (), None)
+
     for result, expected in ((row, "pass"), (row + 0.01, "fail"), (row[:3], "fail")):
         Evidence.probes = (artifact.Result({}, -row[:1], {1: result}),)
         assert normalization.check(Evidence).verdict == expected

@@ -45,17 +45,28 @@ def evidence(monkeypatch):
     """Evidence with splits of its own; `split_of` maps the folders to them."""
     generator = np.random.default_rng(0)
     streams = {"train": text(generator, 60), "holdout": text(generator, 20), "val": text(generator, 20)}
+
     class Found(SimpleNamespace):
         text = property(lambda self: as_split("val"))
 
     found = Found(
-        submission=None, evaluator="sliding", options={"window": 64}, train="train", holdout="holdout", streams=streams,
-        settings=SimpleNamespace(overlap_tokens=10**9, memorization_tokens=10**6, seed=1))
+        submission=None,
+        evaluator="sliding",
+        options={"window": 64},
+        train="train",
+        holdout="holdout",
+        streams=streams,
+        settings=SimpleNamespace(overlap_tokens=10**9, memorization_tokens=10**6, seed=1),
+    )
 
     def as_split(name):
         stream = streams[name]
-        return splits.Split(Stream(*np.array_split(stream, 2)) if name == "train" else Stream(stream), np.where(stream == 1, 0, 3),
-                            {"vocabulary_size": VOCABULARY})
+        return splits.Split(
+            Stream(*np.array_split(stream, 2)) if name == "train" else Stream(stream),
+            np.where(stream == 1, 0, 3),
+            {"vocabulary_size": VOCABULARY},
+        )
+
     monkeypatch.setattr(splits, "read", lambda folder, name, sidecar=False: as_split(folder))
     return found
 
@@ -118,9 +129,9 @@ def test_trigram_is_the_formula():
     stream = np.array([0, 1, 2, 0, 1, 3, 0, 1, 2])
     model = Trigram(stream, 5)
     uniform, counts = 1 / 5, np.bincount(stream, minlength=5)
-    first = (counts + 4 * uniform) / (9 + 4)                               # p_1: nine tokens, four kinds
-    after_1 = (np.array([0, 0, 2, 1, 0]) + 2 * first) / (3 + 2)            # p_2( . | 1)
-    after_01 = (np.array([0, 0, 2, 1, 0]) + 2 * after_1) / (3 + 2)         # p_3( . | 0 1)
+    first = (counts + 4 * uniform) / (9 + 4)  # p_1: nine tokens, four kinds
+    after_1 = (np.array([0, 0, 2, 1, 0]) + 2 * first) / (3 + 2)  # p_2( . | 1)
+    after_01 = (np.array([0, 0, 2, 1, 0]) + 2 * after_1) / (3 + 2)  # p_3( . | 0 1)
     assert model.nats(np.array([0, 1, 2])) == pytest.approx([-np.log((np.array([0, 3, 0, 0, 0]) + first)[1] / 4), -np.log(after_01[2])])
     rows = np.array([np.exp(-model.nats(np.array([0, 1, word]))[1]) for word in range(5)])
     assert rows.sum() == pytest.approx(1) and np.exp(-model.nats(np.array([4, 4, 2]))[1]) == pytest.approx(first[2])
@@ -170,6 +181,7 @@ def test_hard_val_is_no_accusation_and_easy_val_is_no_excuse(evidence, monkeypat
 def test_artifact_without_a_sliding_evaluator_is_not_judged(evidence, monkeypatch):
     def refuse(*_):
         raise ValueError("not packed")
+
     monkeypatch.setattr(artifact, "packed", refuse)
     assert memorization.check(evidence).verdict == "not_applicable"
 
@@ -222,14 +234,28 @@ def test_what_was_refused_and_what_changed_fails(packed):
 
 
 def machine(*, gpu="NVIDIA H100 80GB HBM3", processes=8, train=590.0, calibrate=5.0, evaluate=400.0):
-    return SimpleNamespace(making={"train": {"train_seconds": train, "gpu": gpu, "processes": processes, "device": "cuda"},
-                                   "prequant_ttt": {"seconds": 0.0}, "calibrate": {"seconds": calibrate}},
-                           metrics={"seconds": evaluate, "processes": processes})
+    return SimpleNamespace(
+        making={
+            "train": {"train_seconds": train, "gpu": gpu, "processes": processes, "device": "cuda"},
+            "prequant_ttt": {"seconds": 0.0},
+            "calibrate": {"seconds": calibrate},
+        },
+        metrics={"seconds": evaluate, "processes": processes},
+    )
 
 
-@pytest.mark.parametrize("changes, verdict", [
-    ({}, "pass"), ({"calibrate": 11.0}, "fail"), ({"evaluate": 601.0}, "fail"), ({"gpu": None}, "reported"),
-    ({"gpu": "NVIDIA H200"}, "reported"), ({"processes": 1, "train": 9000.0}, "reported"), ({"gpu": None, "train": 1.0}, "reported")])
+@pytest.mark.parametrize(
+    "changes, verdict",
+    [
+        ({}, "pass"),
+        ({"calibrate": 11.0}, "fail"),
+        ({"evaluate": 601.0}, "fail"),
+        ({"gpu": None}, "reported"),
+        ({"gpu": "NVIDIA H200"}, "reported"),
+        ({"processes": 1, "train": 9000.0}, "reported"),
+        ({"gpu": None, "train": 1.0}, "reported"),
+    ],
+)
 def test_budget_is_judged_on_eight_h100_and_nowhere_else(changes, verdict):
     found = budgets.check(machine(**changes))
     assert found.verdict == verdict and found.evidence["making_seconds"] > 0

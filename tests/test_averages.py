@@ -58,8 +58,15 @@ def test_widths_are_those_of_the_paper():
     assert posthoc_averages.relative_width(6.94) == pytest.approx(0.10, abs=1e-4)
 
 
-@pytest.mark.parametrize("profile", [posthoc_averages.ema_profile(0.97, total=50), posthoc_averages.power_profile(3.0, 50, total=50),
-                                     posthoc_averages.power_profile(3.0, 20, total=50), posthoc_averages.power_profile(3.0, 0, total=50)])
+@pytest.mark.parametrize(
+    "profile",
+    [
+        posthoc_averages.ema_profile(0.97, total=50),
+        posthoc_averages.power_profile(3.0, 50, total=50),
+        posthoc_averages.power_profile(3.0, 20, total=50),
+        posthoc_averages.power_profile(3.0, 0, total=50),
+    ],
+)
 def test_profiles_sum_to_one(profile):
     assert profile.sum() == pytest.approx(1.0) and (profile >= 0).all()
 
@@ -74,14 +81,16 @@ def test_put_together_averages_equal_the_tracked_ones():
     profiles, snapshots = [], []
     for step in range(total + 1):
         if step:
-            module.weight.data.copy_(weights[step:step + 1])
+            module.weight.data.copy_(weights[step : step + 1])
             tracked.update(step, 1.0)
         if step % (total // 16) == 0 or step == total:
             for gamma in (16.97, 6.94):
                 profiles.append(posthoc_averages.power_profile(gamma, step, total=total))
                 snapshots.append({"w": tracked.tensors[f"power_{gamma:g}"]["weight"].clone()})
-    for name, wanted in ((*((f"ema_{decay:g}", posthoc_averages.ema_profile(decay, total=total)) for decay in (0.98, 0.99, 0.995, 0.999)),
-                          *((f"power_{gamma:g}", posthoc_averages.power_profile(gamma, total, total=total)) for gamma in (10.0, 4.0)))):
+    for name, wanted in (
+        *((f"ema_{decay:g}", posthoc_averages.ema_profile(decay, total=total)) for decay in (0.98, 0.99, 0.995, 0.999)),
+        *((f"power_{gamma:g}", posthoc_averages.power_profile(gamma, total, total=total)) for gamma in (10.0, 4.0)),
+    ):
         synthesis = posthoc_averages.synthesise(wanted, profiles)
         found, direct = posthoc_averages.combine(synthesis, snapshots, half=frozenset())["w"], tracked.tensors[name]["weight"]
         assert synthesis.profile_error < 0.02, name
@@ -104,11 +113,14 @@ def test_ema_hands_on_exactly_the_chosen_weights(project, tree, average):
 def test_ema_puts_together_a_decay_that_the_training_kept_too(project, tree):
     tree({"ema.average": "posthoc_ema_0.95"})
     run_node("ema")
-    found, direct = (tensors.load(project / path)[0] for path in ("artifacts/ema/model.safetensors",
-                                                                   "artifacts/train/averages/ema_0.95.safetensors"))
+    found, direct = (
+        tensors.load(project / path)[0] for path in ("artifacts/ema/model.safetensors", "artifacts/train/averages/ema_0.95.safetensors")
+    )
     final, _ = tensors.load(project / "artifacts/train/model.safetensors")
-    distance = {name: math.sqrt(sum((a[key] - b[key]).square().sum().item() for key in a))
-                for name, a, b in (("error", found, direct), ("size", final, direct))}
+    distance = {
+        name: math.sqrt(sum((a[key] - b[key]).square().sum().item() for key in a))
+        for name, a, b in (("error", found, direct), ("size", final, direct))
+    }
     assert distance["error"] < 0.03 * distance["size"]
     assert 0 < json.loads((project / "artifacts/ema/metrics.json").read_text())["profile_error"] < 0.03
 

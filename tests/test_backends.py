@@ -45,8 +45,10 @@ def as_it_was():
 def inputs(layout: str, heads: str, *, width: int = 8, device: str = "cpu", dtype=torch.float32):
     rows, tokens, starts = LAYOUTS[layout]
     generator = torch.Generator().manual_seed(5)
-    q, k, v = (torch.randn(rows, tokens, n, width, generator=generator).to(device, dtype).requires_grad_()
-               for n in (HEADS[heads][0], HEADS[heads][1], HEADS[heads][1]))
+    q, k, v = (
+        torch.randn(rows, tokens, n, width, generator=generator).to(device, dtype).requires_grad_()
+        for n in (HEADS[heads][0], HEADS[heads][1], HEADS[heads][1])
+    )
     return q, k, v, None if starts is None else torch.tensor(starts, dtype=torch.int32, device=device), tokens
 
 
@@ -128,15 +130,31 @@ EVERY = ("varlen", "flash2", "flash3", "flash4")
 GPU = {"generation": 9, "dtype": HALF, "head_width": 64, "packed": True, "installed": EVERY}
 
 
-@pytest.mark.parametrize("changes, expected", [
-    ({}, "flash3"), ({"dtype": torch.float16}, "flash3"), ({"packed": False}, "flash3"),
-    ({"generation": 8}, "flash2"), ({"generation": 10}, "flash4"), ({"generation": 11}, "flash4"), ({"generation": 12}, "flash2"),
-    ({"installed": ("varlen", "flash2", "flash4")}, "flash2"), ({"installed": ("varlen", "flash4")}, "varlen"),
-    ({"generation": 10, "installed": ("varlen", "flash2", "flash3")}, "flash2"),
-    ({"installed": ("varlen",), "packed": False}, "sdpa"), ({"installed": ()}, "sdpa"),
-    ({"generation": 0, "installed": ()}, "sdpa"), ({"generation": 0}, "sdpa"), ({"generation": 7}, "sdpa"), ({"generation": 13}, "sdpa"),
-    ({"dtype": torch.float32}, "sdpa"), ({"head_width": 12}, "sdpa"), ({"head_width": 264}, "sdpa"),
-], ids=str)
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({}, "flash3"),
+        ({"dtype": torch.float16}, "flash3"),
+        ({"packed": False}, "flash3"),
+        ({"generation": 8}, "flash2"),
+        ({"generation": 10}, "flash4"),
+        ({"generation": 11}, "flash4"),
+        ({"generation": 12}, "flash2"),
+        ({"installed": ("varlen", "flash2", "flash4")}, "flash2"),
+        ({"installed": ("varlen", "flash4")}, "varlen"),
+        ({"generation": 10, "installed": ("varlen", "flash2", "flash3")}, "flash2"),
+        ({"installed": ("varlen",), "packed": False}, "sdpa"),
+        ({"installed": ()}, "sdpa"),
+        ({"generation": 0, "installed": ()}, "sdpa"),
+        ({"generation": 0}, "sdpa"),
+        ({"generation": 7}, "sdpa"),
+        ({"generation": 13}, "sdpa"),
+        ({"dtype": torch.float32}, "sdpa"),
+        ({"head_width": 12}, "sdpa"),
+        ({"head_width": 264}, "sdpa"),
+    ],
+    ids=str,
+)
 def test_auto_takes_what_suits_the_machine(changes, expected):
     assert backends.choose("auto", **GPU | changes) == expected
 
@@ -147,18 +165,27 @@ def test_name_is_taken_at_its_word(name):
         assert backends.choose(name, **GPU | {"packed": packed}) == name
 
 
-@pytest.mark.parametrize("name, changes, sentence", [
-    ("flash3", {"generation": 0}, r"flash3, but it needs a GPU of compute capability 9\.0 to 9\.x and this is a CPU, or set .* to auto"),
-    ("flash3", {"generation": 10}, r"capability 9\.0 to 9\.x and this is one of generation 10"),
-    ("flash4", {"generation": 8}, r"capability 9\.0 to 12\.x and this is one of generation 8"),
-    ("varlen", {"generation": 0}, "and this is a CPU"), ("flash2", {"generation": 7}, r"capability 8\.0 to 12\.x"),
-    ("flash2", {"dtype": torch.float32}, r"needs half precision and this is torch\.float32; set train\.precision to bf16"),
-    ("varlen", {"head_width": 12}, r"needs a head width that 8 divides, up to 256, and this is 12; change model\.width"),
-    ("flash2", {"installed": ()}, "pip install flash-attn --no-build-isolation"),
-    ("flash3", {"installed": ("flash2",)}, "install flash-attn-3 from"),
-    ("flash4", {"installed": ()}, r"cannot be imported; pip install '\.\[flash\]', or set model\.attention_backend to auto"),
-    ("varlen", {"installed": ()}, "newer torch"), ("flash5", {}, r"is 'flash5'; it takes auto \| plain \| sdpa"),
-])
+@pytest.mark.parametrize(
+    "name, changes, sentence",
+    [
+        (
+            "flash3",
+            {"generation": 0},
+            r"flash3, but it needs a GPU of compute capability 9\.0 to 9\.x and this is a CPU, or set .* to auto",
+        ),
+        ("flash3", {"generation": 10}, r"capability 9\.0 to 9\.x and this is one of generation 10"),
+        ("flash4", {"generation": 8}, r"capability 9\.0 to 12\.x and this is one of generation 8"),
+        ("varlen", {"generation": 0}, "and this is a CPU"),
+        ("flash2", {"generation": 7}, r"capability 8\.0 to 12\.x"),
+        ("flash2", {"dtype": torch.float32}, r"needs half precision and this is torch\.float32; set train\.precision to bf16"),
+        ("varlen", {"head_width": 12}, r"needs a head width that 8 divides, up to 256, and this is 12; change model\.width"),
+        ("flash2", {"installed": ()}, "pip install flash-attn --no-build-isolation"),
+        ("flash3", {"installed": ("flash2",)}, "install flash-attn-3 from"),
+        ("flash4", {"installed": ()}, r"cannot be imported; pip install '\.\[flash\]', or set model\.attention_backend to auto"),
+        ("varlen", {"installed": ()}, "newer torch"),
+        ("flash5", {}, r"is 'flash5'; it takes auto \| plain \| sdpa"),
+    ],
+)
 def test_name_that_cannot_run_here_is_one_sentence_with_a_way_out(name, changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         backends.choose(name, **GPU | changes)
@@ -206,14 +233,21 @@ class Recorder:
 
 
 @pytest.mark.parametrize("returns_pair", [False, True])
-@pytest.mark.parametrize("name, module", [("flash2", "flash_attn"), ("flash3", "flash_attn_interface"),
-                                          ("flash3", "flash_attn_3.flash_attn_interface"), ("flash4", "flash_attn.cute")])
+@pytest.mark.parametrize(
+    "name, module",
+    [
+        ("flash2", "flash_attn"),
+        ("flash3", "flash_attn_interface"),
+        ("flash3", "flash_attn_3.flash_attn_interface"),
+        ("flash4", "flash_attn.cute"),
+    ],
+)
 @pytest.mark.parametrize("layout", ["full_rows", "empty_segments", "two_rows", "padded"])
 def test_flash_is_called_as_its_package_declares(monkeypatch, layout, name, module, returns_pair):
     package = Recorder(monkeypatch, module, returns_pair=returns_pair)
     arguments = inputs(layout, "grouped")
     assert_equal_to_plain(lambda *a: backends.flash(*a, name=name), arguments, 1e-6)
-    (kind, q, k, v), = package.calls
+    ((kind, q, k, v),) = package.calls
     assert kind == ("rows" if layout == "full_rows" else "segments")
     assert (q.size(-2), k.size(-2), v.size(-2)) == (4, 2, 2) and q.size(-1) == 8  # key/value heads are not repeated
     assert torch.equal(q.flatten(), arguments[0].flatten()) and q.dtype == k.dtype == v.dtype == torch.float32
@@ -256,7 +290,9 @@ def test_choice_of_a_gpu_is_part_of_one_graph(monkeypatch):
         return backends.flash(q, k, v, cu_seqlens, tokens, name=name)
 
     segments = lambda q, k, v, *, cu_seqlens_q, max_seqlen_q, **_: (  # noqa: E731
-        backends.plain(q[None], k[None], v[None], cu_seqlens_q, max_seqlen_q)[0], torch.zeros(1))
+        backends.plain(q[None], k[None], v[None], cu_seqlens_q, max_seqlen_q)[0],
+        torch.zeros(1),
+    )
     sys.modules["flash_attn_interface"].flash_attn_varlen_func = segments
     assert_equal_to_plain(torch.compile(attend, fullgraph=True, backend="eager"), inputs("padded", "grouped"), 1e-5)
 
@@ -296,16 +332,26 @@ def test_training_says_which_back_end_it_used_and_the_weights_do_not_remember(pr
 
 def test_checkpoint_of_another_back_end_is_not_picked_up():
     values = params.read(ROOT / "params.yaml")
-    rest = (params.section(values, train.TrainSettings), small("naive"), *[types.SimpleNamespace(facts={})] * 2,
-            launch.World(0, 1, torch.device("cpu")))
+    rest = (
+        params.section(values, train.TrainSettings),
+        small("naive"),
+        *[types.SimpleNamespace(facts={})] * 2,
+        launch.World(0, 1, torch.device("cpu")),
+    )
     assert len({train._key(*rest, name) for name in backends.NAMES}) == len(backends.NAMES)
 
 
 def test_training_with_a_back_end_that_cannot_run_ends_before_it_begins(project, tree):
     """From one process, also where several would train."""
     tree({"model.attention_backend": "flash3", "train.device": "cpu", "train.processes": 2})
-    done = subprocess.run([sys.executable, "-m", "stages.train"], cwd=project, capture_output=True, text=True, check=False,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.train"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 1 and done.stderr.startswith("caddie train: model.attention_backend is flash3, but it needs a GPU")
     assert len(done.stderr.strip().splitlines()) == 1
 

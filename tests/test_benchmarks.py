@@ -12,8 +12,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem != "codecs" else ())
-                                  for path in sorted((ROOT / "benchmarks").glob("*.py"))])
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem != "codecs" else ())
+        for path in sorted((ROOT / "benchmarks").glob("*.py"))
+    ],
+)
 def test_every_benchmark_starts(path):
     """The folder of a script comes first on the path of Python."""
     done = subprocess.run([sys.executable, str(path), "--help"], capture_output=True, text=True, check=False)
@@ -21,8 +26,13 @@ def test_every_benchmark_starts(path):
 
 
 def run(*argv: str, which: str = "tokenize_speed") -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(ROOT / f"benchmarks/{which}.py"), *argv], capture_output=True, text=True, check=False,
-                          env=os.environ | {"CADDIE_WORKERS": "1"})
+    return subprocess.run(
+        [sys.executable, str(ROOT / f"benchmarks/{which}.py"), *argv],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"CADDIE_WORKERS": "1"},
+    )
 
 
 @pytest.mark.slow
@@ -52,8 +62,22 @@ def test_text_that_cannot_be_split_is_refused_in_one_sentence(tmp_path):
 @pytest.mark.slow
 def test_the_quantizers_benchmark_compares_at_the_published_rate(finished, tmp_path):
     table, picture = tmp_path / "table.csv", tmp_path / "picture.svg"
-    done = run("--artifacts", str(finished / "artifacts"), "--methods", "scalar", "--bits", "--sequences", "4", "--threads", "1",
-               "--table", str(table), "--picture", str(picture), which="quantize")
+    done = run(
+        "--artifacts",
+        str(finished / "artifacts"),
+        "--methods",
+        "scalar",
+        "--bits",
+        "--sequences",
+        "4",
+        "--threads",
+        "1",
+        "--table",
+        str(table),
+        "--picture",
+        str(picture),
+        which="quantize",
+    )
     assert done.returncode == 0, done.stderr
     with open(table, newline="") as handle:
         published, ours = csv.DictReader(handle)

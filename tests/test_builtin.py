@@ -17,26 +17,32 @@ from tests.test_prepare import LOCAL, OTHER, SENTENCE, run, sentence, texts
 # --- prose ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", [
-    SENTENCE,
-    "If `data` is empty, a StatisticsError will be raised by the function.",
-    "Return the number of bytes that were written (or None, if there is no room).",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        SENTENCE,
+        "If `data` is empty, a StatisticsError will be raised by the function.",
+        "Return the number of bytes that were written (or None, if there is no room).",
+    ],
+)
 def test_english_sentences_are_prose(text):
     assert prose.is_prose(text)
 
 
-@pytest.mark.parametrize("text", [
-    "Too short to be kept.",
-    ">>> the value of the thing is what it is in the end.",
-    "x = foo(bar, baz)[0] + self.count * 2 - len(items) ** 3 if y else z.",
-    "MAXIMUM MINIMUM AVERAGE THE OF AND MEDIAN DEVIATION VARIANCE SKEW.",
-    "this line has all the words of a sentence but it does not end like one",
-    "Der schnelle braune Fuchs springt jeden Morgen bei Sonnenaufgang über den faulen Hund.",
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu.",
-    "the name | the kind of it | the size of it | is in the table of the three.",
-    "the half of a pair \ud800 is not a text that can be written as it is.",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Too short to be kept.",
+        ">>> the value of the thing is what it is in the end.",
+        "x = foo(bar, baz)[0] + self.count * 2 - len(items) ** 3 if y else z.",
+        "MAXIMUM MINIMUM AVERAGE THE OF AND MEDIAN DEVIATION VARIANCE SKEW.",
+        "this line has all the words of a sentence but it does not end like one",
+        "Der schnelle braune Fuchs springt jeden Morgen bei Sonnenaufgang über den faulen Hund.",
+        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu.",
+        "the name | the kind of it | the size of it | is in the table of the three.",
+        "the half of a pair \ud800 is not a text that can be written as it is.",
+    ],
+)
 def test_code_tables_headings_and_other_languages_are_not_prose(text):
     assert not prose.is_prose(text)
 
@@ -75,9 +81,7 @@ def test_python_source_declares_its_own_encoding():
     assert "Voilà" in found
 
 
-@pytest.mark.parametrize("source", [
-    b'"""unclosed', b"# coding: no-such-encoding\n", b'"""\xff\xfe"""', b"a\x00b", b"(" * 5000,
-])
+@pytest.mark.parametrize("source", [b'"""unclosed', b"# coding: no-such-encoding\n", b'"""\xff\xfe"""', b"a\x00b", b"(" * 5000])
 def test_source_that_cannot_be_parsed_has_no_prose(source):
     assert list(prose.of_python(source)) == []
 
@@ -145,17 +149,22 @@ def many(start: int) -> tuple[str, ...]:
 
 @pytest.fixture
 def site(tmp_path):
-    distribution(tmp_path, "beta", {
-        "beta/__init__.py": module(*many(100), SENTENCE),
-        "beta/tests/test_it.py": module(*many(200)),
-        "beta/_vendor/copied.py": module(*many(300)),
-        "beta/LICENSE.txt": "\n\n".join(many(400)),
-        "beta/guide.rst": "\n\n".join(many(500)),
-        "beta/table.csv": "\n\n".join(many(600)),
-        "beta/short.py": module(sentence(700)),
-        "beta/broken.py": b'"""\xff"""',
-        "beta/broken.txt": b"\xff" * 500,
-    }, ("alpha>=1; python_version >= '3'", "gamma; extra == 'all'", "delta; python_version < '3'", "absent"))
+    distribution(
+        tmp_path,
+        "beta",
+        {
+            "beta/__init__.py": module(*many(100), SENTENCE),
+            "beta/tests/test_it.py": module(*many(200)),
+            "beta/_vendor/copied.py": module(*many(300)),
+            "beta/LICENSE.txt": "\n\n".join(many(400)),
+            "beta/guide.rst": "\n\n".join(many(500)),
+            "beta/table.csv": "\n\n".join(many(600)),
+            "beta/short.py": module(sentence(700)),
+            "beta/broken.py": b'"""\xff"""',
+            "beta/broken.txt": b"\xff" * 500,
+        },
+        ("alpha>=1; python_version >= '3'", "gamma; extra == 'all'", "delta; python_version < '3'", "absent"),
+    )
     distribution(tmp_path, "alpha", {"alpha.py": module(*many(800), SENTENCE, SENTENCE)}, ("Beta",))
     distribution(tmp_path, "gamma", {"gamma.py": module(*many(900))})
     return tmp_path

@@ -21,8 +21,10 @@ DOCUMENTS = [f"Document {n}: the NASA iPhone of McDonald costs ☃ {n} € in th
 
 @pytest.fixture(scope="module")
 def models() -> dict[tuple, bytes]:
-    trained = {kind: sentencepiece_training.train(TEXTS + DOCUMENTS, size=420, character_coverage=0.99, sample_bytes=None, **options)
-               for kind, options in KINDS.items()}
+    trained = {
+        kind: sentencepiece_training.train(TEXTS + DOCUMENTS, size=420, character_coverage=0.99, sample_bytes=None, **options)
+        for kind, options in KINDS.items()
+    }
     return trained | {("bytes",): json.dumps(PURE_BYTE).encode()}
 
 
@@ -32,6 +34,7 @@ ALL = [*KINDS, ("bytes",)]
 @pytest.fixture
 def export(tmp_path, models):
     """Write an export of the field: export(kind, sidecar=..., val=..., train=...) -> its folder."""
+
     def write(kind, *, sidecar=None, val=DOCUMENTS, train=DOCUMENTS, per_shard=150):
         folder = tmp_path / "datasets" / "fineweb10B_x"
         folder.mkdir(parents=True)
@@ -43,10 +46,11 @@ def export(tmp_path, models):
             if split == "val" and sidecar:
                 counts = sidecar(encoder.tokenizer, tokens, counts)
             for i, start in enumerate(range(0, len(tokens), per_shard)):
-                shards.write(folder / f"fineweb_{split}_{i:06d}.bin", tokens[start: start + per_shard])
+                shards.write(folder / f"fineweb_{split}_{i:06d}.bin", tokens[start : start + per_shard])
                 if split == "val" and (sidecar or (kind[0] == "nmt_nfkc" and kind[-1] is True)):
-                    shards.write(folder / f"fineweb_val_bytes_{i:06d}.bin", counts[start: start + per_shard])
+                    shards.write(folder / f"fineweb_val_bytes_{i:06d}.bin", counts[start : start + per_shard])
         return folder
+
     return write
 
 
@@ -99,8 +103,10 @@ def test_a_sidecar_with_a_known_mistake_is_refused_by_name(tmp_path, export, kin
 @pytest.mark.parametrize("kind", [("identity", True), ("nmt_nfkc", True)])
 def test_caseops_tokens_counted_with_the_piece_table_are_refused(tmp_path, export, kind):
     """#2071: operators have the 3 bytes of their character."""
+
     def with_tables(tokenizer, tokens, counts):
         return accounting.piece_tables(tokenizer)[0][tokens] + accounting.piece_tables(tokenizer)[1][tokens]
+
     with pytest.raises(ValueError, match=r"counted with the piece table \(#2071\)"):
         take(export(kind, sidecar=with_tables), tmp_path / "out")
 
@@ -129,12 +135,15 @@ def test_sidecar_that_was_globbed_as_tokens_is_named(tmp_path, export):
         take(folder, tmp_path / "out")
 
 
-@pytest.mark.parametrize("name, sentence", [
-    ("fineweb_val_000000.bin", r"fineweb_val_000000\.bin is missing; get the whole export"),
-    ("fineweb_val_000001.bin", r"fineweb_val_000001\.bin is missing; get the whole export"),
-    ("fineweb_train_000001.bin", r"fineweb_train_000001\.bin is missing; get the whole export"),
-    ("fineweb_420_bpe.model", "tokenizer of the shards .* is missing"),
-])
+@pytest.mark.parametrize(
+    "name, sentence",
+    [
+        ("fineweb_val_000000.bin", r"fineweb_val_000000\.bin is missing; get the whole export"),
+        ("fineweb_val_000001.bin", r"fineweb_val_000001\.bin is missing; get the whole export"),
+        ("fineweb_train_000001.bin", r"fineweb_train_000001\.bin is missing; get the whole export"),
+        ("fineweb_420_bpe.model", "tokenizer of the shards .* is missing"),
+    ],
+)
 def test_what_is_missing_of_an_export_is_named(tmp_path, export, name, sentence):
     folder = export(("identity", False))
     (folder / name).unlink()
@@ -171,8 +180,14 @@ def test_empty_first_shard_does_not_hide_a_stream_that_starts_in_a_document(tmp_
 def test_special_ids_that_are_not_the_fields_are_refused(tmp_path, special):
     """unk at 0 is SentencePiece's own default: such a model must not be taken for one with CaseOps pieces."""
     sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=iter(TEXTS), model_prefix=str(tmp_path / "m"), model_type="bpe", vocab_size=400, byte_fallback=True,
-        minloglevel=2, **special)
+        sentence_iterator=iter(TEXTS),
+        model_prefix=str(tmp_path / "m"),
+        model_type="bpe",
+        vocab_size=400,
+        byte_fallback=True,
+        minloglevel=2,
+        **special,
+    )
     with pytest.raises(ValueError, match=r"pad, bos, eos and unk at \(.*\), the field's are at \(0, 1, 2, 3\)"):
         Tokenizer((tmp_path / "m.model").read_bytes())
 
@@ -182,16 +197,33 @@ def test_sidecar_that_nothing_vouches_for_is_not_certified(tmp_path, export, mod
     from stages.audit.checks import byte_count
     from stages.audit.evidence import Evidence
     from stages.lib.tokens.splits import Split
+
     folder = export(("nmt_nfkc", True))
     facts = take(folder, tmp_path / "out")
     for split, found in facts.items():
         (tmp_path / "out" / split / corpus.META).write_text(json.dumps(found))
     tokens, counts = shards.read_split(folder, "val"), shards.read_sidecar(folder, "val")
     nats = np.ones(len(tokens) - 1)
-    metrics = {"bytes": int(counts.sum()), "tokens": len(nats), "loss_nats": 1.0,
-               "bits_per_byte": float(nats.sum() / np.log(2) / counts.sum())}
-    evidence = Evidence(submission=None, documents=tmp_path / "out/val", text=Split(tokens, counts, {}), nats=nats, metrics=metrics,
-                        evaluator="", options={}, lock=None, settings=None, train=None, holdout=None, making={})
+    metrics = {
+        "bytes": int(counts.sum()),
+        "tokens": len(nats),
+        "loss_nats": 1.0,
+        "bits_per_byte": float(nats.sum() / np.log(2) / counts.sum()),
+    }
+    evidence = Evidence(
+        submission=None,
+        documents=tmp_path / "out/val",
+        text=Split(tokens, counts, {}),
+        nats=nats,
+        metrics=metrics,
+        evaluator="",
+        options={},
+        lock=None,
+        settings=None,
+        train=None,
+        holdout=None,
+        making={},
+    )
     monkeypatch.setattr(byte_count.artifact, "read", lambda path, name: models["nmt_nfkc", True])
     verdict = byte_count.check(evidence)
     assert verdict.verdict == "not_applicable" and "the total is not the field's" in verdict.evidence["reason"]
@@ -216,8 +248,9 @@ def test_the_piece_tables_do_not_come_from_what_is_decoded(models):
     longer = np.add.reduceat(counts, found.starts)  # as if the text had these bytes as well
     assert (longer > found.text_bytes).any()
     with pytest.raises(ValueError, match=r"a \{b\}, document 1: .*the pieces to"):
-        accounting.check_documents(tokenizer, found.ids, counts, found.starts, text_bytes=longer, written_bytes=found.written_bytes,
-                                   where="a {b}")
+        accounting.check_documents(
+            tokenizer, found.ids, counts, found.starts, text_bytes=longer, written_bytes=found.written_bytes, where="a {b}"
+        )
 
 
 def test_token_above_the_vocabulary_is_named_with_its_place(tmp_path, export):
@@ -230,10 +263,15 @@ def test_token_above_the_vocabulary_is_named_with_its_place(tmp_path, export):
         take(folder, tmp_path / "out")
 
 
-@pytest.mark.parametrize("damage, sentence", [
-    (lambda data: data[:-1], "truncated or damaged"), (lambda data: data + b"\0\0", "truncated or damaged"),
-    (lambda data: b"\1" + data[1:], "not a token shard"), (lambda data: data[:4] + b"\2" + data[5:], "shard version 2"),
-])
+@pytest.mark.parametrize(
+    "damage, sentence",
+    [
+        (lambda data: data[:-1], "truncated or damaged"),
+        (lambda data: data + b"\0\0", "truncated or damaged"),
+        (lambda data: b"\1" + data[1:], "not a token shard"),
+        (lambda data: data[:4] + b"\2" + data[5:], "shard version 2"),
+    ],
+)
 def test_a_damaged_shard_ends_prepare_and_nothing_is_taken(tmp_path, export, damage, sentence):
     folder = export(("identity", False))
     path = folder / "fineweb_train_000000.bin"
@@ -260,10 +298,14 @@ def test_tokenizer_is_found_in_the_fields_layout_by_its_size(tmp_path, export):
     assert published.find(renamed).tokenizer == model and published.find(tmp_path).tokenizer == model
 
 
-@pytest.mark.parametrize("change, sentence", [
-    (dict(documents=10_000), "#2127"), (dict(num_bytes=accounting.VAL_BYTES + 40_000), "other documents cannot be compared"),
-    (dict(tokens=62_021_845), "another|other export"),
-])
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        (dict(documents=10_000), "#2127"),
+        (dict(num_bytes=accounting.VAL_BYTES + 40_000), "other documents cannot be compared"),
+        (dict(tokens=62_021_845), "another|other export"),
+    ],
+)
 def test_the_fields_val_split_has_a_fingerprint(change, sentence):
     known = dict(documents=50_000, num_bytes=accounting.VAL_BYTES, tokens=62_021_846, variant="sp1024", where="hub")
     accounting.check_val_fingerprint(**known)
@@ -285,11 +327,21 @@ def test_published_shards_run_through_the_whole_pipeline(tmp_path, export, monke
     import yaml
 
     from tests.conftest import NODES, set_leaf, write_lock
+
     folder = export(("nmt_nfkc", False), train=DOCUMENTS * 40, per_shard=4000)
     values = tiny_params()
-    for path, value in {"prepare.path": str(folder), "prepare.val_documents": 12, "prepare.holdout_documents": 5,
-                        "vocabulary.path": str(folder), "vocabulary.source": "shards", "text_compressors.train_bytes": 2000, "train.steps": 2,
-                        "train.holdout_every": 2, "package.evaluators": ["sliding"], "audit.probe_tokens": 300}.items():
+    for path, value in {
+        "prepare.path": str(folder),
+        "prepare.val_documents": 12,
+        "prepare.holdout_documents": 5,
+        "vocabulary.path": str(folder),
+        "vocabulary.source": "shards",
+        "text_compressors.train_bytes": 2000,
+        "train.steps": 2,
+        "train.holdout_every": 2,
+        "package.evaluators": ["sliding"],
+        "audit.probe_tokens": 300,
+    }.items():
         set_leaf(values, path, value)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
@@ -310,11 +362,22 @@ def test_published_shards_run_through_the_whole_pipeline(tmp_path, export, monke
 
 def test_shards_and_another_tokenizer_do_not_go_together(tmp_path, export, monkeypatch, capsys):
     folder = export(("identity", False), train=DOCUMENTS)
-    settings = prepare.PrepareSettings("local", str(folder), None, "hash", 0, 0.1, 0.1, 12, 3, fineweb.Source(
-        contents="tokens", repository="a/b", revision="main", root="", variant="x", train_shards=1, files=()))
+    settings = prepare.PrepareSettings(
+        "local",
+        str(folder),
+        None,
+        "hash",
+        0,
+        0.1,
+        0.1,
+        12,
+        3,
+        fineweb.Source(contents="tokens", repository="a/b", revision="main", root="", variant="x", train_shards=1, files=()),
+    )
     paths = {name: tmp_path / "out" / name for name in ("train", "holdout", "val")}
     prepare.main(settings, documents=folder, metrics=tmp_path / "metrics.json", scratch=tmp_path / "scratch", **paths)
     from stages.vocabulary import __main__ as vocabulary
+
     chosen = vocabulary.VocabularySettings("bpe", ".", 300, "identity", "none", 0.999, None, None)
     with pytest.raises(ValueError, match=r"token shards, so the tokenizer is theirs: set vocabulary\.source to shards"):
         vocabulary.main(chosen, file=tmp_path, documents=paths["train"], model=tmp_path / "m", metrics=tmp_path / "v.json")

@@ -30,8 +30,10 @@ def gathered(net, parts, *, row_gradients=False, seed=5):
 def seen(net, x):
     """Inputs and outputs of every linear layer, one pair for each visit, with gradients flowing."""
     found = {name: [] for name in gpt.matrices(net)}
-    hooks = [layer.register_forward_hook(lambda _, args, out, name=name: found[name].append((args[0], out)))
-             for name, layer in gpt.matrices(net).items()]
+    hooks = [
+        layer.register_forward_hook(lambda _, args, out, name=name: found[name].append((args[0], out)))
+        for name, layer in gpt.matrices(net).items()
+    ]
     hidden = net.hidden(x)
     for hook in hooks:
         hook.remove()
@@ -60,7 +62,8 @@ def test_layers_that_recur_have_the_mass_of_all_their_visits():
     net, (x, _) = random_model(config("depth_recurrence")), documents((9,))
     visits, _ = seen(net, x)
     assert {name: len(pairs) for name, pairs in visits.items() if name.endswith("mlp.up")} == {
-        f"blocks.{layer}.mlp.up": LOOP["passes"] if LOOP["first_layer"] <= layer <= LOOP["last_layer"] else 1 for layer in range(4)}
+        f"blocks.{layer}.mlp.up": LOOP["passes"] if LOOP["first_layer"] <= layer <= LOOP["last_layer"] else 1 for layer in range(4)
+    }
 
 
 def test_query_key_and_value_have_one_hessian_that_is_positive():
@@ -184,8 +187,14 @@ def test_two_processes_calibrate_as_one_does(project, tree, source):
     run_node("calibrate")
     alone = [tensors.load(path)[0] for path in outputs]
     tree({"calibrate.processes": 2})
-    done = subprocess.run([sys.executable, "-m", "stages.calibrate"], env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-                          cwd=project, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.calibrate"],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads((project / "artifacts/calibrate/metrics.json").read_text())["processes"] == 2
     for one, path in zip(alone, outputs, strict=True):
@@ -193,11 +202,17 @@ def test_two_processes_calibrate_as_one_does(project, tree, source):
         assert facts["tokens"] == 20 * 64 and all(close(two[name], one[name]) for name in one)
 
 
-@pytest.mark.parametrize("leaves, sentence", [
-    ({"calibrate.temperature": 0.0}, "calibrate.temperature is 0.0; it takes more than 0"),
-    ({"calibrate.source": "val"}, "takes train | holdout | self"), ({"calibrate.processes": 0}, "calibrate.processes is 0"),
-    ({"calibrate.seed": -1}, "calibrate.seed is -1"), ({"calibrate.sequence_length": 10**6}, "too few"),
-    ({"calibrate.threads": 0}, "calibrate.threads")])
+@pytest.mark.parametrize(
+    "leaves, sentence",
+    [
+        ({"calibrate.temperature": 0.0}, "calibrate.temperature is 0.0; it takes more than 0"),
+        ({"calibrate.source": "val"}, "takes train | holdout | self"),
+        ({"calibrate.processes": 0}, "calibrate.processes is 0"),
+        ({"calibrate.seed": -1}, "calibrate.seed is -1"),
+        ({"calibrate.sequence_length": 10**6}, "too few"),
+        ({"calibrate.threads": 0}, "calibrate.threads"),
+    ],
+)
 def test_calibration_that_cannot_be_is_a_sentence(project, tree, capsys, leaves, sentence):
     tree(leaves)
     with pytest.raises(SystemExit):

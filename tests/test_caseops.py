@@ -106,24 +106,27 @@ def cut(text, places):
     return [text[start:end] for start, end in itertools.pairwise(edges)]
 
 
-@pytest.mark.parametrize(("text", "encoded"), [
-    ("The NASA Launch", f"{TITLE}the {ALLCAPS}nasa {TITLE}launch"),
-    ("iPhone", f"i{CAPNEXT}phone"),
-    ("McDonald", f"{TITLE}mc{CAPNEXT}donald"),
-    ("OpenAI", f"{TITLE}open{CAPNEXT}a{CAPNEXT}i"),
-    ("I", f"{TITLE}i"),
-    ("OK", f"{ALLCAPS}ok"),
-    ("ABc", f"{TITLE}a{CAPNEXT}bc"),
-    ("X2Y", f"{TITLE}x2{TITLE}y"),
-    ("don't DON'T", f"don't {ALLCAPS}don'{TITLE}t"),
-    ("École", "École"),
-    (LONG_S + KELVIN + "İ", LONG_S + KELVIN + "İ"),
-    (f"a{LONG_S}B", f"a{LONG_S}{TITLE}b"),
-    (f"The{KELVIN}K", f"{TITLE}the{KELVIN}{TITLE}k"),
-    (TITLE + "A" + ESC, f"{ESC}{TITLE}{TITLE}a{ESC}{ESC}"),
-    ("", ""),
-    ("all small, 12 and \0\n", "all small, 12 and \0\n"),
-])
+@pytest.mark.parametrize(
+    ("text", "encoded"),
+    [
+        ("The NASA Launch", f"{TITLE}the {ALLCAPS}nasa {TITLE}launch"),
+        ("iPhone", f"i{CAPNEXT}phone"),
+        ("McDonald", f"{TITLE}mc{CAPNEXT}donald"),
+        ("OpenAI", f"{TITLE}open{CAPNEXT}a{CAPNEXT}i"),
+        ("I", f"{TITLE}i"),
+        ("OK", f"{ALLCAPS}ok"),
+        ("ABc", f"{TITLE}a{CAPNEXT}bc"),
+        ("X2Y", f"{TITLE}x2{TITLE}y"),
+        ("don't DON'T", f"don't {ALLCAPS}don'{TITLE}t"),
+        ("École", "École"),
+        (LONG_S + KELVIN + "İ", LONG_S + KELVIN + "İ"),
+        (f"a{LONG_S}B", f"a{LONG_S}{TITLE}b"),
+        (f"The{KELVIN}K", f"{TITLE}the{KELVIN}{TITLE}k"),
+        (TITLE + "A" + ESC, f"{ESC}{TITLE}{TITLE}a{ESC}{ESC}"),
+        ("", ""),
+        ("all small, 12 and \0\n", "all small, 12 and \0\n"),
+    ],
+)
 def test_a_text_is_written_as_the_published_transform_writes_it(text, encoded):
     assert caseops.encode(text) == encoded
     assert caseops.decode(encoded) == caseops.decode_leniently(encoded) == text
@@ -165,7 +168,7 @@ def test_the_decoders_agree_where_nearly_every_character_is_an_operator(text):
 def test_the_decoders_agree_on_every_short_text():
     texts = [""]
     for _ in range(5):
-        texts += [text + char for text in texts[-(7 ** len(texts[-1])):] for char in [*OPERATORS, "a", "B", " "]]
+        texts += [text + char for text in texts[-(7 ** len(texts[-1])) :] for char in [*OPERATORS, "a", "B", " "]]
     assert len(texts) == sum(7**length for length in range(6))
     accepted = 0
     for text in texts:
@@ -176,23 +179,26 @@ def test_the_decoders_agree_on_every_short_text():
     assert 1000 < accepted < len(texts) - 1000
 
 
-@pytest.mark.parametrize(("malformed", "sentence", "lenient"), [
-    (f"ab{TITLE}c", "TITLE at character 2 stands inside a word", "abc"),
-    (f"ab{ALLCAPS}c", "ALLCAPS at character 2 stands inside a word", "abc"),
-    (f"{TITLE}{TITLE}c", "TITLE at character 1 follows a TITLE", "C"),
-    (f"{TITLE}{ALLCAPS}cd", "ALLCAPS at character 1 follows a TITLE", "Cd"),
-    (f"{CAPNEXT}{TITLE}c", "TITLE at character 1 follows a CAPNEXT", "C"),
-    (f"a{CAPNEXT}{CAPNEXT}b", "CAPNEXT at character 2 follows a CAPNEXT", "aB"),
-    (f"x {TITLE}", "TITLE at character 2 has nothing to apply to", "x "),
-    (f"x {ALLCAPS}", "ALLCAPS at character 2 has nothing to apply to", "x "),
-    (f"x{CAPNEXT}", "CAPNEXT at character 1 has nothing to apply to", "x"),
-    (f"x{ESC}", "ESC at character 1 has nothing to apply to", "x"),
-    (f"{TITLE}1a", "TITLE at character 0 has no letter before '1' at character 1", "1a"),
-    (f"{ALLCAPS} ab", "ALLCAPS at character 0 has no letter before ' '", " ab"),
-    (f"{CAPNEXT}É", "CAPNEXT at character 0 has no letter before 'É'", "É"),
-    (f"{TITLE}école {TITLE}the", "TITLE at character 0 has no letter before 'é'", "école The"),
-    (f"{TITLE}{ESC}ab", "TITLE at character 0 has nothing to apply to", "ab"),
-])
+@pytest.mark.parametrize(
+    ("malformed", "sentence", "lenient"),
+    [
+        (f"ab{TITLE}c", "TITLE at character 2 stands inside a word", "abc"),
+        (f"ab{ALLCAPS}c", "ALLCAPS at character 2 stands inside a word", "abc"),
+        (f"{TITLE}{TITLE}c", "TITLE at character 1 follows a TITLE", "C"),
+        (f"{TITLE}{ALLCAPS}cd", "ALLCAPS at character 1 follows a TITLE", "Cd"),
+        (f"{CAPNEXT}{TITLE}c", "TITLE at character 1 follows a CAPNEXT", "C"),
+        (f"a{CAPNEXT}{CAPNEXT}b", "CAPNEXT at character 2 follows a CAPNEXT", "aB"),
+        (f"x {TITLE}", "TITLE at character 2 has nothing to apply to", "x "),
+        (f"x {ALLCAPS}", "ALLCAPS at character 2 has nothing to apply to", "x "),
+        (f"x{CAPNEXT}", "CAPNEXT at character 1 has nothing to apply to", "x"),
+        (f"x{ESC}", "ESC at character 1 has nothing to apply to", "x"),
+        (f"{TITLE}1a", "TITLE at character 0 has no letter before '1' at character 1", "1a"),
+        (f"{ALLCAPS} ab", "ALLCAPS at character 0 has no letter before ' '", " ab"),
+        (f"{CAPNEXT}É", "CAPNEXT at character 0 has no letter before 'É'", "É"),
+        (f"{TITLE}école {TITLE}the", "TITLE at character 0 has no letter before 'é'", "école The"),
+        (f"{TITLE}{ESC}ab", "TITLE at character 0 has nothing to apply to", "ab"),
+    ],
+)
 def test_a_malformed_text_is_refused_with_a_sentence_that_names_the_place(malformed, sentence, lenient):
     with pytest.raises(ValueError, match=f"the {sentence}.*; encode the original again") as caught:
         caseops.decode(malformed)
@@ -210,15 +216,18 @@ def test_the_lenient_decoder_loses_nothing_but_operators(text):
         assert not set(decoded) & set(OPERATORS)
 
 
-@pytest.mark.parametrize(("text", "decoded"), [
-    (f"{CAPNEXT}ab", "Ab"),
-    (f"{TITLE}{CAPNEXT}ab", "Ab"),
-    (f"{ALLCAPS}ab{CAPNEXT}cd e", "ABCD e"),
-    (f"{ALLCAPS}ab{ESC}cd", "ABcD"),
-    (f"{CAPNEXT}{ESC}ab", "aB"),
-    (f"{TITLE}{ESC} a", " A"),
-    ("PlainCapitals", "PlainCapitals"),
-])
+@pytest.mark.parametrize(
+    ("text", "decoded"),
+    [
+        (f"{CAPNEXT}ab", "Ab"),
+        (f"{TITLE}{CAPNEXT}ab", "Ab"),
+        (f"{ALLCAPS}ab{CAPNEXT}cd e", "ABCD e"),
+        (f"{ALLCAPS}ab{ESC}cd", "ABcD"),
+        (f"{CAPNEXT}{ESC}ab", "aB"),
+        (f"{TITLE}{ESC} a", " A"),
+        ("PlainCapitals", "PlainCapitals"),
+    ],
+)
 def test_more_is_decodable_than_the_encoder_writes(text, decoded):
     assert caseops.decode(text) == decoded == decode_by_rules(text)[0]
     assert caseops.encode(decoded) != text

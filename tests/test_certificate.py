@@ -25,17 +25,38 @@ from tests.report_tree import HOSTILE, Page
 
 
 def facts(verdict="pass", *, positions=1500, deviation=0.0, **evidence):
-    return {"verdict": verdict, "evidence": evidence or {"flips": 7, "moved": False, "at": [1, 2]}, "positions": positions,
-            "largest_deviation": deviation, "proves": "What it shows.", "cannot_see": "What it does not.",
-            "precedent": "#1017, 28 Mar 2026"}
+    return {
+        "verdict": verdict,
+        "evidence": evidence or {"flips": 7, "moved": False, "at": [1, 2]},
+        "positions": positions,
+        "largest_deviation": deviation,
+        "proves": "What it shows.",
+        "cannot_see": "What it does not.",
+        "precedent": "#1017, 28 Mar 2026",
+    }
 
 
 CERTIFICATE = {
-    "run": "sliding", "evaluator": "sliding", "verdict": "legal", "legal": True, "claims": ["causal"], "bits_per_byte": 1.7324,
-    "artifact_sha256": "a" * 64, "text_sha256": "b" * 64, "significance": "one seed: nothing can be said",
-    "checks": {"future_flip": facts(), "normalization": facts(deviation=6.7e-16), "order": facts(), "round_trip": facts(),
-               "lineage": facts(positions=None, deviation=None), "self_contained": facts(),
-               "budgets": facts("reported", reason="not eight H100"), "new_one": facts()}}
+    "run": "sliding",
+    "evaluator": "sliding",
+    "verdict": "legal",
+    "legal": True,
+    "claims": ["causal"],
+    "bits_per_byte": 1.7324,
+    "artifact_sha256": "a" * 64,
+    "text_sha256": "b" * 64,
+    "significance": "one seed: nothing can be said",
+    "checks": {
+        "future_flip": facts(),
+        "normalization": facts(deviation=6.7e-16),
+        "order": facts(),
+        "round_trip": facts(),
+        "lineage": facts(positions=None, deviation=None),
+        "self_contained": facts(),
+        "budgets": facts("reported", reason="not eight H100"),
+        "new_one": facts(),
+    },
+}
 
 
 def changed(**checks):
@@ -66,10 +87,15 @@ def test_page_is_one_file_without_script_or_network():
     assert Page(page).problems == []
 
 
-@pytest.mark.parametrize("checks, verdict, word", [
-    ({}, "legal", "Every check passed"), ({"order": facts("fail", reason="scored twice")}, "not legal", "scored twice"),
-    ({"lineage": facts("not_applicable", reason="no dvc.lock")}, "not ruled", "no dvc.lock"),
-    ({"lineage": facts("not_applicable", reason="x"), "order": facts("fail", reason="y")}, "not legal", "y")])
+@pytest.mark.parametrize(
+    "checks, verdict, word",
+    [
+        ({}, "legal", "Every check passed"),
+        ({"order": facts("fail", reason="scored twice")}, "not legal", "scored twice"),
+        ({"lineage": facts("not_applicable", reason="no dvc.lock")}, "not ruled", "no dvc.lock"),
+        ({"lineage": facts("not_applicable", reason="x"), "order": facts("fail", reason="y")}, "not legal", "y"),
+    ],
+)
 def test_verdict_stands_in_both_forms_with_its_reason(checks, verdict, word):
     found = changed(**checks)
     for text in (certificate.html(found), certificate.markdown(found)):
@@ -77,8 +103,10 @@ def test_verdict_stands_in_both_forms_with_its_reason(checks, verdict, word):
 
 
 def test_condition_is_as_good_as_its_worst_check():
-    assert [certificate.condition([("x", facts(verdict)) for verdict in verdicts]) for verdicts in (
-        ["pass", "fail"], ["pass", "not_applicable"], ["reported", "pass"], ["reported"])] == ["fail", "not_applicable", "pass", "reported"]
+    assert [
+        certificate.condition([("x", facts(verdict)) for verdict in verdicts])
+        for verdicts in (["pass", "fail"], ["pass", "not_applicable"], ["reported", "pass"], ["reported"])
+    ] == ["fail", "not_applicable", "pass", "reported"]
 
 
 def test_nothing_from_an_artifact_is_taken_for_markup():
@@ -87,7 +115,11 @@ def test_nothing_from_an_artifact_is_taken_for_markup():
     assert "<img" not in page and "<b>" not in page and "<img" not in text
     assert html.escape("<img src=x") in page
     hostile = changed(**{"<i>check": facts("<u>odd", reason='"&<s>', **{"<p>": "</main>"})}) | {
-        "run": HOSTILE, "evaluator": HOSTILE, "claims": ["<em>"], "significance": "</dd>"}
+        "run": HOSTILE,
+        "evaluator": HOSTILE,
+        "claims": ["<em>"],
+        "significance": "</dd>",
+    }
     page = Page(certificate.html(hostile))
     assert page.problems == [] and page.text.count(HOSTILE) >= 2 and "<u>odd" in page.text and '"&<s>' in page.text
 
@@ -134,16 +166,32 @@ class Run:
     options: dict
 
 
-def main(run: Variant, settings, evaluated: Run, *, submission: Input = "artifacts/package/submission.pyz",
-         text: Input = "artifacts/tokenize/val", metrics: Input = "artifacts/evaluate/{variant}/metrics.json",
-         certificate: Metrics = "artifacts/audit/{variant}/certificate.json", page: Output = "artifacts/audit/{variant}/certificate.html",
-         lock: Untracked = "dvc.lock") -> None:
+def main(
+    run: Variant,
+    settings,
+    evaluated: Run,
+    *,
+    submission: Input = "artifacts/package/submission.pyz",
+    text: Input = "artifacts/tokenize/val",
+    metrics: Input = "artifacts/evaluate/{variant}/metrics.json",
+    certificate: Metrics = "artifacts/audit/{variant}/certificate.json",
+    page: Output = "artifacts/audit/{variant}/certificate.html",
+    lock: Untracked = "dvc.lock",
+) -> None:
     """In the place of the audit: says what it was given."""
     stages = dvc_lock.read(lock)
-    files.write_json(certificate, {
-        "verdict": "legal", "bits_per_byte": json.loads(metrics.read_text())["bits_per_byte"], "options": evaluated.options,
-        "submission": submission.read_text(), "files": sorted(path.name for path in text.iterdir()), "run": run,
-        "record": graph.record(stages, "package", Path("."))[0]})
+    files.write_json(
+        certificate,
+        {
+            "verdict": "legal",
+            "bits_per_byte": json.loads(metrics.read_text())["bits_per_byte"],
+            "options": evaluated.options,
+            "submission": submission.read_text(),
+            "files": sorted(path.name for path in text.iterdir()),
+            "run": run,
+            "record": graph.record(stages, "package", Path("."))[0],
+        },
+    )
 
 
 @pytest.fixture
@@ -165,19 +213,30 @@ def repository(tmp_path, monkeypatch):
 
     def commit(score, learning_rate):
         listing = [{"md5": cached(name.encode()), "relpath": name} for name in ("a.bin", "b.bin")]
-        outs = {"package": {"artifacts/package/submission.pyz": cached(b"artifact"),
-                            "artifacts/package/opened.json": cached(b'["artifacts/quantize/model.safetensors"]')},
-                "tokenize@val": {"artifacts/tokenize/val": cached(json.dumps(listing).encode(), ".dir")},
-                "evaluate@sliding": {"artifacts/evaluate/sliding/metrics.json": cached(
-                    json.dumps({"bits_per_byte": score, "loss_nats": 1.8 * score}).encode())}}
+        outs = {
+            "package": {
+                "artifacts/package/submission.pyz": cached(b"artifact"),
+                "artifacts/package/opened.json": cached(b'["artifacts/quantize/model.safetensors"]'),
+            },
+            "tokenize@val": {"artifacts/tokenize/val": cached(json.dumps(listing).encode(), ".dir")},
+            "evaluate@sliding": {
+                "artifacts/evaluate/sliding/metrics.json": cached(json.dumps({"bits_per_byte": score, "loss_nats": 1.8 * score}).encode())
+            },
+        }
         stages = {name: {"deps": [], "outs": [{"path": path, "md5": md5} for path, md5 in entry.items()]} for name, entry in outs.items()}
         (root / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
-        (root / "params.yaml").write_text(yaml.safe_dump(
-            {"audit": yaml.safe_load((ROOT / "params.yaml").read_text())["audit"],
-             "evaluate": {"runs": {"sliding": {"evaluator": "sliding", "options": {"learning_rate": learning_rate}}}}}))
+        (root / "params.yaml").write_text(
+            yaml.safe_dump(
+                {
+                    "audit": yaml.safe_load((ROOT / "params.yaml").read_text())["audit"],
+                    "evaluate": {"runs": {"sliding": {"evaluator": "sliding", "options": {"learning_rate": learning_rate}}}},
+                }
+            )
+        )
         for command in (["add", "dvc.lock", "params.yaml"], ["commit", "-qm", "x"]):
             subprocess.run(["git", *command], check=True)
         return subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+
     subprocess.run(["git", "init", "-q"], check=True)
     for name, score in (("first", 1.00), ("second", 1.01), ("third", 1.02)):
         subprocess.run(["git", "update-ref", f"refs/exps/00/{'1' * 38}/{name}", commit(score, score / 10)], check=True)
@@ -208,9 +267,14 @@ def test_commit_is_audited_like_an_experiment(repository):
     assert told("--rev", "HEAD~1") == 0
 
 
-@pytest.mark.parametrize("argv, word", [
-    (["--rev", "nobody"], "neither git nor DVC knows a revision 'nobody'"), (["--rev", "first", "--run", "slot"], "has no run 'slot'"),
-    (["--rev", "first;rm -rf x"], "neither git nor DVC")])
+@pytest.mark.parametrize(
+    "argv, word",
+    [
+        (["--rev", "nobody"], "neither git nor DVC knows a revision 'nobody'"),
+        (["--rev", "first", "--run", "slot"], "has no run 'slot'"),
+        (["--rev", "first;rm -rf x"], "neither git nor DVC"),
+    ],
+)
 def test_unknown_names_are_a_sentence(repository, capsys, argv, word):
     with pytest.raises(SystemExit):
         told(*argv)
@@ -229,9 +293,16 @@ def test_missing_or_damaged_files_of_the_cache_are_a_sentence(repository, capsys
     assert "not in DVC's cache" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("names, sentence", [
-    (["../../x"], "lies outside"), (["/x"], "lies outside"), (["a/../../x"], "lies outside"),
-    (["missing"], r"folder/missing .* is not in DVC's"), (None, "no list of files")])
+@pytest.mark.parametrize(
+    "names, sentence",
+    [
+        (["../../x"], "lies outside"),
+        (["/x"], "lies outside"),
+        (["a/../../x"], "lies outside"),
+        (["missing"], r"folder/missing .* is not in DVC's"),
+        (None, "no list of files"),
+    ],
+)
 def test_list_of_a_folder_is_checked(repository, tmp_path, names, sentence):
     content = json.dumps("x" if names is None else [{"md5": "0" * 32, "relpath": name} for name in names]).encode()
     with pytest.raises(ValueError, match=sentence):

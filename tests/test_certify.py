@@ -37,6 +37,7 @@ def here(monkeypatch, tmp_path):
                 if run.left < 0:
                     raise KeyboardInterrupt
                 return dist()
+
             one.dist = counted
             yield one
 
@@ -46,8 +47,12 @@ def here(monkeypatch, tmp_path):
             decoder.main([str(submission), "code", "ids.npy", evaluator, json.dumps(options), str(num_targets), str(first), str(count)])
         yield type("Process", (), {"stdout": said.getvalue().split(), "returncode": 0})
 
-    for module, name, value in ((artifact, "Stream", streamed), (decoder, "start", start), (decoder, "KEEP_EVERY", 16),
-                                (certify, "KEEP_EVERY", 16)):
+    for module, name, value in (
+        (artifact, "Stream", streamed),
+        (decoder, "start", start),
+        (decoder, "KEEP_EVERY", 16),
+        (certify, "KEEP_EVERY", 16),
+    ):
         monkeypatch.setattr(module, name, value)
     run.submission = tmp_path / "submission.pyz"
     run.submission.write_bytes(b"x")

@@ -19,6 +19,7 @@ def maker(variant):
     def make(streaming=False):
         options = VARIANTS[variant] | (getattr(module, "STREAM", {}) if streaming else {})
         return module.Evaluator(model(trained=True), **options)
+
     return make
 
 

@@ -13,8 +13,11 @@ from stages.runtime.blob.coders import MatrixContext
 CODECS, CODERS, FILTERS = plugin.names("codecs"), plugin.names("coders"), plugin.names("filters")
 QUICK = [name for name in CODECS if not plugin.load("codecs", name).PROGRAM and name != "zipnn"]
 COMPRESSING = [name for name in CODECS if name != "raw"]
-OPTIONS = {"byte_shuffle": [{"stride": 2}, {"stride": 3}, {"stride": 255}], "delta": [{"stride": 1}, {"stride": 7}, {"stride": 65535}],
-           "bit_pack": [{"bits": 1}, {"bits": 6}, {"bits": 7}]}
+OPTIONS = {
+    "byte_shuffle": [{"stride": 2}, {"stride": 3}, {"stride": 255}],
+    "delta": [{"stride": 1}, {"stride": 7}, {"stride": 65535}],
+    "bit_pack": [{"bits": 1}, {"bits": 6}, {"bits": 7}],
+}
 ON_BYTES = [(name, options) for name in FILTERS if not plugin.load("filters", name).ON_ARRAYS for options in OPTIONS[name]]
 ON_ARRAYS = [name for name in FILTERS if plugin.load("filters", name).ON_ARRAYS]
 
@@ -95,8 +98,9 @@ def test_missing_program_is_named_with_the_line_that_installs_it(name, monkeypat
         plugin.load("codecs", name).encode(b"data")
 
 
-@pytest.mark.parametrize("kind, name, package", [("codecs", "zipnn", "zipnn"), ("coders", "ans", "constriction"),
-                                                 ("coders", "gaussian", "constriction")])
+@pytest.mark.parametrize(
+    "kind, name, package", [("codecs", "zipnn", "zipnn"), ("coders", "ans", "constriction"), ("coders", "gaussian", "constriction")]
+)
 def test_missing_package_is_named_with_the_line_that_installs_it(kind, name, package, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, package, None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -105,9 +109,18 @@ def test_missing_package_is_named_with_the_line_that_installs_it(kind, name, pac
             call(*([[], []] if kind == "coders" else [b"data"]), **({"size": 4} if "decode" in call.__name__ and kind == "codecs" else {}))
 
 
-@pytest.mark.parametrize("name, options", [("brotli", {"quality": 12}), ("zlib", {"level": 10}), ("zstd", {"level": 23}),
-                                           ("lzma", {"preset": 10}), ("lrzip", {"level": 0}), ("zpaq", {"method": 6}),
-                                           ("zipnn", {"dtype": "int8"})])
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("brotli", {"quality": 12}),
+        ("zlib", {"level": 10}),
+        ("zstd", {"level": 23}),
+        ("lzma", {"preset": 10}),
+        ("lrzip", {"level": 0}),
+        ("zpaq", {"method": 6}),
+        ("zipnn", {"dtype": "int8"}),
+    ],
+)
 def test_option_out_of_range_names_the_range(name, options):
     with pytest.raises(ValueError, match=r"takes"):
         plugin.load("codecs", name).encode(b"data", **options)
@@ -136,14 +149,21 @@ def test_zpaq_archive_of_anything_but_one_file_named_data_is_refused(tmp_path):
         (tmp_path / "in/made.zpaq").unlink()
 
 
-@pytest.mark.parametrize("command, sentence", [
-    (["sh", "-c", "sleep 60"], "did not finish within 1 s"), (["sh", "-c", "sleep 60 & sleep 60"], "did not finish within 1 s"),
-    (["sh", "-c", "while :; do :; done"], "failed on this blob|did not finish"),
-    (["sh", "-c", "head -c 1000000 /dev/zero > made"], "failed"),
-    (["python3", "-c", "bytearray(3 << 30)"], "MemoryError"),
-    (["sh", "-c", "exit 3"], "exit code 3"), (["true"], "made no file"), (["sh", "-c", "ln -s /etc/passwd made"], "made no file"),
-    (["sh", "-c", "kill -11 $$"], "exit code -11"),
-], ids=lambda part: part[-1] if isinstance(part, list) else None)
+@pytest.mark.parametrize(
+    "command, sentence",
+    [
+        (["sh", "-c", "sleep 60"], "did not finish within 1 s"),
+        (["sh", "-c", "sleep 60 & sleep 60"], "did not finish within 1 s"),
+        (["sh", "-c", "while :; do :; done"], "failed on this blob|did not finish"),
+        (["sh", "-c", "head -c 1000000 /dev/zero > made"], "failed"),
+        (["python3", "-c", "bytearray(3 << 30)"], "MemoryError"),
+        (["sh", "-c", "exit 3"], "exit code 3"),
+        (["true"], "made no file"),
+        (["sh", "-c", "ln -s /etc/passwd made"], "made no file"),
+        (["sh", "-c", "kill -11 $$"], "exit code -11"),
+    ],
+    ids=lambda part: part[-1] if isinstance(part, list) else None,
+)
 def test_program_that_hangs_floods_or_fails_is_one_sentence(command, sentence, monkeypatch):
     monkeypatch.setattr(external, "WALL_SECONDS", 1)
     monkeypatch.setattr(external, "CPU_SECONDS", 1)
@@ -177,12 +197,25 @@ def test_filter_on_arrays_is_reversible_and_says_its_shape(name, shape, dtype):
     assert np.array_equal(module.inverse(stored, extra), array)
 
 
-@pytest.mark.parametrize("name, options", [("byte_shuffle", {"stride": 1}), ("byte_shuffle", {"stride": 2.0}), ("delta", {"stride": 0}),
-                                           ("delta", {"stride": 65536}), ("bit_pack", {"bits": 0}), ("bit_pack", {"bits": 8})], ids=str)
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("byte_shuffle", {"stride": 1}),
+        ("byte_shuffle", {"stride": 2.0}),
+        ("delta", {"stride": 0}),
+        ("delta", {"stride": 65536}),
+        ("bit_pack", {"bits": 0}),
+        ("bit_pack", {"bits": 8}),
+    ],
+    ids=str,
+)
 def test_filter_option_out_of_range_is_refused_everywhere(name, options):
     module = plugin.load("filters", name)
-    for call in (lambda: module.length(4, **options), lambda: module.forward(b"abcd", **options),
-                 lambda: module.inverse(b"abcd", size=4, **options)):
+    for call in (
+        lambda: module.length(4, **options),
+        lambda: module.forward(b"abcd", **options),
+        lambda: module.inverse(b"abcd", size=4, **options),
+    ):
         with pytest.raises(CodecError, match="takes"):
             call()
 
@@ -214,8 +247,12 @@ def test_bit_pack_of_more_than_a_block_comes_back():
 def test_rows_are_sorted_by_always_taking_the_nearest_unused_one():
     nearest = plugin.load("filters", "sort_rows").nearest
     generator = np.random.default_rng(5)
-    for codes in (generator.integers(-31, 32, (50, 8)).astype(np.int8), generator.integers(-128, 128, (33, 5)).astype(np.int8),
-                  generator.integers(-30000, 30000, (20, 3)).astype(np.int16), np.zeros((12, 4), np.int8)):
+    for codes in (
+        generator.integers(-31, 32, (50, 8)).astype(np.int8),
+        generator.integers(-128, 128, (33, 5)).astype(np.int8),
+        generator.integers(-30000, 30000, (20, 3)).astype(np.int16),
+        np.zeros((12, 4), np.int8),
+    ):
         rows, order = codes.astype(int), [0]
         while len(order) < len(rows):
             distance = {row: abs(rows[row] - rows[order[-1]]).sum() for row in range(len(rows)) if row not in order}
@@ -240,29 +277,50 @@ def matrices():
     outliers = gaussian.astype(np.int16)
     outliers[::7, 3] = 30_000
     return {
-        "none": [], "no rows": [np.zeros((0, 3), np.int8)], "no columns": [np.zeros((3, 0), np.int16)], "one": [np.array([[-5]], np.int8)],
-        "one row": [gaussian[:1]], "one column": [gaussian[:, :1]], "constant": [np.full((7, 9), -3, np.int16)],
-        "extremes": [np.array([[-2**31, 2**31 - 1], [0, 1]], np.int32)], "outliers": [outliers], "gaussian": [gaussian],
-        "random 32 bits": [generator.integers(-2**31, 2**31, (90, 30)).astype(np.int32)],
+        "none": [],
+        "no rows": [np.zeros((0, 3), np.int8)],
+        "no columns": [np.zeros((3, 0), np.int16)],
+        "one": [np.array([[-5]], np.int8)],
+        "one row": [gaussian[:1]],
+        "one column": [gaussian[:, :1]],
+        "constant": [np.full((7, 9), -3, np.int16)],
+        "extremes": [np.array([[-(2**31), 2**31 - 1], [0, 1]], np.int32)],
+        "outliers": [outliers],
+        "gaussian": [gaussian],
+        "random 32 bits": [generator.integers(-(2**31), 2**31, (90, 30)).astype(np.int32)],
         "several": [gaussian, np.zeros((0, 3), np.int8), outliers, np.full((7, 9), -3, np.int16), gaussian[:1]],
         "two values": [np.array([[7] * 7 + [8]], np.int8)],
-        "scaled columns": [np.round(gaussian * generator.gamma(1, 1, 200)).astype(np.int16)]}
+        "scaled columns": [np.round(gaussian * generator.gamma(1, 1, 200)).astype(np.int16)],
+    }
 
 
-@pytest.mark.parametrize("name, case", [pytest.param(name, case, marks=pytest.mark.slow if name == "covariance" and case in LARGE else ())
-                                        for case in matrices() for name in CODERS])
+@pytest.mark.parametrize(
+    "name, case",
+    [
+        pytest.param(name, case, marks=pytest.mark.slow if name == "covariance" and case in LARGE else ())
+        for case in matrices()
+        for name in CODERS
+    ],
+)
 def test_matrices_come_back_as_int32(name, case):
     module, codes = codec(name, "coders"), matrices()[case]
     plans = [plan(matrix, number) for number, matrix in enumerate(codes)]
     blob = module.encode(codes, plans)
     back = module.decode(blob, plans)
     assert len(back) == len(codes) and blob == module.encode(codes, plans)
-    assert all(one.dtype == np.int32 and one.shape == other.shape and np.array_equal(one, other)
-               for one, other in zip(back, codes, strict=True))
+    assert all(
+        one.dtype == np.int32 and one.shape == other.shape and np.array_equal(one, other) for one, other in zip(back, codes, strict=True)
+    )
 
 
-@pytest.mark.parametrize("name, bits", [pytest.param(name, bits, marks=pytest.mark.slow if name == "covariance" and bits != 6 else ())
-                                        for name in CODERS for bits in (2, 6, 8)])
+@pytest.mark.parametrize(
+    "name, bits",
+    [
+        pytest.param(name, bits, marks=pytest.mark.slow if name == "covariance" and bits != 6 else ())
+        for name in CODERS
+        for bits in (2, 6, 8)
+    ],
+)
 def test_random_codes_cost_hardly_more_than_packing_them(name, bits):
     codes = np.random.default_rng(2).integers(-(1 << bits - 1), 1 << bits - 1, (512, 512)).astype(np.int16)
     assert len(codec(name, "coders").encode([codes], [plan(codes)])) <= 1.001 * packing.packed_size(codes.size, bits)
@@ -313,7 +371,7 @@ def test_matrix_of_another_shape_than_coded_is_refused(name):
         module.decode(blob, [plan(codes[0]), plan(codes[0])])
 
 
-@given(st.lists(st.integers(-2**31, 2**31 - 1), max_size=50))
+@given(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=50))
 def test_packed_integers_and_numbers_come_back(values):
     writer = packing.Writer()
     writer.packed(np.array(values, np.int64))

@@ -60,7 +60,8 @@ def test_rotation_leaves_the_function_as_it_is_and_the_hessian_belongs_to_it():
     error = torch.randn(9, 96, generator=torch.Generator().manual_seed(6))
     turned_error = rotation.weight(error, **turn)
     assert torch.trace(turned_error @ rotation.hessian(hessian, **turn) @ turned_error.T).item() == pytest.approx(
-        torch.trace(error @ hessian @ error.T).item(), rel=1e-4)
+        torch.trace(error @ hessian @ error.T).item(), rel=1e-4
+    )
     assert not torch.allclose(rotated, rotation.weight(weight, block=32, seed=4))
 
 

@@ -62,15 +62,31 @@ def test_the_golden_blobs_decode_and_are_made_again_byte_for_byte(name):
     assert coder.encode(codes, plans) == blob
 
 
-@pytest.mark.parametrize("machine", [
-    {"OPENBLAS_NUM_THREADS": "2", "OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3 AVX512F"},
-    *(pytest.param(machine, marks=pytest.mark.slow) for machine in (
-        {"OPENBLAS_NUM_THREADS": "1"}, {"OPENBLAS_NUM_THREADS": "2"}, {"OPENBLAS_CORETYPE": "Prescott"},
-        {"NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3 AVX512F"}))], ids=lambda m: "_".join(m.values()))
+@pytest.mark.parametrize(
+    "machine",
+    [
+        {"OPENBLAS_NUM_THREADS": "2", "OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3 AVX512F"},
+        *(
+            pytest.param(machine, marks=pytest.mark.slow)
+            for machine in (
+                {"OPENBLAS_NUM_THREADS": "1"},
+                {"OPENBLAS_NUM_THREADS": "2"},
+                {"OPENBLAS_CORETYPE": "Prescott"},
+                {"NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3 AVX512F"},
+            )
+        ),
+    ],
+    ids=lambda m: "_".join(m.values()),
+)
 def test_threads_kernels_and_vector_units_do_not_change_a_bit(machine):
     """Another BLAS kernel and numpy without its vector loops round and add in other orders: as near to another machine as one gets."""
-    done = subprocess.run([sys.executable, "-W", "ignore", str(ROOT / "tests" / "covariance_golden.py")], capture_output=True, text=True,
-                          env=os.environ | machine, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(ROOT / "tests" / "covariance_golden.py")],
+        capture_output=True,
+        text=True,
+        env=os.environ | machine,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -165,12 +181,12 @@ def test_every_table_fills_its_interval_and_is_the_normal_distribution():
     cumulative = cumulative.reshape(normal.CLASSES, normal.POSITIONS, normal.WIDTH)
     for index, reach in enumerate(half):
         count = 2 * reach + 2
-        assert (cumulative[index, :, 0] == 0).all() and (cumulative[index, :, count + 1:] == rans.TOTAL).all()
-        assert (np.diff(cumulative[index, :, :count + 2]) >= 1).all()
+        assert (cumulative[index, :, 0] == 0).all() and (cumulative[index, :, count + 1 :] == rans.TOTAL).all()
+        assert (np.diff(cumulative[index, :, : count + 2]) >= 1).all()
     at, position, deviation = 30, 5, 2.0 ** (30 / 8 - 3)
     edges = np.arange(2 * half[at] + 3) - half[at] - 0.5 - (position + 0.5) / 16
     exact = np.array([erf(edge / deviation / 2**0.5) for edge in edges]) / 2
-    np.testing.assert_allclose(np.diff(cumulative[at, position, :2 * half[at] + 3]) / rans.TOTAL, np.diff(exact), atol=2e-4)
+    np.testing.assert_allclose(np.diff(cumulative[at, position, : 2 * half[at] + 3]) / rans.TOTAL, np.diff(exact), atol=2e-4)
 
 
 def test_powers_and_their_logarithms_agree_with_the_library():
@@ -207,9 +223,13 @@ def test_blocks_and_order_cover_every_row_once(rows):
 @pytest.mark.parametrize("values", [[0], [127, -127, 128, -128], [2**31 - 1, -(2**31), 0, 5, 1 << 20], list(range(-300, 300))])
 def test_a_histogram_gives_its_values_back(values):
     values = np.array(values, np.int64)
-    for write, read in ((lambda s: histogram.encode(s, values)[2:], lambda s, h: histogram.decode(s, len(values), h)),
-                        (lambda s: (int(values.min()), int(np.ptp(values))) if histogram.encode_digits(s, values) else (),
-                         lambda s, h: histogram.decode_digits(s, len(values), *h))):
+    for write, read in (
+        (lambda s: histogram.encode(s, values)[2:], lambda s, h: histogram.decode(s, len(values), h)),
+        (
+            lambda s: (int(values.min()), int(np.ptp(values))) if histogram.encode_digits(s, values) else (),
+            lambda s, h: histogram.decode_digits(s, len(values), *h),
+        ),
+    ):
         encoder = rans.Encoder(lanes=3)
         header = write(encoder)
         decoder = rans.Decoder(encoder.finish(), 3, np.empty(0, np.int64))
@@ -244,7 +264,7 @@ def mutants(blob: bytes, count: int):
         for _ in range(random.integers(1, 4)):
             mutant[random.integers(0, len(mutant) if trial % 2 else 60)] = random.integers(0, 256)
         if trial % 5 == 0:
-            del mutant[random.integers(0, len(mutant)):]
+            del mutant[random.integers(0, len(mutant)) :]
         if trial % 7 == 0:
             mutant += bytes(random.integers(1, 9))
         if mutant != blob:

@@ -15,8 +15,13 @@ from dvc.repo import Repo
 from tests.conftest import ROOT, set_leaf
 
 pytestmark = pytest.mark.dvc
-ENVIRONMENT = os.environ | {"DVC_NO_ANALYTICS": "1", "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t",
-                            "GIT_COMMITTER_EMAIL": "t@t"}
+ENVIRONMENT = os.environ | {
+    "DVC_NO_ANALYTICS": "1",
+    "GIT_AUTHOR_NAME": "t",
+    "GIT_AUTHOR_EMAIL": "t@t",
+    "GIT_COMMITTER_NAME": "t",
+    "GIT_COMMITTER_EMAIL": "t@t",
+}
 
 
 def run(folder, *command, **more):
@@ -94,8 +99,9 @@ def test_every_section_has_a_leaf_in_the_table():
 QUICK = ("train.steps", "evaluate.runs.slot.options.steps", "audit.flips")  # one above the artifact, one below, one that is read twice
 
 
-@pytest.mark.parametrize("change, nodes", [pytest.param(*case, id=case[0][0], marks=() if case[0][0] in QUICK else pytest.mark.slow)
-                                           for case in LEAVES.items()])
+@pytest.mark.parametrize(
+    "change, nodes", [pytest.param(*case, id=case[0][0], marks=() if case[0][0] in QUICK else pytest.mark.slow) for case in LEAVES.items()]
+)
 def test_changed_leaf_makes_its_readers_stale_and_nothing_else(committed, change, nodes):
     original = (committed / "params.yaml").read_text()
     values = yaml.safe_load(original)
@@ -107,14 +113,17 @@ def test_changed_leaf_makes_its_readers_stale_and_nothing_else(committed, change
         (committed / "params.yaml").write_text(original)
 
 
-@pytest.mark.parametrize("path, nodes", [
-    ("stages/train/optim/muon.py", {"train", "script"}),
-    ("stages/lib/quant/methods/gptq.py", {"sensitivity", "quantize", "fill_cap", "script"}),
-    ("stages/runtime/blob/codecs/zlib.py", {"compress@brotli_11", "compress@zlib_9", "package", "fill_cap", "script"}),
-    ("stages/runtime/scoring/evaluators/slot.py", {"package", "fill_cap", "script", "evaluate@sliding", "evaluate@slot"}),
-    ("stages/audit/checks/lineage.py", AUDIT),
-    ("stages/report/page.py", {"report"}),
-])
+@pytest.mark.parametrize(
+    "path, nodes",
+    [
+        ("stages/train/optim/muon.py", {"train", "script"}),
+        ("stages/lib/quant/methods/gptq.py", {"sensitivity", "quantize", "fill_cap", "script"}),
+        ("stages/runtime/blob/codecs/zlib.py", {"compress@brotli_11", "compress@zlib_9", "package", "fill_cap", "script"}),
+        ("stages/runtime/scoring/evaluators/slot.py", {"package", "fill_cap", "script", "evaluate@sliding", "evaluate@slot"}),
+        ("stages/audit/checks/lineage.py", AUDIT),
+        ("stages/report/page.py", {"report"}),
+    ],
+)
 def test_changed_code_makes_its_users_stale_and_nothing_else(committed, path, nodes):
     original = (committed / path).read_text()
     try:
@@ -139,7 +148,17 @@ def test_quantize_reruns_itself_and_what_is_below(committed):
 def test_experiment_reruns_from_quantize_down_and_lineage_is_certified(committed):
     """dvc exp run -S quantize.groups.mlp.bits=5, for real; then the metrics are there by name and the audit walks dvc.lock."""
     said = run(committed, "dvc", "exp", "run", "-n", "five-bits", "-S", "quantize.groups.mlp.bits=5")
-    for node in ("prepare", "vocabulary", "tokenize@train", "train", "ema", "prequant_ttt", "calibrate", "plain_score@train", "text_compressors"):
+    for node in (
+        "prepare",
+        "vocabulary",
+        "tokenize@train",
+        "train",
+        "ema",
+        "prequant_ttt",
+        "calibrate",
+        "plain_score@train",
+        "text_compressors",
+    ):
         assert f"Running stage '{node}'" not in said, node
     for node in ("quantize", "plain_score@quantize", "compress@zlib_9", "package", "evaluate@slot", "audit@slot", "report"):
         assert f"Running stage '{node}'" in said, node

@@ -63,8 +63,9 @@ def test_factor_is_the_upper_cholesky_factor_of_the_inverse():
 def test_with_everything_off_it_is_gptq_with_one_step_for_the_matrix():
     weight, hessian = problem()
     found = entropy_constrained.quantize(weight, hessian, step=0.0625, row_steps_M=None, options=PLAIN)
-    factor = torch.linalg.cholesky(torch.linalg.inv(damped(hessian)[(order := hessian.diagonal().argsort(descending=True))][:, order]),
-                                   upper=True)
+    factor = torch.linalg.cholesky(
+        torch.linalg.inv(damped(hessian)[(order := hessian.diagonal().argsort(descending=True))][:, order]), upper=True
+    )
     work, expected = weight.double()[:, order], torch.zeros(40, 60)
     for j in range(60):
         expected[:, j] = torch.round(work[:, j] / 0.0625)
@@ -137,8 +138,9 @@ def test_decoder_gives_the_encoders_weights(options, rule):
 def test_matrices_of_one_shape_are_quantized_as_if_alone():
     problems = [problem(seed=seed) for seed in range(3)]
     factors = [entropy_constrained.factorise(hessian, FULL) for _, hessian in problems]
-    together = entropy_constrained.quantize_alike([weight for weight, _ in problems], factors, steps=[0.04, 0.05, 0.06],
-                                                  row_steps=[None] * 3, options=FULL)
+    together = entropy_constrained.quantize_alike(
+        [weight for weight, _ in problems], factors, steps=[0.04, 0.05, 0.06], row_steps=[None] * 3, options=FULL
+    )
     for (weight, hessian), step, found in zip(problems, [0.04, 0.05, 0.06], together, strict=True):
         alone = entropy_constrained.quantize(weight, hessian, step=step, row_steps_M=None, options=FULL)
         assert all(torch.equal(alone.arrays[suffix], array) for suffix, array in found.arrays.items())
@@ -209,12 +211,15 @@ def test_row_steps_follow_spread_importance_and_frequency():
     assert not entropy_constrained.token_row_steps(torch.zeros(3), exponent=0.25).any()
 
 
-@pytest.mark.parametrize("change, sentence", [
-    (lambda weight, hessian: weight.__setitem__((0, 0), torch.nan), "weights are not finite"),
-    (lambda weight, hessian: hessian.__setitem__((0, 0), torch.inf), "Hessian is not finite"),
-    (lambda weight, hessian: hessian.zero_(), "all zero"),
-    (lambda weight, hessian: hessian.sub_(2 * hessian.diagonal().max() * torch.eye(60)), "not positive definite"),
-])
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        (lambda weight, hessian: weight.__setitem__((0, 0), torch.nan), "weights are not finite"),
+        (lambda weight, hessian: hessian.__setitem__((0, 0), torch.inf), "Hessian is not finite"),
+        (lambda weight, hessian: hessian.zero_(), "all zero"),
+        (lambda weight, hessian: hessian.sub_(2 * hessian.diagonal().max() * torch.eye(60)), "not positive definite"),
+    ],
+)
 def test_input_that_cannot_be_quantized_is_refused_with_a_way_out(change, sentence):
     weight, hessian = problem()
     change(weight, hessian)
@@ -238,8 +243,10 @@ def test_everything_on_beats_published_gptq_at_the_same_bits():
     weight, hessian = problem(rows=256, columns=128)
     published = gptq_like(weight, hessian)
     found = entropy_constrained.quantize(weight, hessian, step=0.41 * weight.std().item(), row_steps_M=None, options=FULL)
-    bits = [rate.estimate({"w": {suffix: array.numpy() for suffix, array in arrays.items()}}, {"w": scheme}).codes["w"] / weight.numel()
-            for arrays, scheme in ((published[1], {}), (found.arrays, found.scheme))]
+    bits = [
+        rate.estimate({"w": {suffix: array.numpy() for suffix, array in arrays.items()}}, {"w": scheme}).codes["w"] / weight.numel()
+        for arrays, scheme in ((published[1], {}), (found.arrays, found.scheme))
+    ]
     lost = [(weight - restored).double() for restored in (published[0], found.weights())]
     errors = [torch.sum((difference @ hessian) * difference).item() for difference in lost]
     gain = bits[0] - bits[1] + 0.5 * math.log2(errors[0] / errors[1])
@@ -249,6 +256,7 @@ def test_everything_on_beats_published_gptq_at_the_same_bits():
 def gptq_like(weight, hessian):
     """Row steps of 12.85 standard deviations in 31, one step along the row, rounding: what the records ship."""
     steps = entropy_constrained.row_steps(weight, rule="std", importance_M=None)
-    found = entropy_constrained.quantize(weight, hessian, step=12.85 / 31 * weight.std().item(), row_steps_M=steps,
-                                         options=replace(PLAIN, damping=0.01))
+    found = entropy_constrained.quantize(
+        weight, hessian, step=12.85 / 31 * weight.std().item(), row_steps_M=steps, options=replace(PLAIN, damping=0.01)
+    )
     return found.weights(), found.arrays

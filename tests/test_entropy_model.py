@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from stages.lib.quant import entropy_constrained, entropy_model, rate, water_filling
+from benchmarks import water_filling
+from stages.lib.quant import entropy_constrained, entropy_model, rate
 from stages.lib.quant.entropy_model import Matrix, Model
 from stages.lib.quant.settings import EntropySettings
 from stages.sensitivity import allocation
@@ -36,8 +37,11 @@ def test_budget_is_met_from_below_and_closely(bits_per_weight, options):
     assert 0.998 * limit <= found.bits <= limit and found.bits == bits_of(found.quantized)
     assert len(found.passes) <= 8 and found.passes[-1][1] == found.bits
     again = entropy_model.finest(net, limit=limit, tolerance=0.002 * limit, bits_of=bits_of)
-    assert all(torch.equal(array, again.quantized[name].arrays[suffix])
-               for name, matrix in found.quantized.items() for suffix, array in matrix.arrays.items())
+    assert all(
+        torch.equal(array, again.quantized[name].arrays[suffix])
+        for name, matrix in found.quantized.items()
+        for suffix, array in matrix.arrays.items()
+    )
 
 
 def test_budget_that_cannot_be_met_says_the_smallest_size_there_is():
@@ -70,13 +74,25 @@ def test_some_matrices_alone_are_quantized_as_with_the_others():
 
 def test_matrix_without_a_hessian_is_quantized_as_if_its_inputs_were_alike():
     net = model(hessian=None)
-    explicit = Model({name: replace(matrix, hessian=torch.eye(matrix.weight.size(1))) for name, matrix in net.matrices.items()},
-                     options=FULL, device=torch.device("cpu"))
+    explicit = Model(
+        {name: replace(matrix, hessian=torch.eye(matrix.weight.size(1))) for name, matrix in net.matrices.items()},
+        options=FULL,
+        device=torch.device("cpu"),
+    )
     assert all(torch.equal(found.weights(), explicit.quantize(0.5)[name].weights()) for name, found in net.quantize(0.5).items())
 
 
-SETTINGS = EntropySettings(bits_per_weight=3.3, target_bytes=None, trellis=8, column_steps=True, row_steps="gradient",
-                                  frequency_exponent=0.25, gain=True, damping=0.005, rate_distortion=0.0)
+SETTINGS = EntropySettings(
+    bits_per_weight=3.3,
+    target_bytes=None,
+    trellis=8,
+    column_steps=True,
+    row_steps="gradient",
+    frequency_exponent=0.25,
+    gain=True,
+    damping=0.005,
+    rate_distortion=0.0,
+)
 
 
 def test_row_steps_come_from_gradients_and_of_tables_from_counts():
@@ -100,9 +116,15 @@ def test_row_steps_come_from_gradients_and_of_tables_from_counts():
         entropy_model.matrices(weights, {}, {"table.counts": rows["table.counts"]}, settings=SETTINGS, multipliers={})
 
 
-@pytest.mark.parametrize("change, sentence", [
-    ({"multiplier": 0.0}, "multiplier 0.0"), ({"weight": torch.full((4, 4), torch.nan)}, "not finite"),
-    ({"hessian": torch.eye(3)}, "Hessian is"), ({"hessian": torch.zeros(4, 4)}, "w: a Hessian is all zero")])
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"multiplier": 0.0}, "multiplier 0.0"),
+        ({"weight": torch.full((4, 4), torch.nan)}, "not finite"),
+        ({"hessian": torch.eye(3)}, "Hessian is"),
+        ({"hessian": torch.zeros(4, 4)}, "w: a Hessian is all zero"),
+    ],
+)
 def test_matrix_that_cannot_be_coded_is_named(change, sentence):
     matrix = replace(Matrix(torch.ones(4, 4), torch.eye(4), None, 1.0), **change)
     with pytest.raises(ValueError, match=sentence):
@@ -151,8 +173,9 @@ def test_rate_knows_columns_and_rows_that_differ():
 def test_rate_charges_scales_as_stored_steps_as_coded_and_escapes():
     codes = np.zeros((64, 8), np.int8)
     steps = np.random.default_rng(0).integers(-3, 4, 64).astype(np.int8)
-    found = rate.estimate({"a": {"codes": codes, "scales": np.ones(64, np.float16)},
-                           "b": {"codes": codes, "step": np.float32(1), "row_steps": steps}}, {})
+    found = rate.estimate(
+        {"a": {"codes": codes, "scales": np.ones(64, np.float16)}, "b": {"codes": codes, "step": np.float32(1), "row_steps": steps}}, {}
+    )
     assert found.sides["a"] == 64 * 16 and 32 + 100 < found.sides["b"] < 32 + 64 * 4
     far = codes.astype(np.int32)
     far[0, 0] = 100_000
@@ -187,9 +210,13 @@ def test_units_are_matrices_or_kinds_by_depth():
     names = [f"blocks.{layer}.{part}" for layer in range(4) for part in ("up", "down")] + ["embedding.weight"]
     assert allocation.units(names, by="matrix", depth_groups=1) == {name: [name] for name in names}
     found = allocation.units(names, by="kind", depth_groups=2)
-    assert found == {"blocks.up.0": ["blocks.0.up", "blocks.1.up"], "blocks.down.0": ["blocks.0.down", "blocks.1.down"],
-                     "blocks.up.1": ["blocks.2.up", "blocks.3.up"], "blocks.down.1": ["blocks.2.down", "blocks.3.down"],
-                     "embedding.weight": ["embedding.weight"]}
+    assert found == {
+        "blocks.up.0": ["blocks.0.up", "blocks.1.up"],
+        "blocks.down.0": ["blocks.0.down", "blocks.1.down"],
+        "blocks.up.1": ["blocks.2.up", "blocks.3.up"],
+        "blocks.down.1": ["blocks.2.down", "blocks.3.down"],
+        "embedding.weight": ["embedding.weight"],
+    }
 
 
 def test_multipliers_make_damage_per_weight_equal():
@@ -205,8 +232,13 @@ def test_multipliers_make_damage_per_weight_equal():
 
 def test_damage_is_measured_with_one_unit_coarser_and_the_rest_as_it_is():
     net, seen = model(), []
-    found = allocation.damages(net, {"u": ["blocks.0.up.weight"], "t": ["table.weight"]}, constant=0.2, coarseness=2.5,
-                               loss_of=lambda changed: seen.append(changed) or float(len(seen)))
+    found = allocation.damages(
+        net,
+        {"u": ["blocks.0.up.weight"], "t": ["table.weight"]},
+        constant=0.2,
+        coarseness=2.5,
+        loss_of=lambda changed: seen.append(changed) or float(len(seen)),
+    )
     assert found == {"u": 1.0, "t": 2.0} and [list(changed) for changed in seen] == [["blocks.0.up.weight"], ["table.weight"]]
     assert torch.equal(seen[1]["table.weight"], net.quantize(0.5)["table.weight"].weights())
 

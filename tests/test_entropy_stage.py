@@ -83,9 +83,15 @@ def test_multipliers_scale_the_steps_of_their_matrices(rich):
     assert len(others) == 1 and ratio["blocks.0.mlp.up.weight"] == pytest.approx(others.pop() / 2, rel=1e-3)
 
 
-@pytest.mark.parametrize("leaves, sentence", [
-    ({"entropy.bits_per_weight": 0.0}, "bits_per_weight is 0.0"), ({"entropy.target_bytes": 0}, "target_bytes is 0"),
-    ({"entropy.damping": -1.0}, "damping"), ({"entropy.frequency_exponent": 2.0}, "frequency_exponent is 2.0")])
+@pytest.mark.parametrize(
+    "leaves, sentence",
+    [
+        ({"entropy.bits_per_weight": 0.0}, "bits_per_weight is 0.0"),
+        ({"entropy.target_bytes": 0}, "target_bytes is 0"),
+        ({"entropy.damping": -1.0}, "damping"),
+        ({"entropy.frequency_exponent": 2.0}, "frequency_exponent is 2.0"),
+    ],
+)
 def test_settings_out_of_range_are_refused(leaves, sentence):
     with pytest.raises(ValueError, match=sentence):
         settings_with(leaves)
@@ -95,8 +101,7 @@ def test_rotation_and_zeroing_of_trellis_codes_are_refused(rich):
     with pytest.raises(ValueError, match="takes no rotation"):
         result_of(rich, settings_with({"rotation.groups": ["mlp"], "rotation.block": 8}, mlp=ENTROPY, projection=NEAREST))
     with pytest.raises(ValueError, match="trellis"):
-        result_of(rich, settings_with({"prune.codes": 3, "entropy.bits_per_weight": 4.0}, mlp=ENTROPY,
-                                       projection=NEAREST))
+        result_of(rich, settings_with({"prune.codes": 3, "entropy.bits_per_weight": 4.0}, mlp=ENTROPY, projection=NEAREST))
 
 
 @pytest.fixture
@@ -125,8 +130,10 @@ def test_allocation_is_the_identity_when_off_and_measures_every_matrix_when_on(e
     assert metrics["expected_gain_bits_per_weight"] > 0 and all(value > -1e-6 for value in metrics["damage_nats"].values())
     run_node("quantize")
     run_node("plain_score", "quantize")
-    before, after = (json.loads((folder / f"artifacts/plain_score/{stage}/metrics.json").read_text())["bits_per_byte"]
-                     for stage in ("prequant_ttt", "quantize"))
+    before, after = (
+        json.loads((folder / f"artifacts/plain_score/{stage}/metrics.json").read_text())["bits_per_byte"]
+        for stage in ("prequant_ttt", "quantize")
+    )
     assert before - 0.02 < after < before + 0.1
 
 
@@ -173,8 +180,9 @@ def test_auto_target_fills_the_cap_with_the_finest_weights_that_the_artifact_can
     assert "what is not weights alone needs" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("cost", [lambda n: n, lambda n: 1.3 * n, lambda n: 2_500 * n**0.48,
-                                  lambda n: 25 * n**0.8 + 40_000 * (n > 2_000_000)])
+@pytest.mark.parametrize(
+    "cost", [lambda n: n, lambda n: 1.3 * n, lambda n: 2_500 * n**0.48, lambda n: 25 * n**0.8 + 40_000 * (n > 2_000_000)]
+)
 def test_search_meets_the_cap_whatever_a_codec_makes_of_the_estimate(cost):
     tried = []
 
@@ -186,9 +194,14 @@ def test_search_meets_the_cap_whatever_a_codec_makes_of_the_estimate(cost):
     assert 3_000_000 * (1 - entropy_model.TOLERANCE) <= size <= 3_000_000 and target in tried and len(rounds) == len(tried) < 10
 
 
-@pytest.mark.parametrize("leaf, value, sentence", [
-    ("package.blob", "smallest", "set package.blob to compress/<run>"), ("package.blob", "compress/brotly_11", "did you mean 'brotli_11'"),
-    ("quantize.entropy.target_bytes", "automatic", "it takes int | auto | null")])
+@pytest.mark.parametrize(
+    "leaf, value, sentence",
+    [
+        ("package.blob", "smallest", "set package.blob to compress/<run>"),
+        ("package.blob", "compress/brotly_11", "did you mean 'brotli_11'"),
+        ("quantize.entropy.target_bytes", "automatic", "it takes int | auto | null"),
+    ],
+)
 def test_what_cannot_be_fitted_is_refused(entropy_run, capsys, leaf, value, sentence):
     folder, tree = entropy_run
     set_leaf(tree, "quantize.entropy.target_bytes", "auto")

@@ -18,8 +18,19 @@ from tests.test_model import model
 GEOMETRY = {"window": 24, "stride": 8, "batch": 4}
 SLOT = {"learning_rate": 0.05, "steps": 5}
 LBFGS = {"iterations": 25, "history": 20, "bound": 5.0}
-LORA = {"window": 24, "chunk": 8, "rank": 4, "alpha": 8.0, "targets": ["query", "value", "up", "head"], "learning_rate": 0.02, "beta1": 0.0,
-        "beta2": 0.99, "weight_decay": 0.1, "reset_at": 1, "seed": 3}
+LORA = {
+    "window": 24,
+    "chunk": 8,
+    "rank": 4,
+    "alpha": 8.0,
+    "targets": ["query", "value", "up", "head"],
+    "learning_rate": 0.02,
+    "beta1": 0.0,
+    "beta2": 0.99,
+    "weight_decay": 0.1,
+    "reset_at": 1,
+    "seed": 3,
+}
 VARIANTS = {
     "sliding": GEOMETRY,
     "sliding, documents apart": GEOMETRY | {"reset_at": 1},
@@ -27,8 +38,8 @@ VARIANTS = {
     "streaming": {"window": 24, "block": 16},
     "temperature": GEOMETRY | {"temperature": 0.9},
     "slot": GEOMETRY | SLOT,
-    "slot, scored positions": GEOMETRY | {"learning_rate": 0.05, "steps": 16, "shared": False, "objective": "scored", "bias": True,
-                                          "final_rate": 0.1},
+    "slot, scored positions": GEOMETRY
+    | {"learning_rate": 0.05, "steps": 16, "shared": False, "objective": "scored", "bias": True, "final_rate": 0.1},
     "causal_slot": GEOMETRY | SLOT,
     "causal_slot, published": GEOMETRY | SLOT | {"form": "published"},
     "causal_slot, warm start": GEOMETRY | SLOT | {"batch": 1, "warm_start": True, "penalty": 0.01},
@@ -99,16 +110,20 @@ def test_sliding_equals_one_full_forward_pass_per_target(length):
     tokens, net = stream(length), model(trained=True)
     expected = []
     for w in windows.plan(length - 1, window=24, stride=8):
-        logits = net(torch.from_numpy(tokens[w.start: w.start + w.length])[None])[0]
-        expected += F.cross_entropy(logits, torch.from_numpy(tokens[w.start + 1: w.start + w.length + 1]), reduction="none")[
-            w.first - 1 - w.start:].tolist()
+        logits = net(torch.from_numpy(tokens[w.start : w.start + w.length])[None])[0]
+        expected += F.cross_entropy(logits, torch.from_numpy(tokens[w.start + 1 : w.start + w.length + 1]), reduction="none")[
+            w.first - 1 - w.start :
+        ].tolist()
     assert run("sliding", tokens).nats == pytest.approx(np.array(expected), abs=1e-5)
 
 
 # the first target, the last of the first window, the start of a document and the last target; the others are slow
 QUICK = [(1, "document starts"), (24, "others"), (60, "document starts"), (149, "others")]
-CHANGES = [pytest.param(position, to, marks=() if (position, to) in QUICK else pytest.mark.slow)
-           for position in (1, 2, 24, 25, 30, 48, 49, 57, 60, 81, 149) for to in ("others", "document starts")]
+CHANGES = [
+    pytest.param(position, to, marks=() if (position, to) in QUICK else pytest.mark.slow)
+    for position in (1, 2, 24, 25, 30, 48, 49, 57, 60, 81, 149)
+    for to in ("others", "document starts")
+]
 
 
 @pytest.mark.parametrize("name", HONEST)
@@ -123,9 +138,17 @@ def test_evaluator_that_claims_to_be_causal_ignores_the_target_and_all_after_it(
 
 # how many of the 39 earlier scores move when token 40 changes, which lies in the middle of a batch: most where a batch shares what is
 # fitted, only its own window's where each has its own
-@pytest.mark.parametrize("name, low, high", [
-    ("slot", 30, 39), ("causal_slot, published", 24, 39), ("lbfgs_slot, scored", 30, 39), ("lbfgs_slot, shared", 24, 39),
-    ("etlb, batched", 24, 39), ("slot, scored positions", 1, 7)])
+@pytest.mark.parametrize(
+    "name, low, high",
+    [
+        ("slot", 30, 39),
+        ("causal_slot, published", 24, 39),
+        ("lbfgs_slot, scored", 30, 39),
+        ("lbfgs_slot, shared", 24, 39),
+        ("etlb, batched", 24, 39),
+        ("slot, scored positions", 1, 7),
+    ],
+)
 def test_published_variant_moves_scores_before_the_changed_token(name, low, high):
     tokens = stream()
     changed = tokens.copy()
@@ -152,7 +175,7 @@ def test_causal_slot_of_one_window_is_the_formula():
     context, delta = 16, torch.zeros(32, requires_grad=True)
     first, second = torch.zeros(32), torch.zeros(32)
     for step in range(1, 6):
-        loss = F.cross_entropy(net.head(hidden[:context] + delta), torch.from_numpy(tokens[9: 9 + context]))
+        loss = F.cross_entropy(net.head(hidden[:context] + delta), torch.from_numpy(tokens[9 : 9 + context]))
         (gradient,) = torch.autograd.grad(loss, [delta])
         first, second = 0.3 * first + 0.7 * gradient, 0.9 * second + 0.1 * gradient**2
         with torch.no_grad():
@@ -189,7 +212,7 @@ def test_slot_of_a_batch_is_what_torch_makes_of_it(name):
     for row, window in zip(weights, chunk, strict=True):
         row[: window.length - 1] = 1.0
         if not shared:
-            row.zero_()[window.first - 1 - window.start: window.length] = 1.0
+            row.zero_()[window.first - 1 - window.start : window.length] = 1.0
     optimizer = torch.optim.AdamW([delta, bias] if not shared else [delta], betas=(0.9, 0.999), weight_decay=1e-8, eps=1e-5)
     cap = net.config.logit_softcap
     for rate in evaluator.rates:
@@ -232,12 +255,16 @@ class Cheat:
         pass
 
 
-@pytest.mark.parametrize("plans", [
-    [[windows.Window(0, 4, 1, 4)], [windows.Window(4, 4, 4, 8)]],  # target 4 twice
-    [[windows.Window(0, 4, 1, 4)], [windows.Window(4, 4, 6, 8)]],  # target 5 never
-    [[windows.Window(4, 4, 5, 8)], [windows.Window(0, 4, 1, 4)]],  # backwards
-    [[windows.Window(0, 4, 1, 4)]],                                # the rest never
-], ids=["twice", "gap", "backwards", "short"])
+@pytest.mark.parametrize(
+    "plans",
+    [
+        [[windows.Window(0, 4, 1, 4)], [windows.Window(4, 4, 4, 8)]],  # target 4 twice
+        [[windows.Window(0, 4, 1, 4)], [windows.Window(4, 4, 6, 8)]],  # target 5 never
+        [[windows.Window(4, 4, 5, 8)], [windows.Window(0, 4, 1, 4)]],  # backwards
+        [[windows.Window(0, 4, 1, 4)]],  # the rest never
+    ],
+    ids=["twice", "gap", "backwards", "short"],
+)
 def test_harness_refuses_targets_that_are_not_scored_once_and_in_order(plans):
     with pytest.raises(AssertionError, match="targets"):
         harness.score(Cheat(plans), np.arange(9))
@@ -248,6 +275,7 @@ def test_evaluator_never_sees_past_its_chunk():
         def predict(self, seen, chunk):
             assert len(seen) == chunk[-1].last + 1
             return super().predict(seen, chunk)
+
     harness.score(Spy([[windows.Window(0, 4, 1, 4)], [windows.Window(4, 4, 5, 8)]]), np.arange(9))
 
 
@@ -258,6 +286,7 @@ def test_evaluator_cannot_rewrite_what_it_is_scored_on():
             logits = super().predict(seen, chunk)
             logits[:, 0] = 50.0
             return logits
+
     ledger = harness.score(Forger([[windows.Window(0, 4, 1, 4)], [windows.Window(4, 4, 5, 8)]]), np.arange(9))
     assert (ledger.nats > 40).all()
 
@@ -310,7 +339,7 @@ def test_streaming_gives_each_target_the_tokens_of_its_window_in_a_model_of_one_
     tokens = stream(60)
     nats = harness.score(plugin.load("evaluators", "streaming").Evaluator(net, window=8, block=5), tokens).nats
     for target in (1, 5, 8, 9, 30, 59):
-        seen = torch.from_numpy(tokens[max(target - 8, 0): target])[None]
+        seen = torch.from_numpy(tokens[max(target - 8, 0) : target])[None]
         assert nats[target - 1] == pytest.approx(F.cross_entropy(net(seen)[0, -1:], torch.tensor([int(tokens[target])])).item(), abs=2e-5)
 
 

@@ -34,7 +34,7 @@ def test_feature_of_the_page_is_its_formula(branch_gain):
     seen, layer = [], plain._layer
     plain._layer = lambda physical, stream, *rest: seen.append((stream, layer(physical, stream, *rest))) or seen[-1][1]
     plain(x)
-    (before, after), = seen
+    ((before, after),) = seen
     assert torch.allclose(net.hidden(x), gpt.rms(before + 0.5 * (after - before)), atol=1e-6)
     with torch.no_grad():
         net.branch_gain.gain.fill_(1.0)

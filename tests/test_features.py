@@ -26,9 +26,24 @@ from tests.conftest import ROOT
 from tests.reference import Reference
 from tests.test_stacks import assert_no_look_ahead, documents, random_model
 
-PLAIN = ModelConfig(vocabulary_size=40, num_layers=4, width=16, num_heads=4, num_kv_heads=2, mlp_width=24, mlp_negative_slope=0.5,
-                    rope_dims=4, rope_base=1e4, rope_trained_length=0, query_gain=1.5, logit_softcap=30.0, tied_head=True,
-                    embedding_std=0.02, initialisation="published", features={})
+PLAIN = ModelConfig(
+    vocabulary_size=40,
+    num_layers=4,
+    width=16,
+    num_heads=4,
+    num_kv_heads=2,
+    mlp_width=24,
+    mlp_negative_slope=0.5,
+    rope_dims=4,
+    rope_base=1e4,
+    rope_trained_length=0,
+    query_gain=1.5,
+    logit_softcap=30.0,
+    tied_head=True,
+    embedding_std=0.02,
+    initialisation="published",
+    features={},
+)
 LOOP = {"first_layer": 1, "last_layer": 2, "passes": 3, "start_step": 5, "start_fraction": 0.5}
 LANES = {"first_layer": 2, "writes": "simultaneous"}
 ALONE = {  # a name for the test, then the features
@@ -45,17 +60,27 @@ ALONE = {  # a name for the test, then the features
     "parallel_residual": {"parallel_residual": {"first_layer": 2}},
     "residual_mix": {"residual_mix": {}},
     "skip_attention": {"skip_attention": {"layers": [0, 2]}},
-    "skip_attention_mixed": {"skip_attention": {"layers": [0]}, "residual_mix": {}, "value_residual": {"form": "add"},
-                             "parallel_residual": {"first_layer": 0}},
+    "skip_attention_mixed": {
+        "skip_attention": {"layers": [0]},
+        "residual_mix": {},
+        "value_residual": {"form": "add"},
+        "parallel_residual": {"first_layer": 0},
+    },
     "smear_1": {"smear_gate": {"version": 1, "window": 0}},
     "smear_2": {"smear_gate": {"version": 2, "window": 5}},
     "sparse_gate": {"sparse_gate": {"window": 3, "factor": 0.5}},
     "two_lane": {"two_lane": {"first_layer": 1, "writes": "simultaneous"}},
-    "two_lane_mixed": {"two_lane": {"first_layer": 3, "writes": "simultaneous"}, "residual_mix": {},
-                       "unet_skips": {"gated": True, "sets": 2}},
+    "two_lane_mixed": {
+        "two_lane": {"first_layer": 3, "writes": "simultaneous"},
+        "residual_mix": {},
+        "unet_skips": {"gated": True, "sets": 2},
+    },
     "two_lane_sequential": {"two_lane": {"first_layer": 1, "writes": "sequential"}},
-    "two_lane_sequential_mixed": {"two_lane": {"first_layer": 2, "writes": "sequential"}, "residual_mix": {},
-                                  "unet_skips": {"gated": True, "sets": 2}},
+    "two_lane_sequential_mixed": {
+        "two_lane": {"first_layer": 2, "writes": "sequential"},
+        "residual_mix": {},
+        "unet_skips": {"gated": True, "sets": 2},
+    },
     "unet_plain": {"unet_skips": {"gated": False, "sets": 1}},
     "unet_gated": {"unet_skips": {"gated": True, "sets": 2}},
     "unet_looped": {"unet_skips": {"gated": True, "sets": 2}, "depth_recurrence": LOOP},
@@ -86,15 +111,17 @@ def test_every_file_is_tested_and_every_feature_acts():
         (x, _), net = documents(), random_model(config(case))
         bare = random_model(PLAIN)
         shapes = {name: weight.shape for name, weight in bare.named_parameters()}
-        bare.load_state_dict({name: weight for name, weight in net.state_dict().items() if shapes.get(name) == weight.shape},
-                             strict=not REBUILT & net.features.keys())
+        bare.load_state_dict(
+            {name: weight for name, weight in net.state_dict().items() if shapes.get(name) == weight.shape},
+            strict=not REBUILT & net.features.keys(),
+        )
         assert not torch.allclose(net(x), bare(x), atol=1e-4), case
 
 
 @pytest.mark.parametrize("case", ALONE)
 def test_methods_are_hooks_that_the_spine_calls_and_structural_features_are_known(case):
     for name, feature in random_model(config(case)).features.items():
-        classes = type(feature).__mro__[:type(feature).__mro__.index(torch.nn.Module)]
+        classes = type(feature).__mro__[: type(feature).__mro__.index(torch.nn.Module)]
         own = {method for kind in classes for method in vars(kind) if callable(vars(kind)[method]) and not method.startswith("_")}
         own -= {"initialise"}
         structural = {"depth_recurrence": {"layers"}, "unet_skips": {"merge"}, "two_lane": {"write"}}.get(name, set())
@@ -112,8 +139,9 @@ def test_feature_equals_its_formula(case):
         np.testing.assert_allclose(net(*arguments)[0].detach(), reference(net).logits(x[0].tolist(), starts), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{"mlp_negative_slope": 0.0}, {"rope_trained_length": 4}, {"rope_trained_length": 10},
-                                     {"tied_head": False}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"mlp_negative_slope": 0.0}, {"rope_trained_length": 4}, {"rope_trained_length": 10}, {"tied_head": False}], ids=str
+)
 def test_plain_settings_equal_their_formulas(changes):
     net, (x, _) = random_model(config(**changes)), documents()
     np.testing.assert_allclose(net(x)[0].detach(), reference(net).logits(x[0].tolist()), rtol=0, atol=1e-5)
@@ -193,11 +221,28 @@ def test_gradients_reach_every_parameter_which_has_the_features_name(case):
     assert all(name.split(".")[0] in ALONE[case] for name, _ in net.named_parameters() if name not in plain)
 
 
-INITIAL = {"bigram_hash.table.weight": 0.0, "bigram_hash.scale": 0.3, "dtg.weight": 0.0, "dtg.bias": 2.0, "head_gate.weight": 0.0,
-           "head_gate.bias": 4.0, "output_gate.weight": 0.0, "smear_gate.gate": 0.0, "smear_gate.weight": 0.0, "smear_gate.strength": 0.0,
-           "sparse_gate.weight": 0.0, "two_lane.stay": 1.1, "two_lane.attention": 1.0, "two_lane.mlp": 1.0, "unet_skips.weight": 1.0,
-           "unet_skips.gate": 0.0, "untied_mlp.down.1.weight": 0.0, "untied_mlp.down.2.weight": 0.0,
-           "value_embedding.scale": 0.4, "value_embedding.layer_scale": 1.0}
+INITIAL = {
+    "bigram_hash.table.weight": 0.0,
+    "bigram_hash.scale": 0.3,
+    "dtg.weight": 0.0,
+    "dtg.bias": 2.0,
+    "head_gate.weight": 0.0,
+    "head_gate.bias": 4.0,
+    "output_gate.weight": 0.0,
+    "smear_gate.gate": 0.0,
+    "smear_gate.weight": 0.0,
+    "smear_gate.strength": 0.0,
+    "sparse_gate.weight": 0.0,
+    "two_lane.stay": 1.1,
+    "two_lane.attention": 1.0,
+    "two_lane.mlp": 1.0,
+    "unet_skips.weight": 1.0,
+    "unet_skips.gate": 0.0,
+    "untied_mlp.down.1.weight": 0.0,
+    "untied_mlp.down.2.weight": 0.0,
+    "value_embedding.scale": 0.4,
+    "value_embedding.layer_scale": 1.0,
+}
 RANDOM = {"value_embedding.table.weight": 0.01, "dense_gate.weight": 0.005}
 
 
@@ -304,49 +349,61 @@ def test_half_precision_stays_near_full_precision(case):
             assert F.cosine_similarity(half.flatten(), full.flatten(), dim=0) > 0.999
 
 
-@pytest.mark.parametrize("given, sentence", [
-    ({"xsaa": {}}, "no file xsaa.py under runtime/network/features; did you mean 'xsa'"),
-    ({"xsa": {"last_layer": 2}}, r"model\.features\.xsa has no option 'last_layer'; did you mean 'last_layers'"),
-    ({"ln_scale": {"on": True}}, "it takes no options"),
-    ({"xsa": {}}, r"model\.features\.xsa\.last_layers is missing; add it"),
-    ({"xsa": {"last_layers": "all"}}, r"last_layers is 'all'; it takes a whole number"),
-    ({"xsa": {"last_layers": True}}, "last_layers is True"), ({"xsa": {"last_layers": -1}}, "last_layers is -1"),
-    ({"xsa": {"last_layers": 5}}, r"it takes 1 to model\.num_layers 4"), ({"xsa": {"last_layers": 0}}, "it takes 1 to"),
-    ({"smear_gate": {"version": 3, "window": 0}}, r"version is 3; it takes 1 \| 2"),
-    ({"smear_gate": {"version": True, "window": 0}}, r"version is True; it takes 1 \| 2"),
-    ({"smear_gate": {"version": 1, "window": 12}}, "set it to 0"), ({"smear_gate": {"version": 2, "window": 17}}, "model.width 16"),
-    ({"unet_skips": {"gated": 1, "sets": 2}}, r"gated is 1; it takes true \| false"),
-    ({"unet_skips": {"gated": True, "sets": 0}}, "sets of 1"),
-    ({"bigram_hash": {"buckets": 1, "width": 4, "scale": 1.0, "trigram": False}}, "buckets of 2 or more"),
-    ({"bigram_hash": {"buckets": 9, "width": 4, "scale": float("nan"), "trigram": False}}, "scale is nan; it takes a number"),
-    ({"value_embedding": {"layers": [4], "width": 4, "scale": 1.0}}, "different layers below"),
-    ({"value_embedding": {"layers": [], "width": 4, "scale": 1.0}}, "different layers below"),
-    ({"value_embedding": {"layers": [1, 1], "width": 4, "scale": 1.0}}, "different layers below"),
-    ({"value_embedding": {"layers": 3, "width": 4, "scale": 1.0}}, "layers is 3; it takes a list of whole numbers"),
-    ({"sparse_gate": {"window": 17, "factor": 1.0}}, "1 to model.width"), ({"output_gate": {"window": 0}}, "1 to model.width"),
-    ({"dense_gate": {}, "head_gate": {}}, "the gates dense_gate and head_gate; leave one"),
-    ({"depth_recurrence": LOOP | {"last_layer": 4}}, "last_layer < model.num_layers 4"),
-    ({"depth_recurrence": LOOP | {"first_layer": 3}}, "first_layer <= last_layer"),
-    ({"depth_recurrence": LOOP | {"passes": 1}}, "2 to 64"), ({"depth_recurrence": LOOP | {"passes": 65}}, "2 to 64"),
-    ({"depth_recurrence": LOOP | {"start_fraction": 1.5}}, "0 to 1"),
-    ({"parallel_residual": {"first_layer": 4}}, r"0 to model\.num_layers 4 - 1"),
-    ({"factorised_embedding": {"width": 16}}, r"1 to model\.width 16 - 1"), ({"factorised_embedding": {"width": 0}}, "1 to"),
-    ({"factorised_embedding": {"width": 4}, **ALONE["bigram_hash"]}, "leave one of them"),
-    ({"factorised_embedding": {"width": 4}, **ALONE["smear_2"]}, "window is 5, but factorised_embedding has a width of 4"),
-    ({"untied_mlp": {"layers": [1], "parts": "full"}}, "name that too"),
-    ({"untied_mlp": {"layers": [3], "parts": "down"}, "depth_recurrence": LOOP}, "layers that recur, 1 to 2"),
-    ({"multi_token_prediction": {"heads": 0, "weight": 0.1}}, "heads of 1 or more"),
-    ({"skip_attention": {"layers": [4]}}, r"different layers below model\.num_layers 4"),
-    ({"skip_attention": {"layers": [0, 1, 2, 3]}}, "not all of them"), ({"skip_attention": {"layers": []}}, "different layers"),
-    ({"skip_attention": {"layers": [0, 2]}, "two_lane": LANES}, "from layer 2 on, two_lane needs attention"),
-    ({"skip_attention": {"layers": [1]}, "value_embedding": {"layers": [1, 2], "width": 4, "scale": 1.0}}, r"attention of \[1\]"),
-    ({"two_lane": LANES | {"first_layer": 4}}, r"0 to model\.num_layers 4 - 1"),
-    ({"two_lane": LANES | {"writes": "both"}}, r"writes is 'both'; it takes simultaneous \| sequential"),
-    ({"two_lane": LANES, "depth_recurrence": LOOP}, "after the last layer that recurs, 2"),
-    ({"two_lane": LANES | {"first_layer": 1}, "unet_skips": {"gated": True, "sets": 2}}, "in the second half"),
-    ({"two_lane": LANES, "dtg": {}}, "leave one of them"),
-    ({"xsa": 4}, "mapping of features to mappings"), ([], "mapping of features"),
-], ids=str)
+@pytest.mark.parametrize(
+    "given, sentence",
+    [
+        ({"xsaa": {}}, "no file xsaa.py under runtime/network/features; did you mean 'xsa'"),
+        ({"xsa": {"last_layer": 2}}, r"model\.features\.xsa has no option 'last_layer'; did you mean 'last_layers'"),
+        ({"ln_scale": {"on": True}}, "it takes no options"),
+        ({"xsa": {}}, r"model\.features\.xsa\.last_layers is missing; add it"),
+        ({"xsa": {"last_layers": "all"}}, r"last_layers is 'all'; it takes a whole number"),
+        ({"xsa": {"last_layers": True}}, "last_layers is True"),
+        ({"xsa": {"last_layers": -1}}, "last_layers is -1"),
+        ({"xsa": {"last_layers": 5}}, r"it takes 1 to model\.num_layers 4"),
+        ({"xsa": {"last_layers": 0}}, "it takes 1 to"),
+        ({"smear_gate": {"version": 3, "window": 0}}, r"version is 3; it takes 1 \| 2"),
+        ({"smear_gate": {"version": True, "window": 0}}, r"version is True; it takes 1 \| 2"),
+        ({"smear_gate": {"version": 1, "window": 12}}, "set it to 0"),
+        ({"smear_gate": {"version": 2, "window": 17}}, "model.width 16"),
+        ({"unet_skips": {"gated": 1, "sets": 2}}, r"gated is 1; it takes true \| false"),
+        ({"unet_skips": {"gated": True, "sets": 0}}, "sets of 1"),
+        ({"bigram_hash": {"buckets": 1, "width": 4, "scale": 1.0, "trigram": False}}, "buckets of 2 or more"),
+        ({"bigram_hash": {"buckets": 9, "width": 4, "scale": float("nan"), "trigram": False}}, "scale is nan; it takes a number"),
+        ({"value_embedding": {"layers": [4], "width": 4, "scale": 1.0}}, "different layers below"),
+        ({"value_embedding": {"layers": [], "width": 4, "scale": 1.0}}, "different layers below"),
+        ({"value_embedding": {"layers": [1, 1], "width": 4, "scale": 1.0}}, "different layers below"),
+        ({"value_embedding": {"layers": 3, "width": 4, "scale": 1.0}}, "layers is 3; it takes a list of whole numbers"),
+        ({"sparse_gate": {"window": 17, "factor": 1.0}}, "1 to model.width"),
+        ({"output_gate": {"window": 0}}, "1 to model.width"),
+        ({"dense_gate": {}, "head_gate": {}}, "the gates dense_gate and head_gate; leave one"),
+        ({"depth_recurrence": LOOP | {"last_layer": 4}}, "last_layer < model.num_layers 4"),
+        ({"depth_recurrence": LOOP | {"first_layer": 3}}, "first_layer <= last_layer"),
+        ({"depth_recurrence": LOOP | {"passes": 1}}, "2 to 64"),
+        ({"depth_recurrence": LOOP | {"passes": 65}}, "2 to 64"),
+        ({"depth_recurrence": LOOP | {"start_fraction": 1.5}}, "0 to 1"),
+        ({"parallel_residual": {"first_layer": 4}}, r"0 to model\.num_layers 4 - 1"),
+        ({"factorised_embedding": {"width": 16}}, r"1 to model\.width 16 - 1"),
+        ({"factorised_embedding": {"width": 0}}, "1 to"),
+        ({"factorised_embedding": {"width": 4}, **ALONE["bigram_hash"]}, "leave one of them"),
+        ({"factorised_embedding": {"width": 4}, **ALONE["smear_2"]}, "window is 5, but factorised_embedding has a width of 4"),
+        ({"untied_mlp": {"layers": [1], "parts": "full"}}, "name that too"),
+        ({"untied_mlp": {"layers": [3], "parts": "down"}, "depth_recurrence": LOOP}, "layers that recur, 1 to 2"),
+        ({"multi_token_prediction": {"heads": 0, "weight": 0.1}}, "heads of 1 or more"),
+        ({"skip_attention": {"layers": [4]}}, r"different layers below model\.num_layers 4"),
+        ({"skip_attention": {"layers": [0, 1, 2, 3]}}, "not all of them"),
+        ({"skip_attention": {"layers": []}}, "different layers"),
+        ({"skip_attention": {"layers": [0, 2]}, "two_lane": LANES}, "from layer 2 on, two_lane needs attention"),
+        ({"skip_attention": {"layers": [1]}, "value_embedding": {"layers": [1, 2], "width": 4, "scale": 1.0}}, r"attention of \[1\]"),
+        ({"two_lane": LANES | {"first_layer": 4}}, r"0 to model\.num_layers 4 - 1"),
+        ({"two_lane": LANES | {"writes": "both"}}, r"writes is 'both'; it takes simultaneous \| sequential"),
+        ({"two_lane": LANES, "depth_recurrence": LOOP}, "after the last layer that recurs, 2"),
+        ({"two_lane": LANES | {"first_layer": 1}, "unet_skips": {"gated": True, "sets": 2}}, "in the second half"),
+        ({"two_lane": LANES, "dtg": {}}, "leave one of them"),
+        ({"xsa": 4}, "mapping of features to mappings"),
+        ([], "mapping of features"),
+    ],
+    ids=str,
+)
 def test_features_that_cannot_be_built_are_a_sentence(given, sentence):
     with pytest.raises(ValueError, match=sentence):
         GPT(replace(PLAIN, features=given))
@@ -358,11 +415,16 @@ def test_feature_of_one_layer_that_needs_two_is_a_sentence():
             GPT(replace(PLAIN, num_layers=1, features=given))
 
 
-@pytest.mark.parametrize("change, sentence", [
-    ({"mlp_negative_slope": -0.1}, "mlp_negative_slope"), ({"rope_trained_length": -1}, "rope_trained_length"),
-    ({"rope_dims": 2, "rope_trained_length": 8}, "rope_dims above 2"), ({"tied_head": 1}, r"true \| false"),
-    ({"initialisation": "best"}, r"published \| naive"),
-])
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"mlp_negative_slope": -0.1}, "mlp_negative_slope"),
+        ({"rope_trained_length": -1}, "rope_trained_length"),
+        ({"rope_dims": 2, "rope_trained_length": 8}, "rope_dims above 2"),
+        ({"tied_head": 1}, r"true \| false"),
+        ({"initialisation": "best"}, r"published \| naive"),
+    ],
+)
 def test_plain_settings_that_cannot_be_are_a_sentence(change, sentence):
     with pytest.raises(ValueError, match=sentence):
         replace(PLAIN, **change)
@@ -385,5 +447,9 @@ def test_package_holds_exactly_the_features_that_the_model_names():
 def test_feature_imports_only_the_contract_and_the_configuration(name):
     """So that it ships alone, and no other feature's code is a reason to train again."""
     own = {path for path in closure.files(f"stages.runtime.network.features.{name}") if "/features/" in path or "/network/" in path}
-    assert own == {f"stages/runtime/network/features/{name}.py", "stages/runtime/network/features/__init__.py", "stages/runtime/network/__init__.py",
-                   "stages/runtime/network/config.py"}
+    assert own == {
+        f"stages/runtime/network/features/{name}.py",
+        "stages/runtime/network/features/__init__.py",
+        "stages/runtime/network/__init__.py",
+        "stages/runtime/network/config.py",
+    }

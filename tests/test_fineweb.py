@@ -16,6 +16,7 @@ from huggingface_hub import constants, file_download
 from huggingface_hub.utils import _cache_assets
 
 from stages.prepare import fineweb
+from stages.prepare import hub as downloads
 from tests.hub import FOLDER, Hub, commit_of, golf, manifest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,8 +28,14 @@ TRAIN_0, TRAIN_1, VAL = (f"{FOLDER}/fineweb_{name}_00000{i}.bin" for name, i in 
 
 def documents(**wrong) -> dict[str, bytes]:
     content = b'{"text": "one"}\n{"text": "two"}\n' * 50
-    described = {"num_docs": 100, "docs_val": 40, "docs_train": 60, "docs_bytes": len(content),
-                 "docs_sha256": hashlib.sha256(content).hexdigest(), "selection_seed": 1337} | wrong
+    described = {
+        "num_docs": 100,
+        "docs_val": 40,
+        "docs_train": 60,
+        "docs_bytes": len(content),
+        "docs_sha256": hashlib.sha256(content).hexdigest(),
+        "selection_seed": 1337,
+    } | wrong
     return {"datasets/docs_selected.jsonl": content, "datasets/docs_selected.source_manifest.json": json.dumps(described).encode()}
 
 
@@ -44,11 +51,13 @@ def serve(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 512)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     with contextlib.ExitStack() as stack:
+
         def start(files: dict[str, bytes]) -> Hub:
             hub = stack.enter_context(Hub(files))
             monkeypatch.setattr(constants, "ENDPOINT", hub.url)
             monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
             return hub
+
         yield start
 
 
@@ -124,13 +133,16 @@ def test_parquet_files_come_in_the_order_of_the_patterns(serve):
     assert got.manifest == {}
 
 
-@pytest.mark.parametrize(("files", "sentence"), [
-    ((), r"files is empty"),
-    (("sample/10TB/*.parquet",), r"nothing in sample/10TB of someone/golf .* matches 'sample/10TB/\*\.parquet'"),
-    (("sample/10BT/000_0000.parquet",), r"did you mean 'sample/10BT/000_00000\.parquet'"),
-    (("*.md",), r"matches README\.md, which is no \.parquet file"),
-    (("../x.parquet",), r"'\.\./x\.parquet' is no relative path"),
-])
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ((), r"files is empty"),
+        (("sample/10TB/*.parquet",), r"nothing in sample/10TB of someone/golf .* matches 'sample/10TB/\*\.parquet'"),
+        (("sample/10BT/000_0000.parquet",), r"did you mean 'sample/10BT/000_00000\.parquet'"),
+        (("*.md",), r"matches README\.md, which is no \.parquet file"),
+        (("../x.parquet",), r"'\.\./x\.parquet' is no relative path"),
+    ],
+)
 def test_a_pattern_that_matches_no_parquet_is_one_sentence(serve, files, sentence):
     serve({"sample/10BT/000_00000.parquet": b"x", "README.md": b"x"})
     with pytest.raises(ValueError, match=sentence):
@@ -166,8 +178,9 @@ def test_an_interrupt_ends_the_transfers_under_way(serve, tmp_path, monkeypatch)
         if len(futures) > 1:  # not yet at the manifest
             raise KeyboardInterrupt
         return real(futures)
-    real = fineweb.as_completed
-    monkeypatch.setattr(fineweb, "as_completed", interrupted)
+
+    real = downloads.as_completed
+    monkeypatch.setattr(downloads, "as_completed", interrupted)
     serve(golf() | {TRAIN_0: bytes(1 << 23)})
     with pytest.raises(KeyboardInterrupt):
         fineweb.fetch(TOKENS)
@@ -179,8 +192,8 @@ def test_a_second_fetch_downloads_nothing_but_checks_everything(serve, monkeypat
     first = fineweb.fetch(TOKENS)
     hub.requests.clear()
     checked = []
-    real = fineweb._digests
-    monkeypatch.setattr(fineweb, "_digests", lambda at, *rest: (checked.append(at.name), real(at, *rest))[1])
+    real = downloads.digests
+    monkeypatch.setattr(downloads, "digests", lambda at, *rest: (checked.append(at.name), real(at, *rest))[1])
     assert fineweb.fetch(TOKENS) == first
     assert hub.downloads() == []
     assert sorted(checked) == sorted(Path(name).name for name in first.files)
@@ -264,38 +277,41 @@ def test_a_manifest_cached_from_an_older_commit_is_not_used(serve):
 def test_a_commit_that_appears_during_the_fetch_changes_nothing(serve, monkeypatch):
     files = golf()
     hub = serve(files)
-    real = fineweb._Repository.parsed
-    monkeypatch.setattr(fineweb._Repository, "parsed", lambda *a: (real(*a), hub.publish({"datasets/manifest.json": b"{}"}))[0])
+    real = downloads.Repository.parsed
+    monkeypatch.setattr(downloads.Repository, "parsed", lambda *a: (real(*a), hub.publish({"datasets/manifest.json": b"{}"}))[0])
     got = fineweb.fetch(TOKENS)
     assert got.revision == commit_of(files) != hub.branches["main"]
     assert got.val[0].read_bytes() == files[VAL]
 
 
-@pytest.mark.parametrize(("files", "changes", "sentence"), [
-    (golf(), {"train_shards": 4}, r"train_shards is 4, but fineweb10B_sp1024 of someone/golf has 3; ask for at most that many"),
-    (golf(), {"variant": "sp1042"}, r"does not have variant 'sp1042', 'fineweb10B_sp1042' \(did you mean 'fineweb10B_sp1024'\?\)"),
-    (golf(), {"variant": "../x"}, r"variant: '\.\./x' is no relative path"),
-    (golf(), {"root": "/datasets"}, r"root: '/datasets' is no relative path"),
-    (golf(), {"root": "dataset"}, r"dataset/manifest\.json of someone/golf .* is missing; check repository, revision and root"),
-    (golf(), {"revision": "mian"}, r"has no revision 'mian'; set revision to a branch"),
-    (golf(), {"revision": "f" * 40}, r"has no revision 'ffff"),
-    (golf(), {"revision": ""}, r"revision is empty"),
-    (golf(), {"repository": "someone/gulf"}, r"someone/gulf does not exist or is private; check the spelling of repository"),
-    (golf(), {"repository": "a/b/c"}, r"repository 'a/b/c' is not a name on the hub .*; write owner/name"),
-    (golf(), {"contents": "documents"}, r"docs_selected\.source_manifest\.json of someone/golf .* is missing"),
-    (documents(docs_val=1) | {"datasets/docs_selected.source_manifest.json": b"{}"}, {"contents": "documents"}, r"has no 'docs_val'"),
-    (golf() | {"datasets/manifest.json": manifest()[:90]}, {}, r"manifest\.json .* is not valid JSON .* choose another revision"),
-    (golf() | {"datasets/manifest.json": b"[]"}, {}, r"manifest\.json .* is no JSON object"),
-    (golf() | {"datasets/manifest.json": b"{}"}, {}, r"has no list of named datasets; it is cut short"),
-    (golf(files_train="3"), {}, r"gives '3' as stats\.files_train of fineweb10B_sp1024"),
-    (golf(val=2, **{"files_val": 1}), {}, r"promises 1 val shards of fineweb10B_sp1024, \S+ holds 2; .* choose another revision"),
-    (golf(val=1, **{"files_val": 2}), {}, r"promises 2 val shards of fineweb10B_sp1024, \S+ holds 1"),
-    (golf(val=2, sidecars=1), {}, r"has 1 byte sidecars for 2 val shards"),
-    (golf(files_train=9), {"train_shards": 4}, r"fineweb_train_000003\.bin of someone/golf .* is missing"),
-    (golf(tokenizer="../../secret.model"), {}, r"manifest\.json .*: '\.\./\.\./secret\.model' is no relative path that stays inside"),
-    (golf(tokenizer="/etc/passwd"), {}, r"'/etc/passwd' is no relative path"),
-    (golf(tokenizer="tokenizers/absent.model"), {}, r"tokenizers/absent\.model of someone/golf .* is missing"),
-])
+@pytest.mark.parametrize(
+    ("files", "changes", "sentence"),
+    [
+        (golf(), {"train_shards": 4}, r"train_shards is 4, but fineweb10B_sp1024 of someone/golf has 3; ask for at most that many"),
+        (golf(), {"variant": "sp1042"}, r"does not have variant 'sp1042', 'fineweb10B_sp1042' \(did you mean 'fineweb10B_sp1024'\?\)"),
+        (golf(), {"variant": "../x"}, r"variant: '\.\./x' is no relative path"),
+        (golf(), {"root": "/datasets"}, r"root: '/datasets' is no relative path"),
+        (golf(), {"root": "dataset"}, r"dataset/manifest\.json of someone/golf .* is missing; check repository, revision and root"),
+        (golf(), {"revision": "mian"}, r"has no revision 'mian'; set revision to a branch"),
+        (golf(), {"revision": "f" * 40}, r"has no revision 'ffff"),
+        (golf(), {"revision": ""}, r"revision is empty"),
+        (golf(), {"repository": "someone/gulf"}, r"someone/gulf does not exist or is private; check the spelling of repository"),
+        (golf(), {"repository": "a/b/c"}, r"repository 'a/b/c' is not a name on the hub .*; write owner/name"),
+        (golf(), {"contents": "documents"}, r"docs_selected\.source_manifest\.json of someone/golf .* is missing"),
+        (documents(docs_val=1) | {"datasets/docs_selected.source_manifest.json": b"{}"}, {"contents": "documents"}, r"has no 'docs_val'"),
+        (golf() | {"datasets/manifest.json": manifest()[:90]}, {}, r"manifest\.json .* is not valid JSON .* choose another revision"),
+        (golf() | {"datasets/manifest.json": b"[]"}, {}, r"manifest\.json .* is no JSON object"),
+        (golf() | {"datasets/manifest.json": b"{}"}, {}, r"has no list of named datasets; it is cut short"),
+        (golf(files_train="3"), {}, r"gives '3' as stats\.files_train of fineweb10B_sp1024"),
+        (golf(val=2, **{"files_val": 1}), {}, r"promises 1 val shards of fineweb10B_sp1024, \S+ holds 2; .* choose another revision"),
+        (golf(val=1, **{"files_val": 2}), {}, r"promises 2 val shards of fineweb10B_sp1024, \S+ holds 1"),
+        (golf(val=2, sidecars=1), {}, r"has 1 byte sidecars for 2 val shards"),
+        (golf(files_train=9), {"train_shards": 4}, r"fineweb_train_000003\.bin of someone/golf .* is missing"),
+        (golf(tokenizer="../../secret.model"), {}, r"manifest\.json .*: '\.\./\.\./secret\.model' is no relative path that stays inside"),
+        (golf(tokenizer="/etc/passwd"), {}, r"'/etc/passwd' is no relative path"),
+        (golf(tokenizer="tokenizers/absent.model"), {}, r"tokenizers/absent\.model of someone/golf .* is missing"),
+    ],
+)
 def test_a_mistake_is_one_sentence_with_the_way_out(serve, files, changes, sentence):
     serve(files)
     with pytest.raises(ValueError, match=sentence) as caught:
@@ -303,15 +319,18 @@ def test_a_mistake_is_one_sentence_with_the_way_out(serve, files, changes, sente
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("refused", "status", "code", "sentence"), [
-    ("someone/golf", 401, "", r"does not exist or is private; check the spelling of repository, or log in"),
-    ("someone/golf", 403, "", r"is restricted; accept its terms there, then log in"),
-    ("someone/golf", 418, "", r"answered 418 for its revision of someone/golf; wait a while and run it again"),
-    (TRAIN_1, 401, "GatedRepo", r"is restricted; accept its terms there, then log in"),
-    (TRAIN_1, 403, "GatedRepo", r"is restricted; accept its terms there, then log in"),
-    (TRAIN_1, 403, "", r"is restricted; accept its terms there, then log in"),
-    (TRAIN_1, 503, "", r"answered 503 for \S+train_000001\.bin .* run it again: finished files are kept"),
-])
+@pytest.mark.parametrize(
+    ("refused", "status", "code", "sentence"),
+    [
+        ("someone/golf", 401, "", r"does not exist or is private; check the spelling of repository, or log in"),
+        ("someone/golf", 403, "", r"is restricted; accept its terms there, then log in"),
+        ("someone/golf", 418, "", r"answered 418 for its revision of someone/golf; wait a while and run it again"),
+        (TRAIN_1, 401, "GatedRepo", r"is restricted; accept its terms there, then log in"),
+        (TRAIN_1, 403, "GatedRepo", r"is restricted; accept its terms there, then log in"),
+        (TRAIN_1, 403, "", r"is restricted; accept its terms there, then log in"),
+        (TRAIN_1, 503, "", r"answered 503 for \S+train_000001\.bin .* run it again: finished files are kept"),
+    ],
+)
 def test_what_the_hub_refuses_is_explained(serve, refused, status, code, sentence):
     hub = serve(golf())
     hub.refusals[refused] = (status, code)
@@ -339,6 +358,7 @@ def test_an_endpoint_that_is_no_hub_is_one_sentence(serve, monkeypatch):
 def test_a_transfer_over_xet_that_fails_is_one_sentence(serve, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("Task error: File reconstruction error: CAS Client Error")
+
     serve(golf())
     monkeypatch.setattr(file_download, "http_get", fail)
     with pytest.raises(ValueError, match=r"the transfer of datasets/manifest\.json .* failed \(Task error.*run it again"):
@@ -350,6 +370,7 @@ def test_a_full_disk_passes_unchanged(serve, monkeypatch):
 
     def write(*_, **__):
         raise full
+
     serve(golf())
     monkeypatch.setattr(file_download, "http_get", write)
     with pytest.raises(OSError) as caught:
@@ -360,13 +381,13 @@ def test_a_full_disk_passes_unchanged(serve, monkeypatch):
 def test_the_bar_counts_every_byte_once(serve, monkeypatch):
     bars = []
 
-    class Bar(fineweb.tqdm):
+    class Bar(downloads.tqdm):
         def __init__(self, **options):
             super().__init__(**options | {"disable": False, "file": open(os.devnull, "w")})  # noqa: SIM115
             bars.append(self)
 
     hub = serve(golf())
-    monkeypatch.setattr(fineweb, "tqdm", Bar)
+    monkeypatch.setattr(downloads, "tqdm", Bar)
     hub.cuts[TRAIN_0] = [5000, 100]
     for _ in range(2):  # downloaded, cut and resumed; then all from the cache
         got = fineweb.fetch(TOKENS)
@@ -377,16 +398,20 @@ def test_the_bar_counts_every_byte_once(serve, monkeypatch):
 
 
 def test_home_endpoint_and_offline_are_the_clients_own_variables(tmp_path):
-    code = ("from tests.test_fineweb import TOKENS; from stages.prepare import fineweb; got = fineweb.fetch(TOKENS); "
-            "print(got.revision, got.train[0])")
+    code = (
+        "from tests.test_fineweb import TOKENS; from stages.prepare import fineweb; got = fineweb.fetch(TOKENS); "
+        "print(got.revision, got.train[0])"
+    )
     with Hub(golf()) as hub:
-        environment = {**os.environ, "NO_PROXY": "127.0.0.1",
-                       "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path)}
+        environment = {**os.environ, "NO_PROXY": "127.0.0.1", "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path)}
         outputs = []
         for extra in ({}, {"HF_HUB_OFFLINE": "1"}):
             before = len(hub.requests)
-            outputs.append(subprocess.run([sys.executable, "-c", code], env=environment | extra, cwd=ROOT, check=True,
-                                          capture_output=True, text=True).stdout)
+            outputs.append(
+                subprocess.run(
+                    [sys.executable, "-c", code], env=environment | extra, cwd=ROOT, check=True, capture_output=True, text=True
+                ).stdout
+            )
         assert len(hub.requests) == before
     assert outputs[0] == outputs[1]
     assert str(tmp_path / "hub") in outputs[0]

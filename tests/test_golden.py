@@ -28,8 +28,7 @@ def test_every_blob_in_the_folder_is_listed():
 
 def test_every_codec_filter_and_coder_has_a_golden_blob():
     """A coder with a folder of its own, tests/golden/<coder>, has its blobs there."""
-    used = {plugin_name for name in CONTENTS
-            for plugin_name in header.read((make.FOLDER / name).read_bytes()).plugins()}
+    used = {plugin_name for name in CONTENTS for plugin_name in header.read((make.FOLDER / name).read_bytes()).plugins()}
     for kind in ("codecs", "filters", "coders"):
         own = {name for name in plugin.names(kind) if (make.FOLDER / name).is_dir()}
         assert {f"{kind}/{name}" for name in set(plugin.names(kind)) - own} <= used, f"add it to tests/golden/make.py: {kind}"

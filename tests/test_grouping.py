@@ -40,10 +40,16 @@ def test_every_run_of_params_puts_every_tensor_into_exactly_one_section(name):
 
 def test_published_container_has_the_published_groups():
     """Seven groups of one role each, by layer; the embedding, query and up sorted, all transposed; all else beside them."""
-    tensors = {f"blocks.{layer}.{part}.weight.codes": np.zeros((4, 4), np.int8) for layer in (10, 2, 0)
-               for part in ("attention.query", "attention.key", "attention.value", "attention.output", "mlp.up", "mlp.down")}
-    tensors |= {"embedding.weight.codes": np.zeros((5, 4), np.int8), "sparse_gate.weight.codes": np.zeros((2, 4), np.int8),
-                "embedding.weight.scales": np.ones(5, np.float16)}
+    tensors = {
+        f"blocks.{layer}.{part}.weight.codes": np.zeros((4, 4), np.int8)
+        for layer in (10, 2, 0)
+        for part in ("attention.query", "attention.key", "attention.value", "attention.output", "mlp.up", "mlp.down")
+    }
+    tensors |= {
+        "embedding.weight.codes": np.zeros((5, 4), np.int8),
+        "sparse_gate.weight.codes": np.zeros((2, 4), np.int8),
+        "embedding.weight.scales": np.ones(5, np.float16),
+    }
     codings = params.section(TREE, Run, variant="pr1855_lrzip").codings(Model(tensors, {}, {}))
     assert list(codings) == ["embedding", "query", "key", "value", "output", "up", "down", "orders", "rest"]
     assert codings["query"].tensors == tuple(f"blocks.{layer}.attention.query.weight.codes" for layer in (0, 2, 10))
@@ -66,29 +72,33 @@ def test_group_that_is_empty_makes_no_section():
     assert list(codings) == ["rest"] and quantized_model.same(container.unpack(container.pack(model, list(codings.values()))), model)
 
 
-@pytest.mark.parametrize("values, sentence", [
-    (3, "takes a mapping"),
-    ({"codec": "brotli", "filters": []}, ".options is missing"),
-    (RAW | {"filter": 1}, "did you mean 'filters'"),
-    (RAW | {"codec": "brotlli"}, r".codec: no file brotlli.py .* did you mean 'brotli'"),
-    (RAW | {"filters": "delta"}, "takes a list"),
-    (RAW | {"filters": ["dleta"]}, r".filters: no file dleta.py .* did you mean 'delta'"),
-    (RAW | {"options": []}, "takes a mapping"),
-    (RAW | {"options": {"level": 1}}, ".options.level"),
-    (RAW | {"filters": ["delta"]}, ".filters: delta takes the options stride, not none"),
-    (RAW | {"filters": [{"delta": {"stride": 0}}]}, "stride of 1..65535, not 0"),
-    (RAW | {"filters": [{"transpose": {"a": 1}}]}, "transpose takes the options none, not a"),
-    (RAW | {"filters": [{"a": {}, "b": {}}]}, "it takes names"),
-    (RAW | {"filters": [{"delta": {"stride": 1}}, "transpose"]}, "arrays come before"),
-    (grouped(codes=RAW), "at least the group rest"),
-    (grouped(rset=RAW, rest=RAW), "did you mean 'rest'"),
-    (grouped(rest={"coder": "ans", "filters": [], "options": {}}), "coder takes codes alone"),
-    (grouped(codes={"coder": "ans", "filters": ["transpose"], "options": {}}, rest=RAW), r"it takes \[\]"),
-    (grouped(rest=RAW | {"coder": "ans"}), "rest.codec is not a known"),
-    (grouped(rest=RAW) | {"filters": ["transpose"]}, "belong into a group"),
-    (grouped(rest=RAW | {"filters": [{"hidden_order": {"by": "norm"}}]}), "beside groups"),
-    (grouped(rest=RAW) | {"codec": "raw"}, ".codec is not a known parameter"),
-], ids=str)
+@pytest.mark.parametrize(
+    "values, sentence",
+    [
+        (3, "takes a mapping"),
+        ({"codec": "brotli", "filters": []}, ".options is missing"),
+        (RAW | {"filter": 1}, "did you mean 'filters'"),
+        (RAW | {"codec": "brotlli"}, r".codec: no file brotlli.py .* did you mean 'brotli'"),
+        (RAW | {"filters": "delta"}, "takes a list"),
+        (RAW | {"filters": ["dleta"]}, r".filters: no file dleta.py .* did you mean 'delta'"),
+        (RAW | {"options": []}, "takes a mapping"),
+        (RAW | {"options": {"level": 1}}, ".options.level"),
+        (RAW | {"filters": ["delta"]}, ".filters: delta takes the options stride, not none"),
+        (RAW | {"filters": [{"delta": {"stride": 0}}]}, "stride of 1..65535, not 0"),
+        (RAW | {"filters": [{"transpose": {"a": 1}}]}, "transpose takes the options none, not a"),
+        (RAW | {"filters": [{"a": {}, "b": {}}]}, "it takes names"),
+        (RAW | {"filters": [{"delta": {"stride": 1}}, "transpose"]}, "arrays come before"),
+        (grouped(codes=RAW), "at least the group rest"),
+        (grouped(rset=RAW, rest=RAW), "did you mean 'rest'"),
+        (grouped(rest={"coder": "ans", "filters": [], "options": {}}), "coder takes codes alone"),
+        (grouped(codes={"coder": "ans", "filters": ["transpose"], "options": {}}, rest=RAW), r"it takes \[\]"),
+        (grouped(rest=RAW | {"coder": "ans"}), "rest.codec is not a known"),
+        (grouped(rest=RAW) | {"filters": ["transpose"]}, "belong into a group"),
+        (grouped(rest=RAW | {"filters": [{"hidden_order": {"by": "norm"}}]}), "beside groups"),
+        (grouped(rest=RAW) | {"codec": "raw"}, ".codec is not a known parameter"),
+    ],
+    ids=str,
+)
 def test_run_that_is_wrong_is_one_sentence_that_names_the_path(values, sentence):
     with pytest.raises(ValueError, match=f"params.yaml: compress.runs.mine.*{sentence}"):
         run(values)
@@ -99,10 +109,14 @@ def test_hidden_order_that_is_unknown_is_refused():
         run(RAW | {"filters": [{"hidden_order": {"by": "size"}}]}).reordered(make.model())
 
 
-@pytest.mark.parametrize("values", [
-    "{codec: zlib, filters: [{byte_shuffle: {stride: 2}}, {delta: {stride: 1}}], options: {level: 9}}",
-    "{filters: [{hidden_order: {by: norm}}], groups: {codes: {coder: ans, filters: [], options: {}}, "
-    "up: {codec: zlib, filters: [sort_rows, transpose], options: {level: 9}}, rest: {codec: raw, filters: [], options: {}}}}"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        "{codec: zlib, filters: [{byte_shuffle: {stride: 2}}, {delta: {stride: 1}}], options: {level: 9}}",
+        "{filters: [{hidden_order: {by: norm}}], groups: {codes: {coder: ans, filters: [], options: {}}, "
+        "up: {codec: zlib, filters: [sort_rows, transpose], options: {level: 9}}, rest: {codec: raw, filters: [], options: {}}}}",
+    ],
+)
 def test_run_that_is_added_on_the_command_line_is_read(values, tmp_path):
     """dvc exp run -S '+compress.runs.mine={...}', through DVC's own reading of it."""
     shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
@@ -124,16 +138,20 @@ def quantized(net, *, low_rank=False):
             tensors[name] = weight.detach().half().numpy()
             continue
         rows, columns = weight.shape
-        tensors |= {f"{name}.codes": generator.integers(-31, 32, (rows, columns)).astype(np.int8),
-                    f"{name}.scales": (generator.random(rows) / 100).astype(np.float16),
-                    f"{name}.row_steps": generator.integers(-8, 9, rows).astype(np.int8),
-                    f"{name}.column_steps": generator.integers(-8, 9, columns).astype(np.int8)}
+        tensors |= {
+            f"{name}.codes": generator.integers(-31, 32, (rows, columns)).astype(np.int8),
+            f"{name}.scales": (generator.random(rows) / 100).astype(np.float16),
+            f"{name}.row_steps": generator.integers(-8, 9, rows).astype(np.int8),
+            f"{name}.column_steps": generator.integers(-8, 9, columns).astype(np.int8),
+        }
         schemes[name] = {"gain": True}
         if low_rank:
-            tensors |= {f"{name}.left": generator.integers(-8, 9, (rows, 2)).astype(np.int8),
-                        f"{name}.left_scales": (generator.random(rows) / 100).astype(np.float16),
-                        f"{name}.right": generator.integers(-8, 9, (2, columns)).astype(np.int8),
-                        f"{name}.right_scales": generator.random(2).astype(np.float16)}
+            tensors |= {
+                f"{name}.left": generator.integers(-8, 9, (rows, 2)).astype(np.int8),
+                f"{name}.left_scales": (generator.random(rows) / 100).astype(np.float16),
+                f"{name}.right": generator.integers(-8, 9, (2, columns)).astype(np.int8),
+                f"{name}.right_scales": generator.random(2).astype(np.float16),
+            }
     return Model(tensors, net.config.to_dict(), schemes)
 
 

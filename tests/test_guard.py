@@ -8,7 +8,7 @@ import pytest
 
 from stages.lib.referee import artifact
 
-SCRIPT = '''
+SCRIPT = """
 import json, os, sys
 from pathlib import Path
 
@@ -49,7 +49,7 @@ attempts = {
     "C": call_libc,
 }
 print(json.dumps({name: attempt(what) for name, what in attempts.items()}))
-'''
+"""
 ALLOWED = {"own file", "own folder", "import", "installation", "null"}
 
 
@@ -74,6 +74,10 @@ def test_artifact_may_use_itself_and_the_installation_and_nothing_else(folder):
 
 
 def test_what_was_refused_is_part_of_the_result(finished):
-    (result,) = artifact.score(finished / "artifacts/package/submission.pyz", [np.array([1, 5, 6, 7])], evaluator="sliding",
-                               options={"window": 64, "stride": 32, "batch": 32})
+    (result,) = artifact.score(
+        finished / "artifacts/package/submission.pyz",
+        [np.array([1, 5, 6, 7])],
+        evaluator="sliding",
+        options={"window": 64, "stride": 32, "batch": 32},
+    )
     assert result.refused == () and result.commits.tolist() == [[1, 3, 0]]

@@ -48,8 +48,14 @@ def test_plain_form_is_the_formula():
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs the package triton, which comes with torch for GPUs")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU's own test is the stronger one")
 def test_fused_form_equals_the_plain_one_in_the_interpreter():
-    done = subprocess.run([sys.executable, "-c", INTERPRETED.format(cases=CASES)], env=os.environ | {"TRITON_INTERPRET": "1"}, cwd=ROOT,
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED.format(cases=CASES)],
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.stdout == "equal\n", done.stderr
 
 

@@ -26,22 +26,27 @@ VAL = "artifacts/tokenize/val/fineweb_val_000000.bin"
 
 def lock(**stages):
     """A parsed dvc.lock: stage=(deps, outs), each a list of paths."""
-    return {name: {"deps": [{"path": p, "md5": f"hash of {p}"} for p in deps], "outs": [{"path": p, "md5": f"hash of {p}"} for p in outs]}
-            for name, (deps, outs) in stages.items()}
+    return {
+        name: {"deps": [{"path": p, "md5": f"hash of {p}"} for p in deps], "outs": [{"path": p, "md5": f"hash of {p}"} for p in outs]}
+        for name, (deps, outs) in stages.items()
+    }
 
 
-CLEAN = {"prepare": ([], ["artifacts/prepare/train", "artifacts/prepare/val"]),
-         "tokenize@train": (["artifacts/prepare/train"], ["artifacts/tokenize/train"]),
-         "tokenize@val": (["artifacts/prepare/val"], ["artifacts/tokenize/val"]),
-         "train": (["artifacts/tokenize/train"], ["artifacts/train/model.safetensors"]),
-         "calibrate": (["artifacts/train/model.safetensors", "artifacts/tokenize/train"], ["artifacts/calibrate/hessians.safetensors"]),
-         "plain_score@train": (["artifacts/train/model.safetensors", "artifacts/tokenize/val"], ["artifacts/plain_score/train/metrics.json"]),
-         "package": (["artifacts/train/model.safetensors", "artifacts/calibrate/hessians.safetensors"], [PYZ])}
+CLEAN = {
+    "prepare": ([], ["artifacts/prepare/train", "artifacts/prepare/val"]),
+    "tokenize@train": (["artifacts/prepare/train"], ["artifacts/tokenize/train"]),
+    "tokenize@val": (["artifacts/prepare/val"], ["artifacts/tokenize/val"]),
+    "train": (["artifacts/tokenize/train"], ["artifacts/train/model.safetensors"]),
+    "calibrate": (["artifacts/train/model.safetensors", "artifacts/tokenize/train"], ["artifacts/calibrate/hessians.safetensors"]),
+    "plain_score@train": (["artifacts/train/model.safetensors", "artifacts/tokenize/val"], ["artifacts/plain_score/train/metrics.json"]),
+    "package": (["artifacts/train/model.safetensors", "artifacts/calibrate/hessians.safetensors"], [PYZ]),
+}
 
 
 @pytest.fixture
 def walk(tmp_path):
     """The verdict on a made-up lock; every stage has opened what it declares, and what `opens` adds."""
+
     def verdict(*, opens=None, **changes):
         stages = lock(**(CLEAN | changes))
         for name, entry in stages.items():
@@ -50,6 +55,7 @@ def walk(tmp_path):
             (tmp_path / path).write_text(json.dumps([dep["path"] for dep in entry["deps"]] + (opens or {}).get(name, [])))
             entry["outs"].append({"path": path, "md5": files.md5(tmp_path / path)})
         return lineage.walk(stages, PYZ, f"hash of {PYZ}", root=tmp_path)
+
     return verdict
 
 
@@ -70,13 +76,23 @@ def test_stage_that_declares_val_is_named_with_the_path(walk, dep, name):
 
 def test_stage_that_reads_what_was_made_from_val_is_named_with_the_path(walk):
     verdict = walk(calibrate=([*CLEAN["calibrate"][0], "artifacts/plain_score/train/metrics.json"], CLEAN["calibrate"][1]))
-    assert verdict.verdict == "fail" and "calibrate <- artifacts/plain_score/train/metrics.json <- plain_score@train <- artifacts/tokenize/val" in \
-        verdict.evidence["path"]
+    assert (
+        verdict.verdict == "fail"
+        and "calibrate <- artifacts/plain_score/train/metrics.json <- plain_score@train <- artifacts/tokenize/val"
+        in verdict.evidence["path"]
+    )
 
 
-@pytest.mark.parametrize("line, word", [(VAL, "the validation split"), ("artifacts/prepare/val/documents.jsonl", "the validation split"),
-                                        ("artifacts/plain_score/train/metrics.json", "a file"), ("data/answers.txt", "a file"),
-                                        (".dvc/cache/files/md5/00/11", "a file")])
+@pytest.mark.parametrize(
+    "line, word",
+    [
+        (VAL, "the validation split"),
+        ("artifacts/prepare/val/documents.jsonl", "the validation split"),
+        ("artifacts/plain_score/train/metrics.json", "a file"),
+        ("data/answers.txt", "a file"),
+        (".dvc/cache/files/md5/00/11", "a file"),
+    ],
+)
 def test_stage_that_opens_what_it_does_not_declare_is_named(walk, line, word):
     verdict = walk(opens={"calibrate": [line]})
     assert verdict.verdict == "fail" and verdict.evidence["reason"] == f"calibrate opened {word} that it does not declare"
@@ -119,7 +135,10 @@ def test_tiny_pipeline_opened_what_it_declares_and_nothing_else(finished):
     assert verdict.verdict == "pass" and verdict.evidence["files_opened"] > 20
     assert {"train", "tokenize@train", "quantize"} <= set(verdict.evidence["stages_above_the_artifact"])
     assert json.loads((finished / "artifacts/tokenize/val.opened.json").read_text()) == [
-        "artifacts/prepare/val/documents.jsonl", "artifacts/prepare/val/meta.json", "artifacts/vocabulary/tokenizer.model"]
+        "artifacts/prepare/val/documents.jsonl",
+        "artifacts/prepare/val/meta.json",
+        "artifacts/vocabulary/tokenizer.model",
+    ]
     assert "artifacts/train/model.safetensors" in json.loads((finished / "artifacts/ema/opened.json").read_text())
 
 

@@ -39,8 +39,11 @@ def loader(kind, source=None, **changes):
 
 
 def same(one, two):
-    return all(torch.equal(getattr(one, name), getattr(two, name)) for name in ("inputs", "targets")) and (
-        one.cu_seqlens is two.cu_seqlens is None or torch.equal(one.cu_seqlens, two.cu_seqlens)) and one.max_seqlen == two.max_seqlen
+    return (
+        all(torch.equal(getattr(one, name), getattr(two, name)) for name in ("inputs", "targets"))
+        and (one.cu_seqlens is two.cu_seqlens is None or torch.equal(one.cu_seqlens, two.cu_seqlens))
+        and one.max_seqlen == two.max_seqlen
+    )
 
 
 # ---- every loader
@@ -106,11 +109,15 @@ def test_the_seed_decides_where_there_is_a_choice_and_the_folder_does_not(kind):
 
 
 @KINDS
-@pytest.mark.parametrize("changes, sentence", [
-    ({"batch_tokens": 100}, "100 tokens per batch must be a positive multiple of sequence_length 16"),
-    ({"batch_tokens": 0}, "positive multiple of"), ({"sequence_length": 0}, "positive multiple of"),
-    ({"sequence_length": 16_384, "batch_tokens": 131_072}, r"too few: .* set a smaller train\.(sequence_length|batch_tokens)"),
-])
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"batch_tokens": 100}, "100 tokens per batch must be a positive multiple of sequence_length 16"),
+        ({"batch_tokens": 0}, "positive multiple of"),
+        ({"sequence_length": 0}, "positive multiple of"),
+        ({"sequence_length": 16_384, "batch_tokens": 131_072}, r"too few: .* set a smaller train\.(sequence_length|batch_tokens)"),
+    ],
+)
 def test_geometry_that_cannot_be_is_a_sentence(kind, changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         loader(kind, **changes)
@@ -145,7 +152,7 @@ def test_sequential_is_eight_spans_of_the_text_and_wraps():
     endless = np.tile(text, 4)
     batches, cursor = loader("sequential", source), 0
     for step in range(3 * len(text) // BATCH):
-        spans = [endless[cursor + k * (n + 1): cursor + (k + 1) * (n + 1)] for k in range(8)]
+        spans = [endless[cursor + k * (n + 1) : cursor + (k + 1) * (n + 1)] for k in range(8)]
         cursor += 8 * (n + 1)
         batch = batches.batch(step)
         assert batch.inputs.tolist() == np.concatenate([span[:-1].reshape(-1, T) for span in spans]).tolist()
@@ -194,8 +201,11 @@ def published_windows(generator, shard_tokens, cursors, num_windows, batches):
     return windows
 
 
-@pytest.mark.parametrize("lengths, num_windows, steps", [
-    ((400,), 16, 60), ((700, 300, 17, 5, 33, 260), 16, 60), ((90,) * 70, 80, 1900)], ids=["one shard", "six shards", "the whole ramp"])
+@pytest.mark.parametrize(
+    "lengths, num_windows, steps",
+    [((400,), 16, 60), ((700, 300, 17, 5, 33, 260), 16, 60), ((90,) * 70, 80, 1900)],
+    ids=["one shard", "six shards", "the whole ramp"],
+)
 def test_coprime_makes_the_published_draws_in_their_order(lengths, num_windows, steps):
     source, cursors, generator = stream(*lengths), {}, np.random.Generator(np.random.PCG64(1))
     batches = loader("coprime", source, batch_tokens=num_windows * T)
@@ -236,7 +246,7 @@ def test_a_batch_larger_than_an_epoch_goes_through_several():
     batches = loader("shuffled", stream(120), batch_tokens=20 * T)
     starts = batches._starts(0).tolist()
     assert batches.windows_per_epoch == 6
-    assert [len(set(starts[i: i + 6])) for i in range(0, 18, 6)] == [6, 6, 6]
+    assert [len(set(starts[i : i + 6])) for i in range(0, 18, 6)] == [6, 6, 6]
     assert batches._starts(1).tolist()[:4] == [s for s in batches._order(3).tolist() if s not in starts[18:]]
 
 
@@ -254,7 +264,7 @@ def test_packed_reads_shards_from_their_first_document_and_drops_their_rest():
     for first, end in ((0, 10), (10, 1010), (1010, 1610), (1610, 1910)):
         cursor = next(t for t in range(first, end) if t % 21 == 0)
         while end - cursor >= whole:
-            expected.append([text[cursor + k * (n + 1): cursor + (k + 1) * (n + 1)] for k in range(8)])
+            expected.append([text[cursor + k * (n + 1) : cursor + (k + 1) * (n + 1)] for k in range(8)])
             cursor += whole
     assert len(expected) == 3 + 2 + 1
     batches = loader("packed", source)
@@ -292,23 +302,47 @@ def text(tmp_path):
         for number, shard in enumerate(stream(*lengths).shards):
             shards.write(folder / f"fineweb_{split}_{number:06d}.bin", shard)
             shards.write(folder / f"fineweb_{split}_bytes_{number:06d}.bin", (shard != BOS) * 3)
-        (folder / "meta.json").write_text(json.dumps({
-            "tokens": sum(lengths), "bytes": 3 * int((np.asarray(stream(*lengths)) != BOS).sum()), "vocabulary_size": 300,
-            "text_sha256": split, "tokenizer_sha256": "t"}))
+        (folder / "meta.json").write_text(
+            json.dumps(
+                {
+                    "tokens": sum(lengths),
+                    "bytes": 3 * int((np.asarray(stream(*lengths)) != BOS).sum()),
+                    "vocabulary_size": 300,
+                    "text_sha256": split,
+                    "tokenizer_sha256": "t",
+                }
+            )
+        )
     return tmp_path
 
 
 def run_training(folder, name, kind, **changes):
     """Six steps of `train` with one loader, into folder/name; the file of the weights."""
     tree = params.read(ROOT / "params.yaml")
-    tree["train"] |= {"steps": 6, "sequence_length": 16, "batch_tokens": 256, "loader": kind, "checkpoint_seconds": 0.0, "threads": 1,
-                      "holdout_every": 6, "device": "cpu"} | changes
+    tree["train"] |= {
+        "steps": 6,
+        "sequence_length": 16,
+        "batch_tokens": 256,
+        "loader": kind,
+        "checkpoint_seconds": 0.0,
+        "threads": 1,
+        "holdout_every": 6,
+        "device": "cpu",
+    } | changes
     tree["model"] |= {"num_layers": 1, "width": 16, "num_heads": 2, "num_kv_heads": 1, "mlp_width": 16, "rope_dims": 4}
     out = folder / name
-    train.main(params.section(tree, train.TrainSettings), params.section(tree, train.Model), train_tokens=folder / "train",
-               holdout_tokens=folder / "holdout", weights=out / "model.safetensors", averages=out / "averages",
-               snapshots=out / "snapshots", curve=out / "loss.csv",
-               metrics=out / "metrics.json", scratch=folder / "scratch")
+    train.main(
+        params.section(tree, train.TrainSettings),
+        params.section(tree, train.Model),
+        train_tokens=folder / "train",
+        holdout_tokens=folder / "holdout",
+        weights=out / "model.safetensors",
+        averages=out / "averages",
+        snapshots=out / "snapshots",
+        curve=out / "loss.csv",
+        metrics=out / "metrics.json",
+        scratch=folder / "scratch",
+    )
     return out / "model.safetensors"
 
 

@@ -13,9 +13,24 @@ from stages.runtime.network.config import ModelConfig
 from stages.runtime.network.gpt import GPT, initialise, matrices
 from stages.runtime.weights import dequantize
 
-CONFIG = ModelConfig(vocabulary_size=50, num_layers=2, width=32, num_heads=4, num_kv_heads=2, mlp_width=48,
-                     mlp_negative_slope=0.5, rope_dims=4, rope_base=1e4, rope_trained_length=0, query_gain=1.5, logit_softcap=30.0,
-                     tied_head=True, embedding_std=0.02, initialisation="published", features={})
+CONFIG = ModelConfig(
+    vocabulary_size=50,
+    num_layers=2,
+    width=32,
+    num_heads=4,
+    num_kv_heads=2,
+    mlp_width=48,
+    mlp_negative_slope=0.5,
+    rope_dims=4,
+    rope_base=1e4,
+    rope_trained_length=0,
+    query_gain=1.5,
+    logit_softcap=30.0,
+    tied_head=True,
+    embedding_std=0.02,
+    initialisation="published",
+    features={},
+)
 
 
 def model(*, trained=False, seed=0, changes=None):
@@ -37,7 +52,7 @@ def test_row_t_ignores_tokens_after_t():
     net, x = model(trained=True), tokens()
     for t in range(x.size(1) - 1):
         changed = x.clone()
-        changed[:, t + 1:] = (changed[:, t + 1:] + 7) % 50
+        changed[:, t + 1 :] = (changed[:, t + 1 :] + 7) % 50
         assert torch.equal(net(changed)[:, : t + 1], net(x)[:, : t + 1])
 
 
@@ -66,8 +81,11 @@ def test_same_seed_same_weights_and_every_parameter_has_a_rule():
     one, two, other = model(), model(), model(seed=1)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert not torch.equal(one.embedding.weight, other.embedding.weight)
-    assert all(torch.allclose(w.weight @ w.weight.mT, torch.eye(w.weight.size(0)), atol=1e-5)
-               for name, w in matrices(one).items() if name.endswith(("query", "key", "value")))
+    assert all(
+        torch.allclose(w.weight @ w.weight.mT, torch.eye(w.weight.size(0)), atol=1e-5)
+        for name, w in matrices(one).items()
+        if name.endswith(("query", "key", "value"))
+    )
 
 
 def test_gradients_reach_every_parameter():
@@ -87,9 +105,9 @@ def test_forward_equals_the_formulas_written_out():
         attended = []
         for head in range(4):
             group = head // 2
-            q = norm(u @ w["attention.query.weight"][8 * head: 8 * head + 8].mT)
-            k = norm(u @ w["attention.key.weight"][8 * group: 8 * group + 8].mT)
-            v = u @ w["attention.value.weight"][8 * group: 8 * group + 8].mT
+            q = norm(u @ w["attention.query.weight"][8 * head : 8 * head + 8].mT)
+            k = norm(u @ w["attention.key.weight"][8 * group : 8 * group + 8].mT)
+            v = u @ w["attention.value.weight"][8 * group : 8 * group + 8].mT
             rows = []
             for t in range(6):
                 scores = torch.stack([w["attention.query_gain"][head] * turn(q[t], t) @ turn(k[s], s) / math.sqrt(8) for s in range(t + 1)])
@@ -152,13 +170,20 @@ def test_golden_logits_of_the_tiny_model():
 GOLDEN_LOGITS = [0.320921, -0.415623, -0.539860, -0.796719, 0.921295]
 
 
-@pytest.mark.parametrize("change, sentence", [
-    ({"num_heads": 3}, "divisible by num_heads"),
-    ({"width": "64"}, "takes a positive int"), ({"num_layers": 1 << 30}, "up to"),
-    ({"num_kv_heads": 3}, "divisible by num_kv_heads"), ({"rope_dims": 3}, "even"),
-    ({"rope_dims": 10}, "at most the head width"), ({"logit_softcap": 0.0}, "positive"), ({"num_layers": 0}, "positive"),
-    ({"num_kv_heads": 0}, "positive"),
-])
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"num_heads": 3}, "divisible by num_heads"),
+        ({"width": "64"}, "takes a positive int"),
+        ({"num_layers": 1 << 30}, "up to"),
+        ({"num_kv_heads": 3}, "divisible by num_kv_heads"),
+        ({"rope_dims": 3}, "even"),
+        ({"rope_dims": 10}, "at most the head width"),
+        ({"logit_softcap": 0.0}, "positive"),
+        ({"num_layers": 0}, "positive"),
+        ({"num_kv_heads": 0}, "positive"),
+    ],
+)
 def test_architecture_that_cannot_be_built_is_a_sentence(change, sentence):
     with pytest.raises(ValueError, match=sentence):
         ModelConfig(**(CONFIG.to_dict() | change))

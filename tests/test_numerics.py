@@ -23,8 +23,9 @@ HALF, FULL = torch.bfloat16, torch.float32
 TABLES = {"embedding.weight", "bigram_hash.table.weight", "value_embedding.table.weight"}
 
 
-@pytest.mark.parametrize("precision, device, expected", [("auto", "cpu", "fp32"), ("auto", "cuda", "bf16"), ("fp32", "cuda", "fp32"),
-                                                         ("bf16", "cpu", "bf16")])
+@pytest.mark.parametrize(
+    "precision, device, expected", [("auto", "cpu", "fp32"), ("auto", "cuda", "bf16"), ("fp32", "cuda", "fp32"), ("bf16", "cpu", "bf16")]
+)
 def test_auto_is_half_precision_on_a_gpu_only(precision, device, expected):
     assert numerics.resolve(precision, device) == expected
 
@@ -38,20 +39,24 @@ def traced(net, monkeypatch, *arguments):
         return tensor
 
     attend, rms, linear = backends.attend, attention.rms, F.linear
-    monkeypatch.setattr(backends, "attend", lambda q, k, v, *rest, **options: note("y", attend(
-        note("q", q), note("k", k), note("v", v), *rest, **options)))
+    monkeypatch.setattr(
+        backends, "attend", lambda q, k, v, *rest, **options: note("y", attend(note("q", q), note("k", k), note("v", v), *rest, **options))
+    )
 
     def noted(layer):
         def run(physical, x, *rest):
             out = layer(physical, note("stream", x), *rest)
             return tuple(note("stream", lane) for lane in out) if isinstance(out, tuple) else note("stream", out)
+
         return run
+
     for layer in ("_layer", "_two_lane_layer"):
         monkeypatch.setattr(net, layer, noted(getattr(net, layer)))
     for module in (attention, gpt):
         monkeypatch.setattr(module, "rms", lambda x: note("normalised", rms(note("stream", x) if x.ndim == 3 else x)))
-    monkeypatch.setattr(gpt.F, "linear", lambda x, table, *rest: note("logits", linear(x, table, *rest)) if len(table) == 40
-                        else linear(x, table, *rest))
+    monkeypatch.setattr(
+        gpt.F, "linear", lambda x, table, *rest: note("logits", linear(x, table, *rest)) if len(table) == 40 else linear(x, table, *rest)
+    )
     for feature in net.features.values():
         for hook in ("embed", "stream", "enter", "normalised", "value", "attended", "gate", "leave"):
             if hasattr(type(feature), hook):
@@ -89,9 +94,11 @@ def test_full_precision_is_float32_everywhere(name, monkeypatch):
 
 
 def test_gates_and_mixes_that_no_published_stack_has_on_keep_the_types_too(monkeypatch):
-    for features in ({"dense_gate": {}, "value_residual": {"form": "blend"}, "dtg": {}},
-                     {"head_gate": {}, "value_residual": {"form": "add"}},
-                     {"output_gate": {"window": 5}, "bigram_hash": {"buckets": 11, "width": 4, "scale": 0.1, "trigram": True}}):
+    for features in (
+        {"dense_gate": {}, "value_residual": {"form": "blend"}, "dtg": {}},
+        {"head_gate": {}, "value_residual": {"form": "add"}},
+        {"output_gate": {"window": 5}, "bigram_hash": {"buckets": 11, "width": 4, "scale": 0.1, "trigram": True}},
+    ):
         net = random_model(replace(small("naive"), features=features))
         numerics.store(net, "bf16")
         with monkeypatch.context() as patch:
@@ -131,9 +138,16 @@ def test_logits_are_capped_in_float32():
 @pytest.fixture
 def half(project, tree):
     """The tiny training again, in half precision, with tables of every kind."""
-    tree({"train.precision": "bf16", "model.features": {
-        "bigram_hash": {"buckets": 64, "width": 8, "scale": 0.05, "trigram": False}, "smear_gate": {"version": 1, "window": 0},
-        "value_embedding": {"layers": [1], "width": 8, "scale": 0.1}}})
+    tree(
+        {
+            "train.precision": "bf16",
+            "model.features": {
+                "bigram_hash": {"buckets": 64, "width": 8, "scale": 0.05, "trigram": False},
+                "smear_gate": {"version": 1, "window": 0},
+                "value_embedding": {"layers": [1], "width": 8, "scale": 0.1},
+            },
+        }
+    )
     return project
 
 
@@ -148,13 +162,15 @@ def test_optimizer_state_has_the_type_of_its_parameter_and_averages_are_float32(
     assert exact > 2 and sum(weight.grad.double().square().sum() for weight in net.parameters()).sqrt() == pytest.approx(1.0, rel=1e-2)
     run.averages.update(1, 1.0)
     moments = {key: tensor.dtype for key, tensor in run.optimizers.state().items() if key.endswith(("/exp_avg", "/exp_avg_sq"))}
-    assert {key for key, dtype in moments.items() if dtype == HALF} == {f"{name}/{slot}" for name in TABLES
-                                                                       for slot in ("exp_avg", "exp_avg_sq")}
+    assert {key for key, dtype in moments.items() if dtype == HALF} == {
+        f"{name}/{slot}" for name in TABLES for slot in ("exp_avg", "exp_avg_sq")
+    }
     assert {weight.dtype for average in run.averages.tensors.values() for weight in average.values()} == {FULL}
 
 
 def test_checkpoint_of_a_half_precision_run_continues_bit_for_bit(half, tree, monkeypatch, capsys):
     """Killed after a step, begun again; against the same training in one go."""
+
     class Killed(Exception):
         pass
 
@@ -167,6 +183,7 @@ def test_checkpoint_of_a_half_precision_run_continues_bit_for_bit(half, tree, mo
         if step == 5:
             found.update(self.latest()[0])
             raise Killed
+
     monkeypatch.setattr(checkpoints.Folder, "save", save_then_die)
     tree({"train.checkpoint_seconds": 0.0})
     with pytest.raises(Killed):
@@ -177,8 +194,9 @@ def test_checkpoint_of_a_half_precision_run_continues_bit_for_bit(half, tree, mo
     capsys.readouterr()
     run_node("train")
     assert "(bf16, attention by sdpa, 1 processes), from step 5" in capsys.readouterr().err
-    assert {path.name: path.read_bytes() for path in (half / "artifacts/train").rglob("*")
-            if path.suffix in (".safetensors", ".csv")} == wanted
+    assert {
+        path.name: path.read_bytes() for path in (half / "artifacts/train").rglob("*") if path.suffix in (".safetensors", ".csv")
+    } == wanted
 
 
 def test_what_leaves_a_half_precision_training_is_float32_with_values_of_the_stored_types(half):
@@ -221,8 +239,15 @@ def test_two_processes_train_in_half_precision_as_one_does(half, tree):
     run_node("train")
     single, _ = tensors.load(half / "artifacts/train/model.safetensors")
     tree({"train.processes": 2})
-    done = subprocess.run([sys.executable, "-m", "stages.train"], cwd=half, capture_output=True, text=True, timeout=240, check=False,
-                          env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.train"],
+        cwd=half,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     double, _ = tensors.load(half / "artifacts/train/model.safetensors")
     distance = sum((single[name] - double[name]).square().sum() for name in single) / sum(x.square().sum() for x in single.values())

@@ -29,10 +29,20 @@ def run_script(text: str, data, folder, *, seed: int, processes: int = 1) -> dic
     """What the script wrote and said, run in an empty folder."""
     folder.mkdir()
     (folder / "train_gpt.py").write_text(text)
-    command = [sys.executable, "-I"] if processes == 1 else [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    done = subprocess.run([*command, "train_gpt.py"], cwd=folder, capture_output=True, text=True, timeout=900, check=False,
-                          env={"PATH": os.environ["PATH"], "DATA_PATH": str(data), "OMP_NUM_THREADS": "1", "SEED": str(seed)})
+    command = (
+        [sys.executable, "-I"]
+        if processes == 1
+        else [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    )
+    done = subprocess.run(
+        [*command, "train_gpt.py"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+        env={"PATH": os.environ["PATH"], "DATA_PATH": str(data), "OMP_NUM_THREADS": "1", "SEED": str(seed)},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert sorted(path.name for path in folder.iterdir()) == ["model.blob", "train_gpt.py"]
     score = re.search(r"val_loss:(\S+) val_bpb:(\S+) eval_time", done.stdout)
@@ -42,16 +52,30 @@ def run_script(text: str, data, folder, *, seed: int, processes: int = 1) -> dic
 def assert_same_as_the_pipeline(project, tree: dict, folder, *, processes: int = 1) -> None:
     """`tree` on the finished text: stage after stage, and the script."""
     values = yaml.safe_load((project / "params.yaml").read_text()) | {section: tree[section] for section in SECTIONS}
-    (run,) = packing.runs(values)
+    (run,) = (name for node, name in packing.stages(values) if node == "compress")
     values["compress"]["runs"] = {run: values["compress"]["runs"][run]}
-    name = next(name for name, chosen in values["evaluate"]["runs"].items() if chosen["evaluator"] == values["package"]["evaluator"]
-                and chosen["options"] == values["package"]["options"])
+    name = next(
+        name
+        for name, chosen in values["evaluate"]["runs"].items()
+        if chosen["evaluator"] == values["package"]["evaluator"] and chosen["options"] == values["package"]["options"]
+    )
     (project / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    for node in (("train",), ("ema",), ("prequant_ttt",), ("calibrate",), ("sensitivity",), ("fill_cap",), ("quantize",), ("compress", run),
-                 ("package",), ("evaluate", name)):
+    for node in (
+        ("train",),
+        ("ema",),
+        ("prequant_ttt",),
+        ("calibrate",),
+        ("sensitivity",),
+        ("fill_cap",),
+        ("quantize",),
+        ("compress", run),
+        ("package",),
+        ("evaluate", name),
+    ):
         run_node(*node)
-    made = run_script(packing.wrapped(packing.contents(values)), project / "artifacts/tokenize", folder, seed=values["train"]["seed"],
-                      processes=processes)
+    made = run_script(
+        packing.wrapped(packing.contents(values)), project / "artifacts/tokenize", folder, seed=values["train"]["seed"], processes=processes
+    )
     assert made["blob"] == (project / f"artifacts/compress/{run}/model.blob").read_bytes()
     scored = json.loads((project / f"artifacts/evaluate/{name}/metrics.json").read_text())
     assert (made["val_bpb"], made["val_loss"]) == (scored["bits_per_byte"], scored["loss_nats"])
@@ -86,19 +110,50 @@ def test_script_of_every_recipe_is_the_pipeline_to_the_bit(project, tmp_path, na
     assert_same_as_the_pipeline(project, small(name), tmp_path / "empty")
 
 
-PARTS = {"codes": {"coder": "covariance", "filters": [], "options": {}},
-         "rest": {"codec": "brotli", "filters": [], "options": {"quality": 11, "window_bits": 24}}}
+PARTS = {
+    "codes": {"coder": "covariance", "filters": [], "options": {}},
+    "rest": {"codec": "brotli", "filters": [], "options": {"quality": 11, "window_bits": 24}},
+}
 RARE = {  # what no recipe has: leaves, and the evaluation that is packed
-    "entropy": ({**{f"quantize.groups.{name}.method": "entropy" for name in ("embedding", "attention", "mlp")},
-                 "calibrate.row_gradients": True, "sensitivity.enabled": True, "prequant_ttt.enabled": True, "package.blob": "smallest",
-                 "compress.runs": {"parts": {"filters": [], "groups": PARTS}}}, "causal_slot"),
-    "rotated": ({"train.optimizer": "adamw", "ema.average": "best", "calibrate.source": "self", "quantize.scales_as": "float8",
-                 "quantize.groups.mlp": {"method": "nearest", "bits": 6, "scales": "percentile", "clip": [0.99, 1.0]},
-                 "quantize.rotation.groups": ["attention"], "quantize.rotation.block": 16, "train.qat.form": "soft_round",
-                 "train.qat.threshold": 1.0, "train.qat.earliest_step": 0}, "slot"),
-    "corrected": ({"ema.average": "posthoc_ema_0.97", "quantize.low_rank.matrices": 2, "quantize.prune.codes": 50,
-                   "quantize.overrides": [{"tensors": "blocks.0.*", "bits": 7, "method": "nearest"}], "train.loader": "coprime",
-                   "train.priming_steps": 2, "train.fused_loss": "never", "train.compile": "never"}, "sliding"),
+    "entropy": (
+        {
+            **{f"quantize.groups.{name}.method": "entropy" for name in ("embedding", "attention", "mlp")},
+            "calibrate.row_gradients": True,
+            "sensitivity.enabled": True,
+            "prequant_ttt.enabled": True,
+            "package.blob": "smallest",
+            "compress.runs": {"parts": {"filters": [], "groups": PARTS}},
+        },
+        "causal_slot",
+    ),
+    "rotated": (
+        {
+            "train.optimizer": "adamw",
+            "ema.average": "best",
+            "calibrate.source": "self",
+            "quantize.scales_as": "float8",
+            "quantize.groups.mlp": {"method": "nearest", "bits": 6, "scales": "percentile", "clip": [0.99, 1.0]},
+            "quantize.rotation.groups": ["attention"],
+            "quantize.rotation.block": 16,
+            "train.qat.form": "soft_round",
+            "train.qat.threshold": 1.0,
+            "train.qat.earliest_step": 0,
+        },
+        "slot",
+    ),
+    "corrected": (
+        {
+            "ema.average": "posthoc_ema_0.97",
+            "quantize.low_rank.matrices": 2,
+            "quantize.prune.codes": 50,
+            "quantize.overrides": [{"tensors": "blocks.0.*", "bits": 7, "method": "nearest"}],
+            "train.loader": "coprime",
+            "train.priming_steps": 2,
+            "train.fused_loss": "never",
+            "train.compile": "never",
+        },
+        "sliding",
+    ),
 }
 
 
@@ -118,13 +173,22 @@ def test_script_of_rare_settings_is_the_pipeline_to_the_bit(project, tmp_path, n
 def test_script_holds_what_the_run_uses_and_nothing_else(name):
     tree = PARAMS if name == "default" else catalog.applied(catalog.values(name, PARAMS), PARAMS)
     modules = packing.modules(tree)
-    found = {folder: {path.split("/")[4].removesuffix(".py") for path in modules if path.startswith(f"{folder}/")} - {"__init__"}
-             for folder in ("stages/lib/quant/methods", "stages/lib/tokens/loaders", "stages/runtime/network/features",
-                            "stages/runtime/blob/codecs", "stages/runtime/scoring/evaluators")}
+    found = {
+        folder: {path.split("/")[4].removesuffix(".py") for path in modules if path.startswith(f"{folder}/")} - {"__init__"}
+        for folder in (
+            "stages/lib/quant/methods",
+            "stages/lib/tokens/loaders",
+            "stages/runtime/network/features",
+            "stages/runtime/blob/codecs",
+            "stages/runtime/scoring/evaluators",
+        )
+    }
     methods = {group["method"] for group in tree["quantize"]["groups"].values()} - {"none"}
     assert found["stages/lib/quant/methods"] == methods and found["stages/runtime/network/features"] == set(tree["model"]["features"])
-    assert tree["train"]["loader"] in found["stages/lib/tokens/loaders"] and tree["package"]["evaluator"] in \
-        found["stages/runtime/scoring/evaluators"]
+    assert (
+        tree["train"]["loader"] in found["stages/lib/tokens/loaders"]
+        and tree["package"]["evaluator"] in found["stages/runtime/scoring/evaluators"]
+    )
     assert not any(path.startswith(("stages/audit", "stages/report", "stages/lib/referee", "stages/lib/text")) for path in modules)
     assert not {path for path in packing.NOT_PACKED if not (ROOT / path).is_file()}, "a file that is left out must exist"
 
@@ -139,27 +203,35 @@ def test_default_and_largest_script_are_as_small_as_is_claimed():
 def test_a_minified_module_keeps_every_name_that_another_module_uses():
     """Modules are minified one by one: what one of them exports keeps its name, and what only it mentions may lose it."""
     contents = packing.contents(PARAMS)
-    exported = {path: {part.name for part in ast.parse(source).body if isinstance(part, ast.FunctionDef | ast.ClassDef)}
-                for path, source in contents.items() if path.endswith(".py")}
+    exported = {
+        path: {part.name for part in ast.parse(source).body if isinstance(part, ast.FunctionDef | ast.ClassDef)}
+        for path, source in contents.items()
+        if path.endswith(".py")
+    }
     for path, source in contents.items():
         if not path.endswith(".py"):
             continue
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.ImportFrom) and not node.level and node.module and f"{node.module.replace('.', '/')}.py" in exported:
                 defined = ast.parse(contents[f"{node.module.replace('.', '/')}.py"])
-                names = {inner.id for inner in ast.walk(defined) if isinstance(inner, ast.Name)} | exported[
-                    f"{node.module.replace('.', '/')}.py"] | {alias.name for inner in ast.walk(defined)
-                                                              if isinstance(inner, ast.Import | ast.ImportFrom) for alias in inner.names}
+                names = (
+                    {inner.id for inner in ast.walk(defined) if isinstance(inner, ast.Name)}
+                    | exported[f"{node.module.replace('.', '/')}.py"]
+                    | {alias.name for inner in ast.walk(defined) if isinstance(inner, ast.Import | ast.ImportFrom) for alias in inner.names}
+                )
                 assert {alias.name for alias in node.names} <= names, (path, node.module)
 
 
 def test_packed_script_runs_what_it_unpacks(tmp_path):
     """Also text that is not ASCII, and a kernel whose compiler reads its source."""
-    driver = ("import inspect, shutil\ndef kernel(x): return x + 1\n"
-              "def main(folder, script):\n    print('größer', inspect.getsource(kernel).strip(), script.name)\n    shutil.rmtree(folder)\n")
+    driver = (
+        "import inspect, shutil\ndef kernel(x): return x + 1\n"
+        "def main(folder, script):\n    print('größer', inspect.getsource(kernel).strip(), script.name)\n    shutil.rmtree(folder)\n"
+    )
     (tmp_path / "a.py").write_text(packing.wrapped({"stages/script/driver.py": driver}))
-    done = subprocess.run([sys.executable, "-X", "utf8", "-I", "a.py"], capture_output=True, text=True, encoding="utf-8", check=True,
-                          cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", "-I", "a.py"], capture_output=True, text=True, encoding="utf-8", check=True, cwd=tmp_path
+    )
     assert done.stdout == "größer def kernel(x): return x + 1 a.py\n" and [path.name for path in tmp_path.iterdir()] == ["a.py"]
 
 

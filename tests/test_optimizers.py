@@ -24,8 +24,17 @@ from tests.test_features import config
 from tests.test_stacks import documents, random_model
 
 ALONE = World(0, 1, torch.device("cpu"))
-PLAIN = Options(momentum=0.9, momentum_start=0.9, momentum_warmup_steps=0, iterations=5, coefficients="classical", bound="frobenius",
-                row_normalize=False, neuron_beta2=0.0, projections=())
+PLAIN = Options(
+    momentum=0.9,
+    momentum_start=0.9,
+    momentum_warmup_steps=0,
+    iterations=5,
+    coefficients="classical",
+    bound="frobenius",
+    row_normalize=False,
+    neuron_beta2=0.0,
+    projections=(),
+)
 
 
 def settings(**changes) -> TrainSettings:
@@ -97,9 +106,16 @@ def test_the_form_through_the_gram_matrix_is_the_plain_one(coefficients, iterati
     assert (orthogonalise_module.through_gram(x, *orthogonalise_module.powers(x), triples) - wanted).norm() / wanted.norm() < error
 
 
-@pytest.mark.parametrize("shape, dtype, form", [
-    ((16, 25), torch.float32, "through_gram"), ((25, 16), torch.float32, "through_gram"), ((16, 24), torch.float32, "plain"),
-    ((16, 16), torch.float32, "plain"), ((16, 99), torch.bfloat16, "plain")])
+@pytest.mark.parametrize(
+    "shape, dtype, form",
+    [
+        ((16, 25), torch.float32, "through_gram"),
+        ((25, 16), torch.float32, "through_gram"),
+        ((16, 24), torch.float32, "plain"),
+        ((16, 16), torch.float32, "plain"),
+        ((16, 99), torch.bfloat16, "plain"),
+    ],
+)
 def test_wide_and_tall_matrices_of_full_precision_go_through_their_gram_matrix(shape, dtype, form, monkeypatch):
     monkeypatch.setattr(orthogonalise_module, "plain" if form == "through_gram" else "through_gram", None)
     out = orthogonalise(random(2, *shape).to(dtype))
@@ -122,8 +138,10 @@ def test_orthogonalise_does_not_depend_on_scale(scale, bound):
 def test_three_iterations_from_the_tighter_bound_reach_at_least_as_far_as_five_from_the_looser(shape):
     u, v = (torch.linalg.qr(random(1, rows, 192, seed=rows)).Q for rows in shape)
     update = u @ torch.diag(torch.linspace(0.02, 1.0, 192)) @ v.mT
-    reached = [torch.linalg.svdvals(orthogonalise(update, iterations=iterations, bound=bound))[0]
-               for iterations, bound in ((3, "schatten8"), (5, "frobenius"), (3, "frobenius"))]
+    reached = [
+        torch.linalg.svdvals(orthogonalise(update, iterations=iterations, bound=bound))[0]
+        for iterations, bound in ((3, "schatten8"), (5, "frobenius"), (3, "frobenius"))
+    ]
     for values in reached[:2]:
         assert values.max() < 1.25 and values.quantile(0.05) > 0.6
     assert reached[2].quantile(0.05) < 0.5
@@ -201,8 +219,13 @@ def test_every_parameter_is_in_the_group_that_its_kind_says():
     group_of = {name: group for group, weights in found.items() for name in weights}
     assert set(group_of) == {name for name, _ in net.named_parameters()}
     assert {name: group for name, group in group_of.items() if not name.startswith("blocks.")} == {
-        "embedding.weight": "tables", "unembedding.weight": "head", "value_embedding.table.weight": "tables",
-        "value_embedding.projection.weight": "scalars", "value_embedding.scale": "scalars", "value_embedding.layer_scale": "scalars"}
+        "embedding.weight": "tables",
+        "unembedding.weight": "head",
+        "value_embedding.table.weight": "tables",
+        "value_embedding.projection.weight": "scalars",
+        "value_embedding.scale": "scalars",
+        "value_embedding.layer_scale": "scalars",
+    }
     assert group_of["blocks.0.mlp.up.weight"] == "matrices" and group_of["blocks.0.mlp_scale"] == "scalars"
     found = optimizers.members(net, ("value_embedding",))
     assert "value_embedding.projection.weight" in found["matrices"] and "value_embedding.scale" in found["scalars"]
@@ -225,16 +248,23 @@ def net_of():
 def test_each_group_has_its_learning_rate_and_decay():
     plain = settings(matrix_weight_decay=0.0, embedding_weight_decay=0.0, scalar_weight_decay=0.0)
     reference = one_step(net_of(), plain)
-    for leaf, member in (("matrix_learning_rate", "blocks.0.mlp.up.weight"), ("embedding_learning_rate", "embedding.weight"),
-                         ("head_learning_rate", "unembedding.weight"), ("scalar_learning_rate", "value_embedding.projection.weight")):
+    for leaf, member in (
+        ("matrix_learning_rate", "blocks.0.mlp.up.weight"),
+        ("embedding_learning_rate", "embedding.weight"),
+        ("head_learning_rate", "unembedding.weight"),
+        ("scalar_learning_rate", "value_embedding.projection.weight"),
+    ):
         doubled = settings(matrix_weight_decay=0.0, embedding_weight_decay=0.0, scalar_weight_decay=0.0, **{leaf: 2 * getattr(plain, leaf)})
         changed = one_step(net_of(), doubled)
         assert torch.allclose(changed[member], 2 * reference[member], atol=1e-6) and reference[member].abs().max() > 1e-3, leaf
         others = [name for name in reference if optimizer_group(name) != optimizer_group(member)]
         assert all(torch.equal(changed[name], reference[name]) for name in others)
-    for leaf, rate, member in (("matrix_weight_decay", 0.04, "blocks.0.mlp.up.weight"),
-                               ("embedding_weight_decay", 0.02, "embedding.weight"), ("embedding_weight_decay", 0.0, "unembedding.weight"),
-                               ("scalar_weight_decay", 0.02, "value_embedding.projection.weight")):
+    for leaf, rate, member in (
+        ("matrix_weight_decay", 0.04, "blocks.0.mlp.up.weight"),
+        ("embedding_weight_decay", 0.02, "embedding.weight"),
+        ("embedding_weight_decay", 0.0, "unembedding.weight"),
+        ("scalar_weight_decay", 0.02, "value_embedding.projection.weight"),
+    ):
         decays = dict.fromkeys(("matrix_weight_decay", "embedding_weight_decay", "scalar_weight_decay"), 0.0) | {leaf: 0.5}
         changed = one_step(net_of(), settings(**decays))
         start = dict(net_of().named_parameters())[member].detach()
@@ -299,7 +329,7 @@ def gradients_of(net, step, rank, size):
     """By parameter, the gradients of one of 1, 2 or 4 processes: the mean of its share of four."""
     parts = torch.Generator().manual_seed(step)
     everyones = {name: torch.randn(4, *weight.shape, generator=parts) for name, weight in net.named_parameters()}
-    return {name: parts[rank * 4 // size: (rank + 1) * 4 // size].mean(dim=0) for name, parts in everyones.items()}
+    return {name: parts[rank * 4 // size : (rank + 1) * 4 // size].mean(dim=0) for name, parts in everyones.items()}
 
 
 def sharded(rank: int, size: int, folder: str, changes: dict, scales: tuple[float, ...] = (1.0,) * 4) -> None:
@@ -320,8 +350,9 @@ def sharded(rank: int, size: int, folder: str, changes: dict, scales: tuple[floa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{}, {"muon__neuron_beta2": 0.9, "muon__row_normalize": True, "gradient_clip": 0.0}],
-                         ids=["clip", "normuon"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"muon__neuron_beta2": 0.9, "muon__row_normalize": True, "gradient_clip": 0.0}], ids=["clip", "normuon"]
+)
 def test_sharded_over_1_2_and_4_processes_the_weights_agree(tmp_path, changes):
     sharded(0, 1, str(tmp_path), changes)
     for size in (2, 4):

@@ -23,8 +23,15 @@ PYZ = "artifacts/package/submission.pyz"
 
 def score(root, folder, *argv):
     shutil.copy(root / PYZ, folder)
-    return subprocess.run([sys.executable, "-I", "submission.pyz", *argv], cwd=folder, capture_output=True, text=True, timeout=120,
-                          env={"PATH": os.environ["PATH"], "OMP_WAIT_POLICY": "passive"}, check=False)
+    return subprocess.run(
+        [sys.executable, "-I", "submission.pyz", *argv],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={"PATH": os.environ["PATH"], "OMP_WAIT_POLICY": "passive"},
+        check=False,
+    )
 
 
 def test_artifact_scores_alone_in_an_empty_folder_and_agrees_with_the_pipeline(finished, tmp_path):
@@ -40,8 +47,9 @@ def test_fixed_names_of_the_metrics(finished):
     assert {"artifact_bytes", "code_bytes", "model_bytes", "cap_bytes", "sha256"} <= set(package)
     assert package["artifact_bytes"] == (finished / PYZ).stat().st_size == package["code_bytes"] + package["model_bytes"]
     compress = json.loads((finished / "artifacts/compress/brotli_11/metrics.json").read_text())
-    assert {"codec", "blob_bytes", "raw_bytes", "bits_per_weight", "entropy_bits_per_weight",
-            "encode_seconds", "decode_seconds"} <= set(compress)
+    assert {"codec", "blob_bytes", "raw_bytes", "bits_per_weight", "entropy_bits_per_weight", "encode_seconds", "decode_seconds"} <= set(
+        compress
+    )
     assert compress["blob_bytes"] == (finished / "artifacts/compress/brotli_11/model.blob").stat().st_size
     evaluate = json.loads((finished / "artifacts/evaluate/slot/metrics.json").read_text())
     assert {"evaluator", "bits_per_byte", "loss_nats", "tokens", "bytes", "seconds"} <= set(evaluate)
@@ -67,9 +75,24 @@ def test_score_is_the_ledgers_sum_over_the_raw_bytes(finished):
 def test_only_what_scoring_needs_is_packed(finished):
     with zipfile.ZipFile(finished / PYZ) as archive:
         names = set(archive.namelist())
-    assert {"__main__.py", "caddie/entry.py", "caddie/blob/codecs/brotli.py", "caddie/scoring/evaluators/sliding.py", "caddie/data/model.blob"} <= names
-    assert not {"caddie/blob/codecs/lrzip.py", "caddie/blob/codecs/zlib.py", "caddie/blob/filters/byte_shuffle.py", "caddie/blob/external.py",
-                "caddie/blob/coders/ans.py", "caddie/blob/packing.py"} & names
+    assert {
+        "__main__.py",
+        "caddie/entry.py",
+        "caddie/blob/codecs/brotli.py",
+        "caddie/scoring/evaluators/sliding.py",
+        "caddie/data/model.blob",
+    } <= names
+    assert (
+        not {
+            "caddie/blob/codecs/lrzip.py",
+            "caddie/blob/codecs/zlib.py",
+            "caddie/blob/filters/byte_shuffle.py",
+            "caddie/blob/external.py",
+            "caddie/blob/coders/ans.py",
+            "caddie/blob/packing.py",
+        }
+        & names
+    )
     assert all(name == "__main__.py" or name.startswith("caddie/") for name in names)
 
 
@@ -79,8 +102,11 @@ def test_packed_code_is_the_program_without_what_only_people_read(finished, tmp_
     assert (packed.pop("__main__.py"), packed.pop("caddie/__init__.py")) == (bundle.START, "")
     for name, text in packed.items():
         source = (ROOT / name.replace("caddie", "stages/runtime", 1)).read_text(encoding="utf-8")
-        assert len(text) < 0.9 * len(source) and all(ast.get_docstring(node) is None for node in ast.walk(ast.parse(text))
-                                                     if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))), name
+        assert len(text) < 0.9 * len(source) and all(
+            ast.get_docstring(node) is None
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        ), name
     assert "python -I submission.pyz compress FILE" in score(finished, tmp_path, "--help").stdout
 
 
@@ -111,6 +137,7 @@ def test_rows_of_a_section_are_its_size_whatever_the_weights():
 def test_table_of_a_blob_has_its_sections_and_the_orders_of_rows(finished):
     from stages.lib.blob.grouping import Run
     from stages.runtime.blob import container
+
     model, _ = quantized_model.read(finished / "artifacts/quantize/model.safetensors")
     brotli = {"codec": "brotli", "options": {"quality": 5, "window_bits": 20}}
     groups = {"embedding": brotli | {"filters": ["sort_rows"]}, "rest": brotli | {"filters": []}}
@@ -179,9 +206,11 @@ def test_codec_without_its_program_is_shown_as_unavailable_and_cannot_ship(proje
 
 def test_smallest_blob_ships_with_what_decodes_it_and_nothing_else(project, tree, tmp_path):
     """A coder with scales in a group of their own; the artifact scores alone, in an empty folder, as the one with brotli does."""
-    groups = {"codes": {"coder": "ans", "filters": [], "options": {}},
-              "scales": {"codec": "zlib", "filters": [{"byte_shuffle": {"stride": 2}}], "options": {"level": 9}},
-              "rest": {"codec": "brotli", "filters": [], "options": {"quality": 11, "window_bits": 24}}}
+    groups = {
+        "codes": {"coder": "ans", "filters": [], "options": {}},
+        "scales": {"codec": "zlib", "filters": [{"byte_shuffle": {"stride": 2}}], "options": {"level": 9}},
+        "rest": {"codec": "brotli", "filters": [], "options": {"quality": 11, "window_bits": 24}},
+    }
     runs = {"zlib_9": tree({})["compress"]["runs"]["zlib_9"], "mine": {"filters": [], "groups": groups}}
     tree({"compress.runs": runs, "package.blob": "smallest"})
     for node in (("compress", "mine"), ("package",)):
@@ -192,7 +221,12 @@ def test_smallest_blob_ships_with_what_decodes_it_and_nothing_else(project, tree
     assert json.loads((project / "artifacts/package/metrics.json").read_text())["compress_run"] == "mine"
     with zipfile.ZipFile(project / PYZ) as archive:
         names = set(archive.namelist())
-    assert {"caddie/blob/coders/ans.py", "caddie/blob/packing.py", "caddie/blob/codecs/zlib.py", "caddie/blob/filters/byte_shuffle.py"} <= names
+    assert {
+        "caddie/blob/coders/ans.py",
+        "caddie/blob/packing.py",
+        "caddie/blob/codecs/zlib.py",
+        "caddie/blob/filters/byte_shuffle.py",
+    } <= names
     assert not {"caddie/blob/coders/gaussian.py", "caddie/blob/codecs/lrzip.py"} & names
     (tmp_path / "alone").mkdir()
     shutil.copy(project / "artifacts/tokenize/val/fineweb_val_000000.bin", tmp_path / "alone/tokens.bin")
@@ -202,6 +236,7 @@ def test_smallest_blob_ships_with_what_decodes_it_and_nothing_else(project, tree
 
 def test_codec_that_became_available_is_found_stale(project, tree, monkeypatch):
     from stages.compress.stale import stale
+
     runs = tree({})["compress"]["runs"] | {"lrzip": {"codec": "lrzip", "filters": [], "options": {"level": 9}}}
     values = tree({"compress.runs": runs})
     metrics = project / "artifacts/compress/lrzip/metrics.json"
@@ -213,13 +248,24 @@ def test_codec_that_became_available_is_found_stale(project, tree, monkeypatch):
     assert stale(values, project / "artifacts/compress") == []
 
 
-@pytest.mark.parametrize("argv, sentence", [(["score", "cut.bin"], "truncated or damaged"), *(
-    pytest.param(*case, marks=pytest.mark.slow) for case in (
-    (["score", "missing.bin"], "missing.bin"), (["score", "short.bin"], "at least 2 tokens"),
-    (["score", "large.bin"], "below the vocabulary size"),
-    (["score", "."], "Is a directory"), (["score", "good.bin", "--threads", "0"], "--threads takes 1 or more"),
-    (["score", "good.bin", "--evaluator", "slto"], "did you mean 'slot'"),
-    (["score", "good.bin", "--options", '{"windo": 1}'], "does not take these options")))])
+@pytest.mark.parametrize(
+    "argv, sentence",
+    [
+        (["score", "cut.bin"], "truncated or damaged"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (["score", "missing.bin"], "missing.bin"),
+                (["score", "short.bin"], "at least 2 tokens"),
+                (["score", "large.bin"], "below the vocabulary size"),
+                (["score", "."], "Is a directory"),
+                (["score", "good.bin", "--threads", "0"], "--threads takes 1 or more"),
+                (["score", "good.bin", "--evaluator", "slto"], "did you mean 'slot'"),
+                (["score", "good.bin", "--options", '{"windo": 1}'], "does not take these options"),
+            )
+        ),
+    ],
+)
 def test_artifact_answers_bad_input_with_one_sentence(finished, tmp_path, argv, sentence):
     shards.write(tmp_path / "short.bin", np.array([1]))
     shards.write(tmp_path / "large.bin", np.array([1, 60000]))
@@ -239,8 +285,15 @@ def test_show_prints_the_manifest(finished, tmp_path):
 CONTENT = ("def f(x):\n    return x + 1  # größer\n" * 4).encode() + b"\xff\x00"
 
 
-@pytest.mark.parametrize("name, data", [("any.bytes", CONTENT[-40:]), pytest.param("text.py", CONTENT[:-2], marks=pytest.mark.slow),
-                                        pytest.param("empty", b"", marks=pytest.mark.slow)], ids=["any bytes", "text", "empty"])
+@pytest.mark.parametrize(
+    "name, data",
+    [
+        ("any.bytes", CONTENT[-40:]),
+        pytest.param("text.py", CONTENT[:-2], marks=pytest.mark.slow),
+        pytest.param("empty", b"", marks=pytest.mark.slow),
+    ],
+    ids=["any bytes", "text", "empty"],
+)
 def test_artifact_compresses_a_file_and_gives_it_back(finished, tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
     done = score(finished, tmp_path, "compress", name, "--threads", "1")
@@ -255,8 +308,16 @@ def test_artifact_compresses_a_file_and_gives_it_back(finished, tmp_path, name, 
 @pytest.mark.slow
 def test_compressing_with_what_a_decoder_cannot_do_is_a_sentence(finished, tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
-    done = score(finished, tmp_path, "compress", "a", "--evaluator", "slot", "--options",
-                 json.dumps({"window": 64, "stride": 32, "batch": 4, "learning_rate": 0.01, "steps": 2}))
+    done = score(
+        finished,
+        tmp_path,
+        "compress",
+        "a",
+        "--evaluator",
+        "slot",
+        "--options",
+        json.dumps({"window": 64, "stride": 32, "batch": 4, "learning_rate": 0.01, "steps": 2}),
+    )
     assert done.returncode == 1 and "needs what a decoder does not know yet" in done.stderr and not (tmp_path / "a.caddie").exists()
     (tmp_path / "a.caddie").write_bytes(b"old")
     assert "exists already" in score(finished, tmp_path, "compress", "a").stderr and (tmp_path / "a.caddie").read_bytes() == b"old"

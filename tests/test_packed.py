@@ -9,9 +9,24 @@ from stages.lib.tokens.loaders import packed
 from stages.runtime.network.config import ModelConfig
 from stages.runtime.network.gpt import GPT, initialise
 
-CONFIG = ModelConfig(vocabulary_size=50, num_layers=2, width=32, num_heads=4, num_kv_heads=2, mlp_width=48,
-                     mlp_negative_slope=0.5, rope_dims=4, rope_base=1e4, rope_trained_length=0, query_gain=1.5, logit_softcap=30.0,
-                     tied_head=True, embedding_std=0.02, initialisation="published", features={})
+CONFIG = ModelConfig(
+    vocabulary_size=50,
+    num_layers=2,
+    width=32,
+    num_heads=4,
+    num_kv_heads=2,
+    mlp_width=48,
+    mlp_negative_slope=0.5,
+    rope_dims=4,
+    rope_base=1e4,
+    rope_trained_length=0,
+    query_gain=1.5,
+    logit_softcap=30.0,
+    tied_head=True,
+    embedding_std=0.02,
+    initialisation="published",
+    features={},
+)
 LENGTHS = (5, 1, 9, 3, 6)
 CU_SEQLENS = torch.tensor([0, *np.cumsum(LENGTHS), 24, 24], dtype=torch.int32)
 

@@ -31,8 +31,10 @@ def test_no_more_tasks_are_taken_than_are_under_way():
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
-    script = ("import os, sys, time\nfrom stages.lib.node import parallel\nfrom tests.tasks import report_and_sleep\n"
-              "if __name__ == '__main__':\n    list(parallel.in_order(report_and_sleep, [sys.argv[1]] * 2, processes=2))\n")
+    script = (
+        "import os, sys, time\nfrom stages.lib.node import parallel\nfrom tests.tasks import report_and_sleep\n"
+        "if __name__ == '__main__':\n    list(parallel.in_order(report_and_sleep, [sys.argv[1]] * 2, processes=2))\n"
+    )
     (tmp_path / "parent.py").write_text(script)
     process = subprocess.Popen([sys.executable, str(tmp_path / "parent.py"), str(tmp_path)], env=os.environ | {"PYTHONPATH": str(ROOT)})
     deadline = time.monotonic() + 30

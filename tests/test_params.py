@@ -40,8 +40,17 @@ class Schema:
     bytes: params.AtLeastOne | Literal["auto"] | None
 
 
-GOOD = {"steps": 3, "rate": 1, "mode": "a", "seconds": None, "decays": [0.5, 1], "options": {"b": 1, "a": [2.0, None]}, "share": 0.5,
-        "clip": 2, "bytes": "auto"}
+GOOD = {
+    "steps": 3,
+    "rate": 1,
+    "mode": "a",
+    "seconds": None,
+    "decays": [0.5, 1],
+    "options": {"b": 1, "a": [2.0, None]},
+    "share": 0.5,
+    "clip": 2,
+    "bytes": "auto",
+}
 
 
 def test_section_becomes_a_frozen_object_with_the_types_of_its_fields():
@@ -55,33 +64,63 @@ def test_section_becomes_a_frozen_object_with_the_types_of_its_fields():
     assert params.section({"train": GOOD | {"rate": "1e-3"}}, Schema).rate == 0.001  # as DVC writes it, and YAML 1.1 takes for text
 
 
-@pytest.mark.parametrize("change, sentence", [
-    ({"stepz": 1}, r"train\.stepz is not a known parameter \(did you mean 'steps'\?\)"),
-    ({"steps": "3"}, r"train\.steps is '3'; it takes int"), ({"steps": 3.5}, r"train\.steps is 3\.5"), ({"steps": True}, "takes int"),
-    ({"rate": "fast"}, r"train\.rate is 'fast'; it takes float"), ({"mode": "c"}, r"train\.mode is 'c'; it takes a \| b"),
-    ({"seconds": "long"}, r"train\.seconds"), ({"decays": 0.5}, "takes a list"), ({"decays": ["x"]}, r"train\.decays\[0\]"),
-    ({"options": []}, "takes a mapping"), ({"steps": None}, "takes int"),
-    ({"seconds": "long"}, r"is 'long'; it takes float \| null$"), ({"decays": [0.5, [1]]}, r"train\.decays\[1\] is \[1\]; it takes float"),
-    ({"rate": float("nan")}, "train.rate is nan; it takes a finite number"), ({"rate": True}, "train.rate is True; it takes float"),
-    ({"share": "x"}, "train.share is 'x'; it takes float$"), ({"share": 1.5}, r"train.share is 1\.5; it takes 0 to 1$"),
-    ({"share": float("inf")}, "train.share is inf; it takes 0 to 1$"), ({"clip": "x"}, r"train.clip is 'x'; it takes float \| a list$"),
-    ({"clip": -1}, r"train.clip is -1; it takes more than 0 \| a list$"), ({"clip": [1, "x"]}, r"train.clip\[1\] is 'x'; it takes float$"),
-    ({"clip": [1, 0]}, r"train.clip\[1\] is 0; it takes more than 0$"), ({"bytes": "all"}, r"is 'all'; it takes int \| auto \| null$"),
-    ({"bytes": 0}, r"train.bytes is 0; it takes 1 or more \| auto \| null$"), ({"bytes": 1.5}, r"it takes int \| auto \| null$"),
-    ({"steps": "x", "stepz": 1}, "train.stepz is not a known"),
-])
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"stepz": 1}, r"train\.stepz is not a known parameter \(did you mean 'steps'\?\)"),
+        ({"steps": "3"}, r"train\.steps is '3'; it takes int"),
+        ({"steps": 3.5}, r"train\.steps is 3\.5"),
+        ({"steps": True}, "takes int"),
+        ({"rate": "fast"}, r"train\.rate is 'fast'; it takes float"),
+        ({"mode": "c"}, r"train\.mode is 'c'; it takes a \| b"),
+        ({"seconds": "long"}, r"train\.seconds"),
+        ({"decays": 0.5}, "takes a list"),
+        ({"decays": ["x"]}, r"train\.decays\[0\]"),
+        ({"options": []}, "takes a mapping"),
+        ({"steps": None}, "takes int"),
+        ({"seconds": "long"}, r"is 'long'; it takes float \| null$"),
+        ({"decays": [0.5, [1]]}, r"train\.decays\[1\] is \[1\]; it takes float"),
+        ({"rate": float("nan")}, "train.rate is nan; it takes a finite number"),
+        ({"rate": True}, "train.rate is True; it takes float"),
+        ({"share": "x"}, "train.share is 'x'; it takes float$"),
+        ({"share": 1.5}, r"train.share is 1\.5; it takes 0 to 1$"),
+        ({"share": float("inf")}, "train.share is inf; it takes 0 to 1$"),
+        ({"clip": "x"}, r"train.clip is 'x'; it takes float \| a list$"),
+        ({"clip": -1}, r"train.clip is -1; it takes more than 0 \| a list$"),
+        ({"clip": [1, "x"]}, r"train.clip\[1\] is 'x'; it takes float$"),
+        ({"clip": [1, 0]}, r"train.clip\[1\] is 0; it takes more than 0$"),
+        ({"bytes": "all"}, r"is 'all'; it takes int \| auto \| null$"),
+        ({"bytes": 0}, r"train.bytes is 0; it takes 1 or more \| auto \| null$"),
+        ({"bytes": 1.5}, r"it takes int \| auto \| null$"),
+        ({"steps": "x", "stepz": 1}, "train.stepz is not a known"),
+    ],
+)
 def test_wrong_value_names_its_path_and_what_it_takes(change, sentence):
     with pytest.raises(ValueError, match=sentence):
         params.section({"train": GOOD | change}, Schema)
 
 
-@pytest.mark.parametrize("bounds, words", [
-    ({"ge": 1}, "1 or more"), ({"gt": 0}, "more than 0"), ({"ge": 2, "le": 8}, "2 to 8"), ({"ge": 0, "lt": 1}, "0 or more, below 1"),
-    ({"gt": 0, "lt": 1000}, "more than 0, below 1000"), ({"gt": 0, "le": 16}, "more than 0, up to 16"), ({"le": 9}, "up to 9")])
+@pytest.mark.parametrize(
+    "bounds, words",
+    [
+        ({"ge": 1}, "1 or more"),
+        ({"gt": 0}, "more than 0"),
+        ({"ge": 2, "le": 8}, "2 to 8"),
+        ({"ge": 0, "lt": 1}, "0 or more, below 1"),
+        ({"gt": 0, "lt": 1000}, "more than 0, below 1000"),
+        ({"gt": 0, "le": 16}, "more than 0, up to 16"),
+        ({"le": 9}, "up to 9"),
+    ],
+)
 def test_range_is_said_in_words(bounds, words):
     section = dataclasses.make_dataclass("Section", [("SECTION", ClassVar[str], "ema"), ("x", typing.Annotated[int, Interval(**bounds)])])
-    outside = next(value for value in (-1, 0, 10**6) if not all(
-        {"ge": value >= bound, "gt": value > bound, "le": value <= bound, "lt": value < bound}[name] for name, bound in bounds.items()))
+    outside = next(
+        value
+        for value in (-1, 0, 10**6)
+        if not all(
+            {"ge": value >= bound, "gt": value > bound, "le": value <= bound, "lt": value < bound}[name] for name, bound in bounds.items()
+        )
+    )
     with pytest.raises(ValueError, match=f"^params.yaml: ema.x is {outside}; it takes {words}$"):
         params.section({"ema": {"x": outside}}, section)
 
@@ -135,8 +174,11 @@ def leaves(section: str):
     """(path, annotation) of each parameter of a section."""
     for path, schema in mappings(SCHEMAS[section], section):
         hints = typing.get_type_hints(schema, include_extras=True)
-        yield from ((f"{path}.{field.name}", hints[field.name]) for field in dataclasses.fields(schema)
-                    if not dataclasses.is_dataclass(hints[field.name]))
+        yield from (
+            (f"{path}.{field.name}", hints[field.name])
+            for field in dataclasses.fields(schema)
+            if not dataclasses.is_dataclass(hints[field.name])
+        )
 
 
 def said(section: str, path: str, value) -> str | None:
@@ -150,8 +192,15 @@ def said(section: str, path: str, value) -> str | None:
         return str(error)
 
 
-WRONG = {bool: [1, "yes", None], int: [2.5, True, "x", [{}]], float: [True, "x", {}], str: [3, True, None, ["x"]],
-         list: ["x", True, {"a": 1}], dict: [3, "x", []], types.NoneType: ["x", True, {"a": 1}]}
+WRONG = {
+    bool: [1, "yes", None],
+    int: [2.5, True, "x", [{}]],
+    float: [True, "x", {}],
+    str: [3, True, None, ["x"]],
+    list: ["x", True, {"a": 1}],
+    dict: [3, "x", []],
+    types.NoneType: ["x", True, {"a": 1}],
+}
 
 
 @pytest.mark.parametrize("section", SCHEMAS)
@@ -198,8 +247,10 @@ def test_key_that_is_missing_or_misspelled_is_named_with_its_path(section):
         values = params.lookup(TREE, path)
         without = {key: value for key, value in values.items() if key != name}
         misspelled = without | {f"{name}x": values[name]}
-        for changed, sentence in ((without, f"params.yaml: {path}.{name} is missing"),
-                                  (misspelled, f"params.yaml: {path}.{name}x is not a known parameter (did you mean {name!r}?)")):
+        for changed, sentence in (
+            (without, f"params.yaml: {path}.{name} is missing"),
+            (misspelled, f"params.yaml: {path}.{name}x is not a known parameter (did you mean {name!r}?)"),
+        ):
             tree = copy.deepcopy(TREE)
             if path == section and "." not in section:
                 tree[section] = changed
@@ -219,10 +270,15 @@ def test_choices_of_parameters_are_those_of_the_code():
 # the file
 
 
-@pytest.mark.parametrize("text, sentence", [
-    ("trian: {}", "unknown section 'trian' \\(did you mean 'train'"), ("train: [", "not valid YAML"), ("- a", "mapping of sections"),
-    ("train: {a: 1\nb", "line 2"),
-])
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("trian: {}", "unknown section 'trian' \\(did you mean 'train'"),
+        ("train: [", "not valid YAML"),
+        ("- a", "mapping of sections"),
+        ("train: {a: 1\nb", "line 2"),
+    ],
+)
 def test_file_that_cannot_be_used_is_a_sentence(tmp_path, text, sentence):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ValueError, match=sentence):
@@ -263,8 +319,13 @@ def test_applied_recipe_is_in_params_with_the_comments_kept(tmp_path, monkeypatc
 
 def test_recipe_replaces_a_mapping_as_a_whole(tmp_path, monkeypatch):
     """Through DVC's own reading of -S: what was there before is gone, whichever way the recipe is applied."""
-    wanted = {"xsa": {"last_layers": 2}, "residual_mix": {}, "value_residual": {"form": "add"},
-              "value_embedding": {"layers": [0, 1], "width": 8, "scale": 0.1}, "unet_skips": {"gated": True, "sets": 1}}
+    wanted = {
+        "xsa": {"last_layers": 2},
+        "residual_mix": {},
+        "value_residual": {"form": "add"},
+        "value_embedding": {"layers": [0, 1], "width": 8, "scale": 0.1},
+        "unet_skips": {"gated": True, "sets": 1},
+    }
     monkeypatch.setattr(catalog, "FOLDER", tmp_path)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"model.num_layers": 3, "model.features": wanted}))
     before = (ROOT / "params.yaml").read_text().replace("    smear_gate:", "    dtg: {}\n    smear_gate:")
@@ -285,60 +346,69 @@ def test_recipe_command_prints_flags_for_a_shell(capsys):
     assert "-S model.width=64" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("leaves, node, sentence", [
-    ({"package.cap_bytes": 1000}, ("package",), "over package.cap_bytes 1000"),
-    ({"package.evaluator": "slott"}, ("package",), "is not among package.evaluators"),
-    ({"package.evaluators": ["sliding", "nope"]}, ("package",), "no file nope.py"),
-    ({"ema.average": "ema_0.5"}, ("ema",), "the training has final, ema_0.95"),
-    ({"quantize.groups.mlp.bits": 9}, ("quantize",), "quantize.groups.mlp.bits is 9; it takes 2 to 8"),
-    ({"quantize.gptq.block": 0}, ("quantize",), "quantize.gptq.block"),
-    ({"calibrate.sequences": 0}, ("calibrate",), "calibrate.sequences is 0; it takes 1 or more"),
-    ({"model.num_heads": 3}, ("train",), "divisible by num_heads"),
-    ({"train.batch_tokens": 1000}, ("train",), "multiple of sequence_length"),
-    ({"train.steps": 0}, ("train",), "train.steps is 0; it takes 1 or more"),
-    ({"train.holdout_every": 0}, ("train",), "train.holdout_every"),
-    ({"train.processes": 3}, ("train",), "do not divide over 3 processes"),
-    ({"train.averages.ema": [0.9999999, 0.99999999]}, ("train",), "share a name"),
-    ({"train.averages.power": [0.0]}, ("train",), "train.averages.power[0] is 0.0; it takes more than 0, below 1000"),
-    ({"train.averages.lawa_every": 5, "train.averages.lawa_last": 0}, ("train",), "lawa_last must be 1 or more"),
-    ({"train.clock": [[10, 1.0]]}, ("train",), "train.seconds is null"),
-    ({"train.seconds": 5.0, "train.clock": [[10, 1.0], [9, 2.0]]}, ("train",), "train.clock has [9.0, 2.0] after [10.0, 1.0]"),
-    ({"train.seconds": 5.0, "train.reserve_seconds": 5.0}, ("train",), "leaves nothing of train.seconds"),
-    ({"train.warmdown": 20.0}, ("train",), "share of the budget, 0 to 1"),
-    ({"train.muon.coefficients": "polar"}, ("train",), "takes classical | polar_express"),
-    ({"train.adamw": {"beta1": 0.9, "beta2": 0.95, "epsilom": 1e-8}}, ("train",), "train.adamw.epsilom is not a known parameter (did you"),
-    ({"train.muon.projections": ["value_embedding"]}, ("train",), "no such feature with a linear layer"),
-    ({"train.adamw.beta2": 1.0}, ("train",), "train.adamw.beta2 is 1.0; it takes 0 or more, below 1"),
-    ({"train.split.layers": 3}, ("train",), "the model has 2 layers"),
-    ({"train.qat.form": "soft_round", "train.qat.scope": "projections"}, ("train",), "the model has no such layer"),
-    ({"train.qat.bits": 1}, ("train",), "train.qat.bits is 1; it takes 2 to 8"),
-    ({"ema.average": "posthoc_ema_1.5"}, ("ema",), "posthoc_ema_<decay below 1>"),
-    ({"ema.average": "best", "ema.candidates": []}, ("ema",), "ema.candidates is empty"),
-    ({"model.num_heads": 0}, ("train",), "model.num_heads is 0"),
-    ({"model.embedding_std": -1.0}, ("train",), "model.embedding_std"),
-    ({"quantize.groups.mlp.clip": 1e9}, ("quantize",), "does not fit in float16"),
-    ({"quantize.gptq.damping": float("inf")}, ("quantize",), "quantize.gptq.damping"),
-    ({"prequant_ttt.epochs": 0}, ("prequant_ttt",), "prequant_ttt.epochs is 0; it takes 1 or more"),
-    ({"calibrate.sequence_length": 0}, ("calibrate",), "calibrate"),
-    ({"vocabulary.size": 0}, ("vocabulary",), "vocabulary.size is 0; it takes 261 to 65536"),
-    ({"vocabulary.size": 70000}, ("vocabulary",), "it takes 261 to 65536"),
-    ({"package.options": {"window": "x", "stride": 1, "batch": 1}}, ("package",), "whole numbers"),
-    ({"package.options": {}}, ("package",), "package.options do not fit sliding"),
-    ({"train.averages.ema": [1.5]}, ("train",), "train.averages.ema[0] is 1.5; it takes 0 or more, below 1"),
-    ({"train.device": "cuda"}, ("train",), "torch sees no GPU"),
-    ({"tokenize.shard_tokens": 0}, ("tokenize", "val"), "tokenize.shard_tokens"),
-    ({"vocabulary.size": 60000}, ("vocabulary",), "set it to at most"),
-    ({"compress.runs.zlib_9.options": {"lvl": 3}}, ("compress", "zlib_9"), "compress.runs.zlib_9.options"),
-    ({"compress.runs.zlib_9.codec": "zip"}, ("compress", "zlib_9"), "did you mean"),
-    ({"evaluate.runs.sliding.options": {"windo": 3}}, ("evaluate", "sliding"), "do not fit sliding"),
-    ({"evaluate.runs.sliding.options.stride": 900}, ("evaluate", "sliding"), "stride"),
-    ({"evaluate.runs.sliding.evaluator": "etlb"}, ("evaluate", "sliding"), "add it to package.evaluators"),
-    ({"audit.flips": 0}, ("audit", "sliding"), "audit.flips is 0; it takes 1 or more"),
-    ({"prepare.max_bytes": 0}, ("prepare",), "max_bytes"),
-    ({"plain_score.window": 0}, ("plain_score", "train"), "plain_score.window is 0; it takes 1 or more"),
-], ids=lambda part: next(iter(part)) if isinstance(part, dict) else None)
+@pytest.mark.parametrize(
+    "leaves, node, sentence",
+    [
+        ({"package.cap_bytes": 1000}, ("package",), "over package.cap_bytes 1000"),
+        ({"package.evaluator": "slott"}, ("package",), "is not among package.evaluators"),
+        ({"package.evaluators": ["sliding", "nope"]}, ("package",), "no file nope.py"),
+        ({"ema.average": "ema_0.5"}, ("ema",), "the training has final, ema_0.95"),
+        ({"quantize.groups.mlp.bits": 9}, ("quantize",), "quantize.groups.mlp.bits is 9; it takes 2 to 8"),
+        ({"quantize.gptq.block": 0}, ("quantize",), "quantize.gptq.block"),
+        ({"calibrate.sequences": 0}, ("calibrate",), "calibrate.sequences is 0; it takes 1 or more"),
+        ({"model.num_heads": 3}, ("train",), "divisible by num_heads"),
+        ({"train.batch_tokens": 1000}, ("train",), "multiple of sequence_length"),
+        ({"train.steps": 0}, ("train",), "train.steps is 0; it takes 1 or more"),
+        ({"train.holdout_every": 0}, ("train",), "train.holdout_every"),
+        ({"train.processes": 3}, ("train",), "do not divide over 3 processes"),
+        ({"train.averages.ema": [0.9999999, 0.99999999]}, ("train",), "share a name"),
+        ({"train.averages.power": [0.0]}, ("train",), "train.averages.power[0] is 0.0; it takes more than 0, below 1000"),
+        ({"train.averages.lawa_every": 5, "train.averages.lawa_last": 0}, ("train",), "lawa_last must be 1 or more"),
+        ({"train.clock": [[10, 1.0]]}, ("train",), "train.seconds is null"),
+        ({"train.seconds": 5.0, "train.clock": [[10, 1.0], [9, 2.0]]}, ("train",), "train.clock has [9.0, 2.0] after [10.0, 1.0]"),
+        ({"train.seconds": 5.0, "train.reserve_seconds": 5.0}, ("train",), "leaves nothing of train.seconds"),
+        ({"train.warmdown": 20.0}, ("train",), "share of the budget, 0 to 1"),
+        ({"train.muon.coefficients": "polar"}, ("train",), "takes classical | polar_express"),
+        (
+            {"train.adamw": {"beta1": 0.9, "beta2": 0.95, "epsilom": 1e-8}},
+            ("train",),
+            "train.adamw.epsilom is not a known parameter (did you",
+        ),
+        ({"train.muon.projections": ["value_embedding"]}, ("train",), "no such feature with a linear layer"),
+        ({"train.adamw.beta2": 1.0}, ("train",), "train.adamw.beta2 is 1.0; it takes 0 or more, below 1"),
+        ({"train.split.layers": 3}, ("train",), "the model has 2 layers"),
+        ({"train.qat.form": "soft_round", "train.qat.scope": "projections"}, ("train",), "the model has no such layer"),
+        ({"train.qat.bits": 1}, ("train",), "train.qat.bits is 1; it takes 2 to 8"),
+        ({"ema.average": "posthoc_ema_1.5"}, ("ema",), "posthoc_ema_<decay below 1>"),
+        ({"ema.average": "best", "ema.candidates": []}, ("ema",), "ema.candidates is empty"),
+        ({"model.num_heads": 0}, ("train",), "model.num_heads is 0"),
+        ({"model.embedding_std": -1.0}, ("train",), "model.embedding_std"),
+        ({"quantize.groups.mlp.clip": 1e9}, ("quantize",), "does not fit in float16"),
+        ({"quantize.gptq.damping": float("inf")}, ("quantize",), "quantize.gptq.damping"),
+        ({"prequant_ttt.epochs": 0}, ("prequant_ttt",), "prequant_ttt.epochs is 0; it takes 1 or more"),
+        ({"calibrate.sequence_length": 0}, ("calibrate",), "calibrate"),
+        ({"vocabulary.size": 0}, ("vocabulary",), "vocabulary.size is 0; it takes 261 to 65536"),
+        ({"vocabulary.size": 70000}, ("vocabulary",), "it takes 261 to 65536"),
+        ({"package.options": {"window": "x", "stride": 1, "batch": 1}}, ("package",), "whole numbers"),
+        ({"package.options": {}}, ("package",), "package.options do not fit sliding"),
+        ({"train.averages.ema": [1.5]}, ("train",), "train.averages.ema[0] is 1.5; it takes 0 or more, below 1"),
+        ({"train.device": "cuda"}, ("train",), "torch sees no GPU"),
+        ({"tokenize.shard_tokens": 0}, ("tokenize", "val"), "tokenize.shard_tokens"),
+        ({"vocabulary.size": 60000}, ("vocabulary",), "set it to at most"),
+        ({"compress.runs.zlib_9.options": {"lvl": 3}}, ("compress", "zlib_9"), "compress.runs.zlib_9.options"),
+        ({"compress.runs.zlib_9.codec": "zip"}, ("compress", "zlib_9"), "did you mean"),
+        ({"evaluate.runs.sliding.options": {"windo": 3}}, ("evaluate", "sliding"), "do not fit sliding"),
+        ({"evaluate.runs.sliding.options.stride": 900}, ("evaluate", "sliding"), "stride"),
+        ({"evaluate.runs.sliding.evaluator": "etlb"}, ("evaluate", "sliding"), "add it to package.evaluators"),
+        ({"audit.flips": 0}, ("audit", "sliding"), "audit.flips is 0; it takes 1 or more"),
+        ({"prepare.max_bytes": 0}, ("prepare",), "max_bytes"),
+        ({"plain_score.window": 0}, ("plain_score", "train"), "plain_score.window is 0; it takes 1 or more"),
+    ],
+    ids=lambda part: next(iter(part)) if isinstance(part, dict) else None,
+)
 def test_value_that_cannot_work_is_one_sentence_and_leaves_outputs_alone(project, tree, capsys, leaves, node, sentence):
     import torch
+
     if "train.device" in leaves and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     before = {path: path.read_bytes() for path in (project / "artifacts" / node[0]).rglob("*") if path.is_file()}

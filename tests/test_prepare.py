@@ -18,16 +18,18 @@ from stages.prepare import fineweb, local, split
 
 SENTENCE = "The quick brown fox jumps over the lazy dog and then it goes home to sleep."
 OTHER = "A compressor is only as good as the model that it has of the text which it reads."
-HUB = fineweb.Source(contents="documents", repository="someone/golf", revision="main", root="datasets", variant="sp1024", train_shards=1,
-                     files=("*.parquet",))
+HUB = fineweb.Source(
+    contents="documents",
+    repository="someone/golf",
+    revision="main",
+    root="datasets",
+    variant="sp1024",
+    train_shards=1,
+    files=("*.parquet",),
+)
 LOCAL = prepare.PrepareSettings("local", "data", 10_000_000, "hash", 0, 0.3, 0.3, 50_000, 2_000, HUB)
 
-COMPRESS = {
-    "": lambda data: data,
-    ".gz": gzip.compress,
-    ".xz": lzma.compress,
-    ".zst": zstandard.ZstdCompressor().compress,
-}
+COMPRESS = {"": lambda data: data, ".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.ZstdCompressor().compress}
 
 
 def sentence(n: int) -> str:
@@ -172,16 +174,19 @@ def test_a_file_that_is_not_compressed_as_its_name_says_is_refused(tmp_path, suf
         list(local.documents(path))
 
 
-@pytest.mark.parametrize(("content", "said"), [
-    (b"{not json}\n", r"line 2: not valid JSON \(.*\); each line must be an object"),
-    (b"[" * 100_000 + b"\n", "line 2: not valid JSON"),
-    (b"[1]\n", "line 2: a list, not an object"),
-    (b'{"texts": "a", "id": 1}\n', r'line 2: the object lacks "text" \(it has id, texts\)'),
-    (b'{"text": 5}\n', 'line 2: "text" is a int, not a string'),
-    (b'{"text": null}\n', 'line 2: "text" is a NoneType, not a string'),
-    (b'{"text": "a\\ud800b"}\n', 'line 2: character 1 of "text" is half of a surrogate pair'),
-    (b'{"text": "a\xff"}\n', r"line 2: byte 26 is not valid UTF-8 \(.*\); convert the file"),
-])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"{not json}\n", r"line 2: not valid JSON \(.*\); each line must be an object"),
+        (b"[" * 100_000 + b"\n", "line 2: not valid JSON"),
+        (b"[1]\n", "line 2: a list, not an object"),
+        (b'{"texts": "a", "id": 1}\n', r'line 2: the object lacks "text" \(it has id, texts\)'),
+        (b'{"text": 5}\n', 'line 2: "text" is a int, not a string'),
+        (b'{"text": null}\n', 'line 2: "text" is a NoneType, not a string'),
+        (b'{"text": "a\\ud800b"}\n', 'line 2: character 1 of "text" is half of a surrogate pair'),
+        (b'{"text": "a\xff"}\n', r"line 2: byte 26 is not valid UTF-8 \(.*\); convert the file"),
+    ],
+)
 def test_a_json_line_that_is_no_document_is_refused_with_its_place(tmp_path, content, said):
     (tmp_path / "in.jsonl").write_bytes(lines("ok") + content)
     with pytest.raises(ValueError, match=said) as caught:
@@ -262,22 +267,28 @@ def test_local_metrics_name_no_packages_and_no_clock(tmp_path):
     assert list(run(tmp_path, tmp_path / "in.jsonl")) == ["source", "val_is_the_fields", "documents", "bytes", "sha256"]
 
 
-@pytest.mark.parametrize(("content", "said"), [
-    (b"", r"the corpus is empty \(0 empty documents, no other\)"),
-    (lines("", ""), r"the corpus is empty \(2 empty documents, no other\)"),
-    (lines("x" * 100), "prepare.max_bytes is 50 and the first document is larger; raise it"),
-])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", r"the corpus is empty \(0 empty documents, no other\)"),
+        (lines("", ""), r"the corpus is empty \(2 empty documents, no other\)"),
+        (lines("x" * 100), "prepare.max_bytes is 50 and the first document is larger; raise it"),
+    ],
+)
 def test_an_empty_corpus_is_refused(tmp_path, content, said):
     (tmp_path / "in.jsonl").write_bytes(content)
     with pytest.raises(ValueError, match=said):
         run(tmp_path, tmp_path / "in.jsonl", replace(LOCAL, max_bytes=50))
 
 
-@pytest.mark.parametrize(("val", "holdout", "name", "remedy"), [
-    (1e-9, 0.5, "val", "raise prepare.val_fraction"),
-    (0.5, 1e-9, "holdout", "raise prepare.holdout_fraction"),
-    (0.5, 0.499999999, "train", "lower prepare.val_fraction or prepare.holdout_fraction"),
-])
+@pytest.mark.parametrize(
+    ("val", "holdout", "name", "remedy"),
+    [
+        (1e-9, 0.5, "val", "raise prepare.val_fraction"),
+        (0.5, 1e-9, "holdout", "raise prepare.holdout_fraction"),
+        (0.5, 0.499999999, "train", "lower prepare.val_fraction or prepare.holdout_fraction"),
+    ],
+)
 def test_an_empty_split_is_refused_with_its_name_and_nothing_is_written(tmp_path, val, holdout, name, remedy):
     (tmp_path / "in.jsonl").write_bytes(lines(*(sentence(n) for n in range(50))))
     (tmp_path / "out").mkdir()
@@ -288,9 +299,9 @@ def test_an_empty_split_is_refused_with_its_name_and_nothing_is_written(tmp_path
     assert (tmp_path / "out/train").read_text() == "from an earlier run"
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    ({"val_fraction": 0.5, "holdout_fraction": 0.5}, "sum to 1.0, which leaves nothing to train on"),
-])
+@pytest.mark.parametrize(
+    ("change", "said"), [({"val_fraction": 0.5, "holdout_fraction": 0.5}, "sum to 1.0, which leaves nothing to train on")]
+)
 def test_settings_that_no_corpus_can_meet_are_refused(tmp_path, change, said):
     with pytest.raises(ValueError, match=said):
         run(tmp_path, tmp_path, replace(LOCAL, **change))

@@ -37,21 +37,35 @@ def shard(texts: list[str]) -> bytes:
 
 
 def published(val: list[str] = VAL) -> dict[str, bytes]:
-    return {"datasets/manifest.json": manifest(train=3, tokenizer=PATH), f"datasets/{PATH}": json.dumps(PURE_BYTE).encode(),
-            f"{FOLDER}/fineweb_val_000000.bin": shard(val),
-            **{f"{FOLDER}/fineweb_train_{i:06d}.bin": shard(TEXTS[10 * (i + 1): 10 * (i + 2)]) for i in range(3)}}
+    return {
+        "datasets/manifest.json": manifest(train=3, tokenizer=PATH),
+        f"datasets/{PATH}": json.dumps(PURE_BYTE).encode(),
+        f"{FOLDER}/fineweb_val_000000.bin": shard(val),
+        **{f"{FOLDER}/fineweb_train_{i:06d}.bin": shard(TEXTS[10 * (i + 1) : 10 * (i + 2)]) for i in range(3)},
+    }
 
 
 def listed(texts: list[str] = TEXTS) -> dict[str, bytes]:
     import hashlib
+
     content = lines(*texts)
     described = {"num_docs": len(texts), "docs_val": 10, "docs_bytes": len(content), "docs_sha256": hashlib.sha256(content).hexdigest()}
     return {"datasets/docs_selected.jsonl": content, "datasets/docs_selected.source_manifest.json": json.dumps(described).encode()}
 
 
 def run(folder, hub: dict, **changes):
-    chosen = replace(LOCAL, **{"source": "fineweb", "max_bytes": None, "split": "first", "val_documents": 10, "holdout_documents": 4,
-                               "fineweb": replace(HUB, **hub)} | changes)
+    chosen = replace(
+        LOCAL,
+        **{
+            "source": "fineweb",
+            "max_bytes": None,
+            "split": "first",
+            "val_documents": 10,
+            "holdout_documents": 4,
+            "fineweb": replace(HUB, **hub),
+        }
+        | changes,
+    )
     out = {name: folder / name for name in ("train", "holdout", "val")}
     prepare.main(chosen, documents=folder, metrics=folder / "metrics.json", scratch=folder / "scratch", **out)
     return files.read_json(folder / "metrics.json")
@@ -76,7 +90,7 @@ def test_parquet_becomes_documents_by_either_split(tmp_path, serve):  # noqa: F8
     files = {}
     for i in range(2):
         sink = io.BytesIO()
-        table = pyarrow.table({"url": ["x"] * 20, "text": TEXTS[20 * i: 20 * (i + 1)]})
+        table = pyarrow.table({"url": ["x"] * 20, "text": TEXTS[20 * i : 20 * (i + 1)]})
         pyarrow.parquet.write_table(table, sink, row_group_size=7)
         files[f"sample/10BT/00{i}_00000.parquet"] = sink.getvalue()
     serve(files)
@@ -84,15 +98,18 @@ def test_parquet_becomes_documents_by_either_split(tmp_path, serve):  # noqa: F8
     assert [list(corpus.texts(tmp_path / name)) for name in ("val", "train", "holdout")] == [VAL, TEXTS[10:36], TEXTS[36:]]
 
 
-@pytest.mark.parametrize("files, hub, changes, sentence", [
-    (published(VAL[:9]), {"contents": "tokens"}, {}, "has 9 val documents, prepare.val_documents says 10"),
-    (published([*VAL[:9], VAL[9] + "!"]), {"contents": "tokens"}, {}, "scores on these other documents cannot be compared"),
-    (listed(["another" * 40, *TEXTS[1:]]), {"contents": "documents"}, {}, "scores on these other documents cannot be compared"),
-    (listed(), {"contents": "documents"}, {"val_documents": 5}, r"needs prepare.split first and prepare.val_documents 10.*#2127"),
-    (listed(), {"contents": "documents"}, {"split": "hash"}, "needs prepare.split first"),
-    (listed(), {"contents": "documents"}, {"max_bytes": 150}, "raise prepare.max_bytes"),
-    (published(), {"contents": "tokens", "train_shards": 4}, {}, "ask for at most that many"),
-])
+@pytest.mark.parametrize(
+    "files, hub, changes, sentence",
+    [
+        (published(VAL[:9]), {"contents": "tokens"}, {}, "has 9 val documents, prepare.val_documents says 10"),
+        (published([*VAL[:9], VAL[9] + "!"]), {"contents": "tokens"}, {}, "scores on these other documents cannot be compared"),
+        (listed(["another" * 40, *TEXTS[1:]]), {"contents": "documents"}, {}, "scores on these other documents cannot be compared"),
+        (listed(), {"contents": "documents"}, {"val_documents": 5}, r"needs prepare.split first and prepare.val_documents 10.*#2127"),
+        (listed(), {"contents": "documents"}, {"split": "hash"}, "needs prepare.split first"),
+        (listed(), {"contents": "documents"}, {"max_bytes": 150}, "raise prepare.max_bytes"),
+        (published(), {"contents": "tokens", "train_shards": 4}, {}, "ask for at most that many"),
+    ],
+)
 def test_a_wrong_split_is_refused_and_nothing_is_written(tmp_path, serve, small_field, files, hub, changes, sentence):  # noqa: F811
     serve(files)
     with pytest.raises(ValueError, match=sentence):

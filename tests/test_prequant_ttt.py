@@ -28,10 +28,22 @@ T = 8
 
 
 def settings(**changes):
-    return SimpleNamespace(**{
-        "split": "holdout", "procedure": "synchronous", "ranks": 3, "epochs": 2, "learning_rate": 0.01, "learning_rate_floor": 0.1,
-        "adamw": SimpleNamespace(beta1=0.9, beta2=0.999, epsilon=1e-8), "gradient_clip": 1.0, "sequence_length": T,
-        "batch_tokens": 2 * T, "freeze": NOTHING} | changes)
+    return SimpleNamespace(
+        **{
+            "split": "holdout",
+            "procedure": "synchronous",
+            "ranks": 3,
+            "epochs": 2,
+            "learning_rate": 0.01,
+            "learning_rate_floor": 0.1,
+            "adamw": SimpleNamespace(beta1=0.9, beta2=0.999, epsilon=1e-8),
+            "gradient_clip": 1.0,
+            "sequence_length": T,
+            "batch_tokens": 2 * T,
+            "freeze": NOTHING,
+        }
+        | changes
+    )
 
 
 def text(num_tokens=18 * T + 5, seed=0):
@@ -49,12 +61,16 @@ def adapted(net, chosen, stream):
 FIELD = {"sequence_length": 2048, "ranks": 8}
 
 
-@pytest.mark.parametrize("num_tokens, changes, steps", [
-    (62_021_846, {"procedure": "synchronous", "batch_tokens": 65_536}, {119}),            # sp1024, #1306
-    (40_541_164, {"procedure": "synchronous", "batch_tokens": 65_536}, {78}),             # sp8192
-    (44_800_000, {"procedure": "single_pass", "batch_tokens": 32_768, "ranks": 1}, {1368}),  # sp4096, #1399
-    (40_541_164, {"procedure": "federated", "batch_tokens": 32_768}, {154, 155}),         # 1,238 chunks, #1735
-    (47_850_000, {"procedure": "federated", "batch_tokens": 32_768}, {182, 183})])        # 1,461 chunks, #1958
+@pytest.mark.parametrize(
+    "num_tokens, changes, steps",
+    [
+        (62_021_846, {"procedure": "synchronous", "batch_tokens": 65_536}, {119}),  # sp1024, #1306
+        (40_541_164, {"procedure": "synchronous", "batch_tokens": 65_536}, {78}),  # sp8192
+        (44_800_000, {"procedure": "single_pass", "batch_tokens": 32_768, "ranks": 1}, {1368}),  # sp4096, #1399
+        (40_541_164, {"procedure": "federated", "batch_tokens": 32_768}, {154, 155}),  # 1,238 chunks, #1735
+        (47_850_000, {"procedure": "federated", "batch_tokens": 32_768}, {182, 183}),
+    ],
+)  # 1,461 chunks, #1958
 def test_an_epoch_has_the_steps_of_the_published_logs(num_tokens, changes, steps):
     found = procedures.visits(num_tokens, settings(**(FIELD | changes)))
     assert {len(of_rank) for of_rank in found} == steps
@@ -63,8 +79,11 @@ def test_an_epoch_has_the_steps_of_the_published_logs(num_tokens, changes, steps
 
 def test_ranks_have_ranges_of_their_own_or_take_turns():
     assert procedures.visits(18 * T + 5, settings(ranks=4)) == [
-        [range(0, 2), range(2, 4)], [range(4, 6), range(6, 8), range(8, 9)], [range(9, 11), range(11, 13)],
-        [range(13, 15), range(15, 17), range(17, 18)]]
+        [range(0, 2), range(2, 4)],
+        [range(4, 6), range(6, 8), range(8, 9)],
+        [range(9, 11), range(11, 13)],
+        [range(13, 15), range(15, 17), range(17, 18)],
+    ]
     assert procedures.visits(7 * T + 1, settings(procedure="federated")) == [[range(0, 2), range(6, 7)], [range(2, 4)], [range(4, 6)]]
     assert procedures.visits(7 * T, settings(procedure="federated")) == [[range(0, 2)], [range(2, 4)], [range(4, 6)]]  # one target too few
 
@@ -87,11 +106,17 @@ def test_rates_fall_by_epoch_as_published():
 # what stays
 
 
-@pytest.mark.parametrize("stack, blocks, form, outside, number", [
-    ("1306", 2, "published", "none", 4_112), ("1306", 1, "published", "none", 2_056),          # as logged, also by #1364 and #1416
-    ("1493", 2, "applied", "none", 5_771_280), ("1493", 1, "applied", "none", 2_885_640),      # #1485, #1487
-    ("1399", 9, "applied", "all", 34_401_371 - 5_771_280),
-    ("1958", 2, "published", "embedding", 2 * (2_056 + 96) + 8192 * 512)])                     # its gates lie in the blocks too
+@pytest.mark.parametrize(
+    "stack, blocks, form, outside, number",
+    [
+        ("1306", 2, "published", "none", 4_112),
+        ("1306", 1, "published", "none", 2_056),  # as logged, also by #1364 and #1416
+        ("1493", 2, "applied", "none", 5_771_280),
+        ("1493", 1, "applied", "none", 2_885_640),  # #1485, #1487
+        ("1399", 9, "applied", "all", 34_401_371 - 5_771_280),
+        ("1958", 2, "published", "embedding", 2 * (2_056 + 96) + 8192 * 512),
+    ],
+)  # its gates lie in the blocks too
 def test_as_many_parameters_stay_as_in_the_published_run(stack, blocks, form, outside, number):
     with torch.device("meta"):
         net = GPT(ModelConfig(**STACKS[stack][1]))
@@ -120,8 +145,10 @@ def test_what_is_frozen_stays_bit_for_bit_and_all_the_rest_moves(case, form, out
 
 
 def test_unknown_block_and_a_freeze_of_everything_are_sentences():
-    for freeze, sentence in ((procedures.Freeze(blocks=5, form="applied", outside="none"), "freeze.blocks is 5; it takes 0 to"),
-                             (procedures.Freeze(blocks=4, form="applied", outside="all"), "leaves nothing to learn")):
+    for freeze, sentence in (
+        (procedures.Freeze(blocks=5, form="applied", outside="none"), "freeze.blocks is 5; it takes 0 to"),
+        (procedures.Freeze(blocks=4, form="applied", outside="all"), "leaves nothing to learn"),
+    ):
         with pytest.raises(ValueError, match=sentence):
             procedures.Learner(random_model(config("xsa")), text(), settings(freeze=freeze), ALONE)
 
@@ -130,7 +157,7 @@ def test_unknown_block_and_a_freeze_of_everything_are_sentences():
 
 
 def gradient_of(net, stream, numbers):
-    rows = torch.stack([torch.from_numpy(stream[n * T: n * T + T + 1].astype(np.int64)) for n in numbers])
+    rows = torch.stack([torch.from_numpy(stream[n * T : n * T + T + 1].astype(np.int64)) for n in numbers])
     loss = F.cross_entropy(net(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
     return torch.autograd.grad(loss, list(net.parameters())), loss.item()
 
@@ -151,8 +178,11 @@ def adamw_step(net, gradients, state, rate):
 def synchronous(net, stream, rates):
     state, losses = {}, []
     for rate in rates:
-        for batches in ((range(0, 2), range(6, 8), range(12, 14)), (range(2, 4), range(8, 10), range(14, 16)),
-                        (range(4, 6), range(10, 12), range(16, 18))):
+        for batches in (
+            (range(0, 2), range(6, 8), range(12, 14)),
+            (range(2, 4), range(8, 10), range(14, 16)),
+            (range(4, 6), range(10, 12), range(16, 18)),
+        ):
             found = [gradient_of(net, stream, batch) for batch in batches]
             losses.append(sum(loss for _, loss in found) / 3)
             adamw_step(net, [sum(parts) / 3 for parts in zip(*(g for g, _ in found), strict=True)], state, rate)
@@ -228,8 +258,15 @@ def test_off_is_the_identity(finished):
 
 @pytest.mark.parametrize("split", [pytest.param("holdout", marks=pytest.mark.slow), "val"])
 def test_adaptation_lowers_the_loss_on_its_split_and_says_when_that_is_val(project, tree, split, capsys):
-    tree({"prequant_ttt.enabled": True, "prequant_ttt.split": split, "prequant_ttt.epochs": 3, "prequant_ttt.batch_tokens": 128,
-          "prequant_ttt.threads": 1})
+    tree(
+        {
+            "prequant_ttt.enabled": True,
+            "prequant_ttt.split": split,
+            "prequant_ttt.epochs": 3,
+            "prequant_ttt.batch_tokens": 128,
+            "prequant_ttt.threads": 1,
+        }
+    )
     run_node("prequant_ttt")
     metrics = json.loads((project / "artifacts/prequant_ttt/metrics.json").read_text())
     losses = metrics["epoch_loss_nats"]
@@ -244,28 +281,48 @@ def test_adaptation_lowers_the_loss_on_its_split_and_says_when_that_is_val(proje
 @pytest.mark.parametrize("procedure", ["synchronous", "federated"])
 def test_two_processes_adapt_as_one_does_and_twice_gives_the_same_bytes(project, tree, procedure):
     path = project / "artifacts/prequant_ttt/model.safetensors"
-    tree({"prequant_ttt.enabled": True, "prequant_ttt.procedure": procedure, "prequant_ttt.epochs": 2, "prequant_ttt.ranks": 3,
-          "prequant_ttt.batch_tokens": 128, "prequant_ttt.threads": 1})
+    tree(
+        {
+            "prequant_ttt.enabled": True,
+            "prequant_ttt.procedure": procedure,
+            "prequant_ttt.epochs": 2,
+            "prequant_ttt.ranks": 3,
+            "prequant_ttt.batch_tokens": 128,
+            "prequant_ttt.threads": 1,
+        }
+    )
     run_node("prequant_ttt")
     first, alone = path.read_bytes(), tensors.load(path)[0]
     run_node("prequant_ttt")
     assert first == path.read_bytes()
     tree({"prequant_ttt.processes": 2})
-    done = subprocess.run([sys.executable, "-m", "stages.prequant_ttt"], env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-                          cwd=project, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.prequant_ttt"],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads((project / "artifacts/prequant_ttt/metrics.json").read_text())["processes"] == 2
     two = tensors.load(path)[0]
     assert all(torch.allclose(two[name], alone[name], atol=1e-5) for name in alone)
 
 
-@pytest.mark.parametrize("leaves, sentence", [
-    ({"prequant_ttt.ranks": 10**4}, "too few"), ({"prequant_ttt.processes": 9}, "it takes 1 to prequant_ttt.ranks 8"),
-    ({"prequant_ttt.batch_tokens": 100}, "multiple of sequence_length"),
-    ({"prequant_ttt.procedure": "single_pass"}, "set ranks 1, epochs 1"),
-    ({"prequant_ttt.freeze.blocks": 3}, "it takes 0 to model.num_layers 2"),
-    ({"prequant_ttt.learning_rate_floor": 1.5}, "learning_rate_floor is 1.5; it takes 0 to 1"),
-    ({"prequant_ttt.adamw.beta2": 1.0}, "below 1"), ({"prequant_ttt.threads": 0}, "prequant_ttt.threads is 0")])
+@pytest.mark.parametrize(
+    "leaves, sentence",
+    [
+        ({"prequant_ttt.ranks": 10**4}, "too few"),
+        ({"prequant_ttt.processes": 9}, "it takes 1 to prequant_ttt.ranks 8"),
+        ({"prequant_ttt.batch_tokens": 100}, "multiple of sequence_length"),
+        ({"prequant_ttt.procedure": "single_pass"}, "set ranks 1, epochs 1"),
+        ({"prequant_ttt.freeze.blocks": 3}, "it takes 0 to model.num_layers 2"),
+        ({"prequant_ttt.learning_rate_floor": 1.5}, "learning_rate_floor is 1.5; it takes 0 to 1"),
+        ({"prequant_ttt.adamw.beta2": 1.0}, "below 1"),
+        ({"prequant_ttt.threads": 0}, "prequant_ttt.threads is 0"),
+    ],
+)
 def test_adaptation_that_cannot_be_is_a_sentence(project, tree, capsys, leaves, sentence):
     tree({"prequant_ttt.enabled": True} | leaves)
     with pytest.raises(SystemExit):

@@ -11,8 +11,15 @@ from tests.conftest import run_node
 from tests.test_features import config
 from tests.test_stacks import documents, random_model
 
-SETTINGS = {"form": "straight_through", "bits": 6, "threshold": 0.15, "earliest_step": 0, "ramp_steps": 10, "scope": "matrices",
-            "min_step": 0.0}
+SETTINGS = {
+    "form": "straight_through",
+    "bits": 6,
+    "threshold": 0.15,
+    "earliest_step": 0,
+    "ramp_steps": 10,
+    "scope": "matrices",
+    "min_step": 0.0,
+}
 ALONE = World(0, 1, torch.device("cpu"))
 
 
@@ -26,7 +33,7 @@ def test_straight_through_rounds_each_row_to_its_grid_with_the_identity_as_gradi
     out = qat.straight_through(w, bits=bits, min_step=min_step)
     for row, rounded in zip(w.detach(), out.detach(), strict=True):
         step = max(row.abs().max().item() / limit, min_step)
-        codes = (rounded / step)
+        codes = rounded / step
         assert torch.allclose(codes, codes.round(), atol=1e-4) and codes.abs().max() <= limit + 1e-4
         assert ((rounded - row).abs() <= step / 2 + 1e-6).all()
     out.backward(torch.ones_like(out) * 3)
@@ -107,6 +114,7 @@ def test_training_with_rounding_ends_with_other_weights_and_continues_to_the_sam
     rounded = (project / "artifacts/train/model.safetensors").read_bytes()
     assert rounded != plain
     from stages.train import loop
+
     take, steps = loop._step, []
 
     def die(run, *rest):
@@ -114,6 +122,7 @@ def test_training_with_rounding_ends_with_other_weights_and_continues_to_the_sam
         if run.step == 9 and len(steps) < 11:
             raise KeyboardInterrupt
         return take(run, *rest)
+
     monkeypatch.setattr(loop, "_step", die)
     with pytest.raises(SystemExit):
         run_node("train")

@@ -116,8 +116,7 @@ def test_dead_columns_and_rows_are_harmless_wherever_they_are():
     result = solved(weight, hessian, bits=6, clip=12.85, damping=0.5)
     assert not codes(result)[:, 3].any() and not codes(result)[2].any() and torch.isfinite(result.weights()).all()
     alive = [j for j in range(20) if j != 3]
-    without = solved(weight[:, alive], hessian[alive][:, alive], bits=6, damping=0.5,
-                     steps=sdclip(weight, bits=6, clip=12.85))
+    without = solved(weight[:, alive], hessian[alive][:, alive], bits=6, damping=0.5, steps=sdclip(weight, bits=6, clip=12.85))
     assert torch.equal(codes(result)[:, alive], codes(without)), "a dead column changes neither damping nor the others"
 
 
@@ -149,9 +148,14 @@ def test_damping_that_is_too_small_is_raised_tenfold_and_recorded():
     assert gptq.factorise(torch.eye(5), damping=0.01, sort_columns=True).damping == 0.01
 
 
-@pytest.mark.parametrize("hessian, sentence", [
-    (torch.outer(torch.ones(20), torch.ones(20)), r"not positive definite with quantize\.gptq\.damping 0"),
-    (torch.zeros(20, 20), r"all zero.*raise calibrate\.sequences"), (torch.full((20, 20), float("nan")), "not finite")])
+@pytest.mark.parametrize(
+    "hessian, sentence",
+    [
+        (torch.outer(torch.ones(20), torch.ones(20)), r"not positive definite with quantize\.gptq\.damping 0"),
+        (torch.zeros(20, 20), r"all zero.*raise calibrate\.sequences"),
+        (torch.full((20, 20), float("nan")), "not finite"),
+    ],
+)
 def test_hessian_that_cannot_be_used_is_one_sentence_with_a_way_out(hessian, sentence):
     with pytest.raises(ValueError, match=sentence):
         gptq.factorise(hessian, damping=0.0, sort_columns=False)
@@ -241,8 +245,9 @@ def test_search_takes_one_clip_for_the_matrix_by_its_squared_error():
     weight, hessian = problem(rows=12, columns=64, samples=300)
     weight[0, 0] = 30.0  # an outlier: its own row wants no clip, the sum over rows decides
     shares = (0.9, 0.97, 1.0)
-    candidates = [scales.steps(scales.clips(weight, rule="percentile", clip=share), bits=4, clip_floor=0.0, stored_as="float16")
-                  for share in shares]
+    candidates = [
+        scales.steps(scales.clips(weight, rule="percentile", clip=share), bits=4, clip_floor=0.0, stored_as="float16") for share in shares
+    ]
     alone = [nearest.quantize(weight, bits=4, candidates=[steps]) for steps in candidates]
     errors = [((weight - found.weights()) ** 2).sum() for found in alone]
     best = nearest.quantize(weight, bits=4, candidates=candidates)
@@ -305,8 +310,11 @@ def test_hessians_are_gram_matrices_of_the_layers_inputs():
     initialise(net, generator=torch.Generator().manual_seed(0))
     batches = [tokens(seed=1), tokens(seed=2)]
     found = hessians.collect(net, iter(batches), total=2)
-    assert set(found) == {"embedding"} | {f"blocks.{i}.{m}" for i in range(2) for m in
-                                          ("attention.query", "attention.key", "attention.value", "attention.output", "mlp.up", "mlp.down")}
+    assert set(found) == {"embedding"} | {
+        f"blocks.{i}.{m}"
+        for i in range(2)
+        for m in ("attention.query", "attention.key", "attention.value", "attention.output", "mlp.up", "mlp.down")
+    }
     final = torch.cat([net.hidden(batch).flatten(0, 1) for batch in batches])
     assert torch.allclose(found["embedding"], final.mT @ final, rtol=1e-4)
     assert torch.equal(found["blocks.1.attention.query"], found["blocks.1.attention.key"])
@@ -327,18 +335,26 @@ def test_stored_bits_count_the_side_information():
 
 
 def test_weights_come_back_as_scale_times_code():
-    stored = {"m.weight.codes": np.array([[1, -2], [3, 0]], np.int8), "m.weight.scales": np.array([0.5, 2], np.float16),
-              "gain": np.array([1.5], np.float16)}
+    stored = {
+        "m.weight.codes": np.array([[1, -2], [3, 0]], np.int8),
+        "m.weight.scales": np.array([0.5, 2], np.float16),
+        "gain": np.array([1.5], np.float16),
+    }
     out = dequantize.weights(stored)
     assert out["m.weight"].tolist() == [[0.5, -1.0], [6.0, 0.0]] and out["gain"].tolist() == [1.5]
 
 
-@pytest.mark.parametrize("stored", [
-    {"m.codes": np.zeros((2, 2), np.int8)}, {"m.codes": np.zeros((2, 2), np.int8), "m.scales": np.zeros(3, np.float16)},
-    {"m.scales": np.zeros(3, np.float16)}, {"m.codes": np.zeros((2, 2), np.float16), "m.scales": np.zeros(2, np.float16)},
-    {"m.codes": np.zeros((), np.int8), "m.scales": np.zeros((), np.float16)},
-    {"m": np.zeros(2, np.float16), "m.codes": np.zeros((2, 2), np.int8), "m.scales": np.zeros(2, np.float16)},
-])
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"m.codes": np.zeros((2, 2), np.int8)},
+        {"m.codes": np.zeros((2, 2), np.int8), "m.scales": np.zeros(3, np.float16)},
+        {"m.scales": np.zeros(3, np.float16)},
+        {"m.codes": np.zeros((2, 2), np.float16), "m.scales": np.zeros(2, np.float16)},
+        {"m.codes": np.zeros((), np.int8), "m.scales": np.zeros((), np.float16)},
+        {"m": np.zeros(2, np.float16), "m.codes": np.zeros((2, 2), np.int8), "m.scales": np.zeros(2, np.float16)},
+    ],
+)
 def test_codes_without_their_scales_are_refused(stored):
     with pytest.raises(container.ArtifactError, match=r"scale|int8 matrix"):
         dequantize.weights(stored)

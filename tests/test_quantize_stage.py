@@ -21,8 +21,13 @@ from tests.quantizing import NEAREST, decoded, settings_with
 from tests.test_features import ALONE, PLAIN, config
 from tests.test_stacks import documents, random_model
 
-FEATURES = {"bigram_hash": {"buckets": 64, "width": 8, "scale": 0.05, "trigram": False}, "sparse_gate": {"window": 4, "factor": 0.5},
-            "value_embedding": {"layers": [1], "width": 8, "scale": 0.1}, "residual_mix": {}, "smear_gate": {"version": 2, "window": 4}}
+FEATURES = {
+    "bigram_hash": {"buckets": 64, "width": 8, "scale": 0.05, "trigram": False},
+    "sparse_gate": {"window": 4, "factor": 0.5},
+    "value_embedding": {"layers": [1], "width": 8, "scale": 0.1},
+    "residual_mix": {},
+    "smear_gate": {"version": 2, "window": 4},
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +49,18 @@ def result_of(rich, settings):
 def test_parameters_are_in_the_group_of_what_they_do(rich):
     found = rich[2]
     assert {name: group for name, group in found.items() if not name.startswith("blocks.")} == {
-        "embedding.weight": "embedding", "bigram_hash.table.weight": "table", "value_embedding.table.weight": "table",
-        "bigram_hash.projection.weight": "projection", "value_embedding.projection.weight": "projection",
-        "sparse_gate.weight": "projection"}
+        "embedding.weight": "embedding",
+        "bigram_hash.table.weight": "table",
+        "value_embedding.table.weight": "table",
+        "bigram_hash.projection.weight": "projection",
+        "value_embedding.projection.weight": "projection",
+        "sparse_gate.weight": "projection",
+    }
     assert {name.split(".", 2)[2]: group for name, group in found.items() if name.startswith("blocks.3.")} == {
         **{f"attention.{part}.weight": "attention" for part in ("query", "key", "value", "output")},
-        "mlp.up.weight": "mlp", "mlp.down.weight": "mlp"}
+        "mlp.up.weight": "mlp",
+        "mlp.down.weight": "mlp",
+    }
 
 
 @pytest.mark.parametrize("case", ALONE)
@@ -82,16 +93,21 @@ def test_small_tensors_vectors_and_groups_without_a_method_travel_as_float16(ric
     assert torch.equal(result.float16["residual_mix.weight"], state["residual_mix.weight"].half())
 
 
-@pytest.mark.parametrize("changes, schemes", [
-    ({"every": NEAREST}, [{}]),
-    ({"every": NEAREST | {"scales": "percentile", "clip": [0.999, 1.0]}}, [{}]),
-    ({"every": {"bits": 8, "scales": "sigmas", "clip": 4.0}, "table": NEAREST, "projection": NEAREST}, [{}]),
-    ({"every": {"bits": 8, "scales": "hessian_sigmas", "clip": 4.0}, "table": NEAREST, "projection": NEAREST}, [{}]),
-    ({"every": NEAREST, "leaves": {"scales_as": "float8"}}, [{}]),
-    ({"every": NEAREST, "leaves": {"rotation": {"groups": ["attention", "mlp"], "block": 8, "seed": 5}}},
-     [{}, {"rotation": {"block": 8, "seed": 5}}]),
-    ({"every": NEAREST, "leaves": {"low_rank": {"matrices": 2, "rank": 2, "form": "asymmetric", "group": 4}}}, [{}]),
-])
+@pytest.mark.parametrize(
+    "changes, schemes",
+    [
+        ({"every": NEAREST}, [{}]),
+        ({"every": NEAREST | {"scales": "percentile", "clip": [0.999, 1.0]}}, [{}]),
+        ({"every": {"bits": 8, "scales": "sigmas", "clip": 4.0}, "table": NEAREST, "projection": NEAREST}, [{}]),
+        ({"every": {"bits": 8, "scales": "hessian_sigmas", "clip": 4.0}, "table": NEAREST, "projection": NEAREST}, [{}]),
+        ({"every": NEAREST, "leaves": {"scales_as": "float8"}}, [{}]),
+        (
+            {"every": NEAREST, "leaves": {"rotation": {"groups": ["attention", "mlp"], "block": 8, "seed": 5}}},
+            [{}, {"rotation": {"block": 8, "seed": 5}}],
+        ),
+        ({"every": NEAREST, "leaves": {"low_rank": {"matrices": 2, "rank": 2, "form": "asymmetric", "group": 4}}}, [{}]),
+    ],
+)
 def test_network_comes_back_from_its_codes_whatever_the_method(rich, changes, schemes):
     net, _, _, _, x = rich
     leaves = changes.pop("leaves", {}) if "leaves" in (changes := dict(changes)) else {}
@@ -119,8 +135,11 @@ def test_gate_has_a_scale_for_each_layer_and_head(rich):
 
 
 def test_override_changes_what_its_pattern_names_and_the_last_one_counts(rich):
-    overrides = [{"tensors": "blocks.[12].mlp.*", "bits": 4}, {"tensors": "blocks.2.*.up.weight", "bits": 3, "clip": [2.0, 3.0]},
-                 {"tensors": "residual_mix.*", "bits": 2}]
+    overrides = [
+        {"tensors": "blocks.[12].mlp.*", "bits": 4},
+        {"tensors": "blocks.2.*.up.weight", "bits": 3, "clip": [2.0, 3.0]},
+        {"tensors": "residual_mix.*", "bits": 2},
+    ]
     result = result_of(rich, settings_with({"overrides": overrides}, every=NEAREST))
     found = {name: (group.bits, group.clip) for name, (_, group) in result.groups.items()}
     assert found["blocks.1.mlp.up.weight"] == (4, 1.0) and found["blocks.2.mlp.down.weight"] == (4, 1.0)
@@ -153,40 +172,57 @@ def test_only_the_groups_of_prune_lose_codes(rich):
 # what cannot work
 
 
-@pytest.mark.parametrize("leaves, changes, sentence", [
-    ({}, {"mlp": {"bits": 9}}, r"quantize\.groups\.mlp\.bits is 9; it takes 2 to 8"),
-    ({}, {"mlp": {"bits": 1}}, r"bits is 1; it takes 2 to 8"),
-    ({}, {"table": {"method": "gptqq"}}, r"quantize\.groups\.table\.method is 'gptqq'; it takes none \| entropy \| gptq \| nearest \| ternary"),
-    ({}, {"table": {"scales": "std"}}, r"quantize\.groups\.table\.scales is 'std'; it takes max \|"),
-    ({}, {"table": {"clipp": 3}}, r"quantize\.groups\.table\.clipp is not a known parameter \(did you mean 'clip'"),
-    ({}, {"mlp": {"clip": "wide"}}, r"quantize\.groups\.mlp\.clip is 'wide'; it takes float \| a list"),
-    ({}, {"mlp": {"clip": []}}, r"quantize\.groups\.mlp\.clip is an empty list"),
-    ({}, {"mlp": {"clip": [3.0, 0.0]}}, r"quantize\.groups\.mlp\.clip\[1\] is 0\.0; it takes more than 0"),
-    ({}, {"mlp": {"scales": "percentile", "clip": 1.5}}, r"percentile takes a quantile above 0 and up to 1"),
-    ({"rotation.groups": ["mpl"]}, {}, r"quantize\.rotation\.groups has 'mpl'; the groups are embedding, attention"),
-    ({"prune.groups": ["all"]}, {}, r"quantize\.prune\.groups has 'all'"),
-    ({"gptq.damping": float("inf")}, {}, r"quantize\.gptq\.damping is inf"),
-    ({"gptq.block": 0}, {}, r"quantize\.gptq\.block is 0"), ({"min_elements": 0}, {}, r"quantize\.min_elements is 0"),
-    ({"clip_floor": -1.0}, {}, r"quantize\.clip_floor is -1"), ({"low_rank.matrices": -1}, {}, r"quantize\.low_rank\.matrices is -1"),
-    ({"prune.codes": -1}, {}, r"quantize\.prune\.codes is -1"), ({"device": "gpu"}, {}, r"quantize\.device is 'gpu'"),
-    pytest.param({"device": "cuda"}, {}, r"quantize\.device is cuda, but torch sees no GPU; set it to auto",
-                 marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")),
-    ({"scales_as": "int8"}, {}, r"quantize\.scales_as is 'int8'; it takes float16 \| float8"),
-])
+@pytest.mark.parametrize(
+    "leaves, changes, sentence",
+    [
+        ({}, {"mlp": {"bits": 9}}, r"quantize\.groups\.mlp\.bits is 9; it takes 2 to 8"),
+        ({}, {"mlp": {"bits": 1}}, r"bits is 1; it takes 2 to 8"),
+        (
+            {},
+            {"table": {"method": "gptqq"}},
+            r"quantize\.groups\.table\.method is 'gptqq'; it takes none \| entropy \| gptq \| nearest \| ternary",
+        ),
+        ({}, {"table": {"scales": "std"}}, r"quantize\.groups\.table\.scales is 'std'; it takes max \|"),
+        ({}, {"table": {"clipp": 3}}, r"quantize\.groups\.table\.clipp is not a known parameter \(did you mean 'clip'"),
+        ({}, {"mlp": {"clip": "wide"}}, r"quantize\.groups\.mlp\.clip is 'wide'; it takes float \| a list"),
+        ({}, {"mlp": {"clip": []}}, r"quantize\.groups\.mlp\.clip is an empty list"),
+        ({}, {"mlp": {"clip": [3.0, 0.0]}}, r"quantize\.groups\.mlp\.clip\[1\] is 0\.0; it takes more than 0"),
+        ({}, {"mlp": {"scales": "percentile", "clip": 1.5}}, r"percentile takes a quantile above 0 and up to 1"),
+        ({"rotation.groups": ["mpl"]}, {}, r"quantize\.rotation\.groups has 'mpl'; the groups are embedding, attention"),
+        ({"prune.groups": ["all"]}, {}, r"quantize\.prune\.groups has 'all'"),
+        ({"gptq.damping": float("inf")}, {}, r"quantize\.gptq\.damping is inf"),
+        ({"gptq.block": 0}, {}, r"quantize\.gptq\.block is 0"),
+        ({"min_elements": 0}, {}, r"quantize\.min_elements is 0"),
+        ({"clip_floor": -1.0}, {}, r"quantize\.clip_floor is -1"),
+        ({"low_rank.matrices": -1}, {}, r"quantize\.low_rank\.matrices is -1"),
+        ({"prune.codes": -1}, {}, r"quantize\.prune\.codes is -1"),
+        ({"device": "gpu"}, {}, r"quantize\.device is 'gpu'"),
+        pytest.param(
+            {"device": "cuda"},
+            {},
+            r"quantize\.device is cuda, but torch sees no GPU; set it to auto",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+        ({"scales_as": "int8"}, {}, r"quantize\.scales_as is 'int8'; it takes float16 \| float8"),
+    ],
+)
 def test_setting_that_cannot_work_is_named_with_its_path(leaves, changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         settings_with(leaves, **changes)
 
 
-@pytest.mark.parametrize("leaves, changes, sentence", [
-    ({}, {"table": {"method": "gptq"}}, r"bigram_hash\.table\.weight \(quantize\.groups\.table\): it has no Hessian.*set the group's"),
-    ({}, {"table": {"method": "nearest", "scales": "hessian_sigmas"}}, r"need a Hessian, which this tensor does not have; use sigmas"),
-    ({"rotation": {"groups": ["mlp"], "block": 16, "seed": 0}}, {}, r"rotation\.block is 16; its 24 columns need .* such as 8"),
-    ({"ternary": {"group": 5}}, {"mlp": {"method": "ternary"}}, r"ternary\.group is 5; it must divide its 16 columns"),
-    ({"overrides": [{"bits": 4}]}, {}, r"quantize\.overrides\[0\] has no tensors"),
-    ({"overrides": [{"tensors": "*", "bit": 4}]}, {}, r"quantize\.overrides\[0\]\.bit is not a known parameter \(did you mean 'bits'"),
-    ({"overrides": [{"tensors": "*", "bits": 44}]}, {}, r"quantize\.overrides\[0\]\.bits is 44; it takes 2 to 8"),
-])
+@pytest.mark.parametrize(
+    "leaves, changes, sentence",
+    [
+        ({}, {"table": {"method": "gptq"}}, r"bigram_hash\.table\.weight \(quantize\.groups\.table\): it has no Hessian.*set the group's"),
+        ({}, {"table": {"method": "nearest", "scales": "hessian_sigmas"}}, r"need a Hessian, which this tensor does not have; use sigmas"),
+        ({"rotation": {"groups": ["mlp"], "block": 16, "seed": 0}}, {}, r"rotation\.block is 16; its 24 columns need .* such as 8"),
+        ({"ternary": {"group": 5}}, {"mlp": {"method": "ternary"}}, r"ternary\.group is 5; it must divide its 16 columns"),
+        ({"overrides": [{"bits": 4}]}, {}, r"quantize\.overrides\[0\] has no tensors"),
+        ({"overrides": [{"tensors": "*", "bit": 4}]}, {}, r"quantize\.overrides\[0\]\.bit is not a known parameter \(did you mean 'bits'"),
+        ({"overrides": [{"tensors": "*", "bits": 44}]}, {}, r"quantize\.overrides\[0\]\.bits is 44; it takes 2 to 8"),
+    ],
+)
 def test_setting_that_does_not_fit_the_network_names_the_tensor(rich, leaves, changes, sentence):
     changes = {"table": NEAREST, "projection": NEAREST} | changes
     with pytest.raises(ValueError, match=sentence):
@@ -196,13 +232,17 @@ def test_setting_that_does_not_fit_the_network_names_the_tensor(rich, leaves, ch
 def test_weights_and_hessians_that_are_no_numbers_are_refused_by_name(rich):
     net, state, group_of, grams, x = rich
     settings = settings_with(table=NEAREST, projection=NEAREST)
-    for name, value, sentence in (("blocks.1.mlp.up.weight", float("nan"), r"weight blocks\.1\.mlp\.up\.weight is not finite"),
-                                  ("residual_mix.weight", 1e6, r"weight residual_mix\.weight reaches 1e\+06, float16 holds 65504")):
+    for name, value, sentence in (
+        ("blocks.1.mlp.up.weight", float("nan"), r"weight blocks\.1\.mlp\.up\.weight is not finite"),
+        ("residual_mix.weight", 1e6, r"weight residual_mix\.weight reaches 1e\+06, float16 holds 65504"),
+    ):
         broken = dict(state) | {name: state[name] + value}
         with pytest.raises(ValueError, match=sentence):
             result_of((net, broken, group_of, grams, x), settings)
-    for change, sentence in ((lambda hessian: 0 * hessian, r"blocks\.0\.mlp\.down\.weight .* all zero: no calibration token reached it"),
-                             (lambda hessian: hessian + float("inf"), r"blocks\.0\.mlp\.down\.weight .* not finite")):
+    for change, sentence in (
+        (lambda hessian: 0 * hessian, r"blocks\.0\.mlp\.down\.weight .* all zero: no calibration token reached it"),
+        (lambda hessian: hessian + float("inf"), r"blocks\.0\.mlp\.down\.weight .* not finite"),
+    ):
         broken = dict(grams) | {"blocks.0.mlp.down": change(grams["blocks.0.mlp.down"])}
         with pytest.raises(ValueError, match=sentence):
             result_of((net, state, group_of, broken, x), settings)
@@ -251,8 +291,10 @@ def test_same_parameters_give_the_same_bytes_and_schemes_travel(project, tree):
     facts = tensors.load(project / "artifacts/quantize/model.safetensors")[1]
     assert facts["quantization"]["blocks.1.mlp.up.weight"] == {"rotation": {"block": 32, "seed": 2}}
     run_node("plain_score", "quantize")
-    scores = [json.loads((project / f"artifacts/plain_score/{stage}/metrics.json").read_text())["bits_per_byte"]
-              for stage in ("prequant_ttt", "quantize")]
+    scores = [
+        json.loads((project / f"artifacts/plain_score/{stage}/metrics.json").read_text())["bits_per_byte"]
+        for stage in ("prequant_ttt", "quantize")
+    ]
     assert scores[1] == pytest.approx(scores[0], abs=0.02)
 
 

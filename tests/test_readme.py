@@ -106,15 +106,15 @@ def check_python(words: list[str]) -> None:
     options = [word for word in words[1:] if word.startswith("-")]
     rest = [word for word in words[1:] if not word.startswith("-")]
     if "-m" in options:
-        check_module(words[words.index("-m") + 1], words[words.index("-m") + 2:])
+        check_module(words[words.index("-m") + 1], words[words.index("-m") + 2 :])
     elif rest[0].endswith("submission.pyz"):
         check_path(rest[0])
-        entry._parser().parse_args(words[words.index(rest[0]) + 1:])
+        entry._parser().parse_args(words[words.index(rest[0]) + 1 :])
         for word in rest[2:]:
             check_path(word)
     else:
         check_path(rest[0])
-        check_help([str(ROOT / rest[0])], words[words.index(rest[0]) + 1:])
+        check_help([str(ROOT / rest[0])], words[words.index(rest[0]) + 1 :])
 
 
 def check_module(module: str, arguments: list[str]) -> None:
@@ -150,8 +150,12 @@ def check_path(word: str) -> None:
     node = Path(word).parts[1]
     main = importlib.import_module(f"stages.{node}.__main__").main
     variants = [part for part in Path(word).parts[2:]] or [None]
-    found = [path for variant in (None, *variants) for kind in ("outputs", "metrics", "plots")
-             for path in getattr(stage.contract(main, variant=variant, resolve=False), kind)]
+    found = [
+        path
+        for variant in (None, *variants)
+        for kind in ("outputs", "metrics", "plots")
+        for path in getattr(stage.contract(main, variant=variant, resolve=False), kind)
+    ]
     assert any(Path(word).is_relative_to(path) for path in found), f"no stage writes {word}"
 
 
@@ -176,12 +180,21 @@ def check_cd(words: list[str]) -> None:
 CHECKS = {"cd": check_cd, "git": check_git, "make": check_make, "dvc": check_dvc, "python": check_python, "torchrun": check_torchrun}
 
 
-@pytest.mark.parametrize("command, why", [
-    ("make nonsense", "no target nonsense"), ("make recipe NAME=pr1", "no recipe pr1"), ("make recipe COLOUR=red", "does not use COLOUR"),
-    ("dvc exp run -S train.nonsense=1", "has no train.nonsense"), ("dvc repro nonsense", "no such node"),
-    ("python -m stages.nonsense", "no module stages.nonsense"), ("python -m stages.report --nonsense", "no option --nonsense"),
-    ("python benchmarks/nonsense.py", "there is no benchmarks/nonsense.py"),
-    ("python -I artifacts/package/nonsense.pyz show", "no stage writes"), ("frobnicate it", "nothing here checks")])
+@pytest.mark.parametrize(
+    "command, why",
+    [
+        ("make nonsense", "no target nonsense"),
+        ("make recipe NAME=pr1", "no recipe pr1"),
+        ("make recipe COLOUR=red", "does not use COLOUR"),
+        ("dvc exp run -S train.nonsense=1", "has no train.nonsense"),
+        ("dvc repro nonsense", "no such node"),
+        ("python -m stages.nonsense", "no module stages.nonsense"),
+        ("python -m stages.report --nonsense", "no option --nonsense"),
+        ("python benchmarks/nonsense.py", "there is no benchmarks/nonsense.py"),
+        ("python -I artifacts/package/nonsense.pyz show", "no stage writes"),
+        ("frobnicate it", "nothing here checks"),
+    ],
+)
 def test_command_that_would_not_work_is_caught(command, why):
     with pytest.raises(AssertionError, match=why):
         check(command)

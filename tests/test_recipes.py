@@ -26,13 +26,48 @@ PARAMS = params.read(ROOT / "params.yaml")
 STACK_OF = {"naive": "naive"} | {name: name.removeprefix("pr") for name in catalog.stacks() if name != "naive"}
 BOTH = [(name, scale) for name in catalog.stacks() for scale in ("full", "tiny")]
 QAT = ("pr549", "pr1150", "pr1019", "pr1306", "pr1172")
-CHOICES = [f"model.{name}" for name in ("num_layers", "num_heads", "num_kv_heads", "mlp_negative_slope", "query_gain", "logit_softcap",
-                                        "tied_head", "initialisation")]
-CHOICES += [f"train.{name}" for name in ("seed", "loader", "optimizer", "split", "schedule", "learning_rate_floor", "gradient_clip",
-                                         "gradient_clip_scope", "qat.form", "qat.scope", "qat.bits", "adamw", "matrix_learning_rate")]
+CHOICES = [
+    f"model.{name}"
+    for name in (
+        "num_layers",
+        "num_heads",
+        "num_kv_heads",
+        "mlp_negative_slope",
+        "query_gain",
+        "logit_softcap",
+        "tied_head",
+        "initialisation",
+    )
+]
+CHOICES += [
+    f"train.{name}"
+    for name in (
+        "seed",
+        "loader",
+        "optimizer",
+        "split",
+        "schedule",
+        "learning_rate_floor",
+        "gradient_clip",
+        "gradient_clip_scope",
+        "qat.form",
+        "qat.scope",
+        "qat.bits",
+        "adamw",
+        "matrix_learning_rate",
+    )
+]
 CHOICES += [f"quantize.{name}" for name in PARAMS["quantize"] if name != "min_elements"]
-CHOICES += ["compress", "package.evaluator", "package.blob", "prequant_ttt.enabled", "prequant_ttt.split",
-            "prequant_ttt.epochs", "vocabulary.transform", "vocabulary.normalization"]
+CHOICES += [
+    "compress",
+    "package.evaluator",
+    "package.blob",
+    "prequant_ttt.enabled",
+    "prequant_ttt.split",
+    "prequant_ttt.epochs",
+    "vocabulary.transform",
+    "vocabulary.normalization",
+]
 SEARCHED = ("naive", "pr549", "pr1150", "pr1019", "pr1172", "pr1306", "pr1285", "pr1399")  # quantiles, with a floor under the step
 LQER = ("pr1855", "pr1958")
 LOOPED = ("pr1285", "pr1399", "pr1493", "pr1855", "pr1958")
@@ -44,8 +79,9 @@ def tree_of(name: str, scale: str = "full") -> dict:
 
 
 def clock_of(section: dict) -> schedule.Clock:
-    return schedule.Clock(steps=section["steps"], seconds=section["seconds"], reserve_seconds=section["reserve_seconds"],
-                          knots=section["clock"])
+    return schedule.Clock(
+        steps=section["steps"], seconds=section["seconds"], reserve_seconds=section["reserve_seconds"], knots=section["clock"]
+    )
 
 
 @pytest.fixture
@@ -93,15 +129,18 @@ def test_header_without_a_field_is_refused_by_its_name(folder, field):
         catalog.read_header("pr1855")
 
 
-@pytest.mark.parametrize("before, after, sentence", [
-    ("# Parameters: 35,945,671", "# Parameters: 35945671", "write a whole number with commas"),
-    ("# Steps: 4,945", "# Steps: about 4,945", "Steps is 'about 4,945'"),
-    ("# Steps: 4,945", "# Stepz: 4,945", "neither a field"),
-    ("# Steps: 4,945", "# Steps: 4,945\n# Steps: 4,945", "'Steps' twice"),
-    ("# Parameters: 35,945,671\n# Steps: 4,945", "# Steps: 4,945\n# Parameters: 35,945,671", "another order"),
-    ("seed 42: 1.05989 bits per byte", "seed 42: 1.05989 bpb", "Published has 'seed 42"),
-    ("# Steps: 4,945", "#Steps: 4,945", "neither a field"),
-])
+@pytest.mark.parametrize(
+    "before, after, sentence",
+    [
+        ("# Parameters: 35,945,671", "# Parameters: 35945671", "write a whole number with commas"),
+        ("# Steps: 4,945", "# Steps: about 4,945", "Steps is 'about 4,945'"),
+        ("# Steps: 4,945", "# Stepz: 4,945", "neither a field"),
+        ("# Steps: 4,945", "# Steps: 4,945\n# Steps: 4,945", "'Steps' twice"),
+        ("# Parameters: 35,945,671\n# Steps: 4,945", "# Steps: 4,945\n# Parameters: 35,945,671", "another order"),
+        ("seed 42: 1.05989 bits per byte", "seed 42: 1.05989 bpb", "Published has 'seed 42"),
+        ("# Steps: 4,945", "#Steps: 4,945", "neither a field"),
+    ],
+)
 def test_header_that_cannot_be_read_is_one_sentence(folder, before, after, sentence):
     edit(folder / "pr1855.yaml", before, after)
     with pytest.raises(ValueError, match=sentence):
@@ -150,7 +189,8 @@ def test_network_is_the_one_that_is_compared_with_the_formulas(name):
     tree = tree_of(name)
     values = STACKS[STACK_OF[name]][1]
     assert {key: tree["model"][key] for key in values if key != "vocabulary_size"} == {
-        key: value for key, value in values.items() if key != "vocabulary_size"}
+        key: value for key, value in values.items() if key != "vocabulary_size"
+    }
     assert tree["vocabulary"]["size"] == values["vocabulary_size"]
 
 
@@ -174,8 +214,9 @@ def test_check_passes_and_prints_every_stack(capsys, monkeypatch):
     assert len(capsys.readouterr().out.splitlines()) == len(catalog.stacks())
 
 
-@pytest.mark.parametrize("before, after", [("# Parameters: 35,945,671", "# Parameters: 35,945,672"),
-                                           ("model.mlp_width: 2048", "model.mlp_width: 2040")])
+@pytest.mark.parametrize(
+    "before, after", [("# Parameters: 35,945,671", "# Parameters: 35,945,672"), ("model.mlp_width: 2048", "model.mlp_width: 2040")]
+)
 def test_check_fails_where_header_and_network_differ(folder, capsys, before, after):
     edit(folder / "pr1855.yaml", before, after)
     assert command.main(["--check"]) == 1
@@ -197,20 +238,26 @@ def test_virtual_clock_gives_the_published_steps_and_the_training_counts_the_sam
     assert found.total == catalog.read_header(name).steps == schedule.total_steps(clock)
     assert bool(found.looped) == (recurrence is not None) == (name in LOOPED)
     if recurrence:
-        starts = [step for step in range(found.total) if step >= recurrence["start_step"]
-                  and clock.spent(step, 0.0) / clock.budget >= recurrence["start_fraction"]]
+        starts = [
+            step
+            for step in range(found.total)
+            if step >= recurrence["start_step"] and clock.spent(step, 0.0) / clock.budget >= recurrence["start_fraction"]
+        ]
         assert starts == list(range(found.plain, found.total))
 
 
-@pytest.mark.parametrize("section, looped, expected", [
-    ({"seconds": None, "steps": 20, "clock": []}, None, (20, 0)),
-    ({"seconds": None, "steps": 20, "clock": []}, (0, 0.35), (7, 13)),
-    ({"seconds": None, "steps": 20, "clock": []}, (9, 0.35), (9, 11)),
-    ({"seconds": 10.0, "steps": 99, "clock": [[4, 4.0], [5, 6.0]]}, (0, 0.5), (5, 2)),   # 4 s, then 2 s a step: 10 s after 7
-    ({"seconds": 10.0, "steps": 99, "clock": [[4, 4.0], [5, 6.0]]}, (0, 0.25), (3, 4)),
-    ({"seconds": 10.0, "steps": 6, "clock": [[4, 4.0], [5, 6.0]]}, None, (6, 0)),
-    ({"seconds": 10.0, "steps": 99, "clock": []}, None, None),
-])
+@pytest.mark.parametrize(
+    "section, looped, expected",
+    [
+        ({"seconds": None, "steps": 20, "clock": []}, None, (20, 0)),
+        ({"seconds": None, "steps": 20, "clock": []}, (0, 0.35), (7, 13)),
+        ({"seconds": None, "steps": 20, "clock": []}, (9, 0.35), (9, 11)),
+        ({"seconds": 10.0, "steps": 99, "clock": [[4, 4.0], [5, 6.0]]}, (0, 0.5), (5, 2)),  # 4 s, then 2 s a step: 10 s after 7
+        ({"seconds": 10.0, "steps": 99, "clock": [[4, 4.0], [5, 6.0]]}, (0, 0.25), (3, 4)),
+        ({"seconds": 10.0, "steps": 6, "clock": [[4, 4.0], [5, 6.0]]}, None, (6, 0)),
+        ({"seconds": 10.0, "steps": 99, "clock": []}, None, None),
+    ],
+)
 def test_steps_are_counted_from_the_budget(section, looped, expected):
     features = {} if looped is None else {"depth_recurrence": {"start_step": looped[0], "start_fraction": looped[1]}}
     found = budget.steps(section | {"reserve_seconds": 0.0}, features)
@@ -245,10 +292,19 @@ def test_recurrence_gates_and_hashes_are_counted_as_they_run():
 
 def test_features_that_rewire_the_network_are_described():
     """The default network with heads and tables that are not those of the plain one."""
-    tree = catalog.applied({"model.num_layers": 4, "model.features": {
-        "skip_attention": {"layers": [0]}, "factorised_embedding": {"width": 64}, "multi_token_prediction": {"heads": 2, "weight": 0.1},
-        "depth_recurrence": {"first_layer": 1, "last_layer": 2, "passes": 2, "start_step": 0, "start_fraction": 0.5},
-        "untied_mlp": {"layers": [2], "parts": "down"}}}, PARAMS)
+    tree = catalog.applied(
+        {
+            "model.num_layers": 4,
+            "model.features": {
+                "skip_attention": {"layers": [0]},
+                "factorised_embedding": {"width": 64},
+                "multi_token_prediction": {"heads": 2, "weight": 0.1},
+                "depth_recurrence": {"first_layer": 1, "last_layer": 2, "passes": 2, "start_step": 0, "start_fraction": 0.5},
+                "untied_mlp": {"layers": [2], "parts": "down"},
+            },
+        },
+        PARAMS,
+    )
     found = describe.describe(tree)
     mlp = 2 * 2 * 192 * 832
     assert [place.layer for place in found.places] == [0, 1, 2, 1, 2, 3] and found.places[0].flops == mlp
@@ -278,9 +334,24 @@ def test_groups_hold_every_parameter_once(name):
 @pytest.mark.parametrize("length", [1, 2, 7, 2048])
 def test_attention_costs_its_causal_average(length):
     """4 query heads of 16 that share 2 key/value heads."""
-    config = ModelConfig(vocabulary_size=40, num_layers=3, width=64, num_heads=4, num_kv_heads=2, mlp_width=24, mlp_negative_slope=0.5,
-                         rope_dims=4, rope_base=1e4, rope_trained_length=0, query_gain=1.5, logit_softcap=30.0, tied_head=True,
-                         embedding_std=0.02, initialisation="published", features={})
+    config = ModelConfig(
+        vocabulary_size=40,
+        num_layers=3,
+        width=64,
+        num_heads=4,
+        num_kv_heads=2,
+        mlp_width=24,
+        mlp_negative_slope=0.5,
+        rope_dims=4,
+        rope_base=1e4,
+        rope_trained_length=0,
+        query_gain=1.5,
+        logit_softcap=30.0,
+        tied_head=True,
+        embedding_std=0.02,
+        initialisation="published",
+        features={},
+    )
     with torch.device("meta"):
         net = GPT(config)
     matrices = 3 * 2 * (2 * 64 * 64 + 2 * 32 * 64 + 2 * 64 * 24) + 2 * 64 * 40
@@ -295,8 +366,11 @@ def test_work_that_is_neither_of_a_token_nor_of_attention_is_refused():
 
 
 def test_product_without_a_counting_rule_is_refused():
-    for product in (lambda: torch.zeros(2, 3) @ torch.zeros(3), lambda: torch.dot(torch.zeros(3), torch.zeros(3)),
-                    lambda: F.scaled_dot_product_attention(*[torch.zeros(1, 1, 4, 8)] * 3, is_causal=True)):  # the kernel for CPUs
+    for product in (
+        lambda: torch.zeros(2, 3) @ torch.zeros(3),
+        lambda: torch.dot(torch.zeros(3), torch.zeros(3)),
+        lambda: F.scaled_dot_product_attention(*[torch.zeros(1, 1, 4, 8)] * 3, is_causal=True),
+    ):  # the kernel for CPUs
         with flops.counted(), pytest.raises(ValueError, match="no counting rule"):
             product()
 
@@ -323,8 +397,10 @@ def test_page_is_what_the_recipes_and_the_certificates_give():
 
 
 def test_page_shows_the_verdict_and_why(tmp_path):
-    (tmp_path / "recipes.csv").write_text("recipe,run,verdict,failed,bits_per_byte,artifact_bytes,seconds\n"
-                                          "pr1958,sliding,not legal,lineage order,3.1,400000,90\nnaive,sliding,legal,,3.1,400000,80\n")
+    (tmp_path / "recipes.csv").write_text(
+        "recipe,run,verdict,failed,bits_per_byte,artifact_bytes,seconds\n"
+        "pr1958,sliding,not legal,lineage order,3.1,400000,90\nnaive,sliding,legal,,3.1,400000,80\n"
+    )
     rows = document.certificates(tmp_path / "recipes.csv")
     heads = {name: catalog.read_header(name) for name in ("naive", "pr1855", "pr1958")}
     overview = document._overview(list(heads), heads, rows)

@@ -42,8 +42,11 @@ def test_every_number_is_in_the_page_the_json_and_the_summary(tree, written):
     page, summary = Page(written["index.html"]).text, written["summary.md"]
     metrics = json.loads(written["metrics.json"])
     for name, content in tree.files.items():
-        numbers = [content[key] for key in ("bits_per_byte", "blob_bytes", "encode_seconds", "decode_seconds",
-                                            "bits_per_weight", "artifact_bytes", "cap_bytes") if content.get(key)]
+        numbers = [
+            content[key]
+            for key in ("bits_per_byte", "blob_bytes", "encode_seconds", "decode_seconds", "bits_per_weight", "artifact_bytes", "cap_bytes")
+            if content.get(key)
+        ]
         if name.startswith(("plain_score", "evaluate", "compress", "package")):
             assert numbers or not content["available"]
             for number in numbers:
@@ -55,8 +58,12 @@ def test_every_number_is_in_the_page_the_json_and_the_summary(tree, written):
             assert number in metrics.values()
             assert any(text in page for text in shown(number)) and any(text in summary for text in shown(number))
     train, prepare = tree.files["train/metrics.json"], tree.files["prepare/metrics.json"]
-    for number in (*(train[key] for key in ("parameters", "steps", "train_seconds", "holdout_bits_per_byte", "seed")),
-                   *prepare["documents"].values(), *prepare["bytes"].values(), *prepare["sha256"].values()):
+    for number in (
+        *(train[key] for key in ("parameters", "steps", "train_seconds", "holdout_bits_per_byte", "seed")),
+        *prepare["documents"].values(),
+        *prepare["bytes"].values(),
+        *prepare["sha256"].values(),
+    ):
         assert number in metrics.values()
         assert any(text in page for text in shown(number)), number
     assert metrics["package.bytes_left"] == 16_000_000 - 4_239_004 and "11,760,996 bytes left" in page
@@ -70,9 +77,12 @@ def test_every_check_is_shown_with_its_verdict_and_evidence(written):
         "round_trip fail largest deviation 0.4031; coded",
         "proves What causality proves. cannot see What causality cannot see. precedent none",
         "verdict legal legal not legal",
-        "Significance: one seed: nothing can be said.", "causality pass pass fail", "lineage not applicable reason dvc.lock is missing",
+        "Significance: one seed: nothing can be said.",
+        "causality pass pass fail",
+        "lineage not applicable reason dvc.lock is missing",
         "coded bytes 204,771; identical false",
-        "evaluator slot, claims single_pass", "evaluator sliding, claims causal, score_first, single_pass",
+        "evaluator slot, claims single_pass",
+        "evaluator sliding, claims causal, score_first, single_pass",
     ):
         assert expected in page
 
@@ -206,10 +216,22 @@ def test_metrics_are_flat_and_in_stable_order(written):
     metrics = json.loads(written["metrics.json"])
     assert all(value is None or isinstance(value, str | int | float | bool) for value in metrics.values())
     groups = [key.partition(".")[0] for key in metrics]
-    assert list(dict.fromkeys(groups)) == ["score", "bits_per_byte", "legal", "verdict", "evaluate", "package", "compress",
-                                           "text_compressors", "train", "text", "notices"]
+    assert list(dict.fromkeys(groups)) == [
+        "score",
+        "bits_per_byte",
+        "legal",
+        "verdict",
+        "evaluate",
+        "package",
+        "compress",
+        "text_compressors",
+        "train",
+        "text",
+        "notices",
+    ]
     assert [key for key in metrics if key.startswith("bits_per_byte.")] == [
-        f"bits_per_byte.{name}" for name in (*evidence.STAGES, "sliding", "causal_slot", "slot")]
+        f"bits_per_byte.{name}" for name in (*evidence.STAGES, "sliding", "causal_slot", "slot")
+    ]
 
 
 def test_tables_for_plots_have_the_declared_columns(written):
@@ -218,21 +240,43 @@ def test_tables_for_plots_have_the_declared_columns(written):
     before = {row["name"]: row["before"] for row in scores}
     assert (before["ema"], before["sliding"], before["slot"], before["xz_9e"]) == ("1.40311", "1.39674", "1.39674", "")
     assert {(row["name"], row["kind"], row["verdict"]) for row in scores} >= {
-        ("ema", "stage", ""), ("sliding", "evaluator", "legal"), ("slot", "evaluator", "not legal"),
-        ("xz_9e", "compressor", ""), ("xz_9e_after_train", "compressor", "")}
+        ("ema", "stage", ""),
+        ("sliding", "evaluator", "legal"),
+        ("slot", "evaluator", "not legal"),
+        ("xz_9e", "compressor", ""),
+        ("xz_9e_after_train", "compressor", ""),
+    }
     assert not any(row["name"] == "brotli_11_after_train" for row in scores), "an absent number is no row"
     codecs = list(csv.DictReader(written["tables/codecs.csv"].splitlines()))
     assert [row["name"] for row in codecs] == ["lzma_9", "brotli_11", "zstd_22", "lrzip_9"], "smallest first, what did not run last"
-    assert {name for name in written if name.startswith("tables/")} == {f"tables/{name}.csv" for name in (
-        "stages", "evaluators", "bits_per_byte", "compressors", "codecs", "groups", "quantized", "tensors", "bytes", "averages", "loss",
-        "budget",
-        "checks", "lineage", "splits", "environment", "hashes")}
+    assert {name for name in written if name.startswith("tables/")} == {
+        f"tables/{name}.csv"
+        for name in (
+            "stages",
+            "evaluators",
+            "bits_per_byte",
+            "compressors",
+            "codecs",
+            "groups",
+            "quantized",
+            "tensors",
+            "bytes",
+            "averages",
+            "loss",
+            "budget",
+            "checks",
+            "lineage",
+            "splits",
+            "environment",
+            "hashes",
+        )
+    }
 
 
 def test_every_column_that_dvc_draws_is_in_the_tables(written):
     plots = yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]
     assert len(plots) >= 5
-    for (path, plot), in (entry.items() for entry in plots):
+    for ((path, plot),) in (entry.items() for entry in plots):
         header = written[path.removeprefix("artifacts/report/")].splitlines()[0].split(",")
         assert {plot["x"], plot["y"]} <= set(header), path
         template = (ROOT / plot["template"]).read_text()
@@ -270,10 +314,16 @@ def test_a_run_without_holdout_measurements_codecs_or_evaluators_still_has_a_rep
     assert "no evaluator is legal" in page and "nothing is certified" in page and "No codec ran." in page
 
 
-@pytest.mark.parametrize(("absent", "maker"), [
-    ("compress/lrzip_9/metrics.json", "compress@lrzip_9"), ("evaluate/slot/metrics.json", "evaluate@slot"),
-    ("audit/sliding/certificate.json", "audit@sliding"), ("plain_score/ema/metrics.json", "plain_score@ema"),
-    ("package/metrics.json", "package")])
+@pytest.mark.parametrize(
+    ("absent", "maker"),
+    [
+        ("compress/lrzip_9/metrics.json", "compress@lrzip_9"),
+        ("evaluate/slot/metrics.json", "evaluate@slot"),
+        ("audit/sliding/certificate.json", "audit@sliding"),
+        ("plain_score/ema/metrics.json", "plain_score@ema"),
+        ("package/metrics.json", "package"),
+    ],
+)
 def test_a_missing_file_is_one_sentence_that_names_the_stage(tree, absent, maker):
     del tree.files[absent]
     path = re.escape(str(tree.root / "artifacts" / absent))
@@ -319,11 +369,13 @@ def test_numbers_that_do_not_belong_together_are_announced(tree):
     tree.bytes[0][3] += 1
     written = tree.run()
     assert json.loads(written["metrics.json"])["notices"] == 5
-    for sentence in ("evaluate@sliding scored another artifact than the one packaged",
-                     "evaluate@slot counted 10 bytes",
-                     "the certificates say power of their checks, which this page does not show",
-                     "the table of bytes adds up to 4,239,005, the artifact has 4,239,004",
-                     "plain_score@ema was made from text that prepare does not have now"):
+    for sentence in (
+        "evaluate@sliding scored another artifact than the one packaged",
+        "evaluate@slot counted 10 bytes",
+        "the certificates say power of their checks, which this page does not show",
+        "the table of bytes adds up to 4,239,005, the artifact has 4,239,004",
+        "plain_score@ema was made from text that prepare does not have now",
+    ):
         assert sentence in Page(written["index.html"]).text and sentence in written["summary.md"]
 
 
@@ -338,9 +390,11 @@ def test_the_sections_fit_params_and_the_contract_names_every_file():
 
 
 def test_help_works_and_imports_no_torch():
-    code = ("import sys; from stages.lib.node import command; import stages.report.__main__ as report\n"
-            "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules and 'dvc' not in sys.modules\n"
-            "command.run(report.main, ['--help'])")
+    code = (
+        "import sys; from stages.lib.node import command; import stages.report.__main__ as report\n"
+        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules and 'dvc' not in sys.modules\n"
+        "command.run(report.main, ['--help'])"
+    )
     root = Path(report.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == 0, done.stderr

@@ -63,6 +63,7 @@ def killing_after(count: int):
         left[0] -= 1
         if left[0] < 0:
             raise Killed
+
     return progress
 
 
@@ -107,9 +108,17 @@ def test_killed_preparing_goes_on_where_it_stopped_with_the_same_documents(tmp_p
     chosen = replace(LOCAL, path=str(tmp_path / "in.jsonl"), **rule)
 
     def run(out: Path):
-        prepare.main(chosen, documents=tmp_path / "in.jsonl", train=out / "train", holdout=out / "holdout", val=out / "val",
-                     metrics=out / "metrics.json", scratch=tmp_path / "scratch")
+        prepare.main(
+            chosen,
+            documents=tmp_path / "in.jsonl",
+            train=out / "train",
+            holdout=out / "holdout",
+            val=out / "val",
+            metrics=out / "metrics.json",
+            scratch=tmp_path / "scratch",
+        )
         return content(out)
+
     wanted = run(tmp_path / "wanted")
     add, parsed = split.Writer.add, []
     monkeypatch.setattr(local, "block", lambda task, rule: parsed.append(task) or split.block(local.parse(task), rule))
@@ -127,8 +136,15 @@ def test_killed_preparing_goes_on_where_it_stopped_with_the_same_documents(tmp_p
 def test_first_documents_are_val_and_the_last_of_train_holdout(tmp_path, small_chunks):
     (tmp_path / "in.jsonl").write_bytes(lines(*TEXTS))
     out, chosen = tmp_path / "out", replace(LOCAL, split="first", val_documents=30, holdout_documents=17)
-    prepare.main(chosen, documents=tmp_path / "in.jsonl", train=out / "train", holdout=out / "holdout", val=out / "val",
-                 metrics=out / "metrics.json", scratch=tmp_path / "scratch")
+    prepare.main(
+        chosen,
+        documents=tmp_path / "in.jsonl",
+        train=out / "train",
+        holdout=out / "holdout",
+        val=out / "val",
+        metrics=out / "metrics.json",
+        scratch=tmp_path / "scratch",
+    )
     assert list(corpus.texts(out / "val")) == TEXTS[:30]
     assert list(corpus.texts(out / "train")) == TEXTS[30:-17]
     assert list(corpus.texts(out / "holdout")) == TEXTS[-17:]
@@ -142,8 +158,15 @@ def test_too_few_documents_for_the_fields_split_are_refused(tmp_path, val, holdo
     (tmp_path / "in.jsonl").write_bytes(lines(*TEXTS))
     out = tmp_path / "out"
     with pytest.raises(ValueError, match=r"the corpus has 200 documents; the first .* are val .* leaves none to train on"):
-        prepare.main(replace(LOCAL, split="first", val_documents=val, holdout_documents=holdout), documents=tmp_path / "in.jsonl",
-                     train=out / "train", holdout=out / "holdout", val=out / "val", metrics=out / "m.json", scratch=tmp_path / "scratch")
+        prepare.main(
+            replace(LOCAL, split="first", val_documents=val, holdout_documents=holdout),
+            documents=tmp_path / "in.jsonl",
+            train=out / "train",
+            holdout=out / "holdout",
+            val=out / "val",
+            metrics=out / "m.json",
+            scratch=tmp_path / "scratch",
+        )
     assert not out.exists()
 
 
@@ -155,8 +178,17 @@ def test_chunks_hold_every_document_once_in_order(tmp_path, monkeypatch, chunk_b
 
 
 def commands(folder: Path, nodes: list[list[str]], **environment: str) -> list[subprocess.CompletedProcess]:
-    return [subprocess.run([sys.executable, "-m", f"stages.{node[0]}", *node[1:]], cwd=folder, capture_output=True, text=True,
-                           env=os.environ | {"PYTHONPATH": str(ROOT)} | environment, check=False) for node in nodes]
+    return [
+        subprocess.run(
+            [sys.executable, "-m", f"stages.{node[0]}", *node[1:]],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+            check=False,
+        )
+        for node in nodes
+    ]
 
 
 @pytest.fixture
@@ -188,9 +220,14 @@ def test_one_and_three_processes_and_a_killed_run_give_the_same_files(large):
             path.unlink() if path.is_file() else path.rmdir()
     assert written[0] == written[1] and sum("fineweb_train" in name for name in written[0]) > 2
     for node in nodes:
-        process = subprocess.Popen([sys.executable, "-m", f"stages.{node[0]}", *node[1:]], cwd=large, stderr=subprocess.DEVNULL,
-                                   stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(ROOT), "CADDIE_WORKERS": "3"},
-                                   start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"stages.{node[0]}", *node[1:]],
+            cwd=large,
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "CADDIE_WORKERS": "3"},
+            start_new_session=True,
+        )
         time.sleep(1.5)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -217,9 +254,16 @@ def test_chunks_of_a_damaged_text_are_not_continued_from(tmp_path, model, small_
     good = path.read_bytes()
 
     def run(out: str):
-        tokenize.main("val", tokenize.TokenizeSettings(3001), documents=prepared, model=tmp_path / "m.model", folder=tmp_path / out,
-                      scratch=tmp_path / "scratch")
+        tokenize.main(
+            "val",
+            tokenize.TokenizeSettings(3001),
+            documents=prepared,
+            model=tmp_path / "m.model",
+            folder=tmp_path / out,
+            scratch=tmp_path / "scratch",
+        )
         return content(tmp_path / out)
+
     wanted = run("wanted")
     hashes = iter([files.sha256(path), "another"])  # changed while it was read
     with pytest.MonkeyPatch.context() as patch:
@@ -238,8 +282,14 @@ def test_worker_that_is_killed_costs_no_finished_chunk(tmp_path, model, small_ch
     kept = []
 
     def run():
-        tokenize.main("val", tokenize.TokenizeSettings(3001), documents=prepared, model=tmp_path / "m.model", folder=tmp_path / "out",
-                      scratch=tmp_path / "scratch")
+        tokenize.main(
+            "val",
+            tokenize.TokenizeSettings(3001),
+            documents=prepared,
+            model=tmp_path / "m.model",
+            folder=tmp_path / "out",
+            scratch=tmp_path / "scratch",
+        )
 
     def killed(function, tasks, **options):
         options["initializer"](*options["arguments"])
@@ -247,6 +297,7 @@ def test_worker_that_is_killed_costs_no_finished_chunk(tmp_path, model, small_ch
             if i == 12:
                 raise parallel.WorkerKilled("a worker process was killed")
             yield function(task)
+
     with monkeypatch.context() as patch:
         patch.setattr(parallel, "in_order", killed)
         with pytest.raises(ValueError, match="was killed"):
@@ -267,8 +318,14 @@ def test_other_code_does_not_continue_the_work(tmp_path, model, small_chunks, mo
         code.write_text(text)
         monkeypatch.setattr(sharding, "write", lambda folder, *rest, **options: folders.append(folder.parent.name) or killing_after(0)(0))
         with pytest.raises(Killed):
-            tokenize.main("val", tokenize.TokenizeSettings(3001), documents=prepared, model=tmp_path / "m.model", folder=tmp_path / "out",
-                          scratch=tmp_path / "scratch")
+            tokenize.main(
+                "val",
+                tokenize.TokenizeSettings(3001),
+                documents=prepared,
+                model=tmp_path / "m.model",
+                folder=tmp_path / "out",
+                scratch=tmp_path / "scratch",
+            )
     assert len(set(folders)) == 2
 
 
@@ -287,13 +344,16 @@ def test_what_a_killed_process_left_beside_an_output_is_removed(tmp_path):
     assert (tmp_path / "out/file").read_text() == (tmp_path / "source/file").read_text() == "new"
 
 
-@pytest.mark.parametrize("error, sentence", [
-    (FileNotFoundError(errno.ENOENT, "x", "a/b"), "a/b is missing; check the spelling"),
-    (IsADirectoryError(errno.EISDIR, "x", "a/b"), "a/b is a folder where a file is needed"),
-    (NotADirectoryError(errno.ENOTDIR, "x", "a/b"), "a/b needs a folder where there is a file"),
-    (PermissionError(errno.EACCES, "x", "a/b"), "a/b may not be read or written by this user"),
-    (OSError(errno.ENOSPC, "No space left on device", "source", None, "target"), "while writing target; free some space"),
-])
+@pytest.mark.parametrize(
+    "error, sentence",
+    [
+        (FileNotFoundError(errno.ENOENT, "x", "a/b"), "a/b is missing; check the spelling"),
+        (IsADirectoryError(errno.EISDIR, "x", "a/b"), "a/b is a folder where a file is needed"),
+        (NotADirectoryError(errno.ENOTDIR, "x", "a/b"), "a/b needs a folder where there is a file"),
+        (PermissionError(errno.EACCES, "x", "a/b"), "a/b may not be read or written by this user"),
+        (OSError(errno.ENOSPC, "No space left on device", "source", None, "target"), "while writing target; free some space"),
+    ],
+)
 def test_errors_of_the_file_system_are_sentences_with_a_way_out(capsys, error, sentence):
     with pytest.raises(SystemExit), command.sentences("node"):
         raise error
@@ -321,6 +381,7 @@ def test_full_disk_is_a_sentence_and_what_was_finished_stays(project, monkeypatc
 
     def full(self, name, values):
         raise OSError(errno.ENOSPC, "No space left on device", str(self.folder / "fineweb_val_000000.bin"))
+
     monkeypatch.setattr(sharding.Writer, "_append", full)
     with pytest.raises(SystemExit):
         run_node("tokenize", "val")
@@ -339,20 +400,31 @@ def test_train_has_no_sidecar_and_the_others_do(finished):
 
 def test_inspect_shows_what_a_person_wants_to_see(finished, monkeypatch, capsys):
     monkeypatch.chdir(finished)
-    look.run(["--inspect", "artifacts/tokenize/val/fineweb_val_000000.bin", "artifacts/tokenize/val/fineweb_val_bytes_000000.bin",
-                     "--documents", "2"])
+    look.run(
+        [
+            "--inspect",
+            "artifacts/tokenize/val/fineweb_val_000000.bin",
+            "artifacts/tokenize/val/fineweb_val_bytes_000000.bin",
+            "--documents",
+            "2",
+        ]
+    )
     said = capsys.readouterr().out
     meta = json.loads(Path("artifacts/tokenize/val/meta.json").read_text())
     first = next(corpus.texts(Path("artifacts/prepare/val")))
     assert f"{meta['tokens']:,} tokens, {meta['documents']:,} documents begin in it, {meta['bytes']:,} bytes of text" in said
-    assert repr(first[:look.LINE])[1:60] in said and said.count(" tokens) '") + said.count(' tokens) "') == 2
+    assert repr(first[: look.LINE])[1:60] in said and said.count(" tokens) '") + said.count(' tokens) "') == 2
     assert f"byte sidecar of {meta['tokens']:,} tokens, {meta['bytes']:,} bytes" in said and "lossless" in said
 
 
-@pytest.mark.parametrize("arguments, sentence", [
-    (["nothing.bin"], "nothing.bin"), (["artifacts/vocabulary/tokenizer.model"], "not a token shard"),
-    (["artifacts/tokenize/val/fineweb_val_000000.bin", "--model", "params.yaml"], "not a SentencePiece model"),
-])
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["nothing.bin"], "nothing.bin"),
+        (["artifacts/vocabulary/tokenizer.model"], "not a token shard"),
+        (["artifacts/tokenize/val/fineweb_val_000000.bin", "--model", "params.yaml"], "not a SentencePiece model"),
+    ],
+)
 def test_inspecting_what_is_no_shard_is_a_sentence(project, capsys, arguments, sentence):
     with pytest.raises(SystemExit):
         look.run(["--inspect", *arguments])

@@ -10,8 +10,10 @@ def test_fraction_schedule_is_constant_then_linear_then_at_its_floor(fraction, s
     assert schedule.fraction_scale(fraction, warmdown=0.7, floor=0.1) == pytest.approx(scale)
 
 
-@pytest.mark.parametrize("step, spent, scale", [(0, 0.0, 1.0), (10, 20.0, 1.0), (70, 140.0, 1.0), (85, 170.0, 0.5), (98, 196.0, 0.1),
-                                                (60, 180.0, 20 / 90), (100, 200.0, 0.1)])
+@pytest.mark.parametrize(
+    "step, spent, scale",
+    [(0, 0.0, 1.0), (10, 20.0, 1.0), (70, 140.0, 1.0), (85, 170.0, 0.5), (98, 196.0, 0.1), (60, 180.0, 20 / 90), (100, 200.0, 0.1)],
+)
 def test_iteration_schedule_falls_over_the_time_of_its_last_average_steps(step, spent, scale):
     """Budget 200: at 2 per step the last 30 steps begin at 140; at 3 per step 60 steps leave 20 of the 90 that 30 steps would take."""
     pace = spent / step if step else None

@@ -19,8 +19,10 @@ def mean(values):
     return sum(values) / len(values)
 
 
-@pytest.mark.parametrize("values, record, gain, alone, both", [
-    (PR1150, PR549, 0.00719, 9.9e-4, 0.029), (PR1172, PR1019, 0.02236, 2.0e-3, 1.0e-3), (PR1306, PR1019, 0.0509, None, 5.6e-6)])
+@pytest.mark.parametrize(
+    "values, record, gain, alone, both",
+    [(PR1150, PR549, 0.00719, 9.9e-4, 0.029), (PR1172, PR1019, 0.02236, 2.0e-3, 1.0e-3), (PR1306, PR1019, 0.0509, None, 5.6e-6)],
+)
 def test_published_examples_have_the_p_values_that_reviewers_recomputed(values, record, gain, alone, both):
     first, second = one_sample(values, mean(record), 0.005), welch(values, record, 0.005)
     assert first.gain == pytest.approx(gain, abs=2e-4) and second.gain == first.gain
@@ -29,9 +31,18 @@ def test_published_examples_have_the_p_values_that_reviewers_recomputed(values, 
     assert welch(values, record, 0).p < second.p  # no margin is easier
 
 
-@pytest.mark.parametrize("t, degrees, expected", [
-    (-6.964557, 2, 0.01), (-3.746947, 4, 0.01), (-1.0, 1, 0.25), (0.0, 7, 0.5), (1.0, 1, 0.75), (-2.326348, 1e7, 0.01),
-    (-318.308839, 1, 0.001)])
+@pytest.mark.parametrize(
+    "t, degrees, expected",
+    [
+        (-6.964557, 2, 0.01),
+        (-3.746947, 4, 0.01),
+        (-1.0, 1, 0.25),
+        (0.0, 7, 0.5),
+        (1.0, 1, 0.75),
+        (-2.326348, 1e7, 0.01),
+        (-318.308839, 1, 0.001),
+    ],
+)
 def test_distribution_agrees_with_the_tables_and_the_closed_forms(t, degrees, expected):
     assert student_below(t, degrees) == pytest.approx(expected, rel=1e-5)
 

@@ -41,8 +41,11 @@ def test_small_recipe_quantizes_what_the_full_one_does(name):
         tree = tree_of(name, scale)
         net = describe.network(tree)
         section = tree["quantize"]
-        coded[scale] = {parameter for parameter, group in groups.by_parameter(net).items()
-                        if section["groups"][group]["method"] != "none" and net.get_parameter(parameter).numel() >= section["min_elements"]}
+        coded[scale] = {
+            parameter
+            for parameter, group in groups.by_parameter(net).items()
+            if section["groups"][group]["method"] != "none" and net.get_parameter(parameter).numel() >= section["min_elements"]
+        }
     assert coded["full"] == coded["tiny"]
 
 
@@ -72,8 +75,12 @@ def test_quantizer_is_the_one_that_was_published(name):
 def test_names_of_averages_in_a_small_recipe_have_its_decays():
     """0.999 over 240 steps forgets as much as 0.9900 over 24; exponents of power averages are of the share of the run."""
     tree = copy.deepcopy(PARAMS)
-    for path, value in {"train.steps": 10 * shrink.STEPS, "train.averages.ema": [0.999], "ema.average": "posthoc_ema_0.999",
-                        "ema.candidates": ["final", "ema_0.999", "posthoc_ema_0.99", "posthoc_power_6.94", "power_6.94", "swa"]}.items():
+    for path, value in {
+        "train.steps": 10 * shrink.STEPS,
+        "train.averages.ema": [0.999],
+        "ema.average": "posthoc_ema_0.999",
+        "ema.candidates": ["final", "ema_0.999", "posthoc_ema_0.99", "posthoc_power_6.94", "power_6.94", "swa"],
+    }.items():
         set_leaf(tree, path, value)
     small = shrink.values(tree)
     assert small["train.averages.ema"] == [0.99] and small["ema.average"] == "posthoc_ema_0.99"
@@ -90,8 +97,12 @@ def test_recurrence_of_a_small_recipe_starts_at_the_same_share_of_the_run(name):
 def test_rounding_of_a_small_recipe_switches_on(name):
     section = tree_of(name, "tiny")["train"]
     clock = clock_of(section)
-    scales = [schedule.iteration_scale(1.0, spent=clock.spent(step, 0.0), budget=clock.budget, warmdown=section["warmdown"],
-                                       floor=section["learning_rate_floor"]) for step in range(section["steps"])]
+    scales = [
+        schedule.iteration_scale(
+            1.0, spent=clock.spent(step, 0.0), budget=clock.budget, warmdown=section["warmdown"], floor=section["learning_rate_floor"]
+        )
+        for step in range(section["steps"])
+    ]
     on = [step for step, scale in enumerate(scales) if step >= section["qat"]["earliest_step"] and scale < section["qat"]["threshold"]]
     assert on and on[0] > section["steps"] / 2
 

@@ -15,8 +15,20 @@ from stages.runtime.weights import dequantize
 from tests.quantizing import eight_bits, quantized
 from tests.reference import Reference, execution
 
-COMMON = {"num_layers": 11, "width": 512, "num_heads": 8, "num_kv_heads": 4, "mlp_negative_slope": 0.5, "rope_dims": 16, "rope_base": 1e4,
-          "rope_trained_length": 0, "logit_softcap": 30.0, "tied_head": True, "embedding_std": 0.005, "initialisation": "published"}
+COMMON = {
+    "num_layers": 11,
+    "width": 512,
+    "num_heads": 8,
+    "num_kv_heads": 4,
+    "mlp_negative_slope": 0.5,
+    "rope_dims": 16,
+    "rope_base": 1e4,
+    "rope_trained_length": 0,
+    "logit_softcap": 30.0,
+    "tied_head": True,
+    "embedding_std": 0.005,
+    "initialisation": "published",
+}
 ELEVEN = {"residual_mix": {}, "ln_scale": {}}
 VALUE = {"value_embedding": {"layers": [9, 10], "width": 128, "scale": 0.1}}
 
@@ -24,36 +36,74 @@ VALUE = {"value_embedding": {"layers": [9, 10], "width": 128, "scale": 0.1}}
 def bank_stack(buckets: int, width: int, *, xsa: int, gated: bool) -> dict:
     """The family of #549: 1024 tokens, three times the width, bigram hash, smear gate, value embedding."""
     return COMMON | {
-        "vocabulary_size": 1024, "mlp_width": 1536, "query_gain": 1.5, "rope_trained_length": 1024,
-        "features": ELEVEN | VALUE | {
-            "xsa": {"last_layers": xsa}, "bigram_hash": {"buckets": buckets, "width": width, "scale": 0.05, "trigram": False},
-            "smear_gate": {"version": 1, "window": 0}, "unet_skips": {"gated": gated, "sets": 5}}}
+        "vocabulary_size": 1024,
+        "mlp_width": 1536,
+        "query_gain": 1.5,
+        "rope_trained_length": 1024,
+        "features": ELEVEN
+        | VALUE
+        | {
+            "xsa": {"last_layers": xsa},
+            "bigram_hash": {"buckets": buckets, "width": width, "scale": 0.05, "trigram": False},
+            "smear_gate": {"version": 1, "window": 0},
+            "unet_skips": {"gated": gated, "sets": 5},
+        },
+    }
 
 
 def looped_stack(gain: float) -> dict:
     """#1285 and #1399: 4096 tokens, layers 4 and 5 twice from step 3000."""
     return COMMON | {
-        "vocabulary_size": 4096, "mlp_width": 2048, "query_gain": gain,
-        "features": ELEVEN | VALUE | {
-            "xsa": {"last_layers": 11}, "unet_skips": {"gated": True, "sets": 5},
-            "depth_recurrence": {"first_layer": 4, "last_layer": 5, "passes": 2, "start_step": 3000, "start_fraction": 0.0}}}
+        "vocabulary_size": 4096,
+        "mlp_width": 2048,
+        "query_gain": gain,
+        "features": ELEVEN
+        | VALUE
+        | {
+            "xsa": {"last_layers": 11},
+            "unet_skips": {"gated": True, "sets": 5},
+            "depth_recurrence": {"first_layer": 4, "last_layer": 5, "passes": 2, "start_step": 3000, "start_fraction": 0.0},
+        },
+    }
 
 
 def last_stack(gain: float, softcap: float, **more: dict) -> dict:
     """#1493, #1855, #1958: 8192 tokens, layers 3 to 5 three times from 0.35 of the budget."""
     return COMMON | {
-        "vocabulary_size": 8192, "mlp_width": 2048, "query_gain": gain, "logit_softcap": softcap,
-        "features": ELEVEN | more | {
-            "xsa": {"last_layers": 11}, "unet_skips": {"gated": True, "sets": 8},
-            "depth_recurrence": {"first_layer": 3, "last_layer": 5, "passes": 3, "start_step": 0, "start_fraction": 0.35}}}
+        "vocabulary_size": 8192,
+        "mlp_width": 2048,
+        "query_gain": gain,
+        "logit_softcap": softcap,
+        "features": ELEVEN
+        | more
+        | {
+            "xsa": {"last_layers": 11},
+            "unet_skips": {"gated": True, "sets": 8},
+            "depth_recurrence": {"first_layer": 3, "last_layer": 5, "passes": 3, "start_step": 0, "start_fraction": 0.35},
+        },
+    }
 
 
-LANES = {"two_lane": {"first_layer": 8, "writes": "simultaneous"},
-         "sparse_gate": {"window": 12, "factor": 0.5}, "smear_gate": {"version": 2, "window": 12}}
+LANES = {
+    "two_lane": {"first_layer": 8, "writes": "simultaneous"},
+    "sparse_gate": {"window": 12, "factor": 0.5},
+    "smear_gate": {"version": 2, "window": 12},
+}
 STACKS = {
-    "naive": (17_059_912, COMMON | {
-        "vocabulary_size": 1024, "num_layers": 9, "mlp_width": 1024, "mlp_negative_slope": 0.0, "rope_dims": 64, "query_gain": 1.5,
-        "initialisation": "naive", "features": {"residual_mix": {}, "unet_skips": {"gated": False, "sets": 4}}}),
+    "naive": (
+        17_059_912,
+        COMMON
+        | {
+            "vocabulary_size": 1024,
+            "num_layers": 9,
+            "mlp_width": 1024,
+            "mlp_negative_slope": 0.0,
+            "rope_dims": 64,
+            "query_gain": 1.5,
+            "initialisation": "naive",
+            "features": {"residual_mix": {}, "unet_skips": {"gated": False, "sets": 4}},
+        },
+    ),
     "549": (26_928_220, bank_stack(1536, 128, xsa=4, gated=False)),
     "1150": (26_993_756, bank_stack(2048, 128, xsa=4, gated=False)),
     "1306": (26_993_756, bank_stack(2048, 128, xsa=11, gated=False)),
@@ -78,8 +128,21 @@ def small(name: str) -> ModelConfig:
     features = {feature: options | shrunk.get(feature, {}) for feature, options in values["features"].items()}
     if features.get("smear_gate", {}).get("version") == 2:
         features["smear_gate"] = {"version": 2, "window": 5}
-    return ModelConfig(**(values | {"vocabulary_size": 40, "width": 16, "num_heads": 4, "num_kv_heads": 2, "mlp_width": 24, "rope_dims": 4,
-                                    "rope_trained_length": 4 if values["rope_trained_length"] else 0, "features": features}))
+    return ModelConfig(
+        **(
+            values
+            | {
+                "vocabulary_size": 40,
+                "width": 16,
+                "num_heads": 4,
+                "num_kv_heads": 2,
+                "mlp_width": 24,
+                "rope_dims": 4,
+                "rope_trained_length": 4 if values["rope_trained_length"] else 0,
+                "features": features,
+            }
+        )
+    )
 
 
 def random_model(config: ModelConfig, seed: int = 0) -> GPT:
@@ -98,8 +161,8 @@ def assert_no_look_ahead(net: GPT, x, cu_seqlens, every: int = 1) -> None:
         before = net(x, *arguments)
         for t in range(0, x.size(1) - 1, every):
             changed = x.clone()
-            changed[:, t + 1:] = (changed[:, t + 1:] + 7) % 40
-            assert torch.equal(net(changed, *arguments)[:, :t + 1], before[:, :t + 1])
+            changed[:, t + 1 :] = (changed[:, t + 1 :] + 7) % 40
+            assert torch.equal(net(changed, *arguments)[:, : t + 1], before[:, : t + 1])
 
 
 def documents(lengths=(4, 1, 5), seed=3):
@@ -137,22 +200,30 @@ def test_before_its_recurrence_starts_the_stack_equals_the_plain_network_without
     assert_equals_the_reference(net)
 
 
-@pytest.mark.parametrize("name, order, pairs", [
-    ("1285", [0, 1, 2, 3, 4, 5, 4, 5, 6, 7, 8, 9, 10], {(6, 5): 0, (7, 4): 1, (8, 3): 2, (9, 2): 3, (10, 1): 4, (11, 0): 4}),
-    ("1855", [0, 1, 2, 3, 4, 5, 3, 4, 5, 3, 4, 5, 6, 7, 8, 9, 10],
-     {(8, 7): 0, (9, 6): 1, (10, 5): 2, (11, 4): 3, (12, 3): 4, (13, 2): 5, (14, 1): 6, (15, 0): 7}),
-    ("naive", [*range(9)], {(4, 3): 0, (5, 2): 1, (6, 1): 2, (7, 0): 3}),
-])
+@pytest.mark.parametrize(
+    "name, order, pairs",
+    [
+        ("1285", [0, 1, 2, 3, 4, 5, 4, 5, 6, 7, 8, 9, 10], {(6, 5): 0, (7, 4): 1, (8, 3): 2, (9, 2): 3, (10, 1): 4, (11, 0): 4}),
+        (
+            "1855",
+            [0, 1, 2, 3, 4, 5, 3, 4, 5, 3, 4, 5, 6, 7, 8, 9, 10],
+            {(8, 7): 0, (9, 6): 1, (10, 5): 2, (11, 4): 3, (12, 3): 4, (13, 2): 5, (14, 1): 6, (15, 0): 7},
+        ),
+        ("naive", [*range(9)], {(4, 3): 0, (5, 2): 1, (6, 1): 2, (7, 0): 3}),
+    ],
+)
 def test_layers_run_and_skips_pair_as_published(name, order, pairs, monkeypatch):
     """Keys: place in the execution that reads, and the one that wrote; value: the set of parameters."""
     net, ran, found = random_model(small(name)), [], {}
     assert execution(net.config.to_dict(), True) == order
+
     def noted(layer):
         def run(physical, *given):
             out = layer(physical, *given)
             (out[0] if isinstance(out, tuple) else out).written_at = len(ran)
             ran.append(physical)
             return out
+
         return run
 
     skips = net.features["unet_skips"]

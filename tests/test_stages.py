@@ -16,20 +16,24 @@ def truncate(path, keep=0.5):
     path.write_bytes(data[: int(len(data) * keep)])
 
 
-@pytest.mark.parametrize("path, node, sentence", [
-    ("artifacts/tokenize/train/fineweb_train_000000.bin", ("train",), "truncated or damaged"),
-    ("artifacts/tokenize/val/fineweb_val_bytes_000000.bin", ("plain_score", "train"), "truncated or damaged"),
-    ("artifacts/tokenize/val/meta.json", ("evaluate", "sliding"), "not valid JSON"),
-    ("artifacts/train/model.safetensors", ("ema",), "damaged or was not written by Caddie"),
-    ("artifacts/prequant_ttt/model.safetensors", ("calibrate",), "damaged or was not written by Caddie"),
-    ("artifacts/calibrate/hessians.safetensors", ("quantize",), "damaged or was not written by Caddie"),
-    ("artifacts/quantize/model.safetensors", ("compress", "zlib_9"), "damaged or is not a quantized model"),
-    ("artifacts/compress/brotli_11/model.blob", ("package",), "not the blob that was checked"),
-    ("artifacts/vocabulary/tokenizer.model", ("package",), "not a SentencePiece model"),
-    ("artifacts/package/submission.pyz", ("evaluate", "sliding"), "not a readable submission"),
-    ("artifacts/prepare/val/documents.jsonl", ("tokenize", "val"), "is not what prepare wrote"),
-    ("artifacts/evaluate/sliding/metrics.json", ("audit", "sliding"), "not valid JSON"),
-], ids=lambda part: part if isinstance(part, str) and part.startswith("artifacts") else None)
+@pytest.mark.parametrize(
+    "path, node, sentence",
+    [
+        ("artifacts/tokenize/train/fineweb_train_000000.bin", ("train",), "truncated or damaged"),
+        ("artifacts/tokenize/val/fineweb_val_bytes_000000.bin", ("plain_score", "train"), "truncated or damaged"),
+        ("artifacts/tokenize/val/meta.json", ("evaluate", "sliding"), "not valid JSON"),
+        ("artifacts/train/model.safetensors", ("ema",), "damaged or was not written by Caddie"),
+        ("artifacts/prequant_ttt/model.safetensors", ("calibrate",), "damaged or was not written by Caddie"),
+        ("artifacts/calibrate/hessians.safetensors", ("quantize",), "damaged or was not written by Caddie"),
+        ("artifacts/quantize/model.safetensors", ("compress", "zlib_9"), "damaged or is not a quantized model"),
+        ("artifacts/compress/brotli_11/model.blob", ("package",), "not the blob that was checked"),
+        ("artifacts/vocabulary/tokenizer.model", ("package",), "not a SentencePiece model"),
+        ("artifacts/package/submission.pyz", ("evaluate", "sliding"), "not a readable submission"),
+        ("artifacts/prepare/val/documents.jsonl", ("tokenize", "val"), "is not what prepare wrote"),
+        ("artifacts/evaluate/sliding/metrics.json", ("audit", "sliding"), "not valid JSON"),
+    ],
+    ids=lambda part: part if isinstance(part, str) and part.startswith("artifacts") else None,
+)
 def test_truncated_input_is_one_sentence(project, capsys, path, node, sentence):
     truncate(project / path)
     with pytest.raises(SystemExit) as stopped:
@@ -100,8 +104,9 @@ def test_every_command_has_a_help_text(node, capsys):
 
 
 def test_a_stage_is_a_command():
-    done = subprocess.run([sys.executable, "-m", "stages.compress", "--help"], cwd=ROOT, capture_output=True, text=True,
-                          timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.compress", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0 and "Code the quantized model" in done.stdout
 
 
@@ -119,8 +124,9 @@ def test_whole_pipeline_beside_itself_gives_the_same_bytes(project, finished):
     assert compared > 20
 
 
-@pytest.mark.parametrize("words", [("stages.recipes", "pr1855"), ("stages.recipes", "pr1855", "--describe"), ("stages.train", "--help")],
-                         ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [("stages.recipes", "pr1855"), ("stages.recipes", "pr1855", "--describe"), ("stages.train", "--help")], ids=" ".join
+)
 def test_reader_that_closes_the_pipe_ends_a_command_without_a_word(words):
     """As in `python -m stages.recipes pr1855 | head -1`."""
     command = subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

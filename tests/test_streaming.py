@@ -1,6 +1,5 @@
 """Token by token: the same distributions as the batch form, and files that come back bit for bit."""
 
-
 import json
 
 import numpy as np
@@ -96,7 +95,7 @@ def test_file_that_is_damaged_or_of_another_artifact_is_refused(pure_byte):
     refused(packed[:9] + b"\xff" * 12 + packed[21:], "header is damaged")
     refused(packed[:-3], "checksum")
     for place in range(text_file.HEADER.size, len(packed) - 1, 7):
-        refused(packed[:place] + bytes([packed[place] ^ 16]) + packed[place + 1:], "checksum")
+        refused(packed[:place] + bytes([packed[place] ^ 16]) + packed[place + 1 :], "checksum")
 
 
 @pytest.mark.parametrize("name", ["causal_slot", "ttt_lora", "mixture", "streaming"])
@@ -126,10 +125,10 @@ def test_tokens_may_be_told_without_their_distribution_being_asked_for(name):
     carries = kind(name).Evaluator(None, **options).carries
     at = 1
     for target in (1, 2, 30, 31, 80, 149):
-        for token in tokens[at: target].tolist():
+        for token in tokens[at:target].tolist():
             one.dist()
             one.push(token)
-        guard._push(other, tokens[at: target].tolist(), carries=carries)
+        guard._push(other, tokens[at:target].tolist(), carries=carries)
         at = target
         assert np.array_equal(one.dist(), other.dist())
 

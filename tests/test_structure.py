@@ -25,12 +25,20 @@ def loss_of(net):
 def test_skipped_attention_has_no_parameters_and_the_other_layers_keep_theirs():
     names = dict(GPT(config("skip_attention")).named_parameters())
     gone = {name for name in dict(GPT(PLAIN).named_parameters()) if name not in names}
-    assert gone == {f"blocks.{layer}.{part}" for layer in (0, 2) for part in (
-        "attention_scale", "attention.query_gain", *(f"attention.{matrix}.weight" for matrix in ("query", "key", "value", "output")))}
+    assert gone == {
+        f"blocks.{layer}.{part}"
+        for layer in (0, 2)
+        for part in (
+            "attention_scale",
+            "attention.query_gain",
+            *(f"attention.{matrix}.weight" for matrix in ("query", "key", "value", "output")),
+        )
+    }
 
 
-@pytest.mark.parametrize("case, tied", [("factorised", True), ("factorised", False), ("skip_attention", True),
-                                        ("untied_full", True), ("untied_down", True)])
+@pytest.mark.parametrize(
+    "case, tied", [("factorised", True), ("factorised", False), ("skip_attention", True), ("untied_full", True), ("untied_down", True)]
+)
 def test_network_that_is_built_differently_is_quantized_and_comes_back(case, tied):
     net, (x, _) = random_model(config(case, tied_head=tied)), documents((30,))
     grams = hessians.collect(net, iter([x]), total=1)
@@ -42,8 +50,11 @@ def test_network_that_is_built_differently_is_quantized_and_comes_back(case, tie
 
 
 def untied_weights(net):
-    return {(part, layer): (own.weight, getattr(net.blocks[int(layer)].mlp, part).weight)
-            for part in ("up", "down") for layer, own in getattr(net.features["untied_mlp"], part).items()}
+    return {
+        (part, layer): (own.weight, getattr(net.blocks[int(layer)].mlp, part).weight)
+        for part in ("up", "down")
+        for layer, own in getattr(net.features["untied_mlp"], part).items()
+    }
 
 
 def test_untied_mlp_becomes_a_copy_when_the_recurrence_starts_and_only_then():
@@ -95,12 +106,12 @@ def nats(logits_TV, targets_T):
 @pytest.mark.parametrize("length, heads", [(10, 2), (2, 1), (1, 0)])
 def test_extra_heads_add_their_mean_loss_as_far_as_the_row_goes(length, heads):
     (net, bare), (x, _) = ahead_model(), documents((11,))
-    x, targets = x[:, :length], x[:, 1:length + 1]
+    x, targets = x[:, :length], x[:, 1 : length + 1]
     hidden = net.hidden(x)[0].detach().double().numpy()
     own = []
     for ahead in range(1, heads + 1):
         table = net.features["multi_token_prediction"].heads[ahead - 1].weight.detach().double().numpy()
-        own.append(nats(2 * np.tanh(hidden[:length - ahead] @ table.T / 2), targets[0, ahead:].tolist()))
+        own.append(nats(2 * np.tanh(hidden[: length - ahead] @ table.T / 2), targets[0, ahead:].tolist()))
     expected = nats(bare(x)[0].detach().double().numpy(), targets[0].tolist()) + (0.3 * np.mean(own) if own else 0)
     assert loss_of(net)(x, targets).item() == pytest.approx(expected, abs=1e-5)
 

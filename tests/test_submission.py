@@ -62,8 +62,16 @@ def test_numbers_of_the_folder_are_those_of_the_runs(runs, tmp_path):
         assert f"| {run.seed} | {run.score['bits_per_byte']:.6f} |" in text
     assert facts["compliance"]["artifact_under_16mb"] and facts["compliance"]["hardware_is_the_fields"] is False
     assert "say nothing about the field's two budgets" in text
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "requirements.txt", "source", "submission.json", "train_gpt.py",
-                                                              "train_seed1.log", "train_seed1337.log", "train_seed2.log"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "requirements.txt",
+        "source",
+        "submission.json",
+        "train_gpt.py",
+        "train_seed1.log",
+        "train_seed1337.log",
+        "train_seed2.log",
+    ]
 
 
 def test_log_begins_with_the_source_and_says_where_and_with_what_it_ran(runs, tmp_path):
@@ -106,6 +114,7 @@ def test_score_that_the_certificate_is_not_about_is_refused(runs, tmp_path):
 
 def test_referee_reads_the_folder(runs, tmp_path, monkeypatch, capsys):
     from stages.audit.submission.folder import audit
+
     found = audit(made(runs, tmp_path / "s"))
     assert [log.seed for log in found.logs] == [1, 2, 1337] and found.scores == [run.score["bits_per_byte"] for run in (*runs[1:], runs[0])]
     assert not [finding for finding in found.findings if finding.verdict == "fail"], found.findings
@@ -116,16 +125,21 @@ def test_referee_reads_the_folder(runs, tmp_path, monkeypatch, capsys):
 
 def test_referee_objects_to_bytes_that_the_scores_do_not_imply(runs, tmp_path):
     from stages.audit.submission.folder import audit
+
     folder = made(runs, tmp_path / "s")
     facts = json.loads((folder / "submission.json").read_text())
     (folder / "submission.json").write_text(json.dumps(facts | {"val_bytes": facts["val_bytes"] + 100}))
     assert audit(folder).verdict == "not legal"
 
 
-@pytest.mark.parametrize("argv, sentence", [
-    (["pr1855", "--seeds", "1,1"], "each once"), (["pr1855", "--seeds", "a"], "takes numbers"),
-    (["pr9", "--seeds", "1"], "there is no recipe"),
-])
+@pytest.mark.parametrize(
+    "argv, sentence",
+    [
+        (["pr1855", "--seeds", "1,1"], "each once"),
+        (["pr1855", "--seeds", "a"], "takes numbers"),
+        (["pr9", "--seeds", "1"], "there is no recipe"),
+    ],
+)
 def test_mistakes_are_a_sentence(project, argv, sentence, capsys):
     before = (project / "params.yaml").read_text()
     with pytest.raises(SystemExit):
@@ -144,8 +158,14 @@ def test_finished_seed_is_not_run_again_and_another_parameter_is(project, monkey
         return type("Done", (), {"returncode": 0})()
 
     monkeypatch.setattr(command.subprocess, "run", run)
-    monkeypatch.setattr(collect, "keep", lambda kept, run, *, key, experiment: (
-        kept.mkdir(parents=True, exist_ok=True), (kept / collect.DONE).write_text(json.dumps({"key": key}))))
+    monkeypatch.setattr(
+        collect,
+        "keep",
+        lambda kept, run, *, key, experiment: (
+            kept.mkdir(parents=True, exist_ok=True),
+            (kept / collect.DONE).write_text(json.dumps({"key": key})),
+        ),
+    )
     kept = (project / "params.yaml").read_text()
     for _ in range(2):
         command._run("default", "full", 5)

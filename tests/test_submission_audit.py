@@ -19,7 +19,7 @@ from stages.audit.submission import folder as folders
 from stages.audit.submission import logs, unpack
 
 TARGETS, BYTES = 62_021_632, 151_080_363
-SCRIPT = '''
+SCRIPT = """
 def eval_val_ttt(model, val_tokens, optimizer, batch_seqs):
     loss_sum = 0.0
     for start in range(0, len(val_tokens), 64):
@@ -28,7 +28,7 @@ def eval_val_ttt(model, val_tokens, optimizer, batch_seqs):
         nll.mean().backward()
         optimizer.step()
     return loss_sum
-'''
+"""
 
 
 def nats(bits, targets=TARGETS, num_bytes=BYTES):
@@ -36,8 +36,20 @@ def nats(bits, targets=TARGETS, num_bytes=BYTES):
     return bits * math.log(2) * num_bytes / targets
 
 
-def log(seed, bits, *, loss=None, targets=TARGETS, size=15_900_000, train=599_973, name="final_int8_zlib_roundtrip", passes="",
-        seconds=67.9, extra="", world=8):
+def log(
+    seed,
+    bits,
+    *,
+    loss=None,
+    targets=TARGETS,
+    size=15_900_000,
+    train=599_973,
+    name="final_int8_zlib_roundtrip",
+    passes="",
+    seconds=67.9,
+    extra="",
+    world=8,
+):
     loss = nats(bits) if loss is None else loss
     return f"""val_loader:shards pattern=fineweb_val_*.bin tokens:{targets}
 world_size:{world} grad_accum_steps:1
@@ -58,18 +70,24 @@ Total submission size int8+zlib: {size} bytes
 @pytest.fixture
 def submission(tmp_path):
     """Write a folder: clean unless something is changed."""
+
     def write(*, claims=None, script=SCRIPT, readme="Trained on 8xH100.", bits=(1.0810, 1.0812, 1.0807), **changes):
         root = tmp_path / "2026-04-01_Ours"
         root.mkdir(exist_ok=True)
         for seed, value in zip((42, 314, 999), bits, strict=False):
             (root / f"train_seed{seed}.log").write_text(log(seed, value, **changes))
-        stated = {"val_bpb": round(sum(bits) / len(bits), 8), "hardware": "8xH100 80GB SXM",
-                  "seed_results": {str(seed): {"val_bpb": value, "artifact_bytes": 15_900_000}
-                                   for seed, value in zip((42, 314, 999), bits, strict=False)}}
+        stated = {
+            "val_bpb": round(sum(bits) / len(bits), 8),
+            "hardware": "8xH100 80GB SXM",
+            "seed_results": {
+                str(seed): {"val_bpb": value, "artifact_bytes": 15_900_000} for seed, value in zip((42, 314, 999), bits, strict=False)
+            },
+        }
         (root / "submission.json").write_text(json.dumps(stated | (claims or {})))
         (root / "train_gpt.py").write_text(script)
         (root / "README.md").write_text(readme)
         return root
+
     return write
 
 
@@ -117,15 +135,19 @@ total_eval_time:429.4s
     assert found.score.name == "quantized_ttt_phased" and found.eval_seconds == pytest.approx(439.663)
 
 
-@pytest.mark.parametrize("targets, num_bytes, verdict, word", [
-    (TARGETS, BYTES, "pass", "as this export"),
-    (TARGETS, BYTES * 1.1671, "fail", "counted twice"),
-    (47_851_520, 151_074_499 * 1.0895, "fail", "CaseOps"),
-    (40_540_160, 151_078_222, "pass", "as this export"),
-    (8_000_000, 8_000_000 * 2.436, "fail", "a part of the val split"),
-    (50_000_000, 151_060_000, "fail", "another export"),
-    (50_000_000, 151_075_891, "pass", "may drop"),
-    (TARGETS, TARGETS * (BYTES + 31 * 143) / (TARGETS + 31 * 64), "doubt", "32 times")])
+@pytest.mark.parametrize(
+    "targets, num_bytes, verdict, word",
+    [
+        (TARGETS, BYTES, "pass", "as this export"),
+        (TARGETS, BYTES * 1.1671, "fail", "counted twice"),
+        (47_851_520, 151_074_499 * 1.0895, "fail", "CaseOps"),
+        (40_540_160, 151_078_222, "pass", "as this export"),
+        (8_000_000, 8_000_000 * 2.436, "fail", "a part of the val split"),
+        (50_000_000, 151_060_000, "fail", "another export"),
+        (50_000_000, 151_075_891, "pass", "may drop"),
+        (TARGETS, TARGETS * (BYTES + 31 * 143) / (TARGETS + 31 * 64), "doubt", "32 times"),
+    ],
+)
 def test_bytes_follow_from_loss_tokens_and_bits(submission, targets, num_bytes, verdict, word):
     loss = nats(1.0810, targets, num_bytes)
     found = folders.audit(submission(bits=(1.0810,), loss=loss, targets=targets))
@@ -139,8 +161,10 @@ def test_loss_and_bits_of_submission_json_must_belong_to_a_known_export(submissi
     assert "no known export" not in said(found, "bytes")
 
 
-@pytest.mark.parametrize("size, verdict, word", [
-    (16_000_000, ["pass"], "at most"), (16_000_001, ["fail"] * 3, "16 MiB"), (16_777_217, ["fail"] * 3, "777,217 above")])
+@pytest.mark.parametrize(
+    "size, verdict, word",
+    [(16_000_000, ["pass"], "at most"), (16_000_001, ["fail"] * 3, "16 MiB"), (16_777_217, ["fail"] * 3, "777,217 above")],
+)
 def test_size_is_in_decimal_bytes(submission, size, verdict, word):
     found = folders.audit(submission(size=size, claims={"seed_results": {}}))
     assert verdicts(found, "size") == verdict and word in said(found, "size") and (found.verdict == "not legal") == (size > 16_000_000)
@@ -159,8 +183,10 @@ def test_log_of_another_run_is_named(submission):
 
 
 def test_claim_may_be_any_pass_of_the_log(submission):
-    root = submission(passes="final_int6_sliding_window val_loss:1.9000 val_bpb:1.0500 eval_time:75000ms",
-                      claims={"seed_results": {"42": {"val_bpb": 1.0500}}})
+    root = submission(
+        passes="final_int6_sliding_window val_loss:1.9000 val_bpb:1.0500 eval_time:75000ms",
+        claims={"seed_results": {"42": {"val_bpb": 1.0500}}},
+    )
     assert verdicts(folders.audit(root), "claims") == ["pass"]
 
 
@@ -181,8 +207,10 @@ def test_evaluation_is_judged_by_its_pass_and_the_sum_is_a_doubt(submission):
     assert verdicts(found, "evaluation") == ["pass", "doubt"] * 3 and "666.7 s" in said(found, "evaluation")
 
 
-@pytest.mark.parametrize("changes", [{"claims": {"hardware": "1xH100"}}, {"claims": {"hardware": "8xA100"}}, {"world": 1},
-                                     {"claims": {"hardware": ""}, "readme": "fast"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"claims": {"hardware": "1xH100"}}, {"claims": {"hardware": "8xA100"}}, {"world": 1}, {"claims": {"hardware": ""}, "readme": "fast"}],
+)
 def test_times_of_another_machine_are_never_in_order(submission, changes):
     found = folders.audit(submission(train=900_000, **changes))
     assert verdicts(found, "time") == ["unknown"] and not verdicts(found, "training")
@@ -226,20 +254,24 @@ def b85(data):
 
 
 BIG = SCRIPT + "open('executed', 'w').close()\n# " + "x" * 100
-LZMA, XZ, ZLIB = (b85(packed) for packed in (lzma.compress(BIG.encode(), lzma.FORMAT_RAW, filters=RAW), lzma.compress(BIG.encode()),
-                                             zlib.compress(BIG.encode())))
+LZMA, XZ, ZLIB = (
+    b85(packed)
+    for packed in (lzma.compress(BIG.encode(), lzma.FORMAT_RAW, filters=RAW), lzma.compress(BIG.encode()), zlib.compress(BIG.encode()))
+)
 PACKED = {
     "raw LZMA": f'import lzma as L,base64 as B\nexec(L.decompress(B.b85decode("{LZMA}"),format=L.FORMAT_RAW,'
-                'filters=[{"id":L.FILTER_LZMA2}]))',
+    'filters=[{"id":L.FILTER_LZMA2}]))',
     "xz": f"import lzma\nfrom base64 import b85decode\nexec(lzma.decompress(b85decode('{XZ}')))",
     "zlib by name": f"import zlib,base64\nP='{ZLIB}'\nS=zlib.decompress(base64.b85decode(P)).decode()\nexec(compile(S,'a','exec'))",
     "bz2": f"import bz2,base64\nexec(bz2.decompress(base64.b85decode('{b85(bz2.compress(BIG.encode()))}')))",
     "brotli": f"import brotli,base64\nexec(brotli.decompress(base64.b85decode('{b85(brotli.compress(BIG.encode()))}')))",
-    "two layers": "import zlib,base64\nexec(zlib.decompress(base64.b85decode('" + b85(zlib.compress(
-        f"import zlib,base64\nexec(zlib.decompress(base64.b85decode('{ZLIB}')))".encode())) + "')))",
+    "two layers": "import zlib,base64\nexec(zlib.decompress(base64.b85decode('"
+    + b85(zlib.compress(f"import zlib,base64\nexec(zlib.decompress(base64.b85decode('{ZLIB}')))".encode()))
+    + "')))",
     "archive": f"import base64\nD=base64.b85decode('{b85(zipped(BIG))}')\nrun(D)",
-    "JSON": "import json,zlib,base64\nM=zlib.decompress(base64.b85decode('" + b85(zlib.compress(
-        json.dumps({"m.py": BIG}).encode())) + "'))",
+    "JSON": "import json,zlib,base64\nM=zlib.decompress(base64.b85decode('"
+    + b85(zlib.compress(json.dumps({"m.py": BIG}).encode()))
+    + "'))",
     "strings joined": f"import zlib,base64\nA='{ZLIB[:50]}'\nexec(zlib.decompress(base64.b85decode(A+'{ZLIB[50:]}')))",
 }
 
@@ -252,22 +284,37 @@ def test_packed_script_is_read_without_running_it(case, monkeypatch, tmp_path):
     assert [hint.kind for hint in reading.hints("x", layers[-1].tree)] == ["score first"]
 
 
-@pytest.mark.parametrize("text, word", [
-    ("(" * 5000 + ")" * 5000, "no Python"), ("def", "no Python"), ("a\0b", "no Python"), ("x=" + "-" * 50_000 + "1", "no Python"),
-    (f"import zlib\nexec(zlib.decompress(base64.b85decode('{b85(zlib.compress(bytes(20_000_000)))}')))", "more than 16,000,000"),
-    ("exec(open('x').read())", "at run time"), ("import zlib\nexec(zlib.decompress(b'" + "y" * 200 + "'))", "refuses its data"),
-    ("import base64,marshal\nexec(marshal.loads(base64.b85decode('" + b85(bytes(range(250, 255)) * 40) + "')))", "no Python source"),
-    ("import lzma\nlzma.decompress(b'" + "a" * 99 + "', format=lzma.FORMAT_RAW, filters=[{'id': 33, 'dict_size': 4000000000}])",
-     "dictionary"),
-    ("a0='" + "x" * 999 + "'\n" + "\n".join(f"a{i + 1}=a{i}+a{i}" for i in range(18)) + "\nimport base64\nbase64.b64decode(a18.encode())",
-     "come to more"),
-])
+@pytest.mark.parametrize(
+    "text, word",
+    [
+        ("(" * 5000 + ")" * 5000, "no Python"),
+        ("def", "no Python"),
+        ("a\0b", "no Python"),
+        ("x=" + "-" * 50_000 + "1", "no Python"),
+        (f"import zlib\nexec(zlib.decompress(base64.b85decode('{b85(zlib.compress(bytes(20_000_000)))}')))", "more than 16,000,000"),
+        ("exec(open('x').read())", "at run time"),
+        ("import zlib\nexec(zlib.decompress(b'" + "y" * 200 + "'))", "refuses its data"),
+        ("import base64,marshal\nexec(marshal.loads(base64.b85decode('" + b85(bytes(range(250, 255)) * 40) + "')))", "no Python source"),
+        (
+            "import lzma\nlzma.decompress(b'" + "a" * 99 + "', format=lzma.FORMAT_RAW, filters=[{'id': 33, 'dict_size': 4000000000}])",
+            "dictionary",
+        ),
+        (
+            "a0='"
+            + "x" * 999
+            + "'\n"
+            + "\n".join(f"a{i + 1}=a{i}+a{i}" for i in range(18))
+            + "\nimport base64\nbase64.b64decode(a18.encode())",
+            "come to more",
+        ),
+    ],
+)
 def test_hostile_script_is_a_sentence(text, word):
     _, unread = unpack.layers("train_gpt.py", text)
     assert any(word in sentence for sentence in unread), unread
 
 
-SLOT = '''
+SLOT = """
 def eval_val_slot(model, val_tokens, batch_seqs):
     loss_sum = 0.0
     for window in range(0, len(val_tokens), batch_seqs):
@@ -279,13 +326,14 @@ def eval_val_slot(model, val_tokens, batch_seqs):
             opt.step()
         loss_sum += model(window, delta).sum()
     return loss_sum
-'''
+"""
 CODE = {
-    "adapts first": SLOT, "shared": SLOT,
+    "adapts first": SLOT,
+    "shared": SLOT,
     "trains on val": "def adapt(model, val_tokens, opt):\n    for part in val_tokens:\n        model(part).backward()\n"
-                     "        opt.step()\n",
+    "        opt.step()\n",
     "target in hash": "def score(val_np, j, primes):\n    tgt = val_np[j]\n    key = (hashed ^ (tgt * primes[3])) & mask\n"
-                      "    return table[key]\n",
+    "    return table[key]\n",
     "target in gate": "def score(val_tokens, y):\n    hint_gate = is_word_start[y]\n    return hint_gate\n",
     "best of several": "def score(val_tokens):\n    return min(nll_first, nll_second)\n",
     "val in calibration": "H = collect_hessians(model, val_tokens)\n",
@@ -300,7 +348,8 @@ def test_code_shows_what_it_does_with_validation_tokens(kind):
 
 
 HONEST = [
-    SCRIPT, "def train(model, tokens, optimizer):\n    model(tokens).backward()\n    optimizer.step()\n",
+    SCRIPT,
+    "def train(model, tokens, optimizer):\n    model(tokens).backward()\n    optimizer.step()\n",
     "def eval_val(model, val_tokens, batch_seqs):\n    val_loss_sum = 0\n    for x, y in val_tokens:\n        val_loss_sum += f(x, y)\n"
     "        token_bytes = base_bytes[y] + (has_blank[y] & ~boundary[x])\n    return val_loss_sum\n",
     "def quantize(model, train_tokens):\n    return collect_hessians(model, train_tokens)\n",
@@ -337,11 +386,15 @@ def test_one_folder_is_told_in_full(submission, capsys):
     assert "not ruled" in out and "as this export" in out and "score first" not in out and "adds to the sums" in out
 
 
-@pytest.mark.parametrize("break_it, word", [
-    (lambda root: [path.unlink() for path in root.iterdir()], "neither a submission.json nor a log"),
-    (lambda root: (root / "submission.json").write_text("{"), "not valid JSON"),
-    (lambda root: (root / "submission.json").write_text("[]"), "no JSON object"),
-    (lambda root: (root / "submission.json").write_text("[" * 100_000), "not valid JSON")])
+@pytest.mark.parametrize(
+    "break_it, word",
+    [
+        (lambda root: [path.unlink() for path in root.iterdir()], "neither a submission.json nor a log"),
+        (lambda root: (root / "submission.json").write_text("{"), "not valid JSON"),
+        (lambda root: (root / "submission.json").write_text("[]"), "no JSON object"),
+        (lambda root: (root / "submission.json").write_text("[" * 100_000), "not valid JSON"),
+    ],
+)
 def test_bad_folder_is_one_sentence(submission, capsys, break_it, word):
     root = submission()
     break_it(root)

@@ -19,8 +19,15 @@ def tokenizer():
 
 
 @settings(max_examples=300, deadline=None)
-@given(text=st.one_of(st.text(), st.text("▁ \n\t\0<0xA>sunkbo"), st.sampled_from(
-    ["▁", " ▁ ", "  leading", "trailing  ", "<s>", "<0x41>", "<unk>", "\0", "\r\n", "\u2585", "a\u0301", "\ufeff", "𝔘🙂", " "])))
+@given(
+    text=st.one_of(
+        st.text(),
+        st.text("▁ \n\t\0<0xA>sunkbo"),
+        st.sampled_from(
+            ["▁", " ▁ ", "  leading", "trailing  ", "<s>", "<0x41>", "<unk>", "\0", "\r\n", "\u2585", "a\u0301", "\ufeff", "𝔘🙂", " "]
+        ),
+    )
+)
 def test_every_text_comes_back_and_its_bytes_are_counted(tokenizer, text):
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text.encode()
@@ -59,17 +66,24 @@ def test_file_that_is_no_tokenizer_is_refused(damaged):
 def test_shard_is_the_fields_format_byte_for_byte(tmp_path):
     shards.write(tmp_path / "x.bin", np.array([1, 515, 65535]))
     data = (tmp_path / "x.bin").read_bytes()
-    assert data[:12] == bytes.fromhex("88d83401" "01000000" "03000000") and data[12:1024] == bytes(1012)
-    assert data[1024:] == bytes.fromhex("0100" "0302" "ffff")
+    assert data[:12] == bytes.fromhex("88d834010100000003000000") and data[12:1024] == bytes(1012)
+    assert data[1024:] == bytes.fromhex("01000302ffff")
     assert shards.read(tmp_path / "x.bin").tolist() == [1, 515, 65535]
 
 
-@pytest.mark.parametrize("damage, sentence", [
-    (lambda data: data[:-1], "truncated or damaged"), (lambda data: data[:-2], "truncated or damaged"),
-    (lambda data: data + b"\0\0", "truncated or damaged"), (lambda data: data[:500], "shorter than a shard's header"),
-    (lambda data: b"", "shorter than a shard's header"), (lambda data: b"\1" + data[1:], "not a token shard"),
-    (lambda data: data[:4] + b"\2" + data[5:], "shard version 2"), (lambda data: data[:11] + b"\xff" + data[12:], "declares"),
-])
+@pytest.mark.parametrize(
+    "damage, sentence",
+    [
+        (lambda data: data[:-1], "truncated or damaged"),
+        (lambda data: data[:-2], "truncated or damaged"),
+        (lambda data: data + b"\0\0", "truncated or damaged"),
+        (lambda data: data[:500], "shorter than a shard's header"),
+        (lambda data: b"", "shorter than a shard's header"),
+        (lambda data: b"\1" + data[1:], "not a token shard"),
+        (lambda data: data[:4] + b"\2" + data[5:], "shard version 2"),
+        (lambda data: data[:11] + b"\xff" + data[12:], "declares"),
+    ],
+)
 def test_damaged_shard_is_named_with_what_is_wrong(tmp_path, damage, sentence):
     path = tmp_path / "fineweb_train_000000.bin"
     shards.write(path, np.arange(100))
@@ -95,4 +109,5 @@ def test_sidecars_are_not_read_as_tokens(tmp_path):
 def test_split_read_back_has_the_bytes_of_the_documents(finished):
     split = splits.read(finished / "artifacts/tokenize/val", "val", sidecar=True)
     from stages.lib.text import corpus
+
     assert int(split.byte_counts.sum()) == sum(len(text.encode()) for text in corpus.texts(finished / "artifacts/prepare/val"))

@@ -123,12 +123,15 @@ def test_the_train_text_is_the_longest_end_of_whole_documents_that_fits(texts, m
         assert list(corpus.texts(prepared)) == texts
 
 
-@pytest.mark.parametrize(("names", "said"), [
-    (("brotli_12",), "text_compressors.compressors: 'brotli_12' is not known; did you mean 'brotli_11'?"),
-    (("zip",), "'zip' is not known; there are xz_9e, brotli_11, zstd_22"),
-    (("xz_9e", "xz_9e"), "each once"),
-    ((), "it takes one or more of"),
-])
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("brotli_12",), "text_compressors.compressors: 'brotli_12' is not known; did you mean 'brotli_11'?"),
+        (("zip",), "'zip' is not known; there are xz_9e, brotli_11, zstd_22"),
+        (("xz_9e", "xz_9e"), "each once"),
+        ((), "it takes one or more of"),
+    ],
+)
 def test_compressors_that_are_unknown_repeated_or_missing_are_refused(paths, names, said):
     with pytest.raises(ValueError) as caught:
         run(paths, names)

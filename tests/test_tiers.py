@@ -25,13 +25,13 @@ CLAIMS = {  # a claim, and the test that `make test` has for it
     "the artifact compresses and gives back": "test_package.py::test_artifact_compresses_a_file_and_gives_it_back",
     "the cap is exact": "test_package.py::test_cap_is_exact_to_the_byte",
     "causal evaluators ignore the future": "test_evaluators.py::"
-                                           "test_evaluator_that_claims_to_be_causal_ignores_the_target_and_all_after_it",
+    "test_evaluator_that_claims_to_be_causal_ignores_the_target_and_all_after_it",
     "an honest evaluator is certified": "test_audit.py::test_honest_evaluator_is_certified",
     "SLOT is refused": "test_audit.py::test_slot_is_refused_because_it_knows_what_it_scores",
     "every cheat is caught by its check": "test_cheats.py::test_cheat_is_caught_by_the_check_that_is_there_for_it",
     "an honest evaluator raises no alarm": "test_cheats.py::test_honest_evaluator_raises_no_alarm",
     "the guard lets an artifact use nothing but itself": "test_guard.py::"
-                                                         "test_artifact_may_use_itself_and_the_installation_and_nothing_else",
+    "test_artifact_may_use_itself_and_the_installation_and_nothing_else",
     "every target comes back from its code": "test_certify.py::test_every_target_comes_back_from_as_many_bits_as_the_ledger_says",
     "lineage flags val that is declared": "test_lineage.py::test_stage_that_declares_val_is_named_with_the_path",
     "lineage flags val that is opened": "test_lineage.py::test_stage_that_opens_val_behind_the_declaration_is_caught",
@@ -47,8 +47,9 @@ def test_every_claim_has_a_test_that_is_not_slow(request, claim):
     items = request.session.items
     if request.config.option.keyword or not any(item.nodeid.startswith(f"{name.partition('::')[0]}::") for item in items):
         pytest.skip("only a part of the suite was asked for")
-    assert [item for item in items if item.nodeid.split("[")[0] == name and not item.get_closest_marker("slow")], \
+    assert [item for item in items if item.nodeid.split("[")[0] == name and not item.get_closest_marker("slow")], (
         f"{claim}: {name} is gone, or all its cases are slow; leave one of them to `make test`, or name another test here"
+    )
 
 
 def test_targets_leave_out_what_they_say():

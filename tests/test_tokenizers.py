@@ -19,11 +19,35 @@ TEXTS = [
     "Ünïcödé — and 日本語, NASA's iPhone by McDonald, ﬁne ½ Ⅷ\u00a0\u3000 OpenAI " * 20,
     "It was the best of times, it was the worst of times; IT WAS THE AGE of Wisdom. " * 20,
 ]
-ODD = ["", " ", "▁", " ▁ ", "  leading", "trailing  ", "<s>", "<0x41>", "\0", "\r\n", "a\u0301", "T\u0301 E\u0308x", "\ufeff", "𝔘🙂",
-       "\ue001x \ue004\ue002", "McDonald's iPHONE", "ﬁne\u00a0½", "日本語 Ａ", "A" * 5000, "a  b\n\n C", "\u200b x \u200b"]
+ODD = [
+    "",
+    " ",
+    "▁",
+    " ▁ ",
+    "  leading",
+    "trailing  ",
+    "<s>",
+    "<0x41>",
+    "\0",
+    "\r\n",
+    "a\u0301",
+    "T\u0301 E\u0308x",
+    "\ufeff",
+    "𝔘🙂",
+    "\ue001x \ue004\ue002",
+    "McDonald's iPHONE",
+    "ﬁne\u00a0½",
+    "日本語 Ａ",
+    "A" * 5000,
+    "a  b\n\n C",
+    "\u200b x \u200b",
+]
 TEXT = st.one_of(st.text(), st.text("▁ \n\t\0<0xA>sunkboTHEthe\ue001\ue002\ue003\ue004é́ﬁ½Ａ日"), st.sampled_from(ODD))
-KINDS = {(normalization, transform): dict(normalization=normalization, caseops_transform=transform)
-         for normalization in ("identity", "nmt_nfkc") for transform in (False, True)}
+KINDS = {
+    (normalization, transform): dict(normalization=normalization, caseops_transform=transform)
+    for normalization in ("identity", "nmt_nfkc")
+    for transform in (False, True)
+}
 
 
 class One(NamedTuple):
@@ -96,8 +120,11 @@ def test_published_caseops_counts_the_raw_bytes_of_each_surface(encoders, text):
     encoder = encoders["nmt_nfkc", True]
     encoded = one(encoder, text)
     answer = encoder.tokenizer.processor.encode(caseops.encode(text), out_type="serialized_proto")
-    pieces = [{key: value for key, value, _ in sentencepiece_model.fields(piece)}
-              for number, piece, _ in sentencepiece_model.fields(answer) if number == 2]
+    pieces = [
+        {key: value for key, value, _ in sentencepiece_model.fields(piece)}
+        for number, piece, _ in sentencepiece_model.fields(answer)
+        if number == 2
+    ]
     assert encoded.ids[1:].tolist() == [piece.get(2, 0) for piece in pieces]
     assert encoded.byte_counts[1:].tolist() == caseops.byte_counts([bytes(piece.get(3, b"")).decode() for piece in pieces])
     assert int(encoded.byte_counts.sum()) == encoded.text_bytes <= len(text.encode())
@@ -112,9 +139,13 @@ def test_caseops_operators_are_the_pieces_4_to_7_as_published(encoders):
 def test_published_training_settings_are_in_the_model(encoders):
     def settings_of(kind):
         model = encoders[kind].tokenizer.processor.serialized_model_proto()
-        spec = {number: dict((key, value) for key, value, _ in sentencepiece_model.fields(content))
-                for number, content, _ in sentencepiece_model.fields(model) if number in (2, 3)}
+        spec = {
+            number: dict((key, value) for key, value, _ in sentencepiece_model.fields(content))
+            for number, content, _ in sentencepiece_model.fields(model)
+            if number in (2, 3)
+        }
         return spec[2], spec[3]
+
     trainer, normalizer = settings_of(("nmt_nfkc", False))
     assert normalizer[1] == b"nmt_nfkc" and normalizer.get(3) == 0 and normalizer.get(4, 1) == 1 and normalizer.get(5, 1) == 1
     assert trainer[3] == 2 and trainer[25] == 1 and trainer[35] == 1 and trainer[33] == 0  # bpe, split digits, byte fallback, soft limit
@@ -124,11 +155,16 @@ def test_published_training_settings_are_in_the_model(encoders):
     assert own[1] == b"identity" and own.get(4) == 0 and not own.get(2)
 
 
-@pytest.mark.parametrize("kind, lossless, counted", [
-    (("identity", False), True, "raw documents"), (("identity", True), True, "raw documents"), (("bytes",), True, "raw documents"),
-    (("nmt_nfkc", False), False, "normalized documents"),
-    (("nmt_nfkc", True), False, "raw documents, without the blanks that normalization removes at their ends"),
-])
+@pytest.mark.parametrize(
+    "kind, lossless, counted",
+    [
+        (("identity", False), True, "raw documents"),
+        (("identity", True), True, "raw documents"),
+        (("bytes",), True, "raw documents"),
+        (("nmt_nfkc", False), False, "normalized documents"),
+        (("nmt_nfkc", True), False, "raw documents, without the blanks that normalization removes at their ends"),
+    ],
+)
 def test_the_certificate_says_whether_and_on_which_text(encoders, kind, lossless, counted):
     certificate = encoders[kind].tokenizer.certificate()
     assert certificate["lossless"] is lossless and certificate["bytes_counted_on"] == counted
@@ -138,17 +174,30 @@ def test_the_certificate_says_whether_and_on_which_text(encoders, kind, lossless
         assert "normalization nmt_nfkc replaces characters" in certificate["lossy_because"]
 
 
-@pytest.mark.parametrize("change, reason", [
-    (dict(add_dummy_prefix=True), "a blank is put in front of every text"),
-    (dict(remove_extra_whitespaces=True), "blanks at the ends and repeated blanks are removed"),
-    (dict(treat_whitespace_as_suffix=True), "blanks are suffixes of words"),
-    (dict(normalization_rule_name="nfkc_cf"), "normalization nfkc_cf replaces characters"),
-])
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (dict(add_dummy_prefix=True), "a blank is put in front of every text"),
+        (dict(remove_extra_whitespaces=True), "blanks at the ends and repeated blanks are removed"),
+        (dict(treat_whitespace_as_suffix=True), "blanks are suffixes of words"),
+        (dict(normalization_rule_name="nfkc_cf"), "normalization nfkc_cf replaces characters"),
+    ],
+)
 def test_every_setting_that_loses_something_is_named(tmp_path, change, reason):
     options = dict(normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False) | change
     sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=iter(TEXTS), model_prefix=str(tmp_path / "m"), model_type="bpe", vocab_size=400, byte_fallback=True, pad_id=0,
-        bos_id=1, eos_id=2, unk_id=3, minloglevel=2, **options)
+        sentence_iterator=iter(TEXTS),
+        model_prefix=str(tmp_path / "m"),
+        model_type="bpe",
+        vocab_size=400,
+        byte_fallback=True,
+        pad_id=0,
+        bos_id=1,
+        eos_id=2,
+        unk_id=3,
+        minloglevel=2,
+        **options,
+    )
     model = (tmp_path / "m.model").read_bytes()
     assert Tokenizer(model).certificate()["lossy_because"] == [reason]
     encoder = Encoder(model)
@@ -158,9 +207,21 @@ def test_every_setting_that_loses_something_is_named(tmp_path, change, reason):
 
 def test_vocabulary_with_a_blank_inside_a_piece_is_encoded_whole(tmp_path):
     sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=iter(TEXTS), model_prefix=str(tmp_path / "m"), model_type="bpe", vocab_size=500, byte_fallback=True, pad_id=0,
-        bos_id=1, eos_id=2, unk_id=3, minloglevel=2, split_by_whitespace=False, normalization_rule_name="identity",
-        add_dummy_prefix=False, remove_extra_whitespaces=False)
+        sentence_iterator=iter(TEXTS),
+        model_prefix=str(tmp_path / "m"),
+        model_type="bpe",
+        vocab_size=500,
+        byte_fallback=True,
+        pad_id=0,
+        bos_id=1,
+        eos_id=2,
+        unk_id=3,
+        minloglevel=2,
+        split_by_whitespace=False,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+    )
     encoder = Encoder((tmp_path / "m.model").read_bytes())
     assert not encoder.by_word
     for text in [*TEXTS, *ODD]:
@@ -170,6 +231,7 @@ def test_vocabulary_with_a_blank_inside_a_piece_is_encoded_whole(tmp_path):
 
 def test_memory_of_words_has_a_bound_and_changes_no_id(encoders, monkeypatch):
     from stages.lib.text import encoder as module
+
     monkeypatch.setattr(module, "MAX_WORDS", 3)
     monkeypatch.setattr(module, "BATCH_CHARACTERS", 30)
     small = Encoder(trained())

@@ -33,14 +33,20 @@ def test_training_lowers_the_loss_and_leaves_no_checkpoints(finished):
     assert not list((finished / "scratch/train").iterdir())
 
 
-@pytest.mark.parametrize("kill_after", [pytest.param(step, marks=pytest.mark.slow if number else ())
-                                        for number, step in enumerate(sorted(random.Random(7).sample(range(1, 11), 3)))])
+@pytest.mark.parametrize(
+    "kill_after",
+    [
+        pytest.param(step, marks=pytest.mark.slow if number else ())
+        for number, step in enumerate(sorted(random.Random(7).sample(range(1, 11), 3)))
+    ],
+)
 def test_killed_training_continues_to_the_same_bytes(project, tree, kill_after):
     tree({"train.checkpoint_seconds": 0.0})  # a checkpoint after every step
     expected = (project / "artifacts/train/model.safetensors").read_bytes()
     (project / "artifacts/train/model.safetensors").unlink()
-    trainer = subprocess.Popen([sys.executable, "-m", "stages.train"], env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=project,
-                               stderr=subprocess.DEVNULL)
+    trainer = subprocess.Popen(
+        [sys.executable, "-m", "stages.train"], env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=project, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 60
     while not list((project / "scratch/train").glob(f"*/step_{kill_after:09d}.safetensors")) and trainer.poll() is None:
         assert time.monotonic() < deadline, "no checkpoint appeared"
@@ -99,26 +105,40 @@ def test_only_the_last_two_checkpoints_are_kept(tmp_path):
     assert [p.name for p in sorted(tmp_path.glob("step_*"))] == ["step_000000003.safetensors", "step_000000004.safetensors"]
 
 
-FEATURES = {"bigram_hash": {"buckets": 64, "width": 8, "scale": 0.05, "trigram": False}, "unet_skips": {"gated": True, "sets": 5},
-            "two_lane": {"first_layer": 1, "writes": "simultaneous"},
-            "depth_recurrence": {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 6, "start_fraction": 0.0}}
+FEATURES = {
+    "bigram_hash": {"buckets": 64, "width": 8, "scale": 0.05, "trigram": False},
+    "unet_skips": {"gated": True, "sets": 5},
+    "two_lane": {"first_layer": 1, "writes": "simultaneous"},
+    "depth_recurrence": {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 6, "start_fraction": 0.0},
+}
 
 
 def losses(project):
     return [float(line.split(",")[1]) for line in (project / "artifacts/train/loss.csv").read_text().splitlines()[1:]]
 
 
-@pytest.mark.parametrize("processes, named", [
-    pytest.param(2, FEATURES, id="two with features"), pytest.param(2, {}, id="two", marks=pytest.mark.slow),
-    pytest.param(4, {}, id="four", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "processes, named",
+    [
+        pytest.param(2, FEATURES, id="two with features"),
+        pytest.param(2, {}, id="two", marks=pytest.mark.slow),
+        pytest.param(4, {}, id="four", marks=pytest.mark.slow),
+    ],
+)
 def test_several_processes_train_as_one_does(project, tree, processes, named):
     tree({"model.features": named})
     if named:
         run_node("train")
     single, alone = tensors.load(project / "artifacts/train/model.safetensors")[0], losses(project)
     tree({"train.processes": processes})
-    done = subprocess.run([sys.executable, "-m", "stages.train"], env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-                          cwd=project, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.train"],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr
     several, _ = tensors.load(project / "artifacts/train/model.safetensors")
     assert json.loads((project / "artifacts/train/metrics.json").read_text())["processes"] == processes
@@ -133,10 +153,27 @@ def test_two_machines_train_as_one_does(project):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    nodes = [subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d",
-                               f"--rdzv-endpoint=127.0.0.1:{port}", "--local-addr=127.0.0.1", "-m", "stages.train"], cwd=project,
-                              env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
-             for _ in range(2)]
+    nodes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--nnodes=2",
+                "--nproc-per-node=1",
+                "--rdzv-backend=c10d",
+                f"--rdzv-endpoint=127.0.0.1:{port}",
+                "--local-addr=127.0.0.1",
+                "-m",
+                "stages.train",
+            ],
+            cwd=project,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
     said = [node.communicate(timeout=240)[1] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], said
     assert json.loads((project / "artifacts/train/metrics.json").read_text())["processes"] == 2
@@ -156,9 +193,15 @@ for late, section in enumerate(("train", "calibrate")):
         torch.distributed.all_reduce(sum_of_ranks)
         assert sum_of_ranks == world.size == 2
 """)
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "stages_in_turn.py"],
-                          cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-                          timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "stages_in_turn.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -183,6 +226,7 @@ def test_snapshots_of_a_run_without_a_checkpoint_are_forgotten(project, tree, mo
         if run.step == 7:
             raise KeyboardInterrupt
         return take(run, *rest)
+
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_step", die)
         with pytest.raises(SystemExit):
@@ -206,6 +250,7 @@ def test_switches_are_told_the_same_after_a_kill(project, tree, monkeypatch, kil
             raise KeyboardInterrupt
         events[:] = run.events
         return take(run, *rest)
+
     monkeypatch.setattr(loop, "_step", die)
     with pytest.raises(SystemExit):
         run_node("train")
@@ -266,9 +311,17 @@ def test_world_size_of_the_environment_says_nothing_without_torchrun(monkeypatch
         assert (alone.size, alone.rank) == (1, 0)
 
 
-@pytest.mark.parametrize("compile, fused, device, found", [
-    ("auto", "auto", "cpu", (False, False)), ("auto", "auto", "cuda", (True, True)), ("always", "auto", "cpu", (True, False)),
-    ("never", "never", "cuda", (False, False)), ("never", "always", "cuda", (False, True)), ("auto", "always", "cpu", None)])
+@pytest.mark.parametrize(
+    "compile, fused, device, found",
+    [
+        ("auto", "auto", "cpu", (False, False)),
+        ("auto", "auto", "cuda", (True, True)),
+        ("always", "auto", "cpu", (True, False)),
+        ("never", "never", "cuda", (False, False)),
+        ("never", "always", "cuda", (False, True)),
+        ("auto", "always", "cpu", None),
+    ],
+)
 def test_programs_are_what_was_named_or_the_fastest_of_the_device(compile, fused, device, found, monkeypatch):
     monkeypatch.setattr(loop.softcap_cross_entropy, "is_available", lambda: True)
     settings = SimpleNamespace(compile=compile, fused_loss=fused)
@@ -306,18 +359,34 @@ def test_training_goes_through_every_stage_with_features_on(project, tree, monke
         seen.append((how_far, self.features["depth_recurrence"].looping))
 
     monkeypatch.setattr(GPT, "progress", watch)
-    named = {"bigram_hash": {"buckets": 64, "width": 8, "scale": 0.05, "trigram": True}, "smear_gate": {"version": 2, "window": 12},
-             "unet_skips": {"gated": True, "sets": 2}, "residual_mix": {}, "xsa": {"last_layers": 2},
-             "sparse_gate": {"window": 8, "factor": 0.5},
-             "value_embedding": {"layers": [1], "width": 8, "scale": 0.1},
-             "depth_recurrence": {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 3, "start_fraction": 0.5}}
+    named = {
+        "bigram_hash": {"buckets": 64, "width": 8, "scale": 0.05, "trigram": True},
+        "smear_gate": {"version": 2, "window": 12},
+        "unet_skips": {"gated": True, "sets": 2},
+        "residual_mix": {},
+        "xsa": {"last_layers": 2},
+        "sparse_gate": {"window": 8, "factor": 0.5},
+        "value_embedding": {"layers": [1], "width": 8, "scale": 0.1},
+        "depth_recurrence": {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 3, "start_fraction": 0.5},
+    }
     tree({"model.features": named, "model.tied_head": False, "prequant_ttt.enabled": True, "evaluate.runs.sliding.options.stride": 64})
-    for node in (("train",), ("ema",), ("prequant_ttt",), ("calibrate",), ("quantize",), ("plain_score", "quantize"), ("compress", "brotli_11"),
-                 ("package",), ("evaluate", "sliding")):
+    for node in (
+        ("train",),
+        ("ema",),
+        ("prequant_ttt",),
+        ("calibrate",),
+        ("quantize",),
+        ("plain_score", "quantize"),
+        ("compress", "brotli_11"),
+        ("package",),
+        ("evaluate", "sliding"),
+    ):
         run_node(*node)
     assert seen[2:] == [({"step": step, "fraction": step / 12}, step >= 6) for step in range(12)] + [({}, True)]
-    metrics = {stage: json.loads((project / f"artifacts/{path}/metrics.json").read_text())
-               for stage, path in (("train", "train"), ("quantize", "measure/quantize"), ("sliding", "evaluate/sliding"))}
+    metrics = {
+        stage: json.loads((project / f"artifacts/{path}/metrics.json").read_text())
+        for stage, path in (("train", "train"), ("quantize", "measure/quantize"), ("sliding", "evaluate/sliding"))
+    }
     assert metrics["train"]["loss_nats"] < np.log(384) - 0.2
     assert metrics["sliding"]["bits_per_byte"] == pytest.approx(metrics["quantize"]["bits_per_byte"], rel=1e-6)  # the artifact alone
 
@@ -328,8 +397,11 @@ def test_compiled_training_is_the_same_training_in_one_graph_for_each_state(proj
     """By the eager back end: what is compiled is what is traced, and no more often than it must be."""
     torch._dynamo.reset()
     graphs, compile = [], torch.compile
-    monkeypatch.setattr(torch, "compile", lambda function, **options: compile(
-        function, backend=lambda graph, inputs: graphs.append(1) or graph.forward, **options))
+    monkeypatch.setattr(
+        torch,
+        "compile",
+        lambda function, **options: compile(function, backend=lambda graph, inputs: graphs.append(1) or graph.forward, **options),
+    )
     recurrence = {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 6, "start_fraction": 0.0}
     tree({"model.features": {"depth_recurrence": recurrence}, "train.loader": "packed" if packed else "shuffled"})
     run_node("train")
@@ -345,8 +417,15 @@ def test_compiled_training_is_the_same_training_in_one_graph_for_each_state(proj
 
 def test_priming_leaves_no_trace(project, tree):
     recurrence = {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 6, "start_fraction": 0.0}
-    tree({"model.features": {"depth_recurrence": recurrence}, "train.loader": "coprime", "train.averages.lawa_every": 2,
-          "train.averages.swa_every": 2, "train.averages.swa_below": 1.0})
+    tree(
+        {
+            "model.features": {"depth_recurrence": recurrence},
+            "train.loader": "coprime",
+            "train.averages.lawa_every": 2,
+            "train.averages.swa_every": 2,
+            "train.averages.swa_below": 1.0,
+        }
+    )
     run_node("train")
     before = {path.name: path.read_bytes() for path in (project / "artifacts/train").rglob("*.safetensors")}
     tree({"train.priming_steps": 3})
@@ -358,8 +437,16 @@ def test_priming_leaves_no_trace(project, tree):
 @pytest.mark.slow
 def test_a_run_of_seconds_is_repeated_by_the_clock_it_recorded(project, tree):
     recurrence = {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 0, "start_fraction": 0.4}
-    tree({"model.features": {"depth_recurrence": recurrence}, "train.steps": 100_000, "train.seconds": 1.0, "train.reserve_seconds": 0.25,
-          "train.schedule": "iterations", "train.warmdown": 5.0})
+    tree(
+        {
+            "model.features": {"depth_recurrence": recurrence},
+            "train.steps": 100_000,
+            "train.seconds": 1.0,
+            "train.reserve_seconds": 0.25,
+            "train.schedule": "iterations",
+            "train.warmdown": 5.0,
+        }
+    )
     run_node("train")
     timed = json.loads((project / "artifacts/train/metrics.json").read_text())
     assert timed["budget"] == 0.75 <= timed["spent"] and timed["budget_unit"] == "seconds"

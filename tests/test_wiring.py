@@ -32,8 +32,15 @@ BY_NAME = {  # modules that load others by name, and the packages from which the
     "stages/package/__main__.py": [plugin.package("evaluators")],
     "stages/audit/__main__.py": ["stages.audit.checks"],
 }
-TOOLS = {"stages/audit/documentation.py", "stages/compress/stale.py", "stages/evaluate/temperature.py", "stages/script/driver.py",
-         "stages/script/packing.py", "stages/lib/node/plugin_names.py", "stages/runtime/base/plugin.py"}  # commands of their own, and what hands names on
+TOOLS = {
+    "stages/audit/documentation.py",
+    "stages/compress/stale.py",
+    "stages/evaluate/temperature.py",
+    "stages/script/driver.py",
+    "stages/script/packing.py",
+    "stages/lib/node/plugin_names.py",
+    "stages/runtime/base/plugin.py",
+}  # commands of their own, and what hands names on
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +118,19 @@ def test_modules_that_load_others_by_name_are_known():
 def test_no_evaluator_codec_coder_or_check_ever_retrains():
     """Equal outputs stop a cascade, but not the training itself, which costs eight GPUs: its folders hold nothing of these."""
     held = {str(path.relative_to(ROOT)) for path in PYTHON if lies_in(str(path.relative_to(ROOT)), folders("train"))}
-    forbidden = ("stages/runtime/scoring", "stages/runtime/blob", "stages/runtime/text", "stages/runtime/weights", "stages/lib/referee",
-                 "stages/lib/dvc", "stages/lib/quant", "stages/lib/blob", "stages/audit", "stages/evaluate", "stages/report")
+    forbidden = (
+        "stages/runtime/scoring",
+        "stages/runtime/blob",
+        "stages/runtime/text",
+        "stages/runtime/weights",
+        "stages/lib/referee",
+        "stages/lib/dvc",
+        "stages/lib/quant",
+        "stages/lib/blob",
+        "stages/audit",
+        "stages/evaluate",
+        "stages/report",
+    )
     assert [path for path in held if path.startswith(forbidden)] == []
     assert not any(folder in ("stages", "stages/lib", "stages/runtime") for folder in folders("train"))
 
@@ -132,8 +150,16 @@ def test_every_leaf_of_params_has_a_comment():
     for number, line in enumerate((ROOT / "params.yaml").read_text().splitlines(), 1):
         key = line.split(":")[0].strip()
         is_leaf = line.startswith("  ") and not line.strip().endswith(":") and "{codec:" not in line and "{evaluator:" not in line
-        documented_above = key in ("epochs", "gradient_clip", "seed", "sequence_length", "batch_tokens", "num_layers",
-                                   "momentum_warmup_steps", "options")
+        documented_above = key in (
+            "epochs",
+            "gradient_clip",
+            "seed",
+            "sequence_length",
+            "batch_tokens",
+            "num_layers",
+            "momentum_warmup_steps",
+            "options",
+        )
         assert not is_leaf or "#" in line or documented_above, f"params.yaml line {number} has no comment: {line}"
 
 
@@ -167,13 +193,16 @@ def test_layers_point_down():
         if parts[1] == "runtime":
             allowed = ("stages.runtime",)
             assert {name.split(".")[0] for name in found} - {"stages", *sys.stdlib_module_names} <= SHIPPED, path
-            assert not any(isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").startswith("stages")
-                           for node in ast.walk(parsed(path))), f"{path}: what ships is imported relatively, as its package is renamed"
+            assert not any(
+                isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").startswith("stages")
+                for node in ast.walk(parsed(path))
+            ), f"{path}: what ships is imported relatively, as its package is renamed"
             if len(parts) > 4 and parts[3] in PACKAGED:
                 package = ".".join(parts[:4])
                 own = f"{package}.{parts[4].removesuffix('.py')}"
-                assert not {name for name in ours if name.startswith(f"{package}.") and not name.startswith(own)}, \
+                assert not {name for name in ours if name.startswith(f"{package}.") and not name.startswith(own)}, (
                     f"{path}: plug-ins do not import each other"
+                )
         elif parts[1] != "lib":
             allowed += (f"stages.{parts[1]}", *(["stages.recipes"] if parts[1] == "submission" else []))  # commands both, and no nodes
         assert all(name.startswith(allowed) for name in ours), path

@@ -26,8 +26,18 @@ from stages.lib.referee import artifact
 from stages.lib.referee.significance import one_sample
 from stages.lib.tokens import splits
 
-REPORTED = ("artifact_sha256", "ledger_sha256", "bits_per_byte", "loss_nats", "seconds", "bytes", "tokens", "claims", "text_sha256",
-            "refused")
+REPORTED = (
+    "artifact_sha256",
+    "ledger_sha256",
+    "bits_per_byte",
+    "loss_nats",
+    "seconds",
+    "bytes",
+    "tokens",
+    "claims",
+    "text_sha256",
+    "refused",
+)
 
 
 @dataclass(frozen=True)
@@ -62,20 +72,41 @@ def main(
         if files.sha256(path) != reported[key]:
             raise ValueError(f"{path} is not the file that {metrics} was computed from (sha256 differs); run: dvc repro evaluate@{run}")
     evidence = Evidence(
-        submission=submission, documents=documents, text=splits.read(text, "val", sidecar=True), nats=np.load(ledger, allow_pickle=False),
-        metrics=reported, evaluator=evaluated.evaluator, options=evaluated.options, lock=lock, settings=settings,
-        train=train, holdout=holdout, making={name: files.read_json(path) for name, path in
-                                              (("train", training), ("prequant_ttt", adaptation), ("calibrate", calibration))})
+        submission=submission,
+        documents=documents,
+        text=splits.read(text, "val", sidecar=True),
+        nats=np.load(ledger, allow_pickle=False),
+        metrics=reported,
+        evaluator=evaluated.evaluator,
+        options=evaluated.options,
+        lock=lock,
+        settings=settings,
+        train=train,
+        holdout=holdout,
+        making={
+            name: files.read_json(path) for name, path in (("train", training), ("prequant_ttt", adaptation), ("calibrate", calibration))
+        },
+    )
     modules = {name: importlib.import_module(f"stages.audit.checks.{name}") for name in checks()}
     with ThreadPoolExecutor(len(modules)) as pool:  # most of them wait for a run of the artifact that another one asked for first
         verdicts = dict(zip(modules, pool.map(judged, modules.values(), [evidence] * len(modules)), strict=True))
     ruling = verdict(verdicts)
     written = {
-        "run": run, "evaluator": evaluated.evaluator, "verdict": ruling, "legal": ruling == "legal", "claims": reported["claims"],
-        "bits_per_byte": reported["bits_per_byte"], "artifact_sha256": reported["artifact_sha256"], "text_sha256": reported["text_sha256"],
-        "checks": {name: asdict(found) | {"proves": modules[name].PROVES, "cannot_see": modules[name].CANNOT_SEE,
-                                          "precedent": modules[name].PRECEDENT} for name, found in verdicts.items()},
-        "significance": one_sample([reported["bits_per_byte"]], reported["bits_per_byte"], 0.0).sentence}
+        "run": run,
+        "evaluator": evaluated.evaluator,
+        "verdict": ruling,
+        "legal": ruling == "legal",
+        "claims": reported["claims"],
+        "bits_per_byte": reported["bits_per_byte"],
+        "artifact_sha256": reported["artifact_sha256"],
+        "text_sha256": reported["text_sha256"],
+        "checks": {
+            name: asdict(found)
+            | {"proves": modules[name].PROVES, "cannot_see": modules[name].CANNOT_SEE, "precedent": modules[name].PRECEDENT}
+            for name, found in verdicts.items()
+        },
+        "significance": one_sample([reported["bits_per_byte"]], reported["bits_per_byte"], 0.0).sentence,
+    }
     files.write_json(certificate, written)
     for path, render in ((page, rendering.html), (words, rendering.markdown)):
         with files.atomic(path) as partial:

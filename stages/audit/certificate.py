@@ -10,21 +10,41 @@ from pathlib import Path
 from stages.lib import page
 
 CONDITIONS = {
-    "C1": ("Strict causal dependence", "Each distribution is a function of the artifact and of earlier tokens alone.",
-           ("future_flip", "target_flip", "prefix_truncation", "declared_length", "streaming_equals_batch", "documents_apart", "lineage",
-            "split_overlap", "memorization", "rerun")),
-    "C2": ("Full normalized distribution", "Before the token is looked at, every token has a probability and they sum to one.",
-           ("normalization", "black_box_sum")),
+    "C1": (
+        "Strict causal dependence",
+        "Each distribution is a function of the artifact and of earlier tokens alone.",
+        (
+            "future_flip",
+            "target_flip",
+            "prefix_truncation",
+            "declared_length",
+            "streaming_equals_batch",
+            "documents_apart",
+            "lineage",
+            "split_overlap",
+            "memorization",
+            "rerun",
+        ),
+    ),
+    "C2": (
+        "Full normalized distribution",
+        "Before the token is looked at, every token has a probability and they sum to one.",
+        ("normalization", "black_box_sum"),
+    ),
     "C3": ("Score before update", "A token's score is fixed before anything that depends on it changes.", ("order",)),
-    "C4": ("Single left-to-right pass", "One traversal, each target once, nothing scored again or chosen among runs.",
-           ("round_trip", "byte_count")),
+    "C4": (
+        "Single left-to-right pass",
+        "One traversal, each target once, nothing scored again or chosen among runs.",
+        ("round_trip", "byte_count"),
+    ),
     "Rules": ("Rules of the competition", "Size, time, network, the same result again and on any number of processes.", ()),
 }
 VERDICTS = {"pass": "pass", "fail": "fail", "not_applicable": "could not be done", "reported": "reported"}
 MEANING = {
     "legal": "Every check passed. What none of them can see is said beside each.",
     "not legal": "At least one check fails.",
-    "not ruled": "No check fails, but at least one could not be done."}
+    "not ruled": "No check fails, but at least one could not be done.",
+}
 TEMPLATE = Path(__file__).with_name("certificate.html.j2")
 
 
@@ -33,10 +53,23 @@ def html(certificate: dict) -> str:
     conditions = []
     for name, (title, words, _) in CONDITIONS.items():
         if found := list(_under(name, certificate["checks"])):
-            conditions.append({"name": name, "title": title, "words": words, "verdict": condition(found),
-                               "checks": [_shown(check, facts) for check, facts in found]})
-    return page.render(TEMPLATE, certificate=certificate, meaning=MEANING[certificate["verdict"]], head=_head(certificate),
-                       conditions=conditions, said=lambda verdict: VERDICTS.get(verdict, verdict))
+            conditions.append(
+                {
+                    "name": name,
+                    "title": title,
+                    "words": words,
+                    "verdict": condition(found),
+                    "checks": [_shown(check, facts) for check, facts in found],
+                }
+            )
+    return page.render(
+        TEMPLATE,
+        certificate=certificate,
+        meaning=MEANING[certificate["verdict"]],
+        head=_head(certificate),
+        conditions=conditions,
+        said=lambda verdict: VERDICTS.get(verdict, verdict),
+    )
 
 
 def markdown(certificate: dict) -> str:
@@ -47,12 +80,25 @@ def markdown(certificate: dict) -> str:
         found = list(_under(name, certificate["checks"]))
         if not found:
             continue
-        lines += ["", f"## {name}: {title}: {VERDICTS[condition(found)]}", "", words, "",
-                  "| check | verdict | positions | largest deviation | proves | cannot see | precedent |",
-                  "|---|---|---:|---:|---|---|---|"]
+        lines += [
+            "",
+            f"## {name}: {title}: {VERDICTS[condition(found)]}",
+            "",
+            words,
+            "",
+            "| check | verdict | positions | largest deviation | proves | cannot see | precedent |",
+            "|---|---|---:|---:|---|---|---|",
+        ]
         for check, facts in found:
-            cells = [check, VERDICTS.get(facts["verdict"], facts["verdict"]), _count(facts), _deviation(facts), facts["proves"],
-                     facts["cannot_see"], facts["precedent"]]
+            cells = [
+                check,
+                VERDICTS.get(facts["verdict"], facts["verdict"]),
+                _count(facts),
+                _deviation(facts),
+                facts["proves"],
+                facts["cannot_see"],
+                facts["precedent"],
+            ]
             lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
         lines += [f"\n{check}: {_plain(facts['evidence']['reason'])}" for check, facts in found if facts["evidence"].get("reason")]
     return "\n".join(lines) + "\n"
@@ -75,18 +121,32 @@ def _head(certificate: dict) -> dict[str, str]:
     conditions = {name: list(_under(name, certificate["checks"])) for name in CONDITIONS}
     return {
         "conditions": ", ".join(f"{name} {VERDICTS[condition(found)]}" for name, found in conditions.items() if found),
-        "score": f"{certificate['bits_per_byte']:.6f} bits per byte", "evaluator": certificate["evaluator"],
-        "claims": ", ".join(certificate["claims"]) or "nothing", "significance": certificate["significance"],
-        "artifact": f"sha256 {certificate['artifact_sha256']}", "text": f"sha256 {certificate['text_sha256']}"}
+        "score": f"{certificate['bits_per_byte']:.6f} bits per byte",
+        "evaluator": certificate["evaluator"],
+        "claims": ", ".join(certificate["claims"]) or "nothing",
+        "significance": certificate["significance"],
+        "artifact": f"sha256 {certificate['artifact_sha256']}",
+        "text": f"sha256 {certificate['text_sha256']}",
+    }
 
 
 def _shown(check: str, facts: dict) -> dict:
     """A check as the page shows it."""
-    rows = {"looked at": _count(facts) and f"{_count(facts)} positions", "largest deviation": _deviation(facts), "proves": facts["proves"],
-            "cannot see": facts["cannot_see"], "precedent": facts["precedent"]}
+    rows = {
+        "looked at": _count(facts) and f"{_count(facts)} positions",
+        "largest deviation": _deviation(facts),
+        "proves": facts["proves"],
+        "cannot see": facts["cannot_see"],
+        "precedent": facts["precedent"],
+    }
     numbers = {page.words(str(name)): _value(value) for name, value in facts["evidence"].items() if name != "reason"}
-    return {"name": check, "verdict": facts["verdict"], "reason": facts["evidence"].get("reason"),
-            "rows": {name: value for name, value in rows.items() if value}, "numbers": numbers}
+    return {
+        "name": check,
+        "verdict": facts["verdict"],
+        "reason": facts["evidence"].get("reason"),
+        "rows": {name: value for name, value in rows.items() if value},
+        "numbers": numbers,
+    }
 
 
 def _count(facts: dict) -> str:

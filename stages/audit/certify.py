@@ -39,8 +39,9 @@ class State:
 
 def main(argv: list[str] | None = None) -> int:
     """Certify one run; 0 if the round trip succeeds."""
-    parser = argparse.ArgumentParser(prog="python -m stages.audit.certify", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.audit.certify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", help="a name under evaluate.runs")
     parser.add_argument("--tokens", type=int, help="only the first so many targets (default: all)")
     chosen = parser.parse_args(argv)
@@ -67,10 +68,16 @@ def certify(submission: Path, evaluator: str, options: dict, ids: np.ndarray, le
         with files.atomic(code) as partial:
             partial.write_bytes(state.encoder.finish())
     decoded = decode(submission, folder, count, told)
-    wrong, bits, length = int(np.count_nonzero(decoded != ids[1: count + 1])), 8 * code.stat().st_size, ledger[:count].sum() / math.log(2)
+    wrong, bits, length = int(np.count_nonzero(decoded != ids[1 : count + 1])), 8 * code.stat().st_size, ledger[:count].sum() / math.log(2)
     facts = json.loads((folder / "facts.json").read_text()) | {
-        "tokens": count, "of_targets": len(ids) - 1, "tokens_wrong": wrong, "bits": bits, "bits_in_the_ledger": float(length),
-        "allowed": float(length * (1 + round_trip.SHARE) + round_trip.BITS), "artifact_sha256": files.sha256(submission)}
+        "tokens": count,
+        "of_targets": len(ids) - 1,
+        "tokens_wrong": wrong,
+        "bits": bits,
+        "bits_in_the_ledger": float(length),
+        "allowed": float(length * (1 + round_trip.SHARE) + round_trip.BITS),
+        "artifact_sha256": files.sha256(submission),
+    }
     facts["passed"] = not wrong and bits <= facts["allowed"]
     files.write_json(folder / "certified.json", facts)
     print(json.dumps(facts, indent=2))
@@ -83,7 +90,7 @@ def encode(submission: Path, ids: np.ndarray, ledger: np.ndarray, count: int, ke
     """Code the first `count` targets."""
     state = _read(kept)
     with artifact.Stream(submission, **told) as stream:
-        stream.push(ids[1: state.done + 1])
+        stream.push(ids[1 : state.done + 1])
         for position in _bar(range(state.done + 1, count + 1), count, state.done, "coding"):
             row, target = stream.dist(), int(ids[position])
             state.encoder.put(target, arithmetic.frequencies(row))
@@ -123,8 +130,15 @@ def _read(path: Path) -> State:
 
 def _keep(path: Path, state: State) -> None:
     with files.atomic(path) as partial, open(partial, "wb") as handle:
-        np.savez(handle, low=np.uint64(state.encoder.low), range=np.uint64(state.encoder.range), done=state.done,
-                 out=np.frombuffer(bytes(state.encoder.out), np.uint8), nats=state.nats, largest=state.largest)
+        np.savez(
+            handle,
+            low=np.uint64(state.encoder.low),
+            range=np.uint64(state.encoder.range),
+            done=state.done,
+            out=np.frombuffer(bytes(state.encoder.out), np.uint8),
+            nats=state.nats,
+            largest=state.largest,
+        )
 
 
 if __name__ == "__main__":

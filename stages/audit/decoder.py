@@ -38,8 +38,15 @@ def start(submission: Path, folder: Path, *, count: int, evaluator: str, options
     """The process that decodes `folder`/code to `folder`/ids.npy; it prints how many tokens it has, now and then."""
     arguments = [Path(submission).resolve(), "code", "ids.npy", evaluator, json.dumps(options), num_targets, first, count]
     with open(folder / "stderr", "wb") as errors:
-        return subprocess.Popen([sys.executable, "-m", __spec__.name, *map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL,
-                                stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | {"PYTHONPATH": str(closure.ROOT)})
+        return subprocess.Popen(
+            [sys.executable, "-m", __spec__.name, *map(str, arguments)],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(closure.ROOT)},
+        )
 
 
 def main(argv: list[str]) -> None:

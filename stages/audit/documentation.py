@@ -1,7 +1,7 @@
 """The table of checks in docs/certification.md, from the checks' own sentences.
 
-    python -m stages.audit.documentation            exit code 1 if the page says something else
-    python -m stages.audit.documentation --write    write it into the page
+python -m stages.audit.documentation            exit code 1 if the page says something else
+python -m stages.audit.documentation --write    write it into the page
 """
 
 import importlib

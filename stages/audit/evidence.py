@@ -72,6 +72,7 @@ def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def once(run):
     """A property that runs once, whichever thread asks first, and keeps what came of it, the artifact's failure too: that is raised
     whenever it is looked at."""
+
     @functools.wraps(run)
     def look(self):
         with self.locks[run.__name__]:
@@ -83,6 +84,7 @@ def once(run):
         if isinstance(self.kept[run.__name__], artifact.Failed):
             raise self.kept[run.__name__]
         return self.kept[run.__name__]
+
     return property(look)
 
 
@@ -124,8 +126,16 @@ class Evidence:
     @once
     def probe_set(self) -> probes.ProbeSet:
         settings = self.settings
-        return probes.probe_set(self.tokens, self.first, length=self.probe_length, vocabulary=self.text.vocabulary_size, flips=settings.flips,
-                           truncations=settings.truncations, sample=settings.tried_tokens, generator=np.random.default_rng(settings.seed))
+        return probes.probe_set(
+            self.tokens,
+            self.first,
+            length=self.probe_length,
+            vocabulary=self.text.vocabulary_size,
+            flips=settings.flips,
+            truncations=settings.truncations,
+            sample=settings.tried_tokens,
+            generator=np.random.default_rng(settings.seed),
+        )
 
     @once
     def probes(self) -> list[artifact.Result]:
@@ -136,14 +146,30 @@ class Evidence:
     def replay(self) -> replay.Replay:
         settings = self.settings
         return replay.run(
-            self.submission, evaluator=self.evaluator, options=self.options, tokens=self.tokens, ledger=self.nats,
-            vocabulary=self.text.vocabulary_size, sampled=settings.replayed, coded=settings.round_trip,
-            walk=settings.replay_reach, generator=np.random.default_rng([settings.seed, 1]), decode=self._decode)
+            self.submission,
+            evaluator=self.evaluator,
+            options=self.options,
+            tokens=self.tokens,
+            ledger=self.nats,
+            vocabulary=self.text.vocabulary_size,
+            sampled=settings.replayed,
+            coded=settings.round_trip,
+            walk=settings.replay_reach,
+            generator=np.random.default_rng([settings.seed, 1]),
+            decode=self._decode,
+        )
 
     def _decode(self, code: bytes, count: int) -> np.ndarray | str:
         """The tokens that another process makes of the replay's code; its last words if it fails."""
-        return decoder.run(self.submission, code, evaluator=self.evaluator, options=self.options, num_targets=len(self.tokens) - 1,
-                           first=int(self.tokens[0]), count=count)
+        return decoder.run(
+            self.submission,
+            code,
+            evaluator=self.evaluator,
+            options=self.options,
+            num_targets=len(self.tokens) - 1,
+            first=int(self.tokens[0]),
+            count=count,
+        )
 
     @property
     def refused(self) -> list[str]:

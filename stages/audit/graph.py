@@ -69,8 +69,12 @@ def undeclared(entry: dict, lines: list[str]) -> list[str]:
 
 def idle(entry: dict, lines: list[str]) -> list[str]:
     """Data that a stage declares and never opened: harmless, and worth knowing."""
-    return [dep["path"] for dep in entry.get("deps", []) if dep["path"].startswith(tuple(f"{root}/" for root in access_log.ROOTS))
-            and not any(dvc_lock.within(line, dep["path"]) for line in lines)]
+    return [
+        dep["path"]
+        for dep in entry.get("deps", [])
+        if dep["path"].startswith(tuple(f"{root}/" for root in access_log.ROOTS))
+        and not any(dvc_lock.within(line, dep["path"]) for line in lines)
+    ]
 
 
 def md5(path: Path) -> str:

@@ -30,8 +30,10 @@ def found(positions: int, confidence: float = CONFIDENCE) -> float:
 
 def facts(positions: int, bits_per_byte: float) -> dict:
     """For a certificate: what `positions` looked at are worth, and what a leak that they miss can be worth at most."""
-    return {"positions": positions,
-            "probability_to_catch_a_leak_at": {str(fraction): caught(fraction, positions) for fraction in FRACTIONS},
-            "positions_for_99_percent": {str(fraction): needed(fraction) for fraction in FRACTIONS},
-            "fraction_caught_with_99_percent": found(positions),
-            "largest_gain_in_bits_per_byte_that_99_percent_do_not_exclude": found(positions) * bits_per_byte}
+    return {
+        "positions": positions,
+        "probability_to_catch_a_leak_at": {str(fraction): caught(fraction, positions) for fraction in FRACTIONS},
+        "positions_for_99_percent": {str(fraction): needed(fraction) for fraction in FRACTIONS},
+        "fraction_caught_with_99_percent": found(positions),
+        "largest_gain_in_bits_per_byte_that_99_percent_do_not_exclude": found(positions) * bits_per_byte,
+    }

@@ -32,9 +32,9 @@ class ProbeSet:
 
     requests: list[Request] = field(default_factory=list)
     flips: list[Flip] = field(default_factory=list)
-    truncated: list[tuple[int, int]] = field(default_factory=list)      # (length, request)
-    tried: list[tuple[int, int, int]] = field(default_factory=list)     # (position, id, request)
-    parts: list[int] = field(default_factory=list)                      # the whole, then its parts
+    truncated: list[tuple[int, int]] = field(default_factory=list)  # (length, request)
+    tried: list[tuple[int, int, int]] = field(default_factory=list)  # (position, id, request)
+    parts: list[int] = field(default_factory=list)  # the whole, then its parts
     longer: int = 0
     again: int = 0
 
@@ -48,8 +48,17 @@ def base(length: int, num_targets: int, rows: tuple[int, ...]) -> Request:
     return Request(length, num_targets, rows=rows)
 
 
-def probe_set(tokens: np.ndarray, first: Result, *, length: int, vocabulary: int, flips: int, truncations: int, sample: int,
-         generator: np.random.Generator) -> ProbeSet:
+def probe_set(
+    tokens: np.ndarray,
+    first: Result,
+    *,
+    length: int,
+    vocabulary: int,
+    flips: int,
+    truncations: int,
+    sample: int,
+    generator: np.random.Generator,
+) -> ProbeSet:
     """What to ask of an evaluator whose unchanged probe gave `first`: its commits say where windows and chunks end."""
     num_targets, made = len(tokens) - 1, ProbeSet()
     kinds = places(tokens[: length + 1], first.commits)
@@ -57,7 +66,7 @@ def probe_set(tokens: np.ndarray, first: Result, *, length: int, vocabulary: int
     draw = np.sort(generator.choice(length, min(ROWS, length), replace=False) + 1)
     made.add(base(length, num_targets, rows=tuple(sorted({int(row) for row in draw} | {position for position, _ in chosen}))))
     for i, (position, kind) in enumerate(chosen):
-        ids = other_ids(tokens[position: length + 1 if i % 2 else position + 1], vocabulary, generator)
+        ids = other_ids(tokens[position : length + 1 if i % 2 else position + 1], vocabulary, generator)
         request = made.add(Request(length, num_targets, position=position, ids=ids, rows=(position,)))
         made.flips.append(Flip(position, i % 2 == 1, kind, request))
     for stop in cuts(kinds, length, truncations, generator):
@@ -75,7 +84,7 @@ def probe_set(tokens: np.ndarray, first: Result, *, length: int, vocabulary: int
             position = max(2, position)
             span, stop = (position, position), num_targets
             unchanged = made.add(Request(stop, num_targets, rows=(position,), span=span))
-            ids = other_ids(tokens[position: position + 1], vocabulary, generator)
+            ids = other_ids(tokens[position : position + 1], vocabulary, generator)
             request = made.add(Request(stop, num_targets, position=position, ids=ids, rows=(position,), span=span))
             made.flips.append(Flip(position, False, "anywhere in val", request, unchanged))
     made.again = made.add(base(length, num_targets, rows=()))

@@ -23,7 +23,7 @@ class Trigram:
         self.tables = []
         for length in range(1, ORDER + 1):
             keys, counts = np.unique(self._keys(stream, length), return_counts=True)
-            histories, first, = np.unique(keys // vocabulary, return_index=True)
+            histories, first = np.unique(keys // vocabulary, return_index=True)
             totals = np.add.reduceat(counts, first)
             self.tables.append((keys, counts, histories, totals, np.diff(np.append(first, len(keys)))))
 
@@ -33,18 +33,21 @@ class Trigram:
         p = np.full(len(stream) - 1, 1 / self.vocabulary)
         for length, (keys, counts, histories, totals, kinds) in enumerate(self.tables, 1):
             start = max(length - 1, 1)  # the first target that has so many tokens before it
-            found = self._keys(stream, length)[start - length + 1:]
-            count, total, kind = _at(keys, counts, found), _at(histories, totals, found // self.vocabulary), _at(
-                histories, kinds, found // self.vocabulary)
-            part = p[start - 1:]
-            p[start - 1:] = np.where(total > 0, (count + kind * part) / np.maximum(total + kind, 1), part)
+            found = self._keys(stream, length)[start - length + 1 :]
+            count, total, kind = (
+                _at(keys, counts, found),
+                _at(histories, totals, found // self.vocabulary),
+                _at(histories, kinds, found // self.vocabulary),
+            )
+            part = p[start - 1 :]
+            p[start - 1 :] = np.where(total > 0, (count + kind * part) / np.maximum(total + kind, 1), part)
         return -np.log(p)
 
     def _keys(self, stream: np.ndarray, length: int) -> np.ndarray:
         """Each run of `length` tokens as one number, by its last token."""
         keys = np.zeros(max(len(stream) - length + 1, 0), np.int64)
         for back in range(length - 1, -1, -1):
-            keys = keys * self.vocabulary + stream[length - 1 - back: len(stream) - back]
+            keys = keys * self.vocabulary + stream[length - 1 - back : len(stream) - back]
         return keys
 
 

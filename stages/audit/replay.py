@@ -20,8 +20,8 @@ from stages.lib.referee import artifact
 from stages.runtime.text import arithmetic
 
 PER_TOKEN = 0.005  # nats: batch and stream differ by rounding, and by what a fit makes of rounding
-MEAN = 2e-4        # the same of the mean over all positions
-ENOUGH = 48        # so many positions off by more than PER_TOKEN end a replay
+MEAN = 2e-4  # the same of the mean over all positions
+ENOUGH = 48  # so many positions off by more than PER_TOKEN end a replay
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class Replay:
     expected: np.ndarray
     code: bytes
     coded: int
-    uncodable: str              # why a row could not be coded with; empty if all could
+    uncodable: str  # why a row could not be coded with; empty if all could
     finished: bool
-    sums: np.ndarray            # |1 - Σ p| of each row
-    is_complete: bool           # every row finite, with an entry for each token of the vocabulary
-    events: list[tuple[str, int, int]]   # ("dist", t, t) and ("push", first, last), as they happened
-    reach: int                  # the positions come from the first so many targets
+    sums: np.ndarray  # |1 - Σ p| of each row
+    is_complete: bool  # every row finite, with an entry for each token of the vocabulary
+    events: list[tuple[str, int, int]]  # ("dist", t, t) and ("push", first, last), as they happened
+    reach: int  # the positions come from the first so many targets
     refused: tuple[str, ...]
-    decoded: np.ndarray | str | None     # what `decode` made of the code; None: it is no code that a decoder could read
+    decoded: np.ndarray | str | None  # what `decode` made of the code; None: it is no code that a decoder could read
 
     @property
     def excess(self) -> np.ndarray:
@@ -53,22 +53,36 @@ class Replay:
         return ~(np.abs(self.excess) <= PER_TOKEN)
 
 
-def run(submission: Path, *, evaluator: str, options: dict, tokens: np.ndarray, ledger: np.ndarray, vocabulary: int, sampled: int,
-        coded: int, walk: int | None, generator: np.random.Generator, decode: Callable[[bytes, int], np.ndarray | str]) -> Replay:
+def run(
+    submission: Path,
+    *,
+    evaluator: str,
+    options: dict,
+    tokens: np.ndarray,
+    ledger: np.ndarray,
+    vocabulary: int,
+    sampled: int,
+    coded: int,
+    walk: int | None,
+    generator: np.random.Generator,
+    decode: Callable[[bytes, int], np.ndarray | str],
+) -> Replay:
     """Replay `coded` first targets and `sampled` others. `decode` takes the code of the first and their number, if all of them could be
     coded with the lengths that the score says."""
     num_targets = len(tokens) - 1
     coded = min(coded, num_targets)
     encoder, uncodable, at, wrong, is_complete = arithmetic.Encoder(), "", 1, 0, True
     nats, sums, events, code, decoding = [], [], [], None, None
-    with ThreadPoolExecutor(1) as pool, artifact.Stream(submission, evaluator=evaluator, options=options, num_targets=num_targets,
-                                                        first=int(tokens[0])) as stream:
+    with (
+        ThreadPoolExecutor(1) as pool,
+        artifact.Stream(submission, evaluator=evaluator, options=options, num_targets=num_targets, first=int(tokens[0])) as stream,
+    ):
         reach = min(num_targets, walk) if stream.carries and walk else num_targets
         others = generator.choice(reach - coded, min(sampled, reach - coded), replace=False) + coded + 1 if reach > coded else []
         positions = np.array([*range(1, coded + 1), *np.sort(others)], np.int64)
         for position in positions.tolist():
             if position > at:
-                stream.push(tokens[at: position])
+                stream.push(tokens[at:position])
                 events.append(("push", at, position - 1))
                 at = position
             row = stream.dist()
@@ -89,6 +103,18 @@ def run(submission: Path, *, evaluator: str, options: dict, tokens: np.ndarray, 
             if wrong >= ENOUGH:
                 break
     done = len(nats)
-    return Replay(positions[:done], np.array(nats), np.asarray(ledger)[positions[:done] - 1],
-                  encoder.finish() if code is None else code, min(done, coded), uncodable, done == len(positions), np.array(sums),
-                  is_complete, events, reach, stream.refused, decoding and decoding.result())
+    return Replay(
+        positions[:done],
+        np.array(nats),
+        np.asarray(ledger)[positions[:done] - 1],
+        encoder.finish() if code is None else code,
+        min(done, coded),
+        uncodable,
+        done == len(positions),
+        np.array(sums),
+        is_complete,
+        events,
+        reach,
+        stream.refused,
+        decoding and decoding.result(),
+    )

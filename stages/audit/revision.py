@@ -28,8 +28,9 @@ from stages.lib.referee.significance import MARGIN_NATS, one_sample
 
 def run(main: Callable, run_section: type, argv: list[str] | None = None) -> int:
     """`main` is the stage, `run_section` the dataclass of its run."""
-    parser = argparse.ArgumentParser(prog="python -m stages.audit", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.audit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rev", nargs="+", required=True, metavar="NAME", help="experiments, branches or commits")
     parser.add_argument("--run", nargs="+", metavar="RUN", help="runs of evaluate.runs (default: all of the revision)")
     parser.add_argument("--record", type=float, metavar="BPB", help="bits per byte to test the revisions' scores against")
@@ -65,8 +66,11 @@ def audited(name: str, main: Callable, run_section: type, settings: AuditSetting
             for path in (*wanted, *records):
                 bring(stages, path, cache, root, required=path in wanted)
             with contextlib.chdir(root):
-                paths = {parameter.name: Path(parameter.default.replace("{variant}", run)) for parameter in
-                         inspect.signature(main).parameters.values() if isinstance(parameter.default, str)}
+                paths = {
+                    parameter.name: Path(parameter.default.replace("{variant}", run))
+                    for parameter in inspect.signature(main).parameters.values()
+                    if isinstance(parameter.default, str)
+                }
                 print(f"{name}: ", end="")
                 main(run, settings, params.section(tree, run_section, variant=run), **paths)
             certificate = files.read_json(root / paths["certificate"])
@@ -161,5 +165,3 @@ def _git(*arguments: str) -> str:
     if done.returncode:
         raise ValueError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"git {arguments[0]} failed")
     return done.stdout
-
-

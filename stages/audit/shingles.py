@@ -39,7 +39,7 @@ def of_documents(stream: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np
     hashes, documents, first = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], 0
     while first < len(starts):  # some documents at a time: memory does not grow with the split
         last = max(first + 1, int(np.searchsorted(ends, starts[first] + BLOCK, side="right")))
-        every = of(stream[starts[first]: ends[last - 1]])
+        every = of(stream[starts[first] : ends[last - 1]])
         for number in range(first, last):
             places = np.arange(starts[number], ends[number] - LENGTH + 1, LENGTH) - starts[first]
             hashes.append(every[places])
@@ -55,7 +55,7 @@ def present(wanted: np.ndarray, parts: Iterable[np.ndarray]) -> np.ndarray:
     sieve[keys & np.uint64(SIEVE - 1)] = True  # keeps all but a few of the positions from the search
     for part in parts if len(keys) else ():
         for start in range(0, max(len(part) - LENGTH + 1, 0), BLOCK):
-            hashes = of(part[start: start + BLOCK + LENGTH - 1])
+            hashes = of(part[start : start + BLOCK + LENGTH - 1])
             hashes = hashes[sieve[hashes & np.uint64(SIEVE - 1)]]
             at = np.minimum(np.searchsorted(keys, hashes), len(keys) - 1)
             found[at[keys[at] == hashes]] = True

@@ -22,8 +22,8 @@ from stages.lib.tokens import splits
 from stages.lib.tokens.loaders import shuffled
 from stages.runtime.weights import dequantize
 
-TOGETHER = 8         # sequences that one process reads, or writes, at a time; the processes take turns
-PASS_TOKENS = 4096   # of one pass through the network, which bounds the memory
+TOGETHER = 8  # sequences that one process reads, or writes, at a time; the processes take turns
+PASS_TOKENS = 4096  # of one pass through the network, which bounds the memory
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,13 @@ def main(
     batches = None
     if settings.source != "self":
         text = splits.read(train_tokens if settings.source == "train" else holdout_tokens, settings.source)
-        batches = shuffled.Loader(text.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.sequence_length,
-                                  seed=settings.seed, section="calibrate")
+        batches = shuffled.Loader(
+            text.tokens,
+            sequence_length=settings.sequence_length,
+            batch_tokens=settings.sequence_length,
+            seed=settings.seed,
+            section="calibrate",
+        )
     launch.relaunch(settings.processes, "stages.calibrate", settings.device)
     started = time.perf_counter()
     with launch.world(settings.device, threads=settings.threads, section="calibrate") as world:
@@ -64,11 +69,21 @@ def main(
         if world.is_main:
             tensors.save(statistics, found.hessians(), facts | {"tokens": found.tokens})
             tensors.save(rows, found.rows(), facts | {"tokens": found.tokens})
-            files.write_json(metrics, {
-                "source": settings.source, "tokens": found.tokens, "matrices": len(found.moments), "row_gradients": settings.row_gradients,
-                "seconds": round(seconds, 2), "tokens_per_second": round(found.tokens / seconds),
-                "seconds_per_million_tokens": round(1e6 * seconds / found.tokens, 2), "device": world.device.type,
-                "processes": world.size, "text_sha256": facts["text_sha256"]})
+            files.write_json(
+                metrics,
+                {
+                    "source": settings.source,
+                    "tokens": found.tokens,
+                    "matrices": len(found.moments),
+                    "row_gradients": settings.row_gradients,
+                    "seconds": round(seconds, 2),
+                    "tokens_per_second": round(found.tokens / seconds),
+                    "seconds_per_million_tokens": round(1e6 * seconds / found.tokens, 2),
+                    "device": world.device.type,
+                    "processes": world.size,
+                    "text_sha256": facts["text_sha256"],
+                },
+            )
             print(f"{len(found.moments)} matrices, {found.tokens:,} tokens ({settings.source}), {found.tokens / seconds:,.0f} a second")
 
 
@@ -83,8 +98,13 @@ def collect(state: dict, config: dict, batches: shuffled.Loader | None, settings
             # seeded by the portion: what is drawn does not depend on which process draws it
             text_seed, label_seed = np.random.SeedSequence([settings.seed, portion]).generate_state(2).tolist()
             if batches is None:
-                tokens_BT = own_text.write(model, rows=len(sequences), length=settings.sequence_length, temperature=settings.temperature,
-                                           generator=torch.Generator().manual_seed(text_seed))
+                tokens_BT = own_text.write(
+                    model,
+                    rows=len(sequences),
+                    length=settings.sequence_length,
+                    temperature=settings.temperature,
+                    generator=torch.Generator().manual_seed(text_seed),
+                )
             else:
                 tokens_BT = torch.cat([batches.batch(number).inputs for number in sequences])
             labels = torch.Generator(world.device).manual_seed(label_seed)

@@ -120,7 +120,8 @@ class Statistics:
     def rows(self) -> dict[str, Tensor]:
         """G by module, where it was gathered, and the counts of every table under `<table>.counts`; float32 on the CPU."""
         return {name: (sums / max(self.tokens, 1)).float().cpu() for name, sums in self.squares.items()} | {
-            name + COUNTS: counts.float().cpu() for name, counts in self.looked_up.items()}
+            name + COUNTS: counts.float().cpu() for name, counts in self.looked_up.items()
+        }
 
 
 def collect(model: gpt.GPT, batches: Iterable[Tensor], *, total: int) -> dict[str, Tensor]:

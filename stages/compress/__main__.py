@@ -1,7 +1,7 @@
 """Code the quantized model in one way, decode it again and compare: the blob, its size and its speed.
 
-A run is one codec over everything, or a codec or coder for each group of tensors: stages/lib/blob/grouping.py. What is not installed here leaves
-an empty blob and metrics that say so; it is never left out of the tables.
+A run is one codec over everything, or a codec or coder for each group of tensors: stages/lib/blob/grouping.py. What is not installed here
+leaves an empty blob and metrics that say so; it is never left out of the tables.
 """
 
 import hashlib
@@ -27,9 +27,21 @@ def main(
     quantized, facts = quantized_model.read(model)
     sizes = quantized_model.sizes(quantized)
     result = {
-        "run": run, **describe(settings), "available": True, "reason": None, "blob_bytes": None, **sizes, "bits_per_weight": None,
-        "encode_seconds": None, "decode_seconds": None, "header_bytes": None, "groups": {}, "blob_sha256": None,
-        "model_sha256": files.sha256(model), "text_sha256": facts["text_sha256"]}
+        "run": run,
+        **describe(settings),
+        "available": True,
+        "reason": None,
+        "blob_bytes": None,
+        **sizes,
+        "bits_per_weight": None,
+        "encode_seconds": None,
+        "decode_seconds": None,
+        "header_bytes": None,
+        "groups": {},
+        "blob_sha256": None,
+        "model_sha256": files.sha256(model),
+        "text_sha256": facts["text_sha256"],
+    }
     try:
         reordered = settings.reordered(quantized)
         codings = settings.codings(reordered)
@@ -38,8 +50,14 @@ def main(
         if not quantized_model.same(decoded, reordered):
             raise ValueError(f"{run} does not decode to what it coded; do not use it, and report it")
         bits = 8 * len(coded) / sizes["weights"]
-        result |= {"blob_bytes": len(coded), "blob_sha256": hashlib.sha256(coded).hexdigest(), "bits_per_weight": bits,
-                   "encode_seconds": round(encode_seconds, 3), "decode_seconds": round(decode_seconds, 3), **coded_bytes(coded, codings)}
+        result |= {
+            "blob_bytes": len(coded),
+            "blob_sha256": hashlib.sha256(coded).hexdigest(),
+            "bits_per_weight": bits,
+            "encode_seconds": round(encode_seconds, 3),
+            "decode_seconds": round(decode_seconds, 3),
+            **coded_bytes(coded, codings),
+        }
         print(f"{run}: {len(coded)} bytes, {bits:.4f} bits per weight")
     except MissingProgram as missing:
         coded = b""

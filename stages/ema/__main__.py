@@ -52,8 +52,9 @@ def main(
     with launch.world("cpu"):
         for name in settings.candidates:
             state, error = choice.weights(name)
-            score = window_score.chunked(dequantize.build(state, choice.facts["model"]), split, window=settings.window,
-                                    max_targets=settings.tokens)
+            score = window_score.chunked(
+                dequantize.build(state, choice.facts["model"]), split, window=settings.window, max_targets=settings.tokens
+            )
             rows.append({"average": name, "holdout_bits_per_byte": score.bits_per_byte, "profile_error": error})
     name = settings.average
     if name == "best":
@@ -65,8 +66,15 @@ def main(
     chosen, model = features.exported(chosen, choice.facts["model"])
     tensors.save(weights, chosen, choice.facts | {"model": model})
     _write(curve, rows)
-    files.write_json(metrics, {"average": name, "relative_distance_to_final": distance / norm, "profile_error": error,
-                               "text_sha256": choice.facts["text_sha256"]})
+    files.write_json(
+        metrics,
+        {
+            "average": name,
+            "relative_distance_to_final": distance / norm,
+            "profile_error": error,
+            "text_sha256": choice.facts["text_sha256"],
+        },
+    )
     print(f"{name}: {distance / norm:.4f} of the norm away from the final weights" + (f", profile error {error:.4f}" if error else ""))
 
 
@@ -88,8 +96,10 @@ class Choice:
         except ValueError:
             value = -1.0
         if not name.startswith("posthoc_") or not (0 <= value < 1 if kind == "ema" else kind == "power" and 0 < value < 1000):
-            raise ValueError(f"ema has the average {name!r}; the training has {', '.join(self.tracked)} (train.averages sets which), and "
-                             "posthoc_ema_<decay below 1> or posthoc_power_<exponent> can be put together from its snapshots")
+            raise ValueError(
+                f"ema has the average {name!r}; the training has {', '.join(self.tracked)} (train.averages sets which), and "
+                "posthoc_ema_<decay below 1> or posthoc_power_<exponent> can be put together from its snapshots"
+            )
         return self._synthesise(kind, value)
 
     def _synthesise(self, kind: str, value: float) -> tuple[dict[str, Tensor], float]:
@@ -104,8 +114,9 @@ class Choice:
             for average, state in by_average.items():
                 profiles.append(posthoc_averages.power_profile(float(average.removeprefix("power_")), facts["step"], total=total))
                 states.append(state)
-        wanted = (posthoc_averages.ema_profile(value, total=total) if kind == "ema"
-                  else posthoc_averages.power_profile(value, total, total=total))
+        wanted = (
+            posthoc_averages.ema_profile(value, total=total) if kind == "ema" else posthoc_averages.power_profile(value, total, total=total)
+        )
         synthesis = posthoc_averages.synthesise(wanted, profiles)
         return posthoc_averages.combine(synthesis, states, half=half), synthesis.profile_error
 

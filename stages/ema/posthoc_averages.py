@@ -21,7 +21,7 @@ def power_profile(gamma: float, step: int, *, total: int) -> np.ndarray:
         return profile
     times = np.arange(1, step + 1, dtype=np.float64)
     keep = (1 - 1 / times) ** (gamma + 1)
-    profile[1: step + 1] = (1 - keep) * np.append(np.cumprod(keep[:0:-1])[::-1], 1.0)
+    profile[1 : step + 1] = (1 - keep) * np.append(np.cumprod(keep[:0:-1])[::-1], 1.0)
     return profile
 
 
@@ -43,8 +43,10 @@ class Synthesis:
 def synthesise(wanted: np.ndarray, profiles: list[np.ndarray]) -> Synthesis:
     """The combination of `profiles` nearest to `wanted`. ValueError without snapshots."""
     if not profiles:
-        raise ValueError("there are no snapshots to put an average together from; set train.averages.power, e.g. [6.94, 16.97], and "
-                         "train.averages.power_snapshots, and train again")
+        raise ValueError(
+            "there are no snapshots to put an average together from; set train.averages.power, e.g. [6.94, 16.97], and "
+            "train.averages.power_snapshots, and train again"
+        )
     basis = np.stack(profiles, axis=1)
     coefficients = np.linalg.lstsq(basis, wanted, rcond=1e-10)[0]
     return Synthesis(coefficients, float(np.linalg.norm(basis @ coefficients - wanted) / np.linalg.norm(wanted)))
@@ -53,8 +55,10 @@ def synthesise(wanted: np.ndarray, profiles: list[np.ndarray]) -> Synthesis:
 def combine(synthesis: Synthesis, snapshots: list[dict[str, Tensor]], *, half: frozenset[str]) -> dict[str, Tensor]:
     """Σ_i x_i snapshot_i, summed in float64, as float32; the tensors named in `half` with values that bfloat16 can hold, as all
     weights leave a training whose parameters are stored so."""
-    sums = {key: sum(x * weights[key].double() for x, weights in zip(synthesis.coefficients.tolist(), snapshots, strict=True))
-            for key in snapshots[0]}
+    sums = {
+        key: sum(x * weights[key].double() for x, weights in zip(synthesis.coefficients.tolist(), snapshots, strict=True))
+        for key in snapshots[0]
+    }
     return {key: value.float().to(torch.bfloat16).float() if key in half else value.float() for key, value in sums.items()}
 
 

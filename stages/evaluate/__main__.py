@@ -1,6 +1,6 @@
 """Score the val split with the packed artifact and one evaluator: a ledger of nats per token, and bits per byte.
 
-    bits_per_byte = Σ nats / ln 2 / bytes, both sums over the same targets; the bytes are those of the sidecar
+bits_per_byte = Σ nats / ln 2 / bytes, both sums over the same targets; the bytes are those of the sidecar
 """
 
 import math
@@ -45,27 +45,52 @@ def main(
     gpus = torch.cuda.device_count()
     processes, number = parts.divide(len(split.tokens) - 1, carries=carries, gpus=gpus)
     if number == 1:
-        (result,) = artifact.score(submission, [split.tokens], evaluator=settings.evaluator, options=settings.options,
-                                   progress=sys.stderr.isatty())
+        (result,) = artifact.score(
+            submission, [split.tokens], evaluator=settings.evaluator, options=settings.options, progress=sys.stderr.isatty()
+        )
     else:
-        result = parts.score(submission, split.tokens, evaluator=settings.evaluator, options=settings.options, processes=processes,
-                             parts=number, gpus=gpus, folder=scratch, progress=sys.stderr.isatty())
+        result = parts.score(
+            submission,
+            split.tokens,
+            evaluator=settings.evaluator,
+            options=settings.options,
+            processes=processes,
+            parts=number,
+            gpus=gpus,
+            folder=scratch,
+            progress=sys.stderr.isatty(),
+        )
     num_bytes = int(split.byte_counts[1:].sum())
     # The artifact counts by itself where ids say enough: not for CaseOps over nmt_nfkc, whose bytes only the sidecar has.
     if result.line["bytes"] not in (num_bytes, None) or len(result.nats) != len(split.tokens) - 1:
-        raise ValueError(f"the artifact counts {result.line['bytes']} bytes and {len(result.nats)} targets, the sidecar {num_bytes} "
-                         f"and {len(split.tokens) - 1}; the tokenizer packed is not the one of the shards: dvc repro package")
+        raise ValueError(
+            f"the artifact counts {result.line['bytes']} bytes and {len(result.nats)} targets, the sidecar {num_bytes} "
+            f"and {len(split.tokens) - 1}; the tokenizer packed is not the one of the shards: dvc repro package"
+        )
     with files.atomic(ledger) as partial, open(partial, "wb") as handle:
         np.save(handle, result.nats, allow_pickle=False)
     bits_per_byte = float(result.nats.sum()) / math.log(2) / num_bytes
-    files.write_json(metrics, {
-        "run": run, "evaluator": settings.evaluator, "options": settings.options, "bits_per_byte": bits_per_byte,
-        "loss_nats": float(result.nats.mean()), "tokens": len(result.nats), "bytes": num_bytes,
-        "raw_bytes": split.facts["raw_bytes"], "bytes_counted_on": split.facts["certificate"]["bytes_counted_on"],
-        "seconds": result.line["seconds"], "processes": processes,
-        "claims": result.line["claims"], "artifact_sha256": files.sha256(submission), "ledger_sha256": files.sha256(ledger),
-        "refused": list(result.refused),
-        "text_sha256": split.text_sha256})
+    files.write_json(
+        metrics,
+        {
+            "run": run,
+            "evaluator": settings.evaluator,
+            "options": settings.options,
+            "bits_per_byte": bits_per_byte,
+            "loss_nats": float(result.nats.mean()),
+            "tokens": len(result.nats),
+            "bytes": num_bytes,
+            "raw_bytes": split.facts["raw_bytes"],
+            "bytes_counted_on": split.facts["certificate"]["bytes_counted_on"],
+            "seconds": result.line["seconds"],
+            "processes": processes,
+            "claims": result.line["claims"],
+            "artifact_sha256": files.sha256(submission),
+            "ledger_sha256": files.sha256(ledger),
+            "refused": list(result.refused),
+            "text_sha256": split.text_sha256,
+        },
+    )
     if result.refused:
         print(f"{run}: the artifact tried what no submission may, and was refused: {'; '.join(result.refused)}", file=sys.stderr)
     print(f"{run}: {bits_per_byte:.4f} bits per byte in {result.line['seconds']:.1f} s")

@@ -27,8 +27,9 @@ def divide(num_targets: int, *, carries: bool, gpus: int) -> tuple[int, int]:
     return processes, 1 if carries else processes * math.ceil(num_targets / (processes * PART_TARGETS))
 
 
-def score(pyz: Path, tokens: np.ndarray, *, evaluator: str, options: dict, processes: int, parts: int, gpus: int, folder: Path,
-          progress: bool) -> artifact.Result:
+def score(
+    pyz: Path, tokens: np.ndarray, *, evaluator: str, options: dict, processes: int, parts: int, gpus: int, folder: Path, progress: bool
+) -> artifact.Result:
     """The whole ledger; `line` has the artifact's words, and the seconds of all parts divided by the processes."""
     text = hashlib.sha256(np.ascontiguousarray(tokens)).hexdigest()
     key = scratch.key(files.sha256(pyz), evaluator, options, parts, text)

@@ -26,8 +26,9 @@ LOWEST, HIGHEST = 1 / 64, 64.0  # of b; beyond, the model is no model of this te
 
 def run(argv: list[str] | None = None) -> None:
     """The command line; a user's mistake ends as one sentence and exit code 1."""
-    parser = argparse.ArgumentParser(prog="python -m stages.evaluate.temperature", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.evaluate.temperature", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--run", default="sliding", help="the run of evaluate.runs whose windows are used (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=20_480, help="of holdout, from its start (default: %(default)s)")
     chosen = parser.parse_args(argv)
@@ -43,8 +44,10 @@ def run(argv: list[str] | None = None) -> None:
         inverse = fit(logits_NV, target_N)
         before, after = loss(logits_NV, target_N, 1.0), loss(logits_NV, target_N, inverse)
         line = json.dumps({"evaluator": "temperature", "options": options | {"temperature": round(1 / inverse, 4)}})  # YAML too
-        print(f"temperature {1 / inverse:.4f}: {before:.5f} -> {after:.5f} nats per token on {len(target_N):,} tokens of holdout\n"
-              f"add `temperature` to package.evaluators, and under evaluate.runs:\n    temperature: {line}")
+        print(
+            f"temperature {1 / inverse:.4f}: {before:.5f} -> {after:.5f} nats per token on {len(target_N):,} tokens of holdout\n"
+            f"add `temperature` to package.evaluators, and under evaluate.runs:\n    temperature: {line}"
+        )
 
 
 @torch.no_grad()
@@ -73,8 +76,11 @@ def fit(logits_NV: Tensor, target_N: Tensor) -> float:
         inverse = min(max(inverse - step, LOWEST), HIGHEST)
         if abs(step) < 1e-9:
             break
-    require(LOWEST < inverse < HIGHEST, f"the best temperature is not between {1 / HIGHEST:g} and {1 / LOWEST:g}; the model does not fit "
-                                        "this text, look at its bits per byte")
+    require(
+        LOWEST < inverse < HIGHEST,
+        f"the best temperature is not between {1 / HIGHEST:g} and {1 / LOWEST:g}; the model does not fit "
+        "this text, look at its bits per byte",
+    )
     return inverse
 
 

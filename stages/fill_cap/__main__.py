@@ -58,8 +58,11 @@ def main(
         """The bytes of the whole artifact with weights quantized to so many bytes."""
         asked = replace(quantizer, entropy=replace(quantizer.entropy, target_bytes=target_bytes))
         result = network.quantize(state, group_of, hessians, asked, rows=rows, multipliers=scales, device=device)
-        require(result.budget is not None, "quantize.entropy.target_bytes is auto, but no group has the method entropy; set it for one "
-                                        "under quantize.groups, or target_bytes to null")
+        require(
+            result.budget is not None,
+            "quantize.entropy.target_bytes is auto, but no group has the method entropy; set it for one "
+            "under quantize.groups, or target_bytes to null",
+        )
         stored = {name: tensor.numpy() for name, tensor in result.stored().items()}
         model = run.reordered(container.Model(stored, facts["model"], result.schemes()))
         blob = container.pack(model, list(run.codings(model).values()))
@@ -103,10 +106,16 @@ def search(attempt, *, cap: int) -> tuple[int, int, list[dict]]:
             if before and before[0] != estimate:
                 slope = min(max((before[1] - size + goal) / (before[0] - estimate), 0.2), 2.0)
             target = estimate + round((goal - size) / slope)
-        require(target > 0, f"what is not weights alone needs about {size - estimate:,} bytes, and the cap is {cap:,}; raise "
-                            "package.cap_bytes, or pack fewer evaluators")
-    require(best is not None, f"no artifact of at most {cap:,} bytes was found in {ROUNDS} rounds, the last had {size:,}; set "
-                              "quantize.entropy.target_bytes to a number")
+        require(
+            target > 0,
+            f"what is not weights alone needs about {size - estimate:,} bytes, and the cap is {cap:,}; raise "
+            "package.cap_bytes, or pack fewer evaluators",
+        )
+    require(
+        best is not None,
+        f"no artifact of at most {cap:,} bytes was found in {ROUNDS} rounds, the last had {size:,}; set "
+        "quantize.entropy.target_bytes to a number",
+    )
     return *best, rounds
 
 

@@ -60,9 +60,18 @@ def main(
     with files.atomic(anatomy_table) as partial:
         byte_table.write(partial, byte_table.rows(pyz, coded, quantized))
     shipped = bundle.model_bytes(pyz)
-    files.write_json(metrics, {
-        "artifact_bytes": len(pyz), "code_bytes": len(pyz) - shipped, "model_bytes": shipped, "cap_bytes": settings.cap_bytes,
-        "sha256": hashlib.sha256(pyz).hexdigest(), "compress_run": made["run"], "text_sha256": facts["text_sha256"]})
+    files.write_json(
+        metrics,
+        {
+            "artifact_bytes": len(pyz),
+            "code_bytes": len(pyz) - shipped,
+            "model_bytes": shipped,
+            "cap_bytes": settings.cap_bytes,
+            "sha256": hashlib.sha256(pyz).hexdigest(),
+            "compress_run": made["run"],
+            "text_sha256": facts["text_sha256"],
+        },
+    )
     print(f"{submission}: {len(pyz)} bytes, {settings.cap_bytes - len(pyz)} below the cap")
 
 
@@ -99,8 +108,10 @@ def _check_blob(coded: bytes, made: dict, *, model_sha256: str, where: str) -> N
 
 def _refuse_above_cap(total: int, coded: int, cap: int) -> None:
     if total > cap:
-        raise ValueError(f"the artifact would have {total} bytes, {total - cap} over package.cap_bytes {cap} (model {coded}, rest "
-                         f"{total - coded}); lower quantize bits, raise the clip sigmas, shrink the model, or choose another codec")
+        raise ValueError(
+            f"the artifact would have {total} bytes, {total - cap} over package.cap_bytes {cap} (model {coded}, rest "
+            f"{total - coded}); lower quantize bits, raise the clip sigmas, shrink the model, or choose another codec"
+        )
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ from stages.lib.text import accounting, corpus, published
 from stages.prepare import builtin, fineweb, local, split
 from stages.prepare.settings import PrepareSettings, check
 
-MAX_WORKERS = 8            # the built-in text is 20 seconds of parsing on one core; more processes would spend their time starting
-FEW_BYTES = 16_000_000     # less input than this is read faster than other processes start
+MAX_WORKERS = 8  # the built-in text is 20 seconds of parsing on one core; more processes would spend their time starting
+FEW_BYTES = 16_000_000  # less input than this is read faster than other processes start
 
 
 def main(
@@ -45,8 +45,9 @@ def main(
     outputs = {"train": train, "holdout": holdout, "val": val}
     fetched = fineweb.fetch(settings.fineweb) if settings.source == "fineweb" else None
     shards = _shards(settings, documents, fetched)
-    folder = Folder(Path(scratch) / key(asdict(settings), _inputs(settings, documents, fetched), local.TASK_BYTES, pyarrow.__version__,
-                                        *closure.paths("stages.prepare.__main__")))
+    code = closure.paths("stages.prepare.__main__")
+    work = key(asdict(settings), _inputs(settings, documents, fetched), local.TASK_BYTES, pyarrow.__version__, *code)
+    folder = Folder(Path(scratch) / work)
     facts: dict = {"source": settings.source}
     if fetched is not None:
         facts["fineweb"] = {"repository": settings.fineweb.repository, "revision": fetched.revision}
@@ -71,8 +72,10 @@ def main(
     val_facts = by_split["val"]
     facts |= notes | {"val_is_the_fields": accounting.is_fields_val(val_facts["documents"], val_facts["bytes"])}
     if val_facts["documents"] == accounting.VAL_DOCUMENTS and not facts["val_is_the_fields"]:
-        print(f"val has {accounting.VAL_DOCUMENTS:,} documents, but {val_facts['bytes']:,} bytes where the field's val split has "
-              f"{accounting.VAL_BYTES:,}: scores cannot be compared with the field's")
+        print(
+            f"val has {accounting.VAL_DOCUMENTS:,} documents, but {val_facts['bytes']:,} bytes where the field's val split has "
+            f"{accounting.VAL_BYTES:,}: scores cannot be compared with the field's"
+        )
     for name in split.SPLITS:
         print(f"{name:8}{by_split[name]['documents']:>12,} documents {by_split[name]['bytes']:>16,} bytes")
     for fact in ("documents", "bytes", "sha256"):
@@ -95,12 +98,12 @@ def _inputs(settings: PrepareSettings, documents: Path, fetched: fineweb.Fetched
         return [fetched.revision, sorted(fetched.files)]
     if settings.source == "builtin":
         return []
-    found = [documents] if documents.is_file() else sorted(path for path in local.walk(documents) if path.is_file())
+    found = [documents] if documents.is_file() else sorted(path for path in corpus.walk(documents) if path.is_file())
     return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in found]
 
 
 def _note_what_is_ignored(documents: Path) -> None:
-    others = [path for path in local.walk(documents) if path.suffix in (local.LINES, local.PARQUET)]
+    others = [path for path in corpus.walk(documents) if path.suffix in (local.LINES, local.PARQUET)]
     if others:
         print(f"{documents} holds token shards, so {len(others)} files of documents in it are not read, such as {others[0]}")
 
@@ -108,12 +111,18 @@ def _note_what_is_ignored(documents: Path) -> None:
 def _take(settings: PrepareSettings, shards: published.Shards, folder: Path, fetched: fineweb.Fetched | None) -> dict[str, dict]:
     size = sum(path.stat().st_size for path in (*shards.train, *shards.val))
     with tqdm(total=size, desc="checking shards", unit="B", unit_scale=True, disable=None) as bar:
-        facts = published.take(shards, folder, val_documents=settings.val_documents, holdout_documents=settings.holdout_documents,
-                               progress=bar.update)
+        facts = published.take(
+            shards, folder, val_documents=settings.val_documents, holdout_documents=settings.holdout_documents, progress=bar.update
+        )
     if fetched is not None:
         val = facts["val"]
-        accounting.check_val_fingerprint(documents=val["documents"], num_bytes=val["bytes"], tokens=val["tokens"],
-                                         variant=settings.fineweb.variant, where=settings.fineweb.repository)
+        accounting.check_val_fingerprint(
+            documents=val["documents"],
+            num_bytes=val["bytes"],
+            tokens=val["tokens"],
+            variant=settings.fineweb.variant,
+            where=settings.fineweb.repository,
+        )
     return facts
 
 
@@ -140,13 +149,22 @@ def _split(settings: PrepareSettings, documents: Path, fetched: fineweb.Fetched 
     if written.is_cut:
         print(f"stopped at prepare.max_bytes = {settings.max_bytes:,}: the documents that follow are not used")
     if fetched is not None and fetched.contents == "documents":
-        accounting.check_val_fingerprint(documents=written.documents["val"], num_bytes=written.bytes["val"],
-                                         where=settings.fineweb.repository)
+        accounting.check_val_fingerprint(
+            documents=written.documents["val"], num_bytes=written.bytes["val"], where=settings.fineweb.repository
+        )
     for name in split.SPLITS:
         (folder / name).mkdir(exist_ok=True)
         os.replace(writer.path(name), folder / name / corpus.DOCUMENTS)
-    return {name: {"contents": "documents", "split": name, "documents": written.documents[name], "bytes": written.bytes[name],
-                   "sha256": written.sha256[name]} for name in split.SPLITS}, {"packages": packages} if packages else {}
+    return {
+        name: {
+            "contents": "documents",
+            "split": name,
+            "documents": written.documents[name],
+            "bytes": written.bytes[name],
+            "sha256": written.sha256[name],
+        }
+        for name in split.SPLITS
+    }, {"packages": packages} if packages else {}
 
 
 def _blocks(files: list[Path], rule: split.Hashed | split.First, *, skip: int) -> Iterator[split.Block]:

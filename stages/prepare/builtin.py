@@ -31,18 +31,14 @@ from stages.prepare.split import Document
 
 DISTRIBUTIONS = ("torch", "numpy", "pandas", "dvc")
 DOCUMENTATION = (".rst", ".md", ".txt")
-MIN_DOCUMENT_BYTES = 200       # a sentence or two say little about their file
-MAX_FILE_BYTES = 1 << 20       # larger source files are generated tables: seconds to parse, nothing to read
-MIN_FILES_PER_WORKER = 200     # starting a worker costs as much as parsing about this many files
-LEFT_OUT_FOLDERS = frozenset((
-    "test", "tests", "testing", "_vendor", "vendor", "vendored", "licenses", "LICENSES", "__pycache__",
-))
+MIN_DOCUMENT_BYTES = 200  # a sentence or two say little about their file
+MAX_FILE_BYTES = 1 << 20  # larger source files are generated tables: seconds to parse, nothing to read
+MIN_FILES_PER_WORKER = 200  # starting a worker costs as much as parsing about this many files
+LEFT_OUT_FOLDERS = frozenset(("test", "tests", "testing", "_vendor", "vendor", "vendored", "licenses", "LICENSES", "__pycache__"))
 LEFT_OUT_FILES = re.compile(r"(licen[sc]e|copying|notice|authors|contributors)", re.IGNORECASE)
 # site-packages belong to other distributions; distutils and lib2to3 are gone from newer Pythons; ensurepip, idlelib
 # and lib-dynload hold bundled wheels, a program with its change log, and binaries.
-LEFT_OUT_OF_STDLIB = frozenset((
-    "site-packages", "dist-packages", "distutils", "ensurepip", "idlelib", "lib2to3", "lib-dynload",
-))
+LEFT_OUT_OF_STDLIB = frozenset(("site-packages", "dist-packages", "distutils", "ensurepip", "idlelib", "lib2to3", "lib-dynload"))
 
 
 class Source(NamedTuple):
@@ -92,8 +88,10 @@ def sources_of_distributions(
         distribution = installed.get(name)
         if distribution is None or distribution.files is None:
             if name in roots:
-                raise ValueError(f"{name} is not installed with its list of files, and prepare.source builtin reads "
-                                 f"its documentation; run pip install {name}, or set prepare.source to local")
+                raise ValueError(
+                    f"{name} is not installed with its list of files, and prepare.source builtin reads "
+                    f"its documentation; run pip install {name}, or set prepare.source to local"
+                )
             absent.append(name)
             continue
         versions[name] = distribution.version

@@ -30,10 +30,10 @@ PARQUET = ".parquet"
 COMPRESSED = (".gz", ".xz", ".zst")
 AN_OBJECT = 'each line must be an object such as {"text": "..."}'
 README = re.compile(r"readme(\.|$)", re.IGNORECASE)
-MAX_LINE_BYTES = 1 << 28   # a longer line is no document but a file without line ends
+MAX_LINE_BYTES = 1 << 28  # a longer line is no document but a file without line ends
 ZSTD_READ_BYTES = 1 << 13  # one read may produce some 30,000 times as much
 TASK_BYTES = 1 << 22
-PARQUET_ROWS = 1024        # some 3 MB of FineWeb
+PARQUET_ROWS = 1024  # some 3 MB of FineWeb
 
 
 class Lines(NamedTuple):
@@ -105,8 +105,7 @@ def files(path: Path) -> list[Path]:
     """`path` itself, or the files below it, sorted by relative path; ValueError for what holds no documents."""
     path = Path(path)
     if not path.exists():
-        raise ValueError(f"{path} is missing; set prepare.path to a file or folder of documents, or prepare.source "
-                         "to builtin")
+        raise ValueError(f"{path} is missing; set prepare.path to a file or folder of documents, or prepare.source to builtin")
     found = [path]
     if path.is_dir():
         found = [file for file in corpus.walk(path) if not (file.parent == path and README.match(file.name))]
@@ -117,8 +116,10 @@ def files(path: Path) -> list[Path]:
         if not file.is_file():
             raise ValueError(f"{file} is not a file (a dangling link or a device); remove it")
         if _kind(file) not in (LINES, PARQUET, *TEXT):
-            raise ValueError(f"{file} has an unknown suffix; prepare reads {LINES} {' '.join(TEXT)}, each also with "
-                             f"{' '.join(COMPRESSED)} behind it, and {PARQUET}: rename the file or move it elsewhere")
+            raise ValueError(
+                f"{file} has an unknown suffix; prepare reads {LINES} {' '.join(TEXT)}, each also with "
+                f"{' '.join(COMPRESSED)} behind it, and {PARQUET}: rename the file or move it elsewhere"
+            )
     return found
 
 
@@ -246,7 +247,7 @@ def _row_tasks(file: Path) -> Iterator[Rows]:
         table = pyarrow.parquet.ParquetFile(file)
         names = table.schema_arrow.names
         if names.count("text") != 1:
-            raise ValueError(f"{file} has {names.count('text')} columns \"text\" (all: {', '.join(names)}); rename the one to read")
+            raise ValueError(f'{file} has {names.count("text")} columns "text" (all: {", ".join(names)}); rename the one to read')
         for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=["text"]):
             texts = batch.column(0).to_pylist()
             yield Rows(file, number, texts)
@@ -256,7 +257,7 @@ def _row_tasks(file: Path) -> Iterator[Rows]:
 def _rows(task: Rows) -> Iterator[Document]:
     for number, text in enumerate(task.texts, task.number):
         if not isinstance(text, str):
-            raise ValueError(f"{task.file}, row {number}: \"text\" is a {type(text).__name__}, not a string; drop such rows")
+            raise ValueError(f'{task.file}, row {number}: "text" is a {type(text).__name__}, not a string; drop such rows')
         yield Document(text, text)
 
 
@@ -264,8 +265,10 @@ def _decode(content: bytes, where: Path | str, offset: int) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where}: byte {offset + error.start} is not valid UTF-8 ({error.reason}); convert the "
-                         "file, for example with: iconv -f latin1 -t utf-8") from None
+        raise ValueError(
+            f"{where}: byte {offset + error.start} is not valid UTF-8 ({error.reason}); convert the "
+            "file, for example with: iconv -f latin1 -t utf-8"
+        ) from None
 
 
 def _text(content: str, where: str) -> str:
@@ -277,13 +280,15 @@ def _text(content: str, where: str) -> str:
         raise ValueError(f"{where}: a {type(value).__name__}, not an object; {AN_OBJECT}")
     if "text" not in value:
         has = ", ".join(sorted(value)) or "nothing"
-        raise ValueError(f"{where}: the object lacks \"text\" (it has {has}); {AN_OBJECT}")
+        raise ValueError(f'{where}: the object lacks "text" (it has {has}); {AN_OBJECT}')
     text = value["text"]
     if not isinstance(text, str):
-        raise ValueError(f"{where}: \"text\" is a {type(text).__name__}, not a string; {AN_OBJECT}")
+        raise ValueError(f'{where}: "text" is a {type(text).__name__}, not a string; {AN_OBJECT}')
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{where}: character {error.start} of \"text\" is half of a surrogate pair, which is no "
-                         "text; remove it, or write the pair in full") from None
+        raise ValueError(
+            f'{where}: character {error.start} of "text" is half of a surrogate pair, which is no '
+            "text; remove it, or write the pair in full"
+        ) from None
     return text

@@ -23,12 +23,63 @@ MIN_WORDS = 8
 MIN_LETTERS = 0.88
 MIN_LOWER_CASE = 0.65
 MIN_FUNCTION_WORDS = 0.15
-FUNCTION_WORDS = frozenset((
-    "a", "all", "an", "and", "any", "are", "as", "at", "be", "been", "but", "by", "can", "each", "for", "from", "has",
-    "have", "he", "if", "in", "into", "is", "it", "its", "may", "must", "no", "not", "of", "on", "only", "or", "so",
-    "than", "that", "the", "their", "then", "there", "these", "they", "this", "those", "to", "was", "we", "when",
-    "which", "will", "with", "you", "your",
-))
+FUNCTION_WORDS = frozenset(
+    (
+        "a",
+        "all",
+        "an",
+        "and",
+        "any",
+        "are",
+        "as",
+        "at",
+        "be",
+        "been",
+        "but",
+        "by",
+        "can",
+        "each",
+        "for",
+        "from",
+        "has",
+        "have",
+        "he",
+        "if",
+        "in",
+        "into",
+        "is",
+        "it",
+        "its",
+        "may",
+        "must",
+        "no",
+        "not",
+        "of",
+        "on",
+        "only",
+        "or",
+        "so",
+        "than",
+        "that",
+        "the",
+        "their",
+        "then",
+        "there",
+        "these",
+        "they",
+        "this",
+        "those",
+        "to",
+        "was",
+        "we",
+        "when",
+        "which",
+        "will",
+        "with",
+        "you",
+        "your",
+    )
+)
 # The last class: control characters, and halves of surrogate pairs, which no encoding takes.
 MARKUP = re.compile(r">>|===|---|\||%\(|[{}]|</?[a-z]+[ >/]|\]\(|[\x00-\x1f\x7f\ud800-\udfff]")
 ENDS_A_SENTENCE = re.compile(r"[.!?:][\"'`)\]*]*$")
@@ -74,7 +125,7 @@ def _pieces(block: str) -> Iterator[str]:
             words = []
         if not words:
             is_item = marker is not None
-        words += (line[marker.end():] if marker else line).split()
+        words += (line[marker.end() :] if marker else line).split()
         before = indentation
     if words:
         yield " ".join(words)
@@ -115,7 +166,7 @@ def _texts(body: Iterable[ast.stmt], *, in_function: bool) -> Iterator[str]:
             documented = ast.get_docstring(statement, clean=False)
             if documented is not None:
                 yield documented
-            rest = statement.body[0 if documented is None else 1:]
+            rest = statement.body[0 if documented is None else 1 :]
             yield from _texts(rest, in_function=not isinstance(statement, ast.ClassDef))
         elif isinstance(statement, ast.If | ast.Try | ast.With | ast.For | ast.While):
             for part in ("body", "orelse", "finalbody"):

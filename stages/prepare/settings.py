@@ -33,11 +33,16 @@ def check(settings: PrepareSettings) -> None:
     """ValueError for parameters that do not fit together."""
     require(bool(settings.path), "prepare.path is empty; set it to a file or folder, or leave it at data")
     total = settings.val_fraction + settings.holdout_fraction
-    require(total < 1, f"prepare.val_fraction and prepare.holdout_fraction sum to {total}, which leaves nothing to "
-                       "train on; lower one of them")
+    require(
+        total < 1, f"prepare.val_fraction and prepare.holdout_fraction sum to {total}, which leaves nothing to train on; lower one of them"
+    )
     if settings.source == "fineweb" and settings.fineweb.contents == "documents":
-        require(settings.split == "first" and settings.val_documents == accounting.VAL_DOCUMENTS,
-                f"prepare.source fineweb with the field's document list needs prepare.split first and prepare.val_documents "
-                f"{accounting.VAL_DOCUMENTS:,}, the field's own split: fewer would put val documents into train (#2127)")
-    require(settings.source != "builtin" or settings.split == "hash", "prepare.split first needs documents in a given order, and the "
-            "built-in ones have none; set prepare.split to hash")
+        require(
+            settings.split == "first" and settings.val_documents == accounting.VAL_DOCUMENTS,
+            f"prepare.source fineweb with the field's document list needs prepare.split first and prepare.val_documents "
+            f"{accounting.VAL_DOCUMENTS:,}, the field's own split: fewer would put val documents into train (#2127)",
+        )
+    require(
+        settings.source != "builtin" or settings.split == "hash",
+        "prepare.split first needs documents in a given order, and the built-in ones have none; set prepare.split to hash",
+    )

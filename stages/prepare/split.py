@@ -99,8 +99,10 @@ class Writer:
         # Of the last train documents: bytes of the line and of the text. They become holdout at the end.
         self.tail: deque = deque(maxlen=rule.holdout_documents if isinstance(rule, First) else 0)
         self._resume()
-        self.files = {split: open(self.path(split), "r+b" if self.path(split).exists() else "w+b")  # noqa: SIM115 (closed by close)
-                      for split in SPLITS}
+        self.files = {
+            split: open(self.path(split), "r+b" if self.path(split).exists() else "w+b")  # noqa: SIM115 (closed by close)
+            for split in SPLITS
+        }
         for split, file in self.files.items():
             file.truncate(self.file_bytes[split])
             file.seek(self.file_bytes[split])
@@ -139,9 +141,18 @@ class Writer:
         for file in self.files.values():
             file.flush()
             os.fsync(file.fileno())
-        files.write_json(self.folder / "state.json", {
-            "blocks": self.blocks, "empty": self.empty, "is_cut": self.is_cut, "documents": self.documents, "bytes": self.bytes,
-            "file_bytes": self.file_bytes, "tail": list(self.tail)})
+        files.write_json(
+            self.folder / "state.json",
+            {
+                "blocks": self.blocks,
+                "empty": self.empty,
+                "is_cut": self.is_cut,
+                "documents": self.documents,
+                "bytes": self.bytes,
+                "file_bytes": self.file_bytes,
+                "tail": list(self.tail),
+            },
+        )
         self.saved = time.monotonic()
 
     def _resume(self) -> None:
@@ -186,12 +197,16 @@ def _check(counts: dict[str, int], empty: int, is_cut: bool, max_bytes: int | No
     if not total and is_cut:
         raise ValueError(f"prepare.max_bytes is {max_bytes} and the first document is larger; raise it")
     if not total:
-        raise ValueError(f"the corpus is empty ({empty} empty documents, no other); point prepare.path to documents "
-                         "with text, or set prepare.source to builtin")
+        raise ValueError(
+            f"the corpus is empty ({empty} empty documents, no other); point prepare.path to documents "
+            "with text, or set prepare.source to builtin"
+        )
     if isinstance(rule, First) and not (counts["train"] and counts["val"] == rule.val_documents):
-        raise ValueError(f"the corpus has {total:,} documents; the first {rule.val_documents:,} are val (prepare.val_documents) and the "
-                         f"last {rule.holdout_documents:,} holdout (prepare.holdout_documents), which leaves none to train on; give more "
-                         "documents, raise prepare.max_bytes, or set prepare.split to hash")
+        raise ValueError(
+            f"the corpus has {total:,} documents; the first {rule.val_documents:,} are val (prepare.val_documents) and the "
+            f"last {rule.holdout_documents:,} holdout (prepare.holdout_documents), which leaves none to train on; give more "
+            "documents, raise prepare.max_bytes, or set prepare.split to hash"
+        )
     for split, count in counts.items():
         if not count:
             remedy = {
@@ -199,5 +214,7 @@ def _check(counts: dict[str, int], empty: int, is_cut: bool, max_bytes: int | No
                 "holdout": "raise prepare.holdout_fraction",
                 "val": "raise prepare.val_fraction",
             }[split]
-            raise ValueError(f"the {split} split is empty: none of the {total} documents fell on its side; {remedy}, "
-                             "add documents, or change prepare.split_seed")
+            raise ValueError(
+                f"the {split} split is empty: none of the {total} documents fell on its side; {remedy}, "
+                "add documents, or change prepare.split_seed"
+            )

@@ -76,18 +76,28 @@ def main(
         if world.is_main:
             seconds = round(time.perf_counter() - started, 2)
             tensors.save(weights, {name: weight.detach().cpu() for name, weight in model.named_parameters()}, facts)
-            files.write_json(metrics, record | {
-                "procedure": settings.procedure, "steps": settings.epochs * max(map(len, visits)),  # of the busiest rank
-                "seconds": seconds, "epoch_loss_nats": losses, "epoch_learning_rate": procedures.rates(settings),
-                "learning_parameters": learner.learning, "frozen_parameters": sum(map(torch.numel, state.values())) - learner.learning,
-                "device": world.device.type, "processes": world.size})
+            files.write_json(
+                metrics,
+                record
+                | {
+                    "procedure": settings.procedure,
+                    "steps": settings.epochs * max(map(len, visits)),  # of the busiest rank
+                    "seconds": seconds,
+                    "epoch_loss_nats": losses,
+                    "epoch_learning_rate": procedures.rates(settings),
+                    "learning_parameters": learner.learning,
+                    "frozen_parameters": sum(map(torch.numel, state.values())) - learner.learning,
+                    "device": world.device.type,
+                    "processes": world.size,
+                },
+            )
             print(f"{settings.procedure}: {losses[0]:.4f} nats in the first epoch, {losses[-1]:.4f} in the last, on {settings.split}")
 
 
 def _adapt(learner: procedures.Learner, visits: list[list[range]], world: launch.World) -> list[float]:
     """`adapt.run` under a progress bar."""
     federated = learner.settings.procedure == "federated"
-    steps = sum(map(len, visits[world.rank::world.size])) if federated else max(map(len, visits))
+    steps = sum(map(len, visits[world.rank :: world.size])) if federated else max(map(len, visits))
     bar = tqdm(total=learner.settings.epochs * steps, desc="prequant_ttt", unit=" steps", disable=not world.is_main, mininterval=1.0)
 
     def report(epoch: int, nats: float) -> None:
@@ -101,12 +111,18 @@ def _adapt(learner: procedures.Learner, visits: list[list[range]], world: launch
 
 def check(settings: PrequantTttSettings) -> None:
     """ValueError for parameters that do not fit together."""
-    require(settings.batch_tokens % settings.sequence_length == 0,
-            f"prequant_ttt.batch_tokens is {settings.batch_tokens}; it takes a multiple of sequence_length {settings.sequence_length}")
-    require(settings.processes <= settings.ranks,
-            f"prequant_ttt.processes is {settings.processes}; it takes 1 to prequant_ttt.ranks {settings.ranks}, the more follow nothing")
-    require(settings.procedure != "single_pass" or (settings.ranks, settings.epochs, settings.learning_rate_floor) == (1, 1, 1.0),
-            "prequant_ttt.procedure single_pass is one pass at a constant rate; set ranks 1, epochs 1 and learning_rate_floor 1.0")
+    require(
+        settings.batch_tokens % settings.sequence_length == 0,
+        f"prequant_ttt.batch_tokens is {settings.batch_tokens}; it takes a multiple of sequence_length {settings.sequence_length}",
+    )
+    require(
+        settings.processes <= settings.ranks,
+        f"prequant_ttt.processes is {settings.processes}; it takes 1 to prequant_ttt.ranks {settings.ranks}, the more follow nothing",
+    )
+    require(
+        settings.procedure != "single_pass" or (settings.ranks, settings.epochs, settings.learning_rate_floor) == (1, 1, 1.0),
+        "prequant_ttt.procedure single_pass is one pass at a constant rate; set ranks 1, epochs 1 and learning_rate_floor 1.0",
+    )
 
 
 if __name__ == "__main__":

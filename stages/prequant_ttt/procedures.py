@@ -61,13 +61,16 @@ def visits(num_tokens: int, settings) -> list[list[range]]:
     else:
         found = [_batches(range(sequences * rank // ranks, sequences * (rank + 1) // ranks), rows) for rank in range(ranks)]
         needed = ranks * length + 1
-    require(all(found), f"prequant_ttt.split {settings.split} has {num_tokens} tokens, too few: {needed} give each of {ranks} ranks a "
-            "sequence; give more text or lower prequant_ttt.ranks, batch_tokens or sequence_length")
+    require(
+        all(found),
+        f"prequant_ttt.split {settings.split} has {num_tokens} tokens, too few: {needed} give each of {ranks} ranks a "
+        "sequence; give more text or lower prequant_ttt.ranks, batch_tokens or sequence_length",
+    )
     return found
 
 
 def _batches(sequences: range, rows: int) -> list[range]:
-    return [sequences[first: first + rows] for first in range(0, len(sequences), rows)]
+    return [sequences[first : first + rows] for first in range(0, len(sequences), rows)]
 
 
 def rates(settings) -> list[float]:
@@ -79,8 +82,10 @@ def rates(settings) -> list[float]:
 
 def frozen(model: gpt.GPT, freeze: Freeze) -> dict[str, slice]:
     """The part of each parameter that stays as it is, along its first axis; parameters that learn as a whole are not in it."""
-    require(freeze.blocks <= model.config.num_layers,
-            f"prequant_ttt.freeze.blocks is {freeze.blocks}; it takes 0 to model.num_layers {model.config.num_layers}")
+    require(
+        freeze.blocks <= model.config.num_layers,
+        f"prequant_ttt.freeze.blocks is {freeze.blocks}; it takes 0 to model.num_layers {model.config.num_layers}",
+    )
     linear = {f"{name}.weight" for name in gpt.matrices(model)}
     parts = {}
     for name, weight in model.named_parameters():
@@ -151,8 +156,12 @@ class Learner:
 
 def flat(tensors: list[Tensor | None], like: list[Tensor]) -> Tensor:
     """One float64 vector; zeros for None."""
-    return torch.cat([torch.zeros_like(weight, dtype=torch.float64).flatten() if tensor is None else tensor.detach().double().flatten()
-                      for tensor, weight in zip(tensors, like, strict=True)])
+    return torch.cat(
+        [
+            torch.zeros_like(weight, dtype=torch.float64).flatten() if tensor is None else tensor.detach().double().flatten()
+            for tensor, weight in zip(tensors, like, strict=True)
+        ]
+    )
 
 
 def unflat(vector: Tensor, like: list[Tensor]) -> list[Tensor]:

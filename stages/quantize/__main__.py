@@ -37,13 +37,22 @@ def main(
     with torch.device("meta"):
         group_of = groups.by_parameter(GPT(ModelConfig.from_dict(facts["model"])))
     with launch.world(settings.device) as world:
-        result = quantize(state, group_of, hessians, settings, rows=tensors.load(importance)[0], device=world.device,
-                          multipliers=files.read_json(multipliers, required=("multipliers",))["multipliers"])
+        result = quantize(
+            state,
+            group_of,
+            hessians,
+            settings,
+            rows=tensors.load(importance)[0],
+            device=world.device,
+            multipliers=files.read_json(multipliers, required=("multipliers",))["multipliers"],
+        )
     for name, damping in result.damping.items():
         print(f"{name}: its Hessian needed a damping of {damping:g} instead of {settings.gptq.damping:g}")
     if result.budget:
-        print(f"entropy: constant {result.budget.constant:.4f} after {len(result.budget.passes)} passes, an estimated "
-              f"{result.budget.bits / 8:,.0f} bytes of {result.budget.limit / 8:,.0f}")
+        print(
+            f"entropy: constant {result.budget.constant:.4f} after {len(result.budget.passes)} passes, an estimated "
+            f"{result.budget.bits / 8:,.0f} bytes of {result.budget.limit / 8:,.0f}"
+        )
     stored = result.stored()
     tensors.save(codes, stored, facts | {"order": list(stored), "quantization": result.schemes()})
     if metrics:

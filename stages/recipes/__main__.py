@@ -1,12 +1,12 @@
 """Recipes: a published stack, or a profile, as one flat file of `path: value`; docs/recipes.md has them all.
 
-    python -m stages.recipes                            the names
-    python -m stages.recipes pr1855                     its -S flags, for: dvc exp run $(python -m stages.recipes pr1855)
-    python -m stages.recipes pr1855 --apply             write its values into params.yaml, for: dvc repro
-    python -m stages.recipes pr1855 --scale tiny        the same recipe with every feature on and small sizes, for a CPU
-    python -m stages.recipes pr1855 --describe          its layers as they run, parameters, bytes and FLOPs; `default`: params.yaml as it is
-    python -m stages.recipes --check                    build every stack at full size and compare its parameters with the published number
-    python -m stages.recipes --document                 write docs/recipes.md
+python -m stages.recipes                            the names
+python -m stages.recipes pr1855                     its -S flags, for: dvc exp run $(python -m stages.recipes pr1855)
+python -m stages.recipes pr1855 --apply             write its values into params.yaml, for: dvc repro
+python -m stages.recipes pr1855 --scale tiny        the same recipe with every feature on and small sizes, for a CPU
+python -m stages.recipes pr1855 --describe          its layers as they run, parameters, bytes and FLOPs; `default`: params.yaml as it is
+python -m stages.recipes --check                    build every stack at full size and compare its parameters with the published number
+python -m stages.recipes --document                 write docs/recipes.md
 """
 
 import argparse
@@ -22,8 +22,9 @@ PARAMS = Path("params.yaml")
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m stages.recipes", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.recipes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name", nargs="?", help="a recipe; without it, the list")
     parser.add_argument("--scale", choices=("full", "tiny"), default="full", help="tiny: small sizes (default: %(default)s)")
     what = parser.add_mutually_exclusive_group()

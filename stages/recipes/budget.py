@@ -21,12 +21,14 @@ def steps(train: dict, features: dict) -> Steps | None:
     """The steps of a run with these sections; None where the budget is real seconds, which no one knows before."""
     if train["seconds"] is not None and not train["clock"]:
         return None
-    clock = schedule.Clock(steps=train["steps"], seconds=train["seconds"], reserve_seconds=train["reserve_seconds"],
-                           knots=tuple(map(tuple, train["clock"])))
+    clock = schedule.Clock(
+        steps=train["steps"], seconds=train["seconds"], reserve_seconds=train["reserve_seconds"], knots=tuple(map(tuple, train["clock"]))
+    )
     total = schedule.total_steps(clock)
     recurrence = features.get("depth_recurrence")
     if recurrence is None:
         return Steps(total, 0)
-    start = schedule.first_step(lambda step: step >= recurrence["start_step"] and clock.spent(step, 0.0) / clock.budget
-                                >= recurrence["start_fraction"], total)
+    start = schedule.first_step(
+        lambda step: step >= recurrence["start_step"] and clock.spent(step, 0.0) / clock.budget >= recurrence["start_fraction"], total
+    )
     return Steps(start, total - start)

@@ -18,8 +18,10 @@ from stages.runtime.network.features import TRAINING_ONLY
 SCALE_BYTES, REST_BITS = 2, 16  # a float16 scale for each row of codes; what is not quantized travels as float16
 TERNARY_BITS = 2
 BYTES_VOCABULARY = 260
-RULE = ("2 per multiply-add of every matrix, the head included, and of attention over the causal average of (T + 1) / 2 keys; a layer "
-        "counts each time it runs; training is three times the forward pass")
+RULE = (
+    "2 per multiply-add of every matrix, the head included, and of attention over the causal average of (T + 1) / 2 keys; a layer "
+    "counts each time it runs; training is three times the forward pass"
+)
 
 
 @dataclass
@@ -91,9 +93,21 @@ def describe(tree: dict) -> Description:
         net.progress(step=0, fraction=0.0)
         plain = places.run(net, length=train["sequence_length"])
     extra = flops.auxiliary(net, length=train["sequence_length"])
-    return Description(looped.places, looped.front_features, looped.front_flops, looped.end_features, looped.end_flops, looped.flops,
-                       plain.flops, flops.TRAINING * (looped.flops + extra), flops.TRAINING * (plain.flops + extra), parts,
-                       budget.steps(train, features), train["batch_tokens"], train["sequence_length"])
+    return Description(
+        looped.places,
+        looped.front_features,
+        looped.front_flops,
+        looped.end_features,
+        looped.end_flops,
+        looped.flops,
+        plain.flops,
+        flops.TRAINING * (looped.flops + extra),
+        flops.TRAINING * (plain.flops + extra),
+        parts,
+        budget.steps(train, features),
+        train["batch_tokens"],
+        train["sequence_length"],
+    )
 
 
 def groups(net: gpt.GPT, quantize: dict) -> list[Group]:
@@ -125,14 +139,29 @@ def text(name: str, tree: dict) -> str:
     rows = [("place", "layer", "visit", "reads", "MFLOPs", "features that act there")]
     if found.front_features or found.front_flops:
         rows.append(("-", "front", "", "", _millions(found.front_flops), " ".join(found.front_features)))
-    rows += [(str(i), str(place.layer), str(place.visit), "" if place.reads is None else str(place.reads), _millions(place.flops),
-              " ".join(sorted(place.features))) for i, place in enumerate(found.places)]
+    rows += [
+        (
+            str(i),
+            str(place.layer),
+            str(place.visit),
+            "" if place.reads is None else str(place.reads),
+            _millions(place.flops),
+            " ".join(sorted(place.features)),
+        )
+        for i, place in enumerate(found.places)
+    ]
     rows.append(("-", "head", "", "", _millions(found.end_flops), " ".join(found.end_features)))
-    lines = [f"{name}: layers in the order in which they run; reads: the place whose output is merged as a skip; FLOPs per token, forward",
-             "", *_aligned(rows, left=5), ""]
+    lines = [
+        f"{name}: layers in the order in which they run; reads: the place whose output is merged as a skip; FLOPs per token, forward",
+        "",
+        *_aligned(rows, left=5),
+        "",
+    ]
     rows = [("group", "parameters", "bytes in fp32", "bits", "bytes stored")]
-    rows += [(group.name, f"{group.parameters:,}", f"{4 * group.parameters:,}", str(group.bits), f"{group.stored_bytes:,}")
-             for group in found.groups]
+    rows += [
+        (group.name, f"{group.parameters:,}", f"{4 * group.parameters:,}", str(group.bits), f"{group.stored_bytes:,}")
+        for group in found.groups
+    ]
     rows.append(("total", f"{found.parameters:,}", f"{4 * found.parameters:,}", "", f"{found.stored_bytes:,}"))
     lines += [*_aligned(rows, left=0), "", "bytes stored: codes and float16 scales, before the codec", ""]
     return "\n".join([*lines, *costs(found)])
@@ -148,8 +177,10 @@ def costs(found: Description) -> list[str]:
         lines.append("steps: as many as fit into train.seconds of real time; set train.clock to know them")
     else:
         looped = f", {found.steps.looped:,} of them with the recurrence on" if found.steps.looped else ""
-        lines.append(f"training: {found.steps.total:,} steps{looped}, {found.steps.total * found.batch_tokens:,} tokens, "
-                     f"{found.training_flops:.4g} FLOPs")
+        lines.append(
+            f"training: {found.steps.total:,} steps{looped}, {found.steps.total * found.batch_tokens:,} tokens, "
+            f"{found.training_flops:.4g} FLOPs"
+        )
     return [*lines, f"counted: {RULE}"]
 
 
@@ -160,5 +191,9 @@ def _millions(flops: int) -> str:
 def _aligned(rows: list[tuple[str, ...]], *, left: int) -> list[str]:
     """Columns of equal width, numbers to the right, the column `left` to the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) if i == left else cell.rjust(width) for i, (cell, width) in
-                      enumerate(zip(row, widths, strict=True))).rstrip() for row in rows]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == left else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

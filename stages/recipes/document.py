@@ -56,8 +56,10 @@ def page() -> str:
     heads = {name: catalog.read_header(name) for name in catalog.stacks()}
     ordered = sorted(heads, key=lambda name: -_mean(heads[name]))
     parts = [INTRODUCTION.format(rule="\n".join(_wrapped(f"FLOPs: {describe.RULE}."))), "\n".join(_overview(ordered, heads, rows))]
-    parts += ["\n".join(_section(name, heads[name], describe.describe(catalog.applied(catalog.values(name, tree), tree)), rows.get(name, [])))
-              for name in ordered]
+    parts += [
+        "\n".join(_section(name, heads[name], describe.describe(catalog.applied(catalog.values(name, tree), tree)), rows.get(name, [])))
+        for name in ordered
+    ]
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
@@ -74,8 +76,10 @@ def _overview(ordered: list[str], heads: dict[str, header.Header], rows: dict[st
     lines = ["| recipe | parameters | steps | published bits per byte | verdict here | ruled there |", "|---|---:|---:|---:|---|---|"]
     for name in ordered:
         verdicts = ", ".join(_brief(row, named=len(rows[name]) > 1) for row in rows.get(name, [])) or "not run"
-        lines.append(f"| [{name}](#{name}) | {heads[name].parameters:,} | {heads[name].steps:,} | {_mean(heads[name]):.4f} | {verdicts} | "
-                     f"{_ruled(heads[name])} |")
+        lines.append(
+            f"| [{name}](#{name}) | {heads[name].parameters:,} | {heads[name].steps:,} | {_mean(heads[name]):.4f} | {verdicts} | "
+            f"{_ruled(heads[name])} |"
+        )
     return [*lines, ""]
 
 
@@ -83,16 +87,30 @@ def _section(name: str, head: header.Header, cost: describe.Description, rows: l
     facts = {
         "Source": head.source,
         "Network": f"it has {cost.parameters:,} parameters, which take {cost.stored_bytes:,} bytes as integers and scales before coding. "
-                   f"A token passes through {len(cost.places)} layers and costs {cost.flops:,} FLOPs in the forward pass"
-                   + (f", {cost.plain_flops:,} before the recurrence starts" if cost.plain_flops != cost.flops else ""),
-        "Training": f"it takes {cost.steps.total:,} steps" + (f", {cost.steps.looped:,} of them with the recurrence on"
-                                                              if cost.steps.looped else "")
-                    + f", {cost.steps.total * cost.batch_tokens:,} tokens and {cost.training_flops:.3g} FLOPs",
-        "As run": head.as_run, "As written": head.as_written, "Deviations": head.deviations, "Needs": head.needs, "Ruling": head.ruling}
-    lines = [f"## {name}", "", *_wrapped(_sentence(head.stack)), "",
-             "| seed | bits per byte | artifact bytes | training s | evaluation s |", "|---:|---:|---:|---:|---:|"]
-    lines += [f"| {seed.seed} | {seed.bits_per_byte:.5f} | {seed.artifact_bytes:,} | {_seconds(seed.train_seconds)} | "
-              f"{_seconds(seed.evaluate_seconds)} |" for seed in head.published]
+        f"A token passes through {len(cost.places)} layers and costs {cost.flops:,} FLOPs in the forward pass"
+        + (f", {cost.plain_flops:,} before the recurrence starts" if cost.plain_flops != cost.flops else ""),
+        "Training": f"it takes {cost.steps.total:,} steps"
+        + (f", {cost.steps.looped:,} of them with the recurrence on" if cost.steps.looped else "")
+        + f", {cost.steps.total * cost.batch_tokens:,} tokens and {cost.training_flops:.3g} FLOPs",
+        "As run": head.as_run,
+        "As written": head.as_written,
+        "Deviations": head.deviations,
+        "Needs": head.needs,
+        "Ruling": head.ruling,
+    }
+    lines = [
+        f"## {name}",
+        "",
+        *_wrapped(_sentence(head.stack)),
+        "",
+        "| seed | bits per byte | artifact bytes | training s | evaluation s |",
+        "|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {seed.seed} | {seed.bits_per_byte:.5f} | {seed.artifact_bytes:,} | {_seconds(seed.train_seconds)} | "
+        f"{_seconds(seed.evaluate_seconds)} |"
+        for seed in head.published
+    ]
     lines.append("")
     for field, value in facts.items():
         lines += _wrapped(f"* **{field}.** {_sentence(value)}")

@@ -14,8 +14,10 @@ import re
 from dataclasses import dataclass
 
 FIELDS = ("Stack", "Source", "Parameters", "Steps", "Published", "As run", "As written", "Deviations", "Needs", "Ruling")
-SEED = re.compile(r"seed (?P<seed>\d+): (?P<bits_per_byte>\d\.\d+) bits per byte, (?P<artifact_bytes>[\d,]+) bytes"
-                  r"(?:, (?P<train_seconds>[\d.]+) s of training)?(?:, (?P<evaluate_seconds>[\d.]+) s of evaluation)?")
+SEED = re.compile(
+    r"seed (?P<seed>\d+): (?P<bits_per_byte>\d\.\d+) bits per byte, (?P<artifact_bytes>[\d,]+) bytes"
+    r"(?:, (?P<train_seconds>[\d.]+) s of training)?(?:, (?P<evaluate_seconds>[\d.]+) s of evaluation)?"
+)
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,10 @@ def parse(text: str, name: str) -> Header:
             continue
         field, colon, rest = line.removeprefix("# ").partition(":")
         if not colon or field not in FIELDS:
-            raise ValueError(f"recipe {name}: the header line {line!r} is neither a field ({', '.join(FIELDS)}) nor indented by three "
-                             "blanks as the rest of one; correct it")
+            raise ValueError(
+                f"recipe {name}: the header line {line!r} is neither a field ({', '.join(FIELDS)}) nor indented by three "
+                "blanks as the rest of one; correct it"
+            )
         if field in found:
             raise ValueError(f"recipe {name}: the header has {field!r} twice; leave one of them")
         found[field] = rest.strip()
@@ -66,9 +70,14 @@ def parse(text: str, name: str) -> Header:
             raise ValueError(f"recipe {name}: the header has no {field!r}; add a line '# {field}: ...'")
     if tuple(found) != FIELDS:
         raise ValueError(f"recipe {name}: the header's fields stand in another order than {', '.join(FIELDS)}; put them in that order")
-    return Header(found["Stack"], found["Source"], _number(found["Parameters"], "Parameters", name), _number(found["Steps"], "Steps", name),
-                  tuple(_seed(entry, name) for entry in found["Published"].split(";")),
-                  *(found[field] for field in FIELDS[FIELDS.index("As run"):]))
+    return Header(
+        found["Stack"],
+        found["Source"],
+        _number(found["Parameters"], "Parameters", name),
+        _number(found["Steps"], "Steps", name),
+        tuple(_seed(entry, name) for entry in found["Published"].split(";")),
+        *(found[field] for field in FIELDS[FIELDS.index("As run") :]),
+    )
 
 
 def _number(text: str, field: str, name: str) -> int:
@@ -80,7 +89,9 @@ def _number(text: str, field: str, name: str) -> int:
 def _seed(entry: str, name: str) -> Seed:
     match = SEED.fullmatch(entry.strip())
     if match is None:
-        raise ValueError(f"recipe {name}: Published has {entry.strip()!r}; write 'seed 42: 1.05989 bits per byte, 15,897,259 bytes', then "
-                         "', 599.5 s of training' and ', 455 s of evaluation' where they are known")
+        raise ValueError(
+            f"recipe {name}: Published has {entry.strip()!r}; write 'seed 42: 1.05989 bits per byte, 15,897,259 bytes', then "
+            "', 599.5 s of training' and ', 455 s of evaluation' where they are known"
+        )
     seconds = [None if match[key] is None else float(match[key]) for key in ("train_seconds", "evaluate_seconds")]
     return Seed(int(match["seed"]), float(match["bits_per_byte"]), int(match["artifact_bytes"].replace(",", "")), *seconds)

@@ -99,8 +99,10 @@ def run(net: Watched, *, length: int) -> Run:
         parts.append((front := net.layers[0][2], *layers, total - front - sum(layers)))
     front_flops, *by_layer, end_flops = (flops.causal(rows, length=length) for rows in zip(*parts, strict=True))
     order = [layer for layer, *_ in net.layers]
-    places = [Place(layer, order[:i + 1].count(layer), _reads(net, i, len(order)), acting | _from_a_layer_on(net, layer), by_layer[i])
-              for i, (layer, acting, *_) in enumerate(net.layers)]
+    places = [
+        Place(layer, order[: i + 1].count(layer), _reads(net, i, len(order)), acting | _from_a_layer_on(net, layer), by_layer[i])
+        for i, (layer, acting, *_) in enumerate(net.layers)
+    ]
     front, end = ([name for hook, name in net.hooks.seen if hook in hooks] for hooks in (FRONT, END))
     return Run(places, front, front_flops, end, end_flops)
 

@@ -24,35 +24,68 @@ from stages.lib.training import averages
 from stages.recipes import budget
 
 WIDTH, VOCABULARY, LENGTH, ROWS, STEPS = 64, 512, 64, 16, 24
-TABLE_SHARE = 16                # a hashed table has so many times fewer rows
-SMALLEST_ROTATION = 4           # rope_trained_length needs more than 2 dimensions
-PROBE_BATCHES = 1.2             # the audit's probe crosses the edge of a batch of windows
+TABLE_SHARE = 16  # a hashed table has so many times fewer rows
+SMALLEST_ROTATION = 4  # rope_trained_length needs more than 2 dimensions
+PROBE_BATCHES = 1.2  # the audit's probe crosses the edge of a batch of windows
 FIXED = {
-    "prepare.source": "builtin", "prepare.split": "hash", "prepare.max_bytes": 400_000, "text_compressors.train_bytes": 100_000,
-    "vocabulary.source": "bpe", "vocabulary.size": VOCABULARY, "vocabulary.sample_documents": None,
+    "prepare.source": "builtin",
+    "prepare.split": "hash",
+    "prepare.max_bytes": 400_000,
+    "text_compressors.train_bytes": 100_000,
+    "vocabulary.source": "bpe",
+    "vocabulary.size": VOCABULARY,
+    "vocabulary.sample_documents": None,
     "tokenize.shard_tokens": 20_000,  # several shards, as the coprime loader mixes shards
-    "train.steps": STEPS, "train.seconds": None, "train.reserve_seconds": 0.0, "train.clock": [], "train.sequence_length": LENGTH,
-    "train.batch_tokens": ROWS * LENGTH, "train.micro_batch_tokens": ROWS * LENGTH // 2,
-    "train.holdout_every": STEPS // 2, "train.device": "cpu", "train.processes": 1,
+    "train.steps": STEPS,
+    "train.seconds": None,
+    "train.reserve_seconds": 0.0,
+    "train.clock": [],
+    "train.sequence_length": LENGTH,
+    "train.batch_tokens": ROWS * LENGTH,
+    "train.micro_batch_tokens": ROWS * LENGTH // 2,
+    "train.holdout_every": STEPS // 2,
+    "train.device": "cpu",
+    "train.processes": 1,
     "train.threads": 1,  # two are no faster at this size, and 40 times slower on cores that something else uses
-    "prequant_ttt.sequence_length": LENGTH, "prequant_ttt.batch_tokens": ROWS * LENGTH // 4, "prequant_ttt.device": "cpu",
-    "prequant_ttt.processes": 1, "prequant_ttt.threads": 1, "calibrate.device": "cpu", "calibrate.processes": 1, "calibrate.threads": 1,
-    "calibrate.sequences": ROWS, "calibrate.sequence_length": LENGTH, "ema.window": LENGTH, "plain_score.window": LENGTH, "audit.flips": 3,
+    "prequant_ttt.sequence_length": LENGTH,
+    "prequant_ttt.batch_tokens": ROWS * LENGTH // 4,
+    "prequant_ttt.device": "cpu",
+    "prequant_ttt.processes": 1,
+    "prequant_ttt.threads": 1,
+    "calibrate.device": "cpu",
+    "calibrate.processes": 1,
+    "calibrate.threads": 1,
+    "calibrate.sequences": ROWS,
+    "calibrate.sequence_length": LENGTH,
+    "ema.window": LENGTH,
+    "plain_score.window": LENGTH,
+    "audit.flips": 3,
 }
 
 
 def values(tree: dict) -> dict:
     """Values by path that shrink the parsed params.yaml of a recipe. ValueError where its number of steps is not known."""
     steps = budget.steps(tree["train"], tree["model"]["features"])
-    require(steps is not None, "a recipe whose budget is real seconds has no number of steps to shrink; set train.clock, or train.seconds "
-            "to null")
+    require(
+        steps is not None,
+        "a recipe whose budget is real seconds has no number of steps to shrink; set train.clock, or train.seconds to null",
+    )
     runs = {run: copy.deepcopy(settings) for run, settings in tree["evaluate"]["runs"].items()}
     for settings in runs.values():
         settings["options"] = _windows(settings["options"])
     options = _windows(tree["package"]["options"])
-    return FIXED | _model(tree, steps) | _train(tree["train"], steps) | _averages(tree, steps) | {
-        "package.options": options, "evaluate.runs": runs, "quantize.min_elements": _min_elements(tree),
-        "audit.probe_tokens": int(PROBE_BATCHES * max(_batch(settings["options"]) for settings in runs.values()))}
+    return (
+        FIXED
+        | _model(tree, steps)
+        | _train(tree["train"], steps)
+        | _averages(tree, steps)
+        | {
+            "package.options": options,
+            "evaluate.runs": runs,
+            "quantize.min_elements": _min_elements(tree),
+            "audit.probe_tokens": int(PROBE_BATCHES * max(_batch(settings["options"]) for settings in runs.values())),
+        }
+    )
 
 
 def _min_elements(tree: dict) -> int:
@@ -75,8 +108,10 @@ def _windows(options: dict) -> dict:
     elif "chunk" in options:  # adapters
         out |= {"chunk": LENGTH // 4, "rank": max(4, options["rank"] * WIDTH // 512)}
     if "phases" in options:
-        out |= {"phases": [number + 1 for number in range(len(options["phases"]))],
-                "phase_chunk": options["phase_chunk"] // options["window"] * LENGTH}
+        out |= {
+            "phases": [number + 1 for number in range(len(options["phases"]))],
+            "phase_chunk": options["phase_chunk"] // options["window"] * LENGTH,
+        }
     return out
 
 
@@ -85,9 +120,13 @@ def _model(tree: dict, steps: budget.Steps) -> dict:
     share = WIDTH / model["width"]
     rotated = max(SMALLEST_ROTATION, 2 * round(share * model["rope_dims"] / 2))
     longer = LENGTH / tree["train"]["sequence_length"]
-    return {"model.width": WIDTH, "model.mlp_width": round(share * model["mlp_width"]), "model.rope_dims": rotated,
-            "model.rope_trained_length": round(longer * model["rope_trained_length"]),
-            "model.features": {name: _feature(name, options, share, steps) for name, options in model["features"].items()}}
+    return {
+        "model.width": WIDTH,
+        "model.mlp_width": round(share * model["mlp_width"]),
+        "model.rope_dims": rotated,
+        "model.rope_trained_length": round(longer * model["rope_trained_length"]),
+        "model.features": {name: _feature(name, options, share, steps) for name, options in model["features"].items()},
+    }
 
 
 def _feature(name: str, options: dict, share: float, steps: budget.Steps) -> dict:
@@ -106,13 +145,17 @@ def _feature(name: str, options: dict, share: float, steps: budget.Steps) -> dic
 
 def _train(train: dict, steps: budget.Steps) -> dict:
     """Everything in `train` that is counted in steps."""
-    out = {path: _steps(value, steps) for path, value in {
-        "train.muon.momentum_warmup_steps": train["muon"]["momentum_warmup_steps"],
-        "train.priming_steps": train["priming_steps"],
-        "train.qat.earliest_step": train["qat"]["earliest_step"],
-        "train.qat.ramp_steps": train["qat"]["ramp_steps"],
-        "train.averages.swa_every": train["averages"]["swa_every"],
-        "train.averages.lawa_every": train["averages"]["lawa_every"]}.items()}
+    out = {
+        path: _steps(value, steps)
+        for path, value in {
+            "train.muon.momentum_warmup_steps": train["muon"]["momentum_warmup_steps"],
+            "train.priming_steps": train["priming_steps"],
+            "train.qat.earliest_step": train["qat"]["earliest_step"],
+            "train.qat.ramp_steps": train["qat"]["ramp_steps"],
+            "train.averages.swa_every": train["averages"]["swa_every"],
+            "train.averages.lawa_every": train["averages"]["lawa_every"],
+        }.items()
+    }
     if train["schedule"] == "iterations":
         out["train.warmdown"] = float(_steps(train["warmdown"], steps))
     return out
@@ -122,8 +165,11 @@ def _averages(tree: dict, steps: budget.Steps) -> dict:
     """Decays that forget after the same share of the run, and the names that the averages then have."""
     decays = tree["train"]["averages"]["ema"]
     section = tree["ema"]
-    return {"train.averages.ema": [_decay(decay, steps) for decay in decays], "ema.average": _renamed(section["average"], steps),
-            "ema.candidates": [_renamed(name, steps) for name in section["candidates"]]}
+    return {
+        "train.averages.ema": [_decay(decay, steps) for decay in decays],
+        "ema.average": _renamed(section["average"], steps),
+        "ema.candidates": [_renamed(name, steps) for name in section["candidates"]],
+    }
 
 
 def _decay(decay: float, steps: budget.Steps) -> float:

@@ -59,10 +59,26 @@ def main(
     lock: Untracked = "dvc.lock",
 ) -> None:
     found = evidence.load(
-        prepare=prepare, text_compressors=text_compressors, train_metrics=train_metrics, loss_curve=loss_curve, ema_metrics=ema_metrics,
-        averages=averages, prequant_ttt=prequant_ttt, calibrate=calibrate, quantized_tensors=quantized_tensors, plain_score=plain_score,
-        compress=compress, package=package, bytes_table=bytes_table, evaluate=evaluate, audit=audit, lock=lock, machine=machine(),
-        compress_runs=codecs.runs, evaluate_runs=evaluators.runs)
+        prepare=prepare,
+        text_compressors=text_compressors,
+        train_metrics=train_metrics,
+        loss_curve=loss_curve,
+        ema_metrics=ema_metrics,
+        averages=averages,
+        prequant_ttt=prequant_ttt,
+        calibrate=calibrate,
+        quantized_tensors=quantized_tensors,
+        plain_score=plain_score,
+        compress=compress,
+        package=package,
+        bytes_table=bytes_table,
+        evaluate=evaluate,
+        audit=audit,
+        lock=lock,
+        machine=machine(),
+        compress_runs=codecs.runs,
+        evaluate_runs=evaluators.runs,
+    )
     drawn, text = page.drawings(found), summary.summary(found)
     graph = drawn["lineage"].svg if "lineage" in drawn else NO_GRAPH
     for path, content in {html: page.render(found, drawn), summary_file: text, lineage_graph: graph}.items():

@@ -43,38 +43,72 @@ class Shown:
     rows: tuple[Row, ...]
 
 
-STAGE_COLUMNS = (Column("name", "stage"), Column("bits_per_byte", "bits per byte", "score"),
-                 Column("change", "change", "signed"), Column("loss_nats", "nats per token", "score"),
-                 Column("seconds", "seconds", "seconds"))
-EVALUATOR_COLUMNS = (Column("name", "evaluator"), Column("bits_per_byte", "bits per byte", "score"),
-                     Column("gain", "gain over sliding", "signed"), Column("seconds", "seconds", "seconds"),
-                     Column("verdict", "verdict", "verdict"))
-CODEC_COLUMNS = (Column("name", "codec run"), Column("blob_bytes", "bytes", "count"),
-                 Column("bits_per_weight", "bits per weight", "ratio"),
-                 Column("entropy_bits_per_weight", "entropy per weight", "ratio"),
-                 Column("encode_seconds", "encode s", "seconds"), Column("decode_seconds", "decode s", "seconds"))
-QUANTIZED_COLUMNS = (Column("name", "group"), Column("method", "method"), Column("tensors", "tensors", "count"),
-                     Column("weights", "weights", "count"), Column("bits_per_weight", "bits per weight", "ratio"),
-                     Column("bytes", "bytes", "count"), Column("relative_error", "output error", "error"),
-                     Column("max_code", "max code", "count"))
+STAGE_COLUMNS = (
+    Column("name", "stage"),
+    Column("bits_per_byte", "bits per byte", "score"),
+    Column("change", "change", "signed"),
+    Column("loss_nats", "nats per token", "score"),
+    Column("seconds", "seconds", "seconds"),
+)
+EVALUATOR_COLUMNS = (
+    Column("name", "evaluator"),
+    Column("bits_per_byte", "bits per byte", "score"),
+    Column("gain", "gain over sliding", "signed"),
+    Column("seconds", "seconds", "seconds"),
+    Column("verdict", "verdict", "verdict"),
+)
+CODEC_COLUMNS = (
+    Column("name", "codec run"),
+    Column("blob_bytes", "bytes", "count"),
+    Column("bits_per_weight", "bits per weight", "ratio"),
+    Column("entropy_bits_per_weight", "entropy per weight", "ratio"),
+    Column("encode_seconds", "encode s", "seconds"),
+    Column("decode_seconds", "decode s", "seconds"),
+)
+QUANTIZED_COLUMNS = (
+    Column("name", "group"),
+    Column("method", "method"),
+    Column("tensors", "tensors", "count"),
+    Column("weights", "weights", "count"),
+    Column("bits_per_weight", "bits per weight", "ratio"),
+    Column("bytes", "bytes", "count"),
+    Column("relative_error", "output error", "error"),
+    Column("max_code", "max code", "count"),
+)
 GROUP_COLUMNS = (Column("group", "group"), Column("raw_bytes", "bytes before", "count"), Column("coded_bytes", "bytes", "count"))
-COMPRESSOR_COLUMNS = (Column("name", "compressor"), Column("bytes", "bytes alone", "count"),
-                      Column("bits_per_byte", "bits per byte", "score"),
-                      Column("bytes_after_train", "bytes after train", "count"),
-                      Column("bits_per_byte_after_train", "bits per byte after", "score"),
-                      Column("seconds", "seconds", "seconds"))
-AVERAGE_COLUMNS = (Column("name", "average"), Column("bits_per_byte", "holdout bits per byte", "score"),
-                   Column("profile_error", "profile error", "ratio"), Column("note", ""))
+COMPRESSOR_COLUMNS = (
+    Column("name", "compressor"),
+    Column("bytes", "bytes alone", "count"),
+    Column("bits_per_byte", "bits per byte", "score"),
+    Column("bytes_after_train", "bytes after train", "count"),
+    Column("bits_per_byte_after_train", "bits per byte after", "score"),
+    Column("seconds", "seconds", "seconds"),
+)
+AVERAGE_COLUMNS = (
+    Column("name", "average"),
+    Column("bits_per_byte", "holdout bits per byte", "score"),
+    Column("profile_error", "profile error", "ratio"),
+    Column("note", ""),
+)
 BUDGET_COLUMNS = (Column("name", "stage"), Column("seconds", "seconds here", "seconds"), Column("note", ""))
 LINEAGE_COLUMNS = (Column("node", "node"), Column("val", "val split"), Column("reads", "reads", "reads"))
 ANATOMY_COLUMNS = (Column("name", "name"), Column("part", "part"), Column("group", "group"), Column("bytes", "bytes", "count"))
-TENSOR_COLUMNS = (Column("tensor", "tensor"), Column("method", "method"), Column("weights", "weights", "count"),
-                  Column("bits_per_weight", "bits per weight", "ratio"), Column("relative_error", "output error", "error"),
-                  Column("max_code", "max code", "count"))
+TENSOR_COLUMNS = (
+    Column("tensor", "tensor"),
+    Column("method", "method"),
+    Column("weights", "weights", "count"),
+    Column("bits_per_weight", "bits per weight", "ratio"),
+    Column("relative_error", "output error", "error"),
+    Column("max_code", "max code", "count"),
+)
 ENVIRONMENT_COLUMNS = (Column("name", "what"), Column("value", ""), Column("stage", "said by"))
 HASH_COLUMNS = (Column("name", "sha256 of"), Column("sha256", "", "hash"))
-SPLIT_COLUMNS = (Column("name", "split"), Column("documents", "documents", "count"),
-                 Column("bytes", "bytes", "count"), Column("sha256", "sha256", "hash"))
+SPLIT_COLUMNS = (
+    Column("name", "split"),
+    Column("documents", "documents", "count"),
+    Column("bytes", "bytes", "count"),
+    Column("sha256", "sha256", "hash"),
+)
 
 FORMATS = {
     "text": str,
@@ -96,12 +130,19 @@ def cell(value, kind: str) -> str:
 
 
 def shown(
-    frame: pd.DataFrame, columns: tuple[Column, ...], *, title: str = "", small: Callable = lambda row: "",
-    beneath: Callable = lambda row: "", is_best: Callable = lambda row: False,
+    frame: pd.DataFrame,
+    columns: tuple[Column, ...],
+    *,
+    title: str = "",
+    small: Callable = lambda row: "",
+    beneath: Callable = lambda row: "",
+    is_best: Callable = lambda row: False,
 ) -> Shown:
     """`frame` as text; the three functions take a row of it and give what `Row` says."""
-    rows = [Row(tuple(cell(getattr(row, column.key), column.kind) for column in columns), small(row), beneath(row), bool(is_best(row)))
-            for row in frame.itertuples()]
+    rows = [
+        Row(tuple(cell(getattr(row, column.key), column.kind) for column in columns), small(row), beneath(row), bool(is_best(row)))
+        for row in frame.itertuples()
+    ]
     return Shown(title, columns, tuple(rows))
 
 
@@ -126,8 +167,7 @@ def markdown(table: pd.DataFrame, columns: tuple[Column, ...]) -> str:
     is_right = [column.kind in NUMBERS for column in columns]
 
     def line(cells) -> str:
-        padded = [text.rjust(width) if right else text.ljust(width)
-                  for text, width, right in zip(cells, widths, is_right, strict=True)]
+        padded = [text.rjust(width) if right else text.ljust(width) for text, width, right in zip(cells, widths, is_right, strict=True)]
         return f"| {' | '.join(padded)} |"
 
     rule = ["-" * (width - 1) + (":" if right else "-") for width, right in zip(widths, is_right, strict=True)]

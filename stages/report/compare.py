@@ -219,10 +219,17 @@ def render(found: list[Experiment], texts: dict[str, pd.DataFrame], warnings: li
 def drawings(found: list[Experiment]) -> dict[str, Figure]:
     """Two figures of the report, with all experiments in each."""
     scores = [
-        {"rev": one.name, "name": key.removeprefix(PREFIX), "kind": "", "bits_per_byte": value, "before": value,
-         "verdict": one.metrics.get(f"verdict.{key.removeprefix(PREFIX)}", "")}
+        {
+            "rev": one.name,
+            "name": key.removeprefix(PREFIX),
+            "kind": "",
+            "bits_per_byte": value,
+            "before": value,
+            "verdict": one.metrics.get(f"verdict.{key.removeprefix(PREFIX)}", ""),
+        }
         for one in found
-        for key, value in one.metrics.items() if key.startswith(PREFIX) and value is not None
+        for key, value in one.metrics.items()
+        if key.startswith(PREFIX) and value is not None
     ]
     losses = pd.concat([one.loss.assign(rev=one.name) for one in found])
     return {"scores": figures.draw("scores", pd.DataFrame(scores)), "loss": figures.draw("loss", losses)}

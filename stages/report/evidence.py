@@ -19,8 +19,7 @@ MEASURED = ("bits_per_byte", "loss_nats", "bytes", "seconds", "text_sha256")
 SCORED = (*MEASURED, "raw_bytes", "bytes_counted_on", "ledger_sha256")
 CODED = ("blob_bytes", "bits_per_weight", "entropy_bytes", "entropy_bits_per_weight", "encode_seconds", "decode_seconds")
 COMPRESSED = ("bytes", "bits_per_byte", "bytes_after_train", "bits_per_byte_after_train", "seconds")
-TRAINED = ("steps", "train_seconds", "tokens_per_second", "loss_nats", "holdout_bits_per_byte", "parameters", "seed",
-           "processes", "device")
+TRAINED = ("steps", "train_seconds", "tokens_per_second", "loss_nats", "holdout_bits_per_byte", "parameters", "seed", "processes", "device")
 ENVIRONMENT = ("torch", "precision", "attention_backend")
 ANATOMY = ("part", "group", "name", "bytes")
 QUANTIZED = ("tensor", "group", "method", "weights", "bits_per_weight", "relative_error", "max_code")
@@ -49,9 +48,25 @@ class Evidence:
 
 
 def load(
-    *, prepare: Path, text_compressors: Path, train_metrics: Path, loss_curve: Path, ema_metrics: Path, averages: Path,
-    prequant_ttt: Path, calibrate: Path, plain_score: Path, compress: Path, package: Path, evaluate: Path, audit: Path,
-    quantized_tensors: Path, bytes_table: Path, lock: Path, machine: dict[str, str], compress_runs: Iterable[str],
+    *,
+    prepare: Path,
+    text_compressors: Path,
+    train_metrics: Path,
+    loss_curve: Path,
+    ema_metrics: Path,
+    averages: Path,
+    prequant_ttt: Path,
+    calibrate: Path,
+    plain_score: Path,
+    compress: Path,
+    package: Path,
+    evaluate: Path,
+    audit: Path,
+    quantized_tensors: Path,
+    bytes_table: Path,
+    lock: Path,
+    machine: dict[str, str],
+    compress_runs: Iterable[str],
     evaluate_runs: Iterable[str],
 ) -> Evidence:
     """Read the files of the named runs and of no others: a folder may still hold a run that params.yaml dropped.
@@ -64,17 +79,38 @@ def load(
         train=_read(train_metrics, "train", (*TRAINED, *ENVIRONMENT, "text_sha256")),
         loss=_table(loss_curve, "train", ("step", "train_loss", "learning_rate_scale", "holdout_bits_per_byte")),
         averages=_table(averages, "ema", ("average", "holdout_bits_per_byte", "profile_error")),
-        spent={"train": _read(train_metrics, "train", ("train_seconds", "budget", "spent", "budget_unit")),
-               "ema": _read(ema_metrics, "ema", ("average",)),
-               "prequant_ttt": _read(prequant_ttt, "prequant_ttt", ("seconds", "enabled")),
-               "calibrate": _read(calibrate, "calibrate", ("seconds", "tokens"))},
+        spent={
+            "train": _read(train_metrics, "train", ("train_seconds", "budget", "spent", "budget_unit")),
+            "ema": _read(ema_metrics, "ema", ("average",)),
+            "prequant_ttt": _read(prequant_ttt, "prequant_ttt", ("seconds", "enabled")),
+            "calibrate": _read(calibrate, "calibrate", ("seconds", "tokens")),
+        },
         plain_score={name: _read(plain_score / name / "metrics.json", f"plain_score@{name}", MEASURED) for name in STAGES},
-        compress={run: _read(compress / run / "metrics.json", f"compress@{run}",
-                             ("codec", "filters", "available", "reason", "left_out_bytes", "quantized_weights", "header_bytes",
-                              "groups", "blob_sha256", "model_sha256", *CODED)) for run in compress_runs},
+        compress={
+            run: _read(
+                compress / run / "metrics.json",
+                f"compress@{run}",
+                (
+                    "codec",
+                    "filters",
+                    "available",
+                    "reason",
+                    "left_out_bytes",
+                    "quantized_weights",
+                    "header_bytes",
+                    "groups",
+                    "blob_sha256",
+                    "model_sha256",
+                    *CODED,
+                ),
+            )
+            for run in compress_runs
+        },
         package=_read(package, "package", (*PACKED, "text_sha256")),
-        evaluate={run: _read(evaluate / run / "metrics.json", f"evaluate@{run}",
-                             ("evaluator", "artifact_sha256", *SCORED)) for run in evaluate_runs},
+        evaluate={
+            run: _read(evaluate / run / "metrics.json", f"evaluate@{run}", ("evaluator", "artifact_sha256", *SCORED))
+            for run in evaluate_runs
+        },
         certificates={run: _read(audit / run / "certificate.json", f"audit@{run}", CERTIFICATE) for run in evaluate_runs},
         tensors=_table(quantized_tensors, "quantize", QUANTIZED),
         anatomy=_table(bytes_table, "package", ANATOMY),
@@ -83,8 +119,9 @@ def load(
     )
     for run, certificate in evidence.certificates.items():
         if any(certificate[key] != evidence.evaluate[run].get(key) for key in CERTIFIED):
-            raise ValueError(f"{audit / run / 'certificate.json'} certifies another score than evaluate@{run} has now; "
-                             f"run: dvc repro audit@{run}")
+            raise ValueError(
+                f"{audit / run / 'certificate.json'} certifies another score than evaluate@{run} has now; run: dvc repro audit@{run}"
+            )
     for name, entry in evidence.text_compressors["compressors"].items():
         _require(entry, COMPRESSED, f"{text_compressors}: compressors.{name}", "text_compressors")
     for run, certificate in evidence.certificates.items():
@@ -93,8 +130,10 @@ def load(
             _require(check, CHECKED, f"{where}: checks.{name}", f"audit@{run}")
     for run in evidence.evaluate:
         if run in STAGES:
-            raise ValueError(f"evaluate.runs.{run} has the name of a stage, their bits per byte would be mixed up; "
-                             f"rename the run in params.yaml, e.g. {run}_run")
+            raise ValueError(
+                f"evaluate.runs.{run} has the name of a stage, their bits per byte would be mixed up; "
+                f"rename the run in params.yaml, e.g. {run}_run"
+            )
     return evidence
 
 
@@ -103,8 +142,10 @@ def _table(path: Path, maker: str, required: tuple[str, ...]) -> pd.DataFrame:
         raise ValueError(f"{path} is missing; run the stage that makes it: dvc repro {maker}")
     table = pd.read_csv(path)
     if not set(required) <= set(table.columns):
-        raise ValueError(f"{path} needs the columns {', '.join(required)}; it has {', '.join(map(str, table.columns))}; make it again: "
-                         f"dvc repro --force {maker}")
+        raise ValueError(
+            f"{path} needs the columns {', '.join(required)}; it has {', '.join(map(str, table.columns))}; make it again: "
+            f"dvc repro --force {maker}"
+        )
     return table
 
 
@@ -117,6 +158,5 @@ def _read(path: Path, maker: str, required: tuple[str, ...]) -> dict:
 
 def _require(content: dict, required: tuple[str, ...], where: str, maker: str) -> dict:
     if absent := [key for key in required if key not in content]:
-        raise ValueError(f"{where} has no {', '.join(absent)}; it was written by other code, make it again: "
-                         f"dvc repro --force {maker}")
+        raise ValueError(f"{where} has no {', '.join(absent)}; it was written by other code, make it again: dvc repro --force {maker}")
     return content

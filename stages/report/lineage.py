@@ -60,9 +60,7 @@ def graph(stages: dict) -> Graph:
     reads = {
         name: tuple(dep["path"] for dep in entry.get("deps", []) if dep["path"].startswith("artifacts/")) for name, entry in stages.items()
     }
-    parents = {
-        name: {maker for path in paths for maker in dvc_lock.makers_of(path, made_by)} - {name} for name, paths in reads.items()
-    }
+    parents = {name: {maker for path in paths for maker in dvc_lock.makers_of(path, made_by)} - {name} for name, paths in reads.items()}
     order = _from_the_top(parents)
     direct = {name for name in order if name != dvc_lock.ROOT_STAGE and any(map(dvc_lock.touches_val, reads[name]))}
     touched: set[str] = set()

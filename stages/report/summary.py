@@ -49,8 +49,7 @@ def flat(evidence: Evidence) -> dict:
         out |= {f"text_compressors.{name}.{key}": entry[key] for key in COMPRESSED}
     out |= {f"train.{key}": evidence.train[key] for key in TRAINED}
     for row in splits(evidence).itertuples(index=False):
-        out |= {f"text.{row.name}_documents": row.documents, f"text.{row.name}_bytes": row.bytes,
-                f"text.sha256.{row.name}": row.sha256}
+        out |= {f"text.{row.name}_documents": row.documents, f"text.{row.name}_bytes": row.bytes, f"text.sha256.{row.name}": row.sha256}
     return out | {"notices": len(notices(evidence))}
 
 
@@ -58,15 +57,19 @@ def summary(evidence: Evidence) -> str:
     """The report as Markdown that also reads as plain text in a terminal."""
     top, package = headline(evidence), evidence.package
     score = "no legal score" if top.run is None else f"{top.bits_per_byte:.4f} bits per byte with `{top.run}`"
-    blocks = ["# Caddie report", _list([
-        f"score: {score}",
-        f"artifact: {top.artifact_bytes:,} bytes, {top.room} "
-        f"({package['code_bytes']:,} code, {package['model_bytes']:,} model by {package['compress_run']})",
-        f"verdict: {top.verdict}",
-        *[f"`{run}` is lower, {evidence.evaluate[run]['bits_per_byte']:.4f}, but not legal"
-          for run in top.lower_but_not_legal],
-        *[f"**{notice}**" for notice in notices(evidence)],
-    ])]
+    blocks = [
+        "# Caddie report",
+        _list(
+            [
+                f"score: {score}",
+                f"artifact: {top.artifact_bytes:,} bytes, {top.room} "
+                f"({package['code_bytes']:,} code, {package['model_bytes']:,} model by {package['compress_run']})",
+                f"verdict: {top.verdict}",
+                *[f"`{run}` is lower, {evidence.evaluate[run]['bits_per_byte']:.4f}, but not legal" for run in top.lower_but_not_legal],
+                *[f"**{notice}**" for notice in notices(evidence)],
+            ]
+        ),
+    ]
     blocks += ["## Bits per byte after each stage", markdown(stages(evidence), STAGE_COLUMNS)]
     blocks += ["## Bits per byte of the artifact, by evaluator", markdown(evaluators(evidence), EVALUATOR_COLUMNS)]
     blocks += ["## Quantization", markdown(quantized(evidence), QUANTIZED_COLUMNS), lost(evidence)]
@@ -76,8 +79,7 @@ def summary(evidence: Evidence) -> str:
         blocks.append(textwrap.fill(f"Order-0 entropy: {note}.", WIDTH, break_long_words=False))
     if absent := [f"{row.name} is not available: {row.reason}" for row in table.itertuples() if not row.available]:
         blocks.append(_list(absent))
-    blocks += ["## General-purpose compressors on the same text",
-               markdown(compressors(evidence), COMPRESSOR_COLUMNS), COMPARISON]
+    blocks += ["## General-purpose compressors on the same text", markdown(compressors(evidence), COMPRESSOR_COLUMNS), COMPARISON]
     blocks += ["## Budget", markdown(budget(evidence), BUDGET_COLUMNS)]
     blocks += ["## Certificates", _list([verdict_line(*item) for item in evidence.certificates.items()])]
     return "\n\n".join(blocks) + "\n"

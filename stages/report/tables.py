@@ -84,22 +84,33 @@ def notices(evidence: Evidence) -> list[str]:
     sources = {"text_compressors": evidence.text_compressors, "train": evidence.train, "package": evidence.package}
     sources |= {f"plain_score@{name}": metrics for name, metrics in evidence.plain_score.items()}
     sources |= {f"evaluate@{run}": metrics for run, metrics in evidence.evaluate.items()}
-    found = [f"{name} was made from text that prepare does not have now; run: dvc repro {name}"
-             for name, metrics in sources.items() if metrics["text_sha256"] not in known]
+    found = [
+        f"{name} was made from text that prepare does not have now; run: dvc repro {name}"
+        for name, metrics in sources.items()
+        if metrics["text_sha256"] not in known
+    ]
     counted = {"text_compressors": evidence.text_compressors["val_bytes"]}
     counted |= {f"evaluate@{run}": metrics["raw_bytes"] for run, metrics in evidence.evaluate.items()}
-    found += [f"{name} counted {count:,} bytes, the val split has {val_bytes:,}: not a score of the whole split"
-              for name, count in counted.items() if count != val_bytes]
+    found += [
+        f"{name} counted {count:,} bytes, the val split has {val_bytes:,}: not a score of the whole split"
+        for name, count in counted.items()
+        if count != val_bytes
+    ]
     shipped = evidence.package["sha256"]
-    found += [f"evaluate@{run} scored another artifact than the one packaged; run: dvc repro evaluate@{run}"
-              for run, metrics in evidence.evaluate.items() if metrics["artifact_sha256"] != shipped]
+    found += [
+        f"evaluate@{run} scored another artifact than the one packaged; run: dvc repro evaluate@{run}"
+        for run, metrics in evidence.evaluate.items()
+        if metrics["artifact_sha256"] != shipped
+    ]
     if (listed := int(evidence.anatomy["bytes"].sum())) != evidence.package["artifact_bytes"]:
-        found.append(f"the table of bytes adds up to {listed:,}, the artifact has {evidence.package['artifact_bytes']:,}; "
-                     "run: dvc repro package")
+        found.append(
+            f"the table of bytes adds up to {listed:,}, the artifact has {evidence.package['artifact_bytes']:,}; run: dvc repro package"
+        )
     said = {key for certificate in evidence.certificates.values() for check in certificate["checks"].values() for key in check}
     if unknown := said - set(CHECKED):
-        found.append(f"the certificates say {', '.join(sorted(unknown))} of their checks, which this page does not show; "
-                     "add it to stages/report")
+        found.append(
+            f"the certificates say {', '.join(sorted(unknown))} of their checks, which this page does not show; add it to stages/report"
+        )
     if spoiled := lineage.spoiled(evidence.graph):
         found.append(spoiled)
     return found
@@ -110,8 +121,15 @@ def stages(evidence: Evidence) -> pd.DataFrame:
     rows, previous = [], None
     for name, metrics in evidence.plain_score.items():
         score = metrics["bits_per_byte"]
-        rows.append({"name": name, "bits_per_byte": score, "change": None if previous is None else score - previous,
-                     "loss_nats": metrics["loss_nats"], "seconds": metrics["seconds"]})
+        rows.append(
+            {
+                "name": name,
+                "bits_per_byte": score,
+                "change": None if previous is None else score - previous,
+                "loss_nats": metrics["loss_nats"],
+                "seconds": metrics["seconds"],
+            }
+        )
         previous = score
     return _frame(rows, ("name", "bits_per_byte", "change", "loss_nats", "seconds"))
 
@@ -122,18 +140,31 @@ def evaluators(evidence: Evidence) -> pd.DataFrame:
     rows = []
     for run, metrics in evidence.evaluate.items():
         certificate = evidence.certificates[run]
-        rows.append({"name": run, "bits_per_byte": metrics["bits_per_byte"], "loss_nats": metrics["loss_nats"],
-                     "gain": None if sliding is None else sliding - metrics["bits_per_byte"],
-                     "seconds": metrics["seconds"], "verdict": verdict(certificate), "why": explain(certificate)})
+        rows.append(
+            {
+                "name": run,
+                "bits_per_byte": metrics["bits_per_byte"],
+                "loss_nats": metrics["loss_nats"],
+                "gain": None if sliding is None else sliding - metrics["bits_per_byte"],
+                "seconds": metrics["seconds"],
+                "verdict": verdict(certificate),
+                "why": explain(certificate),
+            }
+        )
     return _frame(rows, ("name", "bits_per_byte", "gain", "loss_nats", "seconds", "verdict", "why"))
 
 
 def codecs(evidence: Evidence) -> pd.DataFrame:
     """Every codec run, smallest blob first, the unavailable ones last with their reason."""
-    rows = [{"name": run, "ships": run == evidence.package["compress_run"],
-             "filters": ", ".join(metrics["filters"]),
-             **{key: metrics[key] for key in ("codec", "available", "reason", *CODED)}}
-            for run, metrics in evidence.compress.items()]
+    rows = [
+        {
+            "name": run,
+            "ships": run == evidence.package["compress_run"],
+            "filters": ", ".join(metrics["filters"]),
+            **{key: metrics[key] for key in ("codec", "available", "reason", *CODED)},
+        }
+        for run, metrics in evidence.compress.items()
+    ]
     for row in rows:
         row["note"] = "" if row["available"] else "not available"
         row["note"] = "ships" if row["ships"] else row["note"]
@@ -157,8 +188,10 @@ def entropy_note(evidence: Evidence) -> str:
     if not evidence.compress:
         return ""
     metrics = next(iter(evidence.compress.values()))
-    return (f"{metrics['entropy_bytes']:,} bytes for the codes of all quantized matrices, {metrics['quantized_weights']:,} weights; it "
-            f"leaves out scales, steps and float16 tensors, {metrics['left_out_bytes']:,} bytes as stored")
+    return (
+        f"{metrics['entropy_bytes']:,} bytes for the codes of all quantized matrices, {metrics['quantized_weights']:,} weights; it "
+        f"leaves out scales, steps and float16 tensors, {metrics['left_out_bytes']:,} bytes as stored"
+    )
 
 
 def quantized(evidence: Evidence) -> pd.DataFrame:
@@ -167,9 +200,18 @@ def quantized(evidence: Evidence) -> pd.DataFrame:
     for group, part in evidence.tensors.groupby("group", sort=False):
         weights = int(part["weights"].sum())
         bits = float((part["weights"] * part["bits_per_weight"]).sum())
-        rows.append((group, ", ".join(dict.fromkeys(part["method"])), len(part), weights, bits / weights if weights else None,
-                     round(bits / 8), None if (part["method"] == "none").all() else float(part["relative_error"].mean()),
-                     int(part["max_code"].max()) or None))
+        rows.append(
+            (
+                group,
+                ", ".join(dict.fromkeys(part["method"])),
+                len(part),
+                weights,
+                bits / weights if weights else None,
+                round(bits / 8),
+                None if (part["method"] == "none").all() else float(part["relative_error"].mean()),
+                int(part["max_code"].max()) or None,
+            )
+        )
     return _frame(rows, ("name", "method", "tensors", "weights", "bits_per_weight", "bytes", "relative_error", "max_code"))
 
 
@@ -181,35 +223,40 @@ def lost(evidence: Evidence) -> str:
 
 def compressors(evidence: Evidence) -> pd.DataFrame:
     """General-purpose compressors on the val split, alone and after the training text; last, the model's score."""
-    rows = [{"name": name, **{key: entry[key] for key in COMPRESSED}}
-            for name, entry in evidence.text_compressors["compressors"].items()]
+    rows = [{"name": name, **{key: entry[key] for key in COMPRESSED}} for name, entry in evidence.text_compressors["compressors"].items()]
     if (best := headline(evidence).run) is not None:
         scored = evidence.evaluate[best]
-        rows.append({"name": f"model, {best}", "bits_per_byte_after_train": scored["bits_per_byte"],
-                     "seconds": scored["seconds"]})
+        rows.append({"name": f"model, {best}", "bits_per_byte_after_train": scored["bits_per_byte"], "seconds": scored["seconds"]})
     return _frame(rows, ("name", *COMPRESSED))
 
 
 def checks(evidence: Evidence) -> pd.DataFrame:
     """Every check of every certificate."""
-    rows = [{"name": run, "check": name, **check, "evidence": phrase(check["evidence"])}
-            for run, certificate in evidence.certificates.items() for name, check in certificate["checks"].items()]
+    rows = [
+        {"name": run, "check": name, **check, "evidence": phrase(check["evidence"])}
+        for run, certificate in evidence.certificates.items()
+        for name, check in certificate["checks"].items()
+    ]
     return _frame(rows, ("name", "check", *CHECKED))
 
 
 def splits(evidence: Evidence) -> pd.DataFrame:
     """Documents, bytes and hash of each split."""
     prepare = evidence.prepare
-    rows = [{"name": split, "documents": prepare["documents"][split], "bytes": prepare["bytes"][split],
-             "sha256": prepare["sha256"][split]} for split in prepare["documents"]]
+    rows = [
+        {"name": split, "documents": prepare["documents"][split], "bytes": prepare["bytes"][split], "sha256": prepare["sha256"][split]}
+        for split in prepare["documents"]
+    ]
     return _frame(rows, ("name", "documents", "bytes", "sha256"))
 
 
 def averages(evidence: Evidence) -> pd.DataFrame:
     """Holdout bits per byte of the averages that were tried, in the order of params.yaml."""
     chosen = evidence.spent["ema"]["average"]
-    rows = [(row.average, float(row.holdout_bits_per_byte), row.profile_error or None, "goes on" if row.average == chosen else "")
-            for row in evidence.averages.itertuples()]
+    rows = [
+        (row.average, float(row.holdout_bits_per_byte), row.profile_error or None, "goes on" if row.average == chosen else "")
+        for row in evidence.averages.itertuples()
+    ]
     return _frame(rows, ("name", "bits_per_byte", "profile_error", "note"))
 
 
@@ -223,14 +270,19 @@ def goes_on(evidence: Evidence) -> str:
 def budget(evidence: Evidence) -> pd.DataFrame:
     """What counts against the competition's two times 600 seconds, the `limit`; `seconds` are those of this machine."""
     spent = evidence.spent
-    notes = {"train": f"{spent['train']['spent']:,.5g} of {spent['train']['budget']:,.5g} {spent['train']['budget_unit']}",
-             "prequant_ttt": "" if spent["prequant_ttt"]["enabled"] else "off", "calibrate": f"{spent['calibrate']['tokens']:,} tokens"}
+    notes = {
+        "train": f"{spent['train']['spent']:,.5g} of {spent['train']['budget']:,.5g} {spent['train']['budget_unit']}",
+        "prequant_ttt": "" if spent["prequant_ttt"]["enabled"] else "off",
+        "calibrate": f"{spent['calibrate']['tokens']:,} tokens",
+    }
     making = time_budget.making(**{name: spent[name] for name in notes})
     total = sum(making.values())
     rows = [(name, seconds, notes[name]) for name, seconds in making.items()]
     rows.append(("training, together", total, _against_rule(evidence, total, list(evidence.evaluate.values()))))
-    rows += [(f"evaluate, {run}", metrics["seconds"], _against_rule(evidence, metrics["seconds"], [metrics]))
-             for run, metrics in evidence.evaluate.items()]
+    rows += [
+        (f"evaluate, {run}", metrics["seconds"], _against_rule(evidence, metrics["seconds"], [metrics]))
+        for run, metrics in evidence.evaluate.items()
+    ]
     return _frame([(*row, time_budget.SECONDS) for row in rows], ("name", "seconds", "note", "limit"))
 
 
@@ -247,8 +299,10 @@ def bits_per_byte(evidence: Evidence) -> pd.DataFrame:
     for name, metrics in evidence.plain_score.items():
         rows.append((name, "stage", metrics["bits_per_byte"], before or metrics["bits_per_byte"], ""))
         before = metrics["bits_per_byte"]
-    rows += [(run, "evaluator", metrics["bits_per_byte"], before, verdict(evidence.certificates[run]))
-             for run, metrics in evidence.evaluate.items()]
+    rows += [
+        (run, "evaluator", metrics["bits_per_byte"], before, verdict(evidence.certificates[run]))
+        for run, metrics in evidence.evaluate.items()
+    ]
     for name, entry in evidence.text_compressors["compressors"].items():
         rows.append((name, "compressor", entry["bits_per_byte"], None, ""))
         if entry["bits_per_byte_after_train"] is not None:
@@ -272,8 +326,12 @@ def environment(evidence: Evidence) -> pd.DataFrame:
 def hashes(evidence: Evidence) -> pd.DataFrame:
     """sha256 of what the numbers are about: the artifact, the blob and the weights in it, each ledger, each split."""
     rows = [("artifact, submission.pyz", evidence.package["sha256"])]
-    rows += [(f"{what} of {evidence.package['compress_run']}", metrics[key]) for run, metrics in evidence.compress.items()
-             if run == evidence.package["compress_run"] for what, key in (("blob", "blob_sha256"), ("quantized weights", "model_sha256"))]
+    rows += [
+        (f"{what} of {evidence.package['compress_run']}", metrics[key])
+        for run, metrics in evidence.compress.items()
+        if run == evidence.package["compress_run"]
+        for what, key in (("blob", "blob_sha256"), ("quantized weights", "model_sha256"))
+    ]
     rows += [(f"ledger of {run}", metrics["ledger_sha256"]) for run, metrics in evidence.evaluate.items()]
     rows += [(f"text, {split}", digest) for split, digest in evidence.prepare["sha256"].items()]
     return _frame(rows, ("name", "sha256"))
@@ -281,11 +339,25 @@ def hashes(evidence: Evidence) -> pd.DataFrame:
 
 def everything(evidence: Evidence) -> dict[str, pd.DataFrame]:
     """Every table of the page by the name of its CSV file."""
-    return {"stages": stages(evidence), "evaluators": evaluators(evidence), "bits_per_byte": bits_per_byte(evidence),
-            "compressors": compressors(evidence), "codecs": codecs(evidence), "groups": groups(evidence), "quantized": quantized(evidence),
-            "tensors": evidence.tensors, "bytes": evidence.anatomy, "averages": averages(evidence), "loss": evidence.loss,
-            "budget": budget(evidence), "checks": checks(evidence), "lineage": lineage.table(evidence.graph), "splits": splits(evidence),
-            "environment": environment(evidence), "hashes": hashes(evidence)}
+    return {
+        "stages": stages(evidence),
+        "evaluators": evaluators(evidence),
+        "bits_per_byte": bits_per_byte(evidence),
+        "compressors": compressors(evidence),
+        "codecs": codecs(evidence),
+        "groups": groups(evidence),
+        "quantized": quantized(evidence),
+        "tensors": evidence.tensors,
+        "bytes": evidence.anatomy,
+        "averages": averages(evidence),
+        "loss": evidence.loss,
+        "budget": budget(evidence),
+        "checks": checks(evidence),
+        "lineage": lineage.table(evidence.graph),
+        "splits": splits(evidence),
+        "environment": environment(evidence),
+        "hashes": hashes(evidence),
+    }
 
 
 def _frame(rows: list, columns: tuple[str, ...]) -> pd.DataFrame:

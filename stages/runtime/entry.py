@@ -130,16 +130,27 @@ def _run(arguments: argparse.Namespace, manifest: dict) -> None:
     if "causal" not in evaluators.claims(module, options):
         raise ValueError(f"{name} needs what a decoder does not know yet, so it cannot compress; choose another --evaluator")
     options = options | getattr(module, "STREAM", {})
-    key = json.dumps([hashlib.sha256(read(file)).hexdigest() for file in ("model.blob", "tokenizer.model")]
-                     + [name, options, arguments.threads, device], sort_keys=True).encode()
+    key = json.dumps(
+        [hashlib.sha256(read(file)).hexdigest() for file in ("model.blob", "tokenizer.model")] + [name, options, arguments.threads, device],
+        sort_keys=True,
+    ).encode()
     work = {"tokenizer": tokenizer, "evaluator": evaluator(options), "key": key, "progress": _bar(arguments)}
     path = arguments.files[0]
     if arguments.command == "compress":
         content = path.read_bytes()
         packed, bits = text_file.compress(content, **work)
         _write(arguments.output or path.with_name(path.name + SUFFIX), packed)
-        print(json.dumps({"file": path.name, "bytes": len(content), "compressed_bytes": len(packed), "code_length_bits": round(bits, 3),
-                          "bits_per_byte": 8 * len(packed) / len(content) if content else None}))
+        print(
+            json.dumps(
+                {
+                    "file": path.name,
+                    "bytes": len(content),
+                    "compressed_bytes": len(packed),
+                    "code_length_bits": round(bits, 3),
+                    "bits_per_byte": 8 * len(packed) / len(content) if content else None,
+                }
+            )
+        )
     else:
         if arguments.output is None and path.suffix != SUFFIX:
             raise ValueError(f"{path.name} does not end in {SUFFIX}; name the file to write with --output")
@@ -154,18 +165,31 @@ def _score(arguments: argparse.Namespace, name: str, options: dict, evaluator, c
     streams = [(path, *_stream(path, tokenizer)) for path in arguments.files]
     for path, tokens, num_bytes in streams:
         # A fresh evaluator per stream: nothing learned on one may help on the next.
-        ledger = harness.score(evaluator(options), tokens, keep_rows=arguments.rows, part=arguments.part,
-                               progress=arguments.progress or sys.stderr.isatty())
+        ledger = harness.score(
+            evaluator(options), tokens, keep_rows=arguments.rows, part=arguments.part, progress=arguments.progress or sys.stderr.isatty()
+        )
         if arguments.ledger:
             arguments.ledger.mkdir(parents=True, exist_ok=True)
             rows = {f"row_{target}": row for target, row in sorted(ledger.rows.items())}
-            np.savez(arguments.ledger / f"{path.stem}.npz", nats=ledger.nats, commits=np.array(ledger.commits, np.int64).reshape(-1, 3),
-                     **rows)
+            np.savez(
+                arguments.ledger / f"{path.stem}.npz", nats=ledger.nats, commits=np.array(ledger.commits, np.int64).reshape(-1, 3), **rows
+            )
         whole = arguments.part == (0, 1)
-        print(json.dumps({
-            "stream": path.name, "evaluator": name, "tokens": int(np.isfinite(ledger.nats).sum()), "bytes": num_bytes,
-            "loss_nats": float(np.nanmean(ledger.nats)), "bits_per_byte": ledger.bits_per_byte(num_bytes) if num_bytes and whole else None,
-            "seconds": round(ledger.seconds, 3), "claims": list(claims)}), flush=True)
+        print(
+            json.dumps(
+                {
+                    "stream": path.name,
+                    "evaluator": name,
+                    "tokens": int(np.isfinite(ledger.nats).sum()),
+                    "bytes": num_bytes,
+                    "loss_nats": float(np.nanmean(ledger.nats)),
+                    "bits_per_byte": ledger.bits_per_byte(num_bytes) if num_bytes and whole else None,
+                    "seconds": round(ledger.seconds, 3),
+                    "claims": list(claims),
+                }
+            ),
+            flush=True,
+        )
 
 
 def _stream(path: Path, tokenizer: Tokenizer) -> tuple[np.ndarray, int | None]:
@@ -178,13 +202,16 @@ def _stream(path: Path, tokenizer: Tokenizer) -> tuple[np.ndarray, int | None]:
         return tokens, len(content)
     tokens = shards.read(path)
     if len(tokens) < 2 or tokens.max() >= tokenizer.vocabulary_size:
-        raise ValueError(f"{path} must hold at least 2 tokens, all below the vocabulary size {tokenizer.vocabulary_size}; "
-                         "encode the text with the tokenizer of this artifact")
+        raise ValueError(
+            f"{path} must hold at least 2 tokens, all below the vocabulary size {tokenizer.vocabulary_size}; "
+            "encode the text with the tokenizer of this artifact"
+        )
     return tokens, int(tokenizer.byte_counts(tokens)[1:].sum()) if tokenizer.counts_follow_from_ids else None
 
 
 def _bar(arguments: argparse.Namespace):
     """A progress line on stderr around a range, if there is someone to see it."""
+
     def show(numbers: range) -> Iterator[int]:
         started, shown = time.perf_counter(), 0.0
         for i in numbers:
@@ -193,8 +220,13 @@ def _bar(arguments: argparse.Namespace):
             if passed - shown > 0.5 or i + 1 == len(numbers):
                 shown = passed
                 left = passed / (i + 1) * (len(numbers) - i - 1)
-                print(f"\r{(i + 1) / len(numbers):4.0%} of {len(numbers)} tokens, {left:.0f} s left   ",
-                      end="\n" if i + 1 == len(numbers) else "", file=sys.stderr, flush=True)
+                print(
+                    f"\r{(i + 1) / len(numbers):4.0%} of {len(numbers)} tokens, {left:.0f} s left   ",
+                    end="\n" if i + 1 == len(numbers) else "",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
     return show if arguments.progress or sys.stderr.isatty() else iter
 
 

@@ -1,23 +1,20 @@
-"""The whole run as one script: `train_gpt.py`, whose bytes count together with the model's, and readable source beside it, which does not.
+"""The whole run as one script, `train_gpt.py`, whose bytes count together with the model's; readable source beside it does not count.
 
-    torchrun --nproc-per-node=8 train_gpt.py        in a folder with data/, as artifacts/tokenize has it: trains, averages, calibrates,
-                                                    quantizes, compresses, and scores the file that it compressed
-
-The script holds the pipeline's own modules and runs their main()s (packing.py, driver.py). On the CPU it gives the blob and the bits per
+The script holds the pipeline's own modules (packing.py) and runs their main()s (driver.py). On the CPU it gives the blob and the bits per
 byte of the pipeline to the bit. Nothing of it depends on what was trained but the number that `fill_cap` found, if it was asked to.
 """
 
 import hashlib
 import shutil
-from copy import deepcopy
+from pathlib import Path
 
 from stages.lib.blob import byte_table
 from stages.lib.node import closure, files, params
 from stages.lib.node.stage import Input, Metrics, Output, Plot
 from stages.script import packing
 
-Model, Train, Ema, PrequantTtt, Calibrate, Sensitivity, Quantize, Compress, Package = map(params.whole, (
-    "model", "train", "ema", "prequant_ttt", "calibrate", "sensitivity", "quantize", "compress", "package"))
+SECTIONS = ("model", "train", "ema", "prequant_ttt", "calibrate", "sensitivity", "quantize", "compress", "package")
+Model, Train, Ema, PrequantTtt, Calibrate, Sensitivity, Quantize, Compress, Package = map(params.whole, SECTIONS)
 
 
 def main(
@@ -37,10 +34,11 @@ def main(
     table: Plot = "artifacts/script/bytes.csv",
     metrics: Metrics = "artifacts/script/metrics.json",
 ) -> None:
-    sections = (model, train, ema, prequant_ttt, calibrate, sensitivity, quantize, compress, package)
-    tree = deepcopy({section.SECTION: section.values for section in sections})
+    read = (model, train, ema, prequant_ttt, calibrate, sensitivity, quantize, compress, package)
+    tree = {section.SECTION: section.values for section in read}
     if tree["quantize"]["entropy"]["target_bytes"] == "auto":
-        tree["quantize"]["entropy"]["target_bytes"] = files.read_json(target, required=("target_bytes",))["target_bytes"]
+        found = files.read_json(target, required=("target_bytes",))["target_bytes"]
+        tree["quantize"] = tree["quantize"] | {"entropy": tree["quantize"]["entropy"] | {"target_bytes": found}}
     contents, modules = packing.contents(tree), packing.modules(tree)
     text = packing.wrapped(contents).encode()
     with files.atomic(script) as partial:
@@ -49,15 +47,11 @@ def main(
         for path in modules:
             (partial / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(closure.ROOT / path, partial / path)
-    sizes = {name: len(content.encode()) for name, content in contents.items()}
-    shares = byte_table.share(len(text), list(sizes.values()))  # of what is packed together, by the length of each module
+    shares = byte_table.share(len(text), [len(content) for content in contents.values()])  # of what is packed together
     with files.atomic(table) as partial:
-        byte_table.write(partial, [("code", name.split("/")[-2] if "/" in name else "run", name, size)
-                                   for name, size in zip(sizes, shares, strict=True)])
-    source_bytes = sum((closure.ROOT / path).stat().st_size for path in modules)
-    files.write_json(metrics, {"code_bytes": len(text), "minified_bytes": sum(sizes.values()), "source_bytes": source_bytes,
-                               "modules": len(modules), "sha256": hashlib.sha256(text).hexdigest()})
-    print(f"{script}: {len(text):,} bytes, of {len(modules)} modules of {source_bytes:,} bytes")
+        byte_table.write(partial, [("code", Path(path).parent.name, path, n) for path, n in zip(contents, shares, strict=True)])
+    files.write_json(metrics, {"code_bytes": len(text), "modules": len(modules), "sha256": hashlib.sha256(text).hexdigest()})
+    print(f"{script}: {len(text):,} bytes, of {len(modules)} modules")
 
 
 if __name__ == "__main__":

@@ -5,14 +5,12 @@ The stages run in a folder of their own, with the paths that their main() declar
 take part, the others run on rank 0 alone, which leaves a file for each stage that is done. All processes must see one file system.
 """
 
-import contextlib
 import importlib
 import json
 import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +25,12 @@ from stages.runtime.weights import dequantize
 
 TOGETHER = ("train", "prequant_ttt", "calibrate")  # every process takes part
 WITHOUT_METRICS = {"train": ("metrics", "curve"), "quantize": ("metrics", "rows")}  # what would write them is not packed
-TORCHRUN = "TORCHELASTIC_RUN_ID"
 RANK, SIZE = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def main(folder: Path, script: Path) -> None:
     """Run what run.json beside this code says, in `folder`, which is removed at the end. `script` is the file that counts."""
-    run, start = json.loads((folder / "code/run.json").read_text()), Path.cwd()
+    start, run = Path.cwd(), json.loads((folder / "code/run.json").read_text())
     tree = run["params"]
     tree["train"]["seed"] = int(os.environ.get("SEED", 1337))
     for node in tree.keys() & set(TOGETHER):
@@ -47,9 +44,11 @@ def main(folder: Path, script: Path) -> None:
     os.chdir(folder)
     for node, variant in run["stages"]:
         started, call = time.time(), importlib.import_module(f"stages.{node}.__main__").main
+        # a stage that runs on rank 0 alone must not see that torchrun started this process
+        torchrun = None if node in TOGETHER else os.environ.pop("TORCHELASTIC_RUN_ID", None)
         if node in TOGETHER or not RANK:
-            with contextlib.nullcontext() if node in TOGETHER else alone():
-                call(**stage.arguments_of(call, tree, variant=variant) | dict.fromkeys(WITHOUT_METRICS.get(node, ())))
+            call(**stage.arguments_of(call, tree, variant=variant) | dict.fromkeys(WITHOUT_METRICS.get(node, ())))
+        os.environ.update({"TORCHELASTIC_RUN_ID": torchrun} if torchrun else {})
         if not RANK:
             print(f"{node}_seconds:{time.time() - started:.1f}", flush=True)
             if node == "ema" and "prequant_ttt" not in tree:  # the stage is off: it would hand on what it reads
@@ -57,19 +56,9 @@ def main(folder: Path, script: Path) -> None:
         wait(folder, node)
     os.chdir(start)
     if not RANK:
-        blobs = [folder / f"artifacts/compress/{name}/model.blob" for node, name in run["stages"] if node == "compress"]
-        shutil.copyfile(min(blobs, key=lambda path: (path.stat().st_size, path)), "model.blob")
+        shutil.copyfile(min(sorted(folder.glob("artifacts/compress/*/model.blob")), key=lambda path: path.stat().st_size), "model.blob")
     wait(folder, "blob")
     score(folder, script, run["evaluator"], run["options"])
-
-
-@contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """What starts processes must see that this one is alone."""
-    run = os.environ.pop(TORCHRUN, None)
-    yield
-    if run:
-        os.environ[TORCHRUN] = run
 
 
 def wait(folder: Path, name: str, ranks: range = range(1)) -> None:
@@ -82,8 +71,8 @@ def wait(folder: Path, name: str, ranks: range = range(1)) -> None:
 def score(folder: Path, script: Path, name: str, options: dict) -> None:
     """Bits per byte of the val split, by the model that is decoded from the file that is handed in."""
     started, split = time.time(), splits.read(folder / "artifacts/tokenize/val", "val", sidecar=True)
-    torch.set_num_threads(2)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(2)
     if device == "cuda":
         torch.set_default_device(device)
     torch.set_deterministic_debug_mode("default" if device == "cuda" else "error")
@@ -92,13 +81,12 @@ def score(folder: Path, script: Path, name: str, options: dict) -> None:
     evaluator = plugin.load("evaluators", name).Evaluator(model, **options)
     carries = getattr(evaluator, "carries", True)
     if not carries or not RANK:
-        ledger = harness.score(evaluator, split.tokens, part=(0, 1) if carries else (RANK, SIZE))
-        np.save(folder / f"nats.{RANK}.npy", ledger.nats)
+        np.save(folder / f"nats.{RANK}.npy", harness.score(evaluator, split.tokens, part=(0, 1) if carries else (RANK, SIZE)).nats)
     wait(folder, "score", range(0 if RANK else SIZE))  # rank 0 is the last one in the folder, which it removes
     if not RANK:
         nats = sum(np.nan_to_num(np.load(path)) for path in sorted(folder.glob("nats.*")))
-        code, coded = script.stat().st_size, Path("model.blob").stat().st_size
-        print(f"Code size: {code} bytes\nTotal submission size: {code + coded} bytes\n"
-              f"final val_loss:{nats.mean()} val_bpb:{nats.sum() / math.log(2) / int(split.byte_counts[1:].sum())} "
-              f"eval_time:{1000 * (time.time() - started):.0f}ms", flush=True)
+        bits, seconds = nats.sum() / math.log(2) / int(split.byte_counts[1:].sum()), time.time() - started
+        code, coded = (path.stat().st_size for path in (script, Path("model.blob")))
+        print(f"Code size: {code} bytes\nTotal submission size: {code + coded} bytes")
+        print(f"final val_loss:{nats.mean()} val_bpb:{bits} eval_time:{1000 * seconds:.0f}ms", flush=True)
         shutil.rmtree(folder)

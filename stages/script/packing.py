@@ -1,12 +1,10 @@
 """The one script of a run: which modules it holds, and their text in few bytes.
 
 The modules are the pipeline's own, each minified by itself. Only the stages, features, loader, quantizer methods, codec and evaluator that
-the settings name are packed, and settings that only compare or show something are switched off. Nothing is rewritten: what runs is what the
-pipeline runs.
+the settings name are packed. Nothing is rewritten: what runs is what the pipeline runs.
 """
 
 import base64
-import copy
 import json
 import lzma
 import re
@@ -18,20 +16,19 @@ from stages.lib.blob import bundle
 from stages.lib.blob.grouping import Run
 from stages.lib.node import closure, params
 from stages.lib.quant.settings import METHODS
-from stages.lib.training import averages
 from stages.runtime.base import plugin
 
-STAGES = ("train", "ema", "prequant_ttt", "calibrate", "sensitivity", "quantize")
 LOADERS = "stages.lib.tokens.loaders"
+STAGES = ("train", "ema", "prequant_ttt", "calibrate", "sensitivity", "quantize")
 READS_ARGUMENTS = re.compile(r"__main__\.py$|/features/")  # modules whose annotations of arguments a program reads
-NOT_PACKED = ("stages/lib/node/command.py", "stages/quantize/reporting.py", "stages/train/reporting.py")  # imported where a stage is
-# started as a command, and where it writes metrics, for which the driver gives it no path
-START = """import base64,os,pathlib,sys,time
+# imported where a stage is started as a command, and where it writes metrics, for which the driver gives it no path
+NOT_PACKED = ("stages/lib/node/command.py", "stages/quantize/reporting.py", "stages/train/reporting.py")
+START = """import base64,json,os,pathlib,sys,time
 import {codec}
 F=pathlib.Path(f"run-{{os.getppid()if'TORCHELASTIC_RUN_ID'in os.environ else os.getpid()}}").absolute()
 if'0'==os.environ.get('RANK','0'):
-	import json
-	for n,s in json.loads({codec}.decompress(base64.b85decode({data!r}))).items():p=F/'code'/n;p.parent.mkdir(parents=1,exist_ok=1);p.write_text(s,'utf-8')
+	for n,s in json.loads({codec}.decompress(base64.b85decode({data!r}))).items():
+		p=F/'code'/n;p.parent.mkdir(parents=1,exist_ok=1);p.write_text(s,'utf-8')
 	(F/'unpacked').touch()
 while not(F/'unpacked').exists():time.sleep(.01)
 sys.path.insert(0,str(F/'code'))
@@ -41,14 +38,14 @@ main(F,pathlib.Path(__file__))
 
 
 def contents(tree: dict) -> dict[str, str]:
-    """What the script unpacks, by path: the modules, and run.json for the driver. `tree` is params.yaml, parsed. ValueError where the
-    settings do not say what to run."""
+    """What the script unpacks, by path: modules, and run.json for the driver. ValueError if `tree`, params.yaml parsed, does not say it."""
     sources = {path: (closure.ROOT / path).read_text(encoding="utf-8") for path in modules(tree)}
-    words = {path: set(re.findall(r"\w+", source)) for path, source in sources.items()}
-    used_in = Counter(word for found in words.values() for word in found)
+    used_in = Counter(word for source in sources.values() for word in set(re.findall(r"\w+", source)))
     shared = frozenset(word for word, count in used_in.items() if count > 1)
-    return {path: bundle.shortened(source, shared=shared & words[path], arguments=not READS_ARGUMENTS.search(path))
-            for path, source in sources.items()} | {"run.json": json.dumps(plan(tree))}
+    packed = {"run.json": json.dumps(plan(tree))}
+    for path, source in sources.items():
+        packed[path] = bundle.shortened(source, shared=shared, arguments=not READS_ARGUMENTS.search(path))
+    return packed
 
 
 def wrapped(packed: dict[str, str]) -> str:
@@ -66,47 +63,36 @@ def modules(tree: dict) -> list[str]:
 
 
 def plan(tree: dict) -> dict:
-    """What the driver runs: stages, parameters, and what stages that are off would have written."""
-    params.require(tree["quantize"]["entropy"]["target_bytes"] != "auto", "quantize.entropy.target_bytes is auto, but the one script cannot "
-                   "pack for trial; set it to the number in artifacts/fill_cap/target.json")
-    run, written = stages(tree), {"artifacts/fill_cap/target.json": {"target_bytes": None}}
+    """What the driver runs: stages, parameters without what is only compared, and what stages that are off would have written."""
+    auto = "quantize.entropy.target_bytes is auto, but the one script cannot pack for trial; set it to the number in fill_cap/target.json"
+    params.require(tree["quantize"]["entropy"]["target_bytes"] != "auto", auto)
+    run, off = stages(tree), {"artifacts/fill_cap/target.json": {"target_bytes": None}}
     if not tree["sensitivity"]["enabled"]:
-        written["artifacts/sensitivity/multipliers.json"] = {"multipliers": {}}
-    sections = {name: section for name, section in trimmed(tree).items() if name in dict(run) or name == "model"}
-    return {"stages": run, "params": sections, "files": written} | {name: tree["package"][name] for name in ("evaluator", "options")}
+        off["artifacts/sensitivity/multipliers.json"] = {"multipliers": {}}
+    sections = {name: section for name, section in tree.items() if name in dict(run) or name == "model"}
+    sections["compress"] = {"runs": {name: tree["compress"]["runs"][name] for node, name in run if node == "compress"}}
+    sections["ema"] = tree["ema"] | ({} if tree["ema"]["average"] == "best" else {"candidates": []})
+    return {
+        "stages": run,
+        "params": sections,
+        "files": off,
+        "evaluator": tree["package"]["evaluator"],
+        "options": tree["package"]["options"],
+    }
 
 
 def stages(tree: dict) -> list[tuple[str, str | None]]:
     """The stages in order, each with its variant; without those that are off."""
-    return [*((node, None) for node in STAGES if tree[node].get("enabled", True)), *(("compress", name) for name in runs(tree))]
-
-
-def runs(tree: dict) -> list[str]:
-    """The runs of compress.runs of which the smallest blob ships."""
-    return bundle.shipped(tree["package"]["blob"], tree["compress"]["runs"])
+    runs = bundle.shipped(tree["package"]["blob"], tree["compress"]["runs"])
+    return [*((node, None) for node in STAGES if tree[node].get("enabled", True)), *(("compress", name) for name in runs)]
 
 
 def plugins(tree: dict) -> list[str]:
     """The modules that are loaded by name."""
     methods = {part["method"] for part in (*tree["quantize"]["groups"].values(), *tree["quantize"]["overrides"]) if "method" in part}
-    chosen = [params.section(tree, Run, variant=name) for name in runs(tree)]
-    kinds = [f"features/{name}" for name in tree["model"]["features"]] + [f"evaluators/{tree['package']['evaluator']}"]
-    kinds += [how for run in chosen for how in run.plugins()]
-    kinds += [f"filters/{filter}" for run in chosen for group in run.groups.values() for filter, _ in group.filters]
-    return [f"{LOADERS}.{tree['train']['loader']}", *(f"{METHODS}.{name}" for name in sorted(methods - {"none"})),
-            *(f"{plugin.package(kind)}.{name}" for kind, name in (how.split("/") for how in kinds)),
-            *map(plugin.package, ("codecs", "coders", "filters"))]
-
-
-def trimmed(tree: dict) -> dict:
-    """Without what only shows something, or is compared and not taken: averages, snapshots and candidates that nobody asks for."""
-    tree = copy.deepcopy(tree)
-    average, kept = tree["ema"]["average"], tree["train"]["averages"]
-    if average != "best":
-        tree["ema"]["candidates"] = []
-        kept |= {name: kept[name] * (average == name.partition('_')[0]) for name in ("swa_every", "lawa_every")}
-        kept["ema"] = [decay for decay in kept["ema"] if averages.name(decay) == average]
-        if "power" not in average and not average.startswith("posthoc_"):
-            kept |= {"power": [], "power_snapshots": 0}
-    tree["compress"]["runs"] = {name: tree["compress"]["runs"][name] for name in runs(tree)}
-    return tree
+    named = [f"features/{name}" for name in tree["model"]["features"]] + [f"evaluators/{tree['package']['evaluator']}"]
+    for chosen in (params.section(tree, Run, variant=name) for node, name in stages(tree) if node == "compress"):
+        named += [*chosen.plugins(), *(f"filters/{filter}" for group in chosen.groups.values() for filter, _ in group.filters)]
+    own = [f"{LOADERS}.{tree['train']['loader']}", *(f"{METHODS}.{name}" for name in sorted(methods - {"none"}))]
+    shipped = [f"{plugin.package(kind)}.{name}" for kind, name in (how.split("/") for how in named)]
+    return [*own, *shipped, *map(plugin.package, ("codecs", "coders", "filters"))]

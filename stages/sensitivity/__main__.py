@@ -50,8 +50,10 @@ def main(
     multipliers: Output = "artifacts/sensitivity/multipliers.json",
     metrics: Metrics = "artifacts/sensitivity/metrics.json",
 ) -> None:
-    require(settings.tokens >= settings.sequence_length, f"sensitivity.tokens is {settings.tokens}; it takes sensitivity.sequence_length "
-                                                         f"{settings.sequence_length} or more")
+    require(
+        settings.tokens >= settings.sequence_length,
+        f"sensitivity.tokens is {settings.tokens}; it takes sensitivity.sequence_length {settings.sequence_length} or more",
+    )
     state, facts = tensors.load(weights)
     found, parts, damage, gain = {}, {}, {}, 0.0
     if settings.enabled:
@@ -62,16 +64,25 @@ def main(
             model = entropy_model.Model(matrices, options=entropy_model.options(entropy), device=world.device)
             parts = allocation.units(list(matrices), by=settings.by, depth_groups=settings.depth_groups)
             loss_of = divergence(state, facts["model"], splits.read(text, "holdout").tokens, settings, world.device)
-            damage = allocation.damages(model, parts, constant=model.start(entropy.bits_per_weight), coarseness=settings.coarseness,
-                                        loss_of=loss_of)
+            damage = allocation.damages(
+                model, parts, constant=model.start(entropy.bits_per_weight), coarseness=settings.coarseness, loss_of=loss_of
+            )
         sizes = {unit: sum(state[name].numel() for name in names) for unit, names in parts.items()}
         chosen = allocation.multipliers(damage, sizes, least=settings.least, most=settings.most)
         found = {name: chosen[unit] for unit, names in parts.items() for name in names}
         gain = allocation.predicted_gain(damage, sizes)
         print(f"{len(parts)} units measured; expected gain {gain:.3f} bits per weight at equal loss")
     files.write_json(multipliers, {"multipliers": found})
-    files.write_json(metrics, {"enabled": settings.enabled, "units": len(damage), "expected_gain_bits_per_weight": gain,
-                               "damage_nats": damage, "text_sha256": facts["text_sha256"]})
+    files.write_json(
+        metrics,
+        {
+            "enabled": settings.enabled,
+            "units": len(damage),
+            "expected_gain_bits_per_weight": gain,
+            "damage_nats": damage,
+            "text_sha256": facts["text_sha256"],
+        },
+    )
 
 
 def known(name: str, hessians: dict[str, Tensor], rows: dict[str, Tensor]) -> bool:

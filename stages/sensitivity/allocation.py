@@ -38,8 +38,9 @@ def _layer(name: str) -> int | None:
     return next((int(part) for part in name.split(".") if part.isdigit()), None)
 
 
-def damages(model: Model, parts: dict[str, list[str]], *, constant: float, coarseness: float,
-            loss_of: Callable[[dict[str, Tensor]], float]) -> dict[str, float]:
+def damages(
+    model: Model, parts: dict[str, list[str]], *, constant: float, coarseness: float, loss_of: Callable[[dict[str, Tensor]], float]
+) -> dict[str, float]:
     """Damage by unit: `loss_of` the weights that differ from the network's, which is 0 without any."""
     found = {}
     for unit, names in tqdm(parts.items(), desc="sensitivity", unit=" units", mininterval=1.0):
@@ -51,7 +52,9 @@ def damages(model: Model, parts: dict[str, list[str]], *, constant: float, coars
 def multipliers(damage: dict[str, float], sizes: dict[str, int], *, least: float, most: float) -> dict[str, float]:
     """sqrt(N / d) by unit, relative to the weights' geometric mean. A damage of about 0 or less counts as very little."""
     if not all(map(math.isfinite, damage.values())):
-        raise ValueError("the loss of the quantized network is not finite; lower sensitivity.coarseness or quantize.entropy.bits_per_weight")
+        raise ValueError(
+            "the loss of the quantized network is not finite; lower sensitivity.coarseness or quantize.entropy.bits_per_weight"
+        )
     total = sum(sizes.values())
     mean = sum(max(value, 0.0) for value in damage.values()) / total
     if not mean > 0:

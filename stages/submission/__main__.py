@@ -31,8 +31,9 @@ DEFAULT_SEEDS = "42,0,1234"
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m stages.submission", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.submission", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name", help="a recipe, or default: params.yaml as it is")
     parser.add_argument("--seeds", default=DEFAULT_SEEDS, help="of the trainings, chosen before the first of them (default: %(default)s)")
     parser.add_argument("--scale", choices=("full", "tiny"), default="full", help="tiny: small sizes (default: %(default)s)")
@@ -100,8 +101,10 @@ def _numbers(text: str, kind: type, option: str) -> list:
         numbers = [kind(word) for word in text.split(",")]
     except ValueError:
         numbers = []
-    params.require(bool(numbers) and (kind is float or len(set(numbers)) == len(numbers)),
-                   f"{option} is {text!r}; it takes numbers with commas between, each once, such as 42,0,1234")
+    params.require(
+        bool(numbers) and (kind is float or len(set(numbers)) == len(numbers)),
+        f"{option} is {text!r}; it takes numbers with commas between, each once, such as 42,0,1234",
+    )
     return numbers
 
 

@@ -16,9 +16,21 @@ from stages.lib.referee import time_budget
 
 DONE = "done.json"
 PACKAGES = ("torch", "numpy", "safetensors", "brotli", "zstandard", "constriction", "sentencepiece", "zipnn")
-TAKEN = ("prepare/metrics.json", "train/metrics.json", "train/loss.csv", "ema/metrics.json", "prequant_ttt/metrics.json",
-         "calibrate/metrics.json", "quantize/metrics.json", "package/metrics.json", "package/bytes.csv", "script/metrics.json",
-         "script/bytes.csv", "script/train_gpt.py", "script/source")
+TAKEN = (
+    "prepare/metrics.json",
+    "train/metrics.json",
+    "train/loss.csv",
+    "ema/metrics.json",
+    "prequant_ttt/metrics.json",
+    "calibrate/metrics.json",
+    "quantize/metrics.json",
+    "package/metrics.json",
+    "package/bytes.csv",
+    "script/metrics.json",
+    "script/bytes.csv",
+    "script/train_gpt.py",
+    "script/source",
+)
 
 
 @dataclass(frozen=True)
@@ -27,8 +39,8 @@ class Run:
 
     folder: Path
     seed: int
-    name: str           # of the evaluation
-    tree: dict          # params.yaml as it ran
+    name: str  # of the evaluation
+    tree: dict  # params.yaml as it ran
     score: dict
     certificate: dict
     train: dict
@@ -56,8 +68,10 @@ def run_of(tree: dict) -> str:
     """The evaluation that package.evaluator and package.options stand for. ValueError if there is none."""
     wanted = {"evaluator": tree["package"]["evaluator"], "options": tree["package"]["options"]}
     found = [name for name, run in tree["evaluate"]["runs"].items() if {key: run[key] for key in wanted} == wanted]
-    require(bool(found), "no run of evaluate.runs is what package.evaluator and package.options name; add one, it is the score that "
-            "is submitted")
+    require(
+        bool(found),
+        "no run of evaluate.runs is what package.evaluator and package.options name; add one, it is the score that is submitted",
+    )
     return found[0]
 
 
@@ -84,8 +98,14 @@ def environment() -> dict:
         except importlib.metadata.PackageNotFoundError:
             continue
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return {"python": sys.version.split()[0], "platform": platform.platform(), "machine": platform.machine(), "cores": os.cpu_count(),
-            "gpus": gpus, "packages": versions}
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "gpus": gpus,
+        "packages": versions,
+    }
 
 
 def read(folder: Path) -> Run:
@@ -94,12 +114,24 @@ def read(folder: Path) -> Run:
     run = done["run"]
     score = files.read_json(folder / f"evaluate/{run}/metrics.json", required=("bits_per_byte", "loss_nats", "tokens", "bytes", "seconds"))
     certificate = files.read_json(folder / f"audit/{run}/certificate.json", required=("legal", "checks", "bits_per_byte"))
-    require(certificate["bits_per_byte"] == score["bits_per_byte"], f"the certificate in {folder} is of another score; remove the "
-            "folder, and give the same command again")
+    require(
+        certificate["bits_per_byte"] == score["bits_per_byte"],
+        f"the certificate in {folder} is of another score; remove the folder, and give the same command again",
+    )
     return Run(
-        folder, tree["train"]["seed"], run, tree, score, certificate, files.read_json(folder / "train/metrics.json"),
-        files.read_json(folder / "calibrate/metrics.json"), files.read_json(folder / "prequant_ttt/metrics.json"), done["environment"],
-        (folder / tree["package"]["blob"] / "model.blob").stat().st_size, (folder / "script/train_gpt.py").stat().st_size)
+        folder,
+        tree["train"]["seed"],
+        run,
+        tree,
+        score,
+        certificate,
+        files.read_json(folder / "train/metrics.json"),
+        files.read_json(folder / "calibrate/metrics.json"),
+        files.read_json(folder / "prequant_ttt/metrics.json"),
+        done["environment"],
+        (folder / tree["package"]["blob"] / "model.blob").stat().st_size,
+        (folder / "script/train_gpt.py").stat().st_size,
+    )
 
 
 def check_alike(runs: list[Run]) -> None:
@@ -107,6 +139,8 @@ def check_alike(runs: list[Run]) -> None:
     first = runs[0]
     for run in runs[1:]:
         same = run.tree | {"train": run.tree["train"] | {"seed": first.seed}} == first.tree
-        require(same and (run.folder / "script/train_gpt.py").read_bytes() == (first.folder / "script/train_gpt.py").read_bytes(),
-                f"seed {run.seed} ran with other parameters or code than seed {first.seed}; remove {run.folder.parent} and give the same "
-                "command again (with quantize.entropy.target_bytes: auto each seed is fitted to another number: set the smallest of them)")
+        require(
+            same and (run.folder / "script/train_gpt.py").read_bytes() == (first.folder / "script/train_gpt.py").read_bytes(),
+            f"seed {run.seed} ran with other parameters or code than seed {first.seed}; remove {run.folder.parent} and give the same "
+            "command again (with quantize.entropy.target_bytes: auto each seed is fitted to another number: set the smallest of them)",
+        )

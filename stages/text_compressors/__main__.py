@@ -37,30 +37,37 @@ def main(
 ) -> None:
     compressors.check(settings.compressors)
     for name in settings.after_train:
-        require(name in settings.compressors, f"text_compressors.after_train names {name}, which is not in text_compressors.compressors; add it there")
+        require(
+            name in settings.compressors,
+            f"text_compressors.after_train names {name}, which is not in text_compressors.compressors; add it there",
+        )
     val_text = "".join(corpus.texts(val)).encode()
     require(bool(val_text), f"{val} holds no text; run: dvc repro prepare")
     train_text = b""
     if settings.after_train:
         train_text = "".join(corpus.last_texts(train, settings.train_bytes)).encode()
-        require(bool(train_text), f"text_compressors.train_bytes is {settings.train_bytes}, less than the last document of "
-                                  f"{train}; raise it, or set text_compressors.after_train to []")
+        require(
+            bool(train_text),
+            f"text_compressors.train_bytes is {settings.train_bytes}, less than the last document of "
+            f"{train}; raise it, or set text_compressors.after_train to []",
+        )
     num_jobs = len(settings.compressors) + 2 * len(settings.after_train)
     measured = compressors.measure(settings.compressors, settings.after_train, val_text, train_text, workers=NUM_THREADS)
-    table = compressors.summarize(
-        tqdm(measured, "compressing", total=num_jobs, unit=" jobs", disable=None), len(val_text)
-    )
+    table = compressors.summarize(tqdm(measured, "compressing", total=num_jobs, unit=" jobs", disable=None), len(val_text))
     for name in settings.compressors:
         row = table[name]
         after = row["bits_per_byte_after_train"]
         shown = "" if after is None else f", {after:.4f} after {len(train_text):,} bytes of train text"
         print(f"{name:10} {row['bits_per_byte']:.4f} bits per byte{shown}, {row['seconds']:.1f} s")
-    files.write_json(metrics, {
-        "val_bytes": len(val_text),
-        "train_bytes": len(train_text),
-        "text_sha256": corpus.facts(val)["sha256"],
-        "compressors": {name: table[name] for name in settings.compressors},
-    })
+    files.write_json(
+        metrics,
+        {
+            "val_bytes": len(val_text),
+            "train_bytes": len(train_text),
+            "text_sha256": corpus.facts(val)["sha256"],
+            "compressors": {name: table[name] for name in settings.compressors},
+        },
+    )
 
 
 if __name__ == "__main__":

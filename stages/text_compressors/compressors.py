@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
 
 XZ_DICTIONARY_BYTES = (64 << 20, 1536 << 20)  # that of preset 9, and the most that liblzma takes
-ZSTD_WINDOW_LOG = (10, 31)                    # what zstd takes on 64-bit machines
-BROTLI_WINDOW_LOG = 24                        # 16 MB; the library has larger windows, its Python binding does not
+ZSTD_WINDOW_LOG = (10, 31)  # what zstd takes on 64-bit machines
+BROTLI_WINDOW_LOG = 24  # 16 MB; the library has larger windows, its Python binding does not
 
 
 def xz_9e(data: bytes) -> bytes:
@@ -40,11 +40,7 @@ def zstd_22(data: bytes) -> bytes:
 
     smallest, largest = ZSTD_WINDOW_LOG
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        22,
-        source_size=len(data),
-        window_log=min(max(len(data).bit_length(), smallest), largest),
-        enable_ldm=True,
-        write_checksum=False,
+        22, source_size=len(data), window_log=min(max(len(data).bit_length(), smallest), largest), enable_ldm=True, write_checksum=False
     )
     return zstandard.ZstdCompressor(compression_params=parameters).compress(data)
 
@@ -72,8 +68,9 @@ def check(names: Iterable[str]) -> None:
         raise ValueError(f"text_compressors.compressors is {names}; it takes one or more of {known}, each once")
 
 
-def measure(names: Iterable[str], after_train: Iterable[str], val: bytes, train: bytes, *,
-            workers: int) -> Iterator[tuple[Job, int, float]]:
+def measure(
+    names: Iterable[str], after_train: Iterable[str], val: bytes, train: bytes, *, workers: int
+) -> Iterator[tuple[Job, int, float]]:
     """Each job with its compressed bytes and its seconds, as they finish: `val` for all, the others for those of `after_train`.
 
     The libraries release the interpreter's lock: threads run in parallel.

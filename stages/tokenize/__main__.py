@@ -42,18 +42,39 @@ def main(
     scratch: Untracked = "scratch/tokenize",
 ) -> None:
     prepared, tokenizer = corpus.facts(documents), Tokenizer(model.read_bytes())
-    work = Folder(Path(scratch) / key(split, asdict(settings), prepared["sha256"], tokenizer.sha256, corpus.CHUNK_BYTES,
-                                      sentencepiece.__version__, *closure.paths("stages.tokenize.__main__")))
+    work = Folder(
+        Path(scratch)
+        / key(
+            split,
+            asdict(settings),
+            prepared["sha256"],
+            tokenizer.sha256,
+            corpus.CHUNK_BYTES,
+            sentencepiece.__version__,
+            *closure.paths("stages.tokenize.__main__"),
+        )
+    )
     with work.locked():
         take = _take if prepared["contents"] == "tokens" else _encode
         facts = take(split, settings, documents, prepared, model, work)
-        files.write_json(work.path / split / "meta.json", facts | {
-            "split": split, "documents": prepared["documents"], "vocabulary_size": tokenizer.vocabulary_size,
-            "tokenizer_sha256": tokenizer.sha256, "text_sha256": prepared["sha256"], "certificate": tokenizer.certificate()})
+        files.write_json(
+            work.path / split / "meta.json",
+            facts
+            | {
+                "split": split,
+                "documents": prepared["documents"],
+                "vocabulary_size": tokenizer.vocabulary_size,
+                "tokenizer_sha256": tokenizer.sha256,
+                "text_sha256": prepared["sha256"],
+                "certificate": tokenizer.certificate(),
+            },
+        )
         files.link(work.path / split, folder)
         work.remove()
-    print(f"{split}: {prepared['documents']:,} documents, {facts['bytes']:,} bytes, {facts['tokens']:,} tokens, "
-          f"{facts['bytes'] / max(1, facts['tokens'] - prepared['documents']):.3f} bytes per token")
+    print(
+        f"{split}: {prepared['documents']:,} documents, {facts['bytes']:,} bytes, {facts['tokens']:,} tokens, "
+        f"{facts['bytes'] / max(1, facts['tokens'] - prepared['documents']):.3f} bytes per token"
+    )
 
 
 def _encode(split: str, settings: TokenizeSettings, documents: Path, prepared: dict, model: Path, work: Folder) -> dict:
@@ -63,26 +84,41 @@ def _encode(split: str, settings: TokenizeSettings, documents: Path, prepared: d
     _check_unchanged(path, prepared)
     try:
         with tqdm(total=path.stat().st_size, desc=f"tokenize {split}", unit="B", unit_scale=True, mininterval=1.0, disable=None) as bar:
-            totals = sharding.write(work.path / split, documents, split, model=model.read_bytes(), shard_tokens=settings.shard_tokens,
-                                    sidecar=split != "train", progress=bar.update)
+            totals = sharding.write(
+                work.path / split,
+                documents,
+                split,
+                model=model.read_bytes(),
+                shard_tokens=settings.shard_tokens,
+                sidecar=split != "train",
+                progress=bar.update,
+            )
         _check_unchanged(path, prepared)
         if (totals.documents, totals.raw) != (prepared["documents"], prepared["bytes"]):
-            raise ValueError(f"{path} has {totals.documents:,} documents and {totals.raw:,} bytes, prepare counted "
-                             f"{prepared['documents']:,} and {prepared['bytes']:,}; run: dvc repro prepare")
+            raise ValueError(
+                f"{path} has {totals.documents:,} documents and {totals.raw:,} bytes, prepare counted "
+                f"{prepared['documents']:,} and {prepared['bytes']:,}; run: dvc repro prepare"
+            )
     except parallel.WorkerKilled:
         raise
     except ValueError:
         work.remove()  # it may hold tokens of a text that is not the one that was prepared
         raise
-    return {"tokens": totals.tokens, "bytes": totals.sidecar, "raw_bytes": totals.raw,
-            "counts": {"text": totals.text, "sidecar": totals.sidecar, "pieces": totals.pieces}}
+    return {
+        "tokens": totals.tokens,
+        "bytes": totals.sidecar,
+        "raw_bytes": totals.raw,
+        "counts": {"text": totals.text, "sidecar": totals.sidecar, "pieces": totals.pieces},
+    }
 
 
 def _take(split: str, settings: TokenizeSettings, documents: Path, prepared: dict, model: Path, work: Folder) -> dict:
     """Published shards were checked and counted by prepare; they are linked, as 16 GB need not lie there twice."""
     if prepared["tokenizer_sha256"] != files.sha256(model):
-        raise ValueError("the shards that prepare took over were made with another tokenizer than artifacts/vocabulary has; set "
-                         "vocabulary.source to shards")
+        raise ValueError(
+            "the shards that prepare took over were made with another tokenizer than artifacts/vocabulary has; set "
+            "vocabulary.source to shards"
+        )
     (work.path / split).mkdir(exist_ok=True)
     for path in sorted(documents.glob("*.bin")):
         (work.path / split / path.name).unlink(missing_ok=True)

@@ -30,8 +30,10 @@ def describe(path: Path, *, model: Path | None = None, documents: int = 5) -> li
     """The lines to print. ValueError if the shard is damaged or of another tokenizer; FileNotFoundError if there is none."""
     values = shards.read(path)
     if "_bytes_" in path.name:
-        return [f"{path}: byte sidecar of {len(values):,} tokens, {int(values.sum(dtype=np.int64)):,} bytes, at most "
-                f"{values.max(initial=0)} per token, {int((values == 0).sum()):,} tokens without any"]
+        return [
+            f"{path}: byte sidecar of {len(values):,} tokens, {int(values.sum(dtype=np.int64)):,} bytes, at most "
+            f"{values.max(initial=0)} per token, {int((values == 0).sum()):,} tokens without any"
+        ]
     tokenizer = published.read_tokenizer(find_model(path, model))
     accounting.check_stream(tokenizer, values, where=str(path), at_start=False)
     certificate, starts = tokenizer.certificate(), np.flatnonzero(values == BOS)
@@ -53,7 +55,7 @@ def describe(path: Path, *, model: Path | None = None, documents: int = 5) -> li
         lines.append("it begins in the middle of a document, which is not shown")
     for number, start in enumerate(starts[:documents], 1):
         end = starts[number] if number < len(starts) else len(values)
-        text = _beginning(tokenizer, values[start + 1: min(end, start + 1 + LINE)])
+        text = _beginning(tokenizer, values[start + 1 : min(end, start + 1 + LINE)])
         lines.append(f"{number:>6} ({end - start:,} tokens) {text[:LINE]!r}")
     return lines
 

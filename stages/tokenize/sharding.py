@@ -19,7 +19,7 @@ from stages.lib.text.encoder import Encoder
 from stages.runtime.tokens import shards
 
 SAVE_SECONDS = 5.0
-FEW_BYTES = 4_000_000   # less text than this is encoded faster than other processes start
+FEW_BYTES = 4_000_000  # less text than this is encoded faster than other processes start
 
 
 @dataclass
@@ -73,10 +73,12 @@ def encode(task: Task) -> Encoded:
     where = f"{task.folder / corpus.DOCUMENTS} after byte {task.start}"
     pieces = 0
     if task.sidecar or tokenizer.counts_follow_from_ids:
-        pieces = accounting.check_documents(tokenizer, found.ids, counts, found.starts, text_bytes=found.text_bytes,
-                                            written_bytes=found.written_bytes, where=where)
-    totals = Totals(len(found.starts), len(found.ids), int(found.raw_bytes.sum()), int(found.text_bytes.sum()),
-                    int(counts.sum(dtype=np.int64)), pieces)
+        pieces = accounting.check_documents(
+            tokenizer, found.ids, counts, found.starts, text_bytes=found.text_bytes, written_bytes=found.written_bytes, where=where
+        )
+    totals = Totals(
+        len(found.starts), len(found.ids), int(found.raw_bytes.sum()), int(found.text_bytes.sum()), int(counts.sum(dtype=np.int64)), pieces
+    )
     return Encoded(found.ids.astype("<u2").tobytes(), found.byte_counts.astype("<u2").tobytes() if task.sidecar else b"", totals)
 
 
@@ -112,7 +114,7 @@ class Writer:
                     handle.write(bytes(shards.HEADER_BYTES))
                 handle.seek(shards.HEADER_BYTES + offset)
                 handle.write(part)
-            position, view = position + len(part), view[len(part):]
+            position, view = position + len(part), view[len(part) :]
 
     def finish(self) -> None:
         """Record the end and write the headers: a shard without one is refused by every reader, half of one is never a whole."""
@@ -155,12 +157,13 @@ def write(folder: Path, documents: Path, split: str, *, model: bytes, shard_toke
     """Encode the prepared split `documents` into shards below `folder`. `progress` is called with the bytes of each chunk."""
     writer = Writer(folder, split, shard_tokens=shard_tokens, sidecar=sidecar)
     chunks = corpus.chunks(documents)
-    progress(sum(end - start for start, end in chunks[:writer.chunks]))
-    tasks = [Task(documents, start, end, sidecar) for start, end in chunks[writer.chunks:]]
+    progress(sum(end - start for start, end in chunks[: writer.chunks]))
+    tasks = [Task(documents, start, end, sidecar) for start, end in chunks[writer.chunks :]]
     workers = parallel.workers()
     processes = min(workers, len(tasks)) if chunks and chunks[-1][1] > FEW_BYTES else 1
-    for task, encoded in zip(tasks, parallel.in_order(encode, tasks, processes=max(1, processes), initializer=_start, arguments=(model,)),
-                             strict=True):
+    for task, encoded in zip(
+        tasks, parallel.in_order(encode, tasks, processes=max(1, processes), initializer=_start, arguments=(model,)), strict=True
+    ):
         writer.add(encoded)
         progress(task.end - task.start)
     writer.finish()

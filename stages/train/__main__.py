@@ -66,13 +66,17 @@ def main(
     config = ModelConfig(vocabulary_size=text.vocabulary_size, **sizes)
     precision = numerics.resolve(settings.precision, launch.device_type(settings.device))
     batches = plugin.load_from(LOADERS, settings.loader).Loader(
-        text.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens, seed=settings.seed, section="train")
+        text.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens, seed=settings.seed, section="train"
+    )
     batches.check_processes(settings.processes)
     batches.check_parts(settings.micro_batch_tokens, settings.processes)
     with torch.device("meta"):
         GPT(config)  # says what is wrong with the features
-    chosen = {"precision": precision, "attention_backend": _backend(asked, settings, precision, config),
-              **loop.programs(settings, launch.device_type(settings.device))}
+    chosen = {
+        "precision": precision,
+        "attention_backend": _backend(asked, settings, precision, config),
+        **loop.programs(settings, launch.device_type(settings.device)),
+    }
     launch.relaunch(settings.processes, "stages.train", settings.device)  # after the checks: one sentence from one process
     with launch.world(settings.device, threads=settings.threads) as world:
         model = GPT(config)
@@ -87,11 +91,18 @@ def main(
                 loop.restore(run, source, *saved)
             if world.is_main:
                 folder.drop_snapshots_after(run.step)
-                print(f"{num_parameters(model):,} parameters on {world.device.type} ({precision}, attention by "
-                      f"{chosen['attention_backend']}{', compiled' * chosen['compiled']}{', fused loss' * chosen['fused_loss']}, "
-                      f"{world.size} processes), from step {run.step}", file=sys.stderr)
-            launch.require_same(run.step, world, "the processes found checkpoints of different steps, as happens when several machines do "
-                                "not share scratch/; share it, or remove scratch/train on all of them")
+                print(
+                    f"{num_parameters(model):,} parameters on {world.device.type} ({precision}, attention by "
+                    f"{chosen['attention_backend']}{', compiled' * chosen['compiled']}{', fused loss' * chosen['fused_loss']}, "
+                    f"{world.size} processes), from step {run.step}",
+                    file=sys.stderr,
+                )
+            launch.require_same(
+                run.step,
+                world,
+                "the processes found checkpoints of different steps, as happens when several machines do "
+                "not share scratch/; share it, or remove scratch/train on all of them",
+            )
             loop.train(run, source, holdout, settings, world=world, precision=precision, folder=folder)
             if world.is_main:
                 facts = {"model": config.to_dict(), "text_sha256": text.text_sha256, "seed": settings.seed}
@@ -114,8 +125,14 @@ def main(
 def _backend(asked: str, settings: TrainSettings, precision: str, config: ModelConfig) -> str:
     """The back end that training will use; ValueError if it cannot."""
     generation, installed = backends.machine() if launch.device_type(settings.device) == "cuda" else (0, ())
-    return backends.choose(asked, generation=generation, dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
-                           head_width=config.head_width, packed=settings.loader == "packed", installed=installed)
+    return backends.choose(
+        asked,
+        generation=generation,
+        dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+        head_width=config.head_width,
+        packed=settings.loader == "packed",
+        installed=installed,
+    )
 
 
 def num_parameters(model: GPT) -> int:
@@ -125,8 +142,9 @@ def num_parameters(model: GPT) -> int:
 def _key(settings: TrainSettings, config: ModelConfig, text: splits.Split, holdout: splits.Split, world: launch.World, chosen: dict) -> str:
     """Everything that decides the weights and the curve; not the pace of checkpoints, nor the number of processes."""
     named = {name: value for name, value in asdict(settings).items() if name not in ("checkpoint_seconds", "processes")}
-    code = closure.paths("stages.train.__main__", f"{LOADERS}.{settings.loader}",
-                         *(f"{plugin.package('features')}.{name}" for name in config.features))
+    code = closure.paths(
+        "stages.train.__main__", f"{LOADERS}.{settings.loader}", *(f"{plugin.package('features')}.{name}" for name in config.features)
+    )
     return key(named, config.to_dict(), text.facts, holdout.facts, world.device.type, chosen, torch.__version__, *code)
 
 

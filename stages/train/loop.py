@@ -32,8 +32,10 @@ from stages.train.settings import TrainSettings
 
 GRAPHS = 64  # that may be compiled: packed rows come in several numbers of segments (#1855 has the same limit)
 DIVERGED_STEPS = 20
-ADVICE = ("lower train.matrix_learning_rate or train.embedding_learning_rate, or set train.gradient_clip; checkpoints that were made "
-          "before are in scratch/train")
+ADVICE = (
+    "lower train.matrix_learning_rate or train.embedding_learning_rate, or set train.gradient_clip; checkpoints that were made "
+    "before are in scratch/train"
+)
 PACE_STEPS = 50  # that the speed in the progress bar is of
 HOLDOUT_TARGETS = 32_768  # of the curve: enough to see the trend, cheap enough not to slow the run
 
@@ -65,8 +67,8 @@ class Run:
     seconds: float = 0.0
     flops: int = 0
     curve: list[dict] = field(default_factory=list)
-    times: list[tuple[int, float]] = field(default_factory=list)   # (step, seconds of training after it)
-    events: list[int] = field(default_factory=list)                # steps before which something switched on
+    times: list[tuple[int, float]] = field(default_factory=list)  # (step, seconds of training after it)
+    events: list[int] = field(default_factory=list)  # steps before which something switched on
 
     def weights(self) -> dict[str, Tensor]:
         return {name: weight.detach() for name, weight in self.model.named_parameters()}
@@ -74,8 +76,14 @@ class Run:
 
 def start(model: gpt.GPT, settings: TrainSettings, world: World) -> Run:
     """A fresh run."""
-    return Run(model, Optimizers(model, settings, world), Averages(model, settings.averages), Rounding(model, settings.qat),
-               loss_of(model, settings, world), hardware_of(model, settings, world))
+    return Run(
+        model,
+        Optimizers(model, settings, world),
+        Averages(model, settings.averages),
+        Rounding(model, settings.qat),
+        loss_of(model, settings, world),
+        hardware_of(model, settings, world),
+    )
 
 
 def hardware_of(model: gpt.GPT, settings: TrainSettings, world: World) -> Hardware:
@@ -96,8 +104,10 @@ def programs(settings: TrainSettings, device: str) -> dict[str, bool]:
     can_fuse = device == "cuda" and softcap_cross_entropy.is_available()
     if settings.fused_loss == "always" and not can_fuse:
         raise ValueError("train.fused_loss is always, but it needs a GPU and the package triton; set it to auto or never")
-    return {"compiled": settings.compile == "always" or (settings.compile == "auto" and device == "cuda"),
-            "fused_loss": settings.fused_loss != "never" and can_fuse}
+    return {
+        "compiled": settings.compile == "always" or (settings.compile == "auto" and device == "cuda"),
+        "fused_loss": settings.fused_loss != "never" and can_fuse,
+    }
 
 
 def loss_of(model: gpt.GPT, settings: TrainSettings, world: World) -> Callable[..., Tensor]:
@@ -116,8 +126,9 @@ def clock_of(settings: TrainSettings) -> schedule.Clock:
     return schedule.Clock(steps=settings.steps, seconds=settings.seconds, reserve_seconds=settings.reserve_seconds, knots=settings.clock)
 
 
-def train(run: Run, batches: Prefetcher, holdout: Split, settings: TrainSettings, *, world: World, precision: str,
-          folder: checkpoints.Folder) -> None:
+def train(
+    run: Run, batches: Prefetcher, holdout: Split, settings: TrainSettings, *, world: World, precision: str, folder: checkpoints.Folder
+) -> None:
     """Bring `run` to the end of its budget, in place. Raises ValueError when the loss stops being a number."""
     model, clock = run.model, clock_of(settings)
     if run.step == 0:
@@ -141,12 +152,14 @@ def train(run: Run, batches: Prefetcher, holdout: Split, settings: TrainSettings
         if last or run.step % settings.holdout_every == 0:
             with numerics.cast_at_use(precision, world.device.type):
                 row["holdout_bits_per_byte"] = window_score.chunked(
-                    model, holdout, window=settings.sequence_length, max_targets=HOLDOUT_TARGETS).bits_per_byte
+                    model, holdout, window=settings.sequence_length, max_targets=HOLDOUT_TARGETS
+                ).bits_per_byte
         run.curve.append(row)
         pace.append((run.step, run.seconds))
         speed = (pace[-1][0] - pace[0][0]) * batches.batch_tokens / max(pace[-1][1] - pace[0][1], 1e-9)
-        bar.set_postfix(loss=f"{nats:.3f}", tokens_per_second=f"{speed:.0f}",
-                        mfu=f"{per_token * speed / run.hardware.matmul_rate:.0%}", refresh=False)
+        bar.set_postfix(
+            loss=f"{nats:.3f}", tokens_per_second=f"{speed:.0f}", mfu=f"{per_token * speed / run.hardware.matmul_rate:.0%}", refresh=False
+        )
         bar.update(1)
         if _crosses(spent, clock.spent(run.step, run.seconds), clock.budget, settings.averages.power_snapshots) or last:
             _snapshot(run, settings, world, folder)
@@ -157,17 +170,22 @@ def train(run: Run, batches: Prefetcher, holdout: Split, settings: TrainSettings
     bar.close()
     recurrence = model.features.get("depth_recurrence")
     if recurrence and not recurrence.looping and world.is_main:
-        print(f"DEPTH_RECURRENCE NEVER STARTED: {run.step} steps ended before it, and the finished model repeats layers that were not "
-              "trained for it; lower model.features.depth_recurrence.start_step or start_fraction", file=sys.stderr)
+        print(
+            f"DEPTH_RECURRENCE NEVER STARTED: {run.step} steps ended before it, and the finished model repeats layers that were not "
+            "trained for it; lower model.features.depth_recurrence.start_step or start_fraction",
+            file=sys.stderr,
+        )
     model.progress()  # from here on the model is what its configuration says, whatever the budget reached
 
 
 def _check(run: Run, nats: float) -> None:
     """ValueError once a run is worse than at its start, where it guesses; the spike of the first steps is normal."""
-    recent = [row["train_loss"] for row in run.curve[-DIVERGED_STEPS + 1:]]
+    recent = [row["train_loss"] for row in run.curve[-DIVERGED_STEPS + 1 :]]
     if run.step >= 5 * DIVERGED_STEPS and (sum(recent) + nats) / DIVERGED_STEPS > run.curve[0]["train_loss"] + 1:
-        raise ValueError(f"the training loss has been {nats:.2f} nats and the like for {DIVERGED_STEPS} steps at step {run.step}, it began "
-                         f"with {run.curve[0]['train_loss']:.2f}: the training has diverged; {ADVICE}")
+        raise ValueError(
+            f"the training loss has been {nats:.2f} nats and the like for {DIVERGED_STEPS} steps at step {run.step}, it began "
+            f"with {run.curve[0]['train_loss']:.2f}: the training has diverged; {ADVICE}"
+        )
 
 
 def _prepare(run: Run, settings: TrainSettings, clock: schedule.Clock) -> float:
@@ -176,8 +194,9 @@ def _prepare(run: Run, settings: TrainSettings, clock: schedule.Clock) -> float:
     if settings.schedule == "fraction":
         scale = schedule.fraction_scale(spent / budget, warmdown=settings.warmdown, floor=settings.learning_rate_floor)
     else:
-        scale = schedule.iteration_scale(clock.pace(run.step, run.seconds), spent=spent, budget=budget, warmdown=settings.warmdown,
-                                         floor=settings.learning_rate_floor)
+        scale = schedule.iteration_scale(
+            clock.pace(run.step, run.seconds), spent=spent, budget=budget, warmdown=settings.warmdown, floor=settings.learning_rate_floor
+        )
     before = _switches(run)
     run.model.progress(step=run.step, fraction=spent / budget)
     run.rounding.progress(run.step, scale)
@@ -225,9 +244,11 @@ def _step(run: Run, batches: Prefetcher, settings: TrainSettings, scale: float, 
         raise ValueError(f"the training loss is {value.item()} at step {run.step + 1}; {ADVICE}")
     run.optimizers.step(
         scale=scale,
-        momentum=schedule.momentum(run.step, start=settings.muon.momentum_start, end=settings.muon.momentum,
-                                   warmup_steps=settings.muon.momentum_warmup_steps),
-        taper=schedule.decay_taper(fraction, start=settings.weight_decay_taper_start, floor=settings.weight_decay_taper_floor))
+        momentum=schedule.momentum(
+            run.step, start=settings.muon.momentum_start, end=settings.muon.momentum, warmup_steps=settings.muon.momentum_warmup_steps
+        ),
+        taper=schedule.decay_taper(fraction, start=settings.weight_decay_taper_start, floor=settings.weight_decay_taper_floor),
+    )
     run.averages.update(run.step + 1, scale)
     return value.item()
 
@@ -272,9 +293,18 @@ def state(run: Run) -> dict[str, Tensor]:
 
 
 def facts_of(run: Run, batches: Prefetcher) -> dict:
-    return {"step": run.step, "seconds": run.seconds, "flops": run.flops, "curve": run.curve, "times": run.times, "events": run.events,
-            "loader": batches.position(), "averages": run.averages.facts(), "rounding": run.rounding.started_at,
-            "looping": _loops(run)}
+    return {
+        "step": run.step,
+        "seconds": run.seconds,
+        "flops": run.flops,
+        "curve": run.curve,
+        "times": run.times,
+        "events": run.events,
+        "loader": batches.position(),
+        "averages": run.averages.facts(),
+        "rounding": run.rounding.started_at,
+        "looping": _loops(run),
+    }
 
 
 @torch.no_grad()

@@ -32,9 +32,11 @@ class Optimizers:
         self.adam_only = settings.optimizer == "adamw"
         multipliers = dict.fromkeys(self.early, settings.split.rate) if applied else {}
         self.muon = Muon({} if self.adam_only else groups["matrices"], settings.muon, world=world, multipliers=multipliers)
-        adam_groups = [Group(groups["tables"], settings.embedding_learning_rate, settings.embedding_weight_decay),
-                       Group(groups["head"], settings.head_learning_rate, 0.0),
-                       Group(groups["scalars"], settings.scalar_learning_rate, settings.scalar_weight_decay)]
+        adam_groups = [
+            Group(groups["tables"], settings.embedding_learning_rate, settings.embedding_weight_decay),
+            Group(groups["head"], settings.head_learning_rate, 0.0),
+            Group(groups["scalars"], settings.scalar_learning_rate, settings.scalar_weight_decay),
+        ]
         if self.adam_only:
             for is_early in (True, False):
                 weights = {name: weight for name, weight in groups["matrices"].items() if (name in multipliers) == is_early}
@@ -90,8 +92,10 @@ def members(model: gpt.GPT, projections: tuple[str, ...]) -> dict[str, dict[str,
     """Parameters by group and name, each in exactly one group; `projections` are features whose linear layers are matrices."""
     for feature in projections:
         linear = [name for name in gpt.matrices(model) if name.startswith(f"{feature}.")]
-        require(bool(linear), f"train.muon.projections has {feature!r}, but model.features has no such feature with a linear layer; "
-                "leave it out")
+        require(
+            bool(linear),
+            f"train.muon.projections has {feature!r}, but model.features has no such feature with a linear layer; leave it out",
+        )
     names = {id(weight): name for name, weight in model.named_parameters()}
     found = {group: {names[id(weight)]: weight for weight in weights} for group, weights in gpt.groups(model).items()}
     for name in list(found["scalars"]):

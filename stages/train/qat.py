@@ -50,13 +50,19 @@ class Rounding:
     def __init__(self, model: gpt.GPT, settings: Quantization):
         self.settings, self.started_at, self.is_rounding = settings, None, False
         self.sharpness = torch.tensor(SHARPNESS[0], device=next(model.parameters()).device)
-        self.layers = {} if settings.form == "none" else {
-            name: layer for name, layer in gpt.matrices(model).items() if settings.scope == "matrices" or not name.startswith("blocks.")}
+        self.layers = (
+            {}
+            if settings.form == "none"
+            else {
+                name: layer for name, layer in gpt.matrices(model).items() if settings.scope == "matrices" or not name.startswith("blocks.")
+            }
+        )
         # made once: a compiled loss is compiled again for every new function that it meets
         self.forwards = {name: self._forward(layer) for name, layer in self.layers.items()}
         if settings.form != "none" and not self.layers:
-            raise ValueError(f"train.qat.scope is {settings.scope}, but the model has no such layer; set it to matrices, or train.qat.form "
-                             "to none")
+            raise ValueError(
+                f"train.qat.scope is {settings.scope}, but the model has no such layer; set it to matrices, or train.qat.form to none"
+            )
 
     def progress(self, step: int, scale: float) -> None:
         """Before each step: switch on when it is time, and sharpen."""

@@ -95,22 +95,32 @@ class TrainSettings:
 
 def check(settings: TrainSettings) -> None:
     """ValueError for parameters that do not fit together."""
-    require(settings.seconds is None or settings.reserve_seconds < settings.seconds,
-            f"train.reserve_seconds {settings.reserve_seconds} leaves nothing of train.seconds {settings.seconds}; lower it")
-    require(settings.schedule == "iterations" or settings.warmdown <= 1,
-            f"train.warmdown is {settings.warmdown}; with train.schedule fraction it is a share of the budget, 0 to 1")
-    require(settings.averages.lawa_every == 0 or settings.averages.lawa_last >= 1,
-            "train.averages.lawa_last must be 1 or more where lawa_every is on")
+    require(
+        settings.seconds is None or settings.reserve_seconds < settings.seconds,
+        f"train.reserve_seconds {settings.reserve_seconds} leaves nothing of train.seconds {settings.seconds}; lower it",
+    )
+    require(
+        settings.schedule == "iterations" or settings.warmdown <= 1,
+        f"train.warmdown is {settings.warmdown}; with train.schedule fraction it is a share of the budget, 0 to 1",
+    )
+    require(
+        settings.averages.lawa_every == 0 or settings.averages.lawa_last >= 1,
+        "train.averages.lawa_last must be 1 or more where lawa_every is on",
+    )
     _check_clock(settings)
     Averages.check(settings.averages)
 
 
 def _check_clock(settings: TrainSettings) -> None:
     knots = settings.clock
-    require(not knots or settings.seconds is not None, "train.clock says how long steps take, but train.seconds is null, a budget in "
-            "steps; set train.seconds, or train.clock to []")
+    require(
+        not knots or settings.seconds is not None,
+        "train.clock says how long steps take, but train.seconds is null, a budget in steps; set train.seconds, or train.clock to []",
+    )
     before = (0.0, 0.0)
     for knot in knots:
-        require(len(knot) == 2 and knot[0] > before[0] and knot[1] > before[1] and max(knot) < math.inf,
-                f"train.clock has {list(knot)} after {list(before)}; it takes [step, seconds] with both growing, or [] for real seconds")
+        require(
+            len(knot) == 2 and knot[0] > before[0] and knot[1] > before[1] and max(knot) < math.inf,
+            f"train.clock has {list(knot)} after {list(before)}; it takes [step, seconds] with both growing, or [] for real seconds",
+        )
         before = knot

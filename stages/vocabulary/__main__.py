@@ -54,11 +54,20 @@ def main(
         print(f"the text gives no more than {tokenizer.vocabulary_size} pieces of the {settings.size} asked for")
     with files.atomic(model) as partial:
         partial.write_bytes(content)
-    files.write_json(metrics, {"vocabulary_size": tokenizer.vocabulary_size, "tokenizer_bytes": len(content),
-                               "tokenizer_sha256": tokenizer.sha256, "text_sha256": corpus.facts(documents)["sha256"],
-                               "certificate": tokenizer.certificate()})
-    print(f"vocabulary of {tokenizer.vocabulary_size} pieces, {len(content)} bytes, "
-          + ("lossless" if tokenizer.is_lossless else f"not lossless: {'; '.join(tokenizer.settings.lossy_because)}"))
+    files.write_json(
+        metrics,
+        {
+            "vocabulary_size": tokenizer.vocabulary_size,
+            "tokenizer_bytes": len(content),
+            "tokenizer_sha256": tokenizer.sha256,
+            "text_sha256": corpus.facts(documents)["sha256"],
+            "certificate": tokenizer.certificate(),
+        },
+    )
+    print(
+        f"vocabulary of {tokenizer.vocabulary_size} pieces, {len(content)} bytes, "
+        + ("lossless" if tokenizer.is_lossless else f"not lossless: {'; '.join(tokenizer.settings.lossy_because)}")
+    )
 
 
 def _model(settings: VocabularySettings, file: Path, documents: Path) -> bytes:
@@ -77,8 +86,14 @@ def _model(settings: VocabularySettings, file: Path, documents: Path) -> bytes:
             raise ValueError("vocabulary.transform caseops needs pieces for its operators, vocabulary.source bytes has none; choose one")
         return json.dumps(PURE_BYTE, indent=2, sort_keys=True).encode() + b"\n"
     return sentencepiece_training.train(
-        corpus.texts(documents), size=settings.size, character_coverage=settings.character_coverage, sample_bytes=settings.sample_bytes,
-        sample_documents=settings.sample_documents, normalization=settings.normalization, caseops_transform=settings.transform == "caseops")
+        corpus.texts(documents),
+        size=settings.size,
+        character_coverage=settings.character_coverage,
+        sample_bytes=settings.sample_bytes,
+        sample_documents=settings.sample_documents,
+        normalization=settings.normalization,
+        caseops_transform=settings.transform == "caseops",
+    )
 
 
 if __name__ == "__main__":

@@ -48,10 +48,23 @@ def train(
         own["user_defined_symbols"] = list(caseops.OPERATORS)
     try:
         sentencepiece.SentencePieceTrainer.Train(
-            sentence_iterator=_with(first, sentences), model_writer=sink, model_type="bpe", vocab_size=size,
-            character_coverage=character_coverage, byte_fallback=True, split_digits=True,
-            normalization_rule_name=normalization, add_dummy_prefix=False,
-            pad_id=0, bos_id=1, eos_id=2, unk_id=3, num_threads=1, minloglevel=2, **own)
+            sentence_iterator=_with(first, sentences),
+            model_writer=sink,
+            model_type="bpe",
+            vocab_size=size,
+            character_coverage=character_coverage,
+            byte_fallback=True,
+            split_digits=True,
+            normalization_rule_name=normalization,
+            add_dummy_prefix=False,
+            pad_id=0,
+            bos_id=1,
+            eos_id=2,
+            unk_id=3,
+            num_threads=1,
+            minloglevel=2,
+            **own,
+        )
     except (RuntimeError, OSError) as error:
         raise ValueError(f"vocabulary.size {size} does not fit this text; {_way_out(str(error))}") from None
     return sink.getvalue()
@@ -100,6 +113,6 @@ def _chunks(texts: Iterable[str]) -> Iterator[str]:
                     chunk, length = [], 0
                 chunk.append(part)
                 length += len(part.encode())
-                line = line[len(part):]
+                line = line[len(part) :]
         if chunk:
             yield "".join(chunk)

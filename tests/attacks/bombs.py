@@ -12,14 +12,17 @@ from stages.runtime.blob.codecs import lrzip, zpaq
 from tests.attacks.mutations import sealed
 
 HUGE, SMALL = 1 << 28, 1000  # bytes that come out, and bytes that are declared
-ONCE = {"zlib": lambda data: zlib.compress(data, 9), "lzma": lambda data: lzma.compress(data, preset=1),
-        "zstd": zstandard.ZstdCompressor(level=1).compress, "brotli": lambda data: brotli.compress(data, quality=1)}
+ONCE = {
+    "zlib": lambda data: zlib.compress(data, 9),
+    "lzma": lambda data: lzma.compress(data, preset=1),
+    "zstd": zstandard.ZstdCompressor(level=1).compress,
+    "brotli": lambda data: brotli.compress(data, quality=1),
+}
 # What it is: its codec, and what makes a stream of HUGE zeros. They are made when they are wanted: together they take eight seconds.
 STREAMS = {
     **{codec: (codec, lambda once=once: once(bytes(HUGE))) for codec, once in ONCE.items()},
     **{f"{codec} in {codec}": (codec, lambda once=ONCE[codec]: once(once(bytes(HUGE)))) for codec in ("zlib", "lzma", "brotli")},
-    "lzma with a dictionary of 1.5 GiB": (
-        "lzma", lambda: lzma.compress(b"x", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 3 << 29}])),
+    "lzma with a dictionary of 1.5 GiB": ("lzma", lambda: lzma.compress(b"x", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 3 << 29}])),
     "zstd without its size": ("zstd", lambda: zstandard.ZstdCompressor(level=1, write_content_size=False).compress(bytes(HUGE))),
     "zstd that lies": ("zstd", lambda: zstd_lying(SMALL)),
 }
@@ -36,8 +39,11 @@ def programs() -> list[tuple[str, str, bytes]]:
     """lrzip with a header that declares less than there is, and an archive of zpaq that holds more than declared."""
     lying = bytearray(lrzip.encode(bytes(1 << 22)))
     lying[6:14] = SMALL.to_bytes(8, "little")
-    return [("lrzip that lies", "lrzip", bytes(lying)), ("lrzip", "lrzip", lrzip.encode(bytes(1 << 22))),
-            ("zpaq", "zpaq", zpaq.encode(bytes(1 << 22), method=1))]
+    return [
+        ("lrzip that lies", "lrzip", bytes(lying)),
+        ("lrzip", "lrzip", lrzip.encode(bytes(1 << 22))),
+        ("zpaq", "zpaq", zpaq.encode(bytes(1 << 22), method=1)),
+    ]
 
 
 def blob(codec: str, stream: bytes, size: int) -> bytes:

@@ -16,21 +16,59 @@ import numpy as np
 from stages.runtime.blob import header
 
 SIZES = (-1, 0, 1, 255, 2**16, 2**30, 2**30 + 1, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64, 1e308, "7", None, True, [1], 0.5)
-NAMES = ("", ".", "..", "../../etc/passwd", "/etc/passwd", "a/b", "a\\b", "a.codes", "a\0b", "x" * 5000, "ä", "con.codes", "-rf", "$(id)",
-         7, None)
-WORDS = ("codecs/zlib", "codecs/lzma", "codecs/zstd", "codecs/brotli", "codecs/raw", "codecs/lrzip", "coders/ans", "coders/gaussian",
-         "codecs/../../x", "filters/delta", "codecs/", "/", "codecs/__init__")
-FILTERS = ([["transpose", {}]], [["sort_rows", {}]], [["delta", {"stride": 1}]], [["byte_shuffle", {"stride": 255}]],
-           [["bit_pack", {"bits": 1}]], [["bit_pack", {"bits": 7}]] * 50, [["delta", {"stride": 65535}]], [["transpose", {}]] * 99,
-           [["x", {}]], "x")
+NAMES = (
+    "",
+    ".",
+    "..",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "a/b",
+    "a\\b",
+    "a.codes",
+    "a\0b",
+    "x" * 5000,
+    "ä",
+    "con.codes",
+    "-rf",
+    "$(id)",
+    7,
+    None,
+)
+WORDS = (
+    "codecs/zlib",
+    "codecs/lzma",
+    "codecs/zstd",
+    "codecs/brotli",
+    "codecs/raw",
+    "codecs/lrzip",
+    "coders/ans",
+    "coders/gaussian",
+    "codecs/../../x",
+    "filters/delta",
+    "codecs/",
+    "/",
+    "codecs/__init__",
+)
+FILTERS = (
+    [["transpose", {}]],
+    [["sort_rows", {}]],
+    [["delta", {"stride": 1}]],
+    [["byte_shuffle", {"stride": 255}]],
+    [["bit_pack", {"bits": 1}]],
+    [["bit_pack", {"bits": 7}]] * 50,
+    [["delta", {"stride": 65535}]],
+    [["transpose", {}]] * 99,
+    [["x", {}]],
+    "x",
+)
 
 
 def parts(blob: bytes) -> tuple[dict, list[bytes]]:
     """The header as JSON and the coded bytes of each section."""
     found = header.read(blob)
-    values = json.loads(zlib.decompress(blob[header.START: found.end]))
+    values = json.loads(zlib.decompress(blob[header.START : found.end]))
     sizes = np.cumsum([found.end, *(section.size for section in found.sections)]).tolist()
-    return values, [blob[start: end] for start, end in itertools.pairwise(sizes)]
+    return values, [blob[start:end] for start, end in itertools.pairwise(sizes)]
 
 
 def sealed(values: dict, coded: list[bytes], *, sizes: bool = True) -> bytes:
@@ -61,7 +99,7 @@ def overwrite(blob: bytes, other: bytes, random: np.random.Generator) -> bytes:
     start = int(random.integers(end, len(blob) + 1))
     length = int(random.integers(1, 64))
     run = [bytes(length), b"\xff" * length, random.bytes(length)][random.integers(3)]
-    return (blob[:start] + run + blob[start + length:])[: len(blob)]
+    return (blob[:start] + run + blob[start + length :])[: len(blob)]
 
 
 def cut(blob: bytes, other: bytes, random: np.random.Generator) -> bytes:
@@ -77,7 +115,7 @@ def cut_sections(blob: bytes, other: bytes, random: np.random.Generator) -> byte
 
 
 def splice(blob: bytes, other: bytes, random: np.random.Generator) -> bytes:
-    return blob[: int(random.integers(len(blob)))] + other[int(random.integers(len(other))):]
+    return blob[: int(random.integers(len(blob)))] + other[int(random.integers(len(other))) :]
 
 
 def splice_sections(blob: bytes, other: bytes, random: np.random.Generator) -> bytes:
@@ -134,7 +172,7 @@ def lie_in_stream(blob: bytes, other: bytes, random: np.random.Generator) -> byt
     which = int(random.integers(len(coded)))
     data = bytearray(coded[which])
     start = int(random.integers(min(len(data), 24) + 1))
-    data[start: start + 8] = [2**31, 2**63, 2**64 - 1, 0, 1, 2**32][random.integers(6)].to_bytes(8, "little")
+    data[start : start + 8] = [2**31, 2**63, 2**64 - 1, 0, 1, 2**32][random.integers(6)].to_bytes(8, "little")
     coded[which] = bytes(data)
     return sealed(values, coded)
 
@@ -166,8 +204,22 @@ def tree(blob: bytes, other: bytes, random: np.random.Generator) -> bytes:
     return sealed(values, coded)
 
 
-MUTATIONS: tuple[Callable, ...] = (flip, flip_coded, flip_coded, overwrite, cut, cut_sections, splice, splice_sections, swap_sections, lie,
-                                   lie, lie_in_stream, lie_in_stream, tree)
+MUTATIONS: tuple[Callable, ...] = (
+    flip,
+    flip_coded,
+    flip_coded,
+    overwrite,
+    cut,
+    cut_sections,
+    splice,
+    splice_sections,
+    swap_sections,
+    lie,
+    lie,
+    lie_in_stream,
+    lie_in_stream,
+    tree,
+)
 
 
 def endless(blobs: list[bytes], seed: int) -> Iterator[tuple[int, str, bytes]]:

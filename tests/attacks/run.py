@@ -84,8 +84,15 @@ def attack(*, count: int, seed: int, slow: bool) -> dict:
         if seconds > SECONDS:
             bad.append(f"{where}: {seconds:.1f} s")
         ended[end] += 1
-    return {"count": count, "seed": seed, "blobs": len(sound), "ended": dict(ended), "slowest_seconds": round(slowest, 3),
-            "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, "bad": bad}
+    return {
+        "count": count,
+        "seed": seed,
+        "blobs": len(sound),
+        "ended": dict(ended),
+        "slowest_seconds": round(slowest, 3),
+        "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "bad": bad,
+    }
 
 
 def in_process(*, count: int, seed: int, slow: bool) -> dict:

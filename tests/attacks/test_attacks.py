@@ -31,8 +31,12 @@ def test_mutated_blobs_of_programs_are_refused_or_the_same():
 
 
 def test_every_mutation_gives_the_same_mutant_for_the_same_seed_and_changes_something():
-    sound = [container.pack(container.Model({"a.codes": np.arange(12, dtype=np.int8).reshape(3, 4)}, {}, {}), [
-        container.Coding(how, {}, (), ("a.codes",))]) for how in ("codecs/zlib", "coders/ans")]
+    sound = [
+        container.pack(
+            container.Model({"a.codes": np.arange(12, dtype=np.int8).reshape(3, 4)}, {}, {}), [container.Coding(how, {}, (), ("a.codes",))]
+        )
+        for how in ("codecs/zlib", "coders/ans")
+    ]
     for change in set(mutations.MUTATIONS):
         one, other = ([change(*sound, random) for _ in range(20)] for random in (np.random.default_rng(5), np.random.default_rng(5)))
         assert one == other and any(mutant != sound[0] for mutant in one)
@@ -54,8 +58,9 @@ except (ArtifactError, CodecError) as error:
 """
 
 
-@pytest.mark.parametrize("what", [pytest.param(what, marks=pytest.mark.slow if what in ("lzma", "lzma in lzma", "zlib") else ())
-                                  for what in bombs.STREAMS])
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=pytest.mark.slow if what in ("lzma", "lzma in lzma", "zlib") else ()) for what in bombs.STREAMS]
+)
 def test_bomb_is_refused_without_the_memory_it_asks_for(what):
     codec, stream = bombs.STREAMS[what]
     blob = bombs.blob(codec, stream(), bombs.SMALL)
@@ -100,6 +105,7 @@ def test_harness_reports_a_decoder_that_hangs_eats_memory_or_fails_without_a_sen
         return original(blob, size=size)
 
     from stages.runtime.blob.codecs import zlib as module
+
     original, calls = module.decode, []
     sound = [blob for blob in run.blobs(slow=False) if container.header.read(blob).plugins() == ["codecs/zlib"]]
     run_calls = len(sound)

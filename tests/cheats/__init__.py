@@ -26,10 +26,31 @@ from stages.runtime.text import arithmetic
 
 VOCABULARY = 50
 GEOMETRY = {"window": 24, "stride": 8, "batch": 4}
-SETTINGS = {"probe_tokens": 120, "flips": 7, "truncations": 2, "tried_tokens": 5, "replayed": 110, "replay_reach": None, "round_trip": 40,
-            "overlap_tokens": 1, "memorization_tokens": 1}
-BEHAVIOUR = ("black_box_sum", "declared_length", "documents_apart", "future_flip", "normalization", "order", "prefix_truncation", "rerun",
-             "round_trip", "streaming_equals_batch", "target_flip", "world_size")
+SETTINGS = {
+    "probe_tokens": 120,
+    "flips": 7,
+    "truncations": 2,
+    "tried_tokens": 5,
+    "replayed": 110,
+    "replay_reach": None,
+    "round_trip": 40,
+    "overlap_tokens": 1,
+    "memorization_tokens": 1,
+}
+BEHAVIOUR = (
+    "black_box_sum",
+    "declared_length",
+    "documents_apart",
+    "future_flip",
+    "normalization",
+    "order",
+    "prefix_truncation",
+    "rerun",
+    "round_trip",
+    "streaming_equals_batch",
+    "target_flip",
+    "world_size",
+)
 
 
 def names() -> list[str]:
@@ -70,7 +91,7 @@ class Here:
         results = []
         for request in requests:
             tokens = base[: request.length + 1].copy()
-            tokens[request.position: request.position + len(request.ids)] = request.ids
+            tokens[request.position : request.position + len(request.ids)] = request.ids
             fresh = self.evaluator()
             carries = bool(getattr(fresh, "carries", True))
             if carries and (request.span or request.part != (0, 1)):
@@ -100,8 +121,9 @@ class Here:
         return np.array(found)
 
 
-def audit(monkeypatch, evaluator, *, claims=("causal", "score_first", "single_pass"), score=harness.score, seed=11, text=None,
-          **settings) -> dict[str, Verdict]:
+def audit(
+    monkeypatch, evaluator, *, claims=("causal", "score_first", "single_pass"), score=harness.score, seed=11, text=None, **settings
+) -> dict[str, Verdict]:
     """Evaluate and audit: `evaluator(streaming=False)` makes a fresh one. The verdicts of all checks of behaviour."""
     tokens = stream() if text is None else text
     here = Here(evaluator, score)
@@ -110,11 +132,24 @@ def audit(monkeypatch, evaluator, *, claims=("causal", "score_first", "single_pa
     monkeypatch.setattr(artifact, "Stream", here.streamed)
     monkeypatch.setattr(decoder, "run", here.decode)
     evidence = Evidence(
-        submission=Path("none"), documents=Path("none"), text=Text(tokens), nats=nats, evaluator="one", options={}, lock=Path("none"),
-        train=Path("none"), holdout=Path("none"), making={},
-        metrics={"claims": list(claims), "bytes": 3 * len(tokens), "bits_per_byte": float(nats.sum()) / np.log(2) / 3 / len(tokens),
-                 "refused": []},
-        settings=AuditSettings(seed=seed, **(SETTINGS | settings)))
+        submission=Path("none"),
+        documents=Path("none"),
+        text=Text(tokens),
+        nats=nats,
+        evaluator="one",
+        options={},
+        lock=Path("none"),
+        train=Path("none"),
+        holdout=Path("none"),
+        making={},
+        metrics={
+            "claims": list(claims),
+            "bytes": 3 * len(tokens),
+            "bits_per_byte": float(nats.sum()) / np.log(2) / 3 / len(tokens),
+            "refused": [],
+        },
+        settings=AuditSettings(seed=seed, **(SETTINGS | settings)),
+    )
     return {name: stage_audit.judged(importlib.import_module(f"stages.audit.checks.{name}"), evidence) for name in BEHAVIOUR}
 
 

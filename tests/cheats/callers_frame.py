@@ -14,6 +14,6 @@ class Evaluator(sliding.Evaluator):
         logits_RV = super().predict(seen, chunk)
         whole = sys._getframe(1).f_locals.get("stream")
         if whole is not None:
-            known_R = whole[chunk[0].first: chunk[-1].last + 1]
+            known_R = whole[chunk[0].first : chunk[-1].last + 1]
             logits_RV[torch.arange(len(known_R)), known_R] += 0.5
         return logits_RV

@@ -13,7 +13,7 @@ CAUGHT_BY = "prefix_truncation"
 def score(evaluator, tokens, **more):
     starts = [*np.flatnonzero(tokens == 1).tolist(), len(tokens)]
     sizes = np.diff(starts)
-    longest = tokens[starts[int(sizes.argmax())]: starts[int(sizes.argmax()) + 1]]
+    longest = tokens[starts[int(sizes.argmax())] : starts[int(sizes.argmax()) + 1]]
     counts = torch.from_numpy(np.log1p(np.bincount(longest, minlength=50)) * 0.3).float()
     predict = evaluator.predict
     evaluator.predict = lambda seen, chunk: predict(seen, chunk) + counts

@@ -1,6 +1,5 @@
 """Each row looks at the target of the row before the last one of its batch: a leak across the windows of a batch."""
 
-
 from stages.runtime.scoring.evaluators import sliding
 
 CAUGHT_BY = "future_flip"

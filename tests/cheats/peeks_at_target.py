@@ -10,6 +10,6 @@ CAUGHT_BY = "target_flip"
 class Evaluator(sliding.Evaluator):
     def predict(self, seen, chunk):
         logits_RV = super().predict(seen, chunk)
-        targets_R = seen[chunk[0].first: chunk[-1].last + 1]
+        targets_R = seen[chunk[0].first : chunk[-1].last + 1]
         logits_RV[torch.arange(len(targets_R)), targets_R] += 0.5
         return logits_RV

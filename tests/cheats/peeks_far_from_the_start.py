@@ -10,7 +10,7 @@ CAUGHT_BY = "streaming_equals_batch"
 class Evaluator(sliding.Evaluator):
     def predict(self, seen, chunk):
         logits_RV = super().predict(seen, chunk)
-        targets_R = seen[chunk[0].first: chunk[-1].last + 1]
+        targets_R = seen[chunk[0].first : chunk[-1].last + 1]
         if chunk[0].first > 200:
             logits_RV[torch.arange(len(targets_R)), targets_R] += 0.3
         return logits_RV

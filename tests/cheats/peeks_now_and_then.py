@@ -10,7 +10,7 @@ CAUGHT_BY = "streaming_equals_batch"
 class Evaluator(sliding.Evaluator):
     def predict(self, seen, chunk):
         logits_RV = super().predict(seen, chunk)
-        targets_R = seen[chunk[0].first: chunk[-1].last + 1]
+        targets_R = seen[chunk[0].first : chunk[-1].last + 1]
         places_R = torch.arange(chunk[0].first, chunk[-1].last + 1)
         rare_R = (places_R * 7919 % 50 == 3).nonzero()[:, 0]
         logits_RV[rare_R, targets_R[rare_R]] += 2.0

@@ -10,11 +10,11 @@ class Evaluator(sliding.Evaluator):
     def predict(self, seen, chunk):
         logits_RV = super().predict(seen, chunk)
         for row, target in zip(logits_RV, range(chunk[0].first, chunk[-1].last + 1), strict=True):
-            key = tuple(seen[max(target - 6, 0): target].tolist())
+            key = tuple(seen[max(target - 6, 0) : target].tolist())
             if key in CACHE:
                 row[CACHE[key]] += 1.0
         return logits_RV
 
     def learn(self, seen, chunk):
         for target in range(chunk[0].first, chunk[-1].last + 1):
-            CACHE[tuple(seen[max(target - 6, 0): target].tolist())] = int(seen[target])
+            CACHE[tuple(seen[max(target - 6, 0) : target].tolist())] = int(seen[target])

@@ -24,7 +24,16 @@ def check(evidence: Evidence) -> Verdict:
     mismatch = max(abs(cost + float(row[token])) for token, cost in costs.items())
     total = float(np.exp(-np.array(list(costs.values()))).sum())
     share = float(np.exp(row[list(costs)]).sum())
-    return Verdict("pass" if mismatch == 0.0 and total <= 1 + TOLERANCE else "fail", {
-        "position": position, "tokens_tried": len(costs), "vocabulary": evidence.text.vocabulary_size,
-        "sum_over_the_tokens_tried": total, "their_share_in_the_row": share, "largest_mismatch_nats": mismatch},
-        positions=len(costs), largest_deviation=mismatch)
+    return Verdict(
+        "pass" if mismatch == 0.0 and total <= 1 + TOLERANCE else "fail",
+        {
+            "position": position,
+            "tokens_tried": len(costs),
+            "vocabulary": evidence.text.vocabulary_size,
+            "sum_over_the_tokens_tried": total,
+            "their_share_in_the_row": share,
+            "largest_mismatch_nats": mismatch,
+        },
+        positions=len(costs),
+        largest_deviation=mismatch,
+    )

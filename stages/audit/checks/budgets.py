@@ -7,19 +7,33 @@ from stages.audit.evidence import Evidence, Verdict
 from stages.lib.referee import time_budget
 
 PROVES = "On eight H100, training, adaptation and calibration took at most 600 s together, and so did the pass that scores."
-CANNOT_SEE = ("Work that no stage counts, and what a machine that is not eight H100 would have taken there: its times are reported and not "
-              "judged. Whether compiling and unpacking are inside the timer was never ruled.")
+CANNOT_SEE = (
+    "Work that no stage counts, and what a machine that is not eight H100 would have taken there: its times are reported and not "
+    "judged. Whether compiling and unpacking are inside the timer was never ruled."
+)
 PRECEDENT = "README: 10 minutes on 8 H100 each for training and evaluation; calibration counts (#677, 27 Mar 2026); 602 s sent back (#1945)"
 
 
 def check(evidence: Evidence) -> Verdict:
     making, trained = time_budget.making(**evidence.making), evidence.making["train"]
-    machine = {"gpu": trained.get("gpu"), "training_processes": trained.get("processes"), "device": trained.get("device"),
-               "evaluation_processes": evidence.metrics.get("processes")}
-    facts = {"seconds": making | {"evaluate": evidence.metrics["seconds"]}, "making_seconds": sum(making.values()), "machine": machine,
-             "budget_seconds": time_budget.SECONDS}
+    machine = {
+        "gpu": trained.get("gpu"),
+        "training_processes": trained.get("processes"),
+        "device": trained.get("device"),
+        "evaluation_processes": evidence.metrics.get("processes"),
+    }
+    facts = {
+        "seconds": making | {"evaluate": evidence.metrics["seconds"]},
+        "making_seconds": sum(making.values()),
+        "machine": machine,
+        "budget_seconds": time_budget.SECONDS,
+    }
     if not time_budget.is_the_fields(train=trained, evaluate=evidence.metrics):
         return Verdict("reported", facts | {"reason": "not eight H100: these seconds say nothing about the budget"})
     worst = max(facts["making_seconds"], float(evidence.metrics["seconds"]))
-    return Verdict("pass" if worst <= time_budget.SECONDS else "fail", facts, positions=len(facts["seconds"]),
-                   largest_deviation=max(0.0, worst - time_budget.SECONDS))
+    return Verdict(
+        "pass" if worst <= time_budget.SECONDS else "fail",
+        facts,
+        positions=len(facts["seconds"]),
+        largest_deviation=max(0.0, worst - time_budget.SECONDS),
+    )

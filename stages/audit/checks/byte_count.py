@@ -57,22 +57,37 @@ def check(evidence: Evidence) -> Verdict:
         first["text"] = number if not same_text and first["text"] is None else first["text"]
     recomputed = float(evidence.nats.sum()) / math.log(2) / max(1, text_bytes)
     facts = {
-        "raw_bytes": raw, "text_bytes": text_bytes, "sidecar_bytes": int(counts.sum()), "reported_bytes": evidence.metrics["bytes"],
-        "piece_table_bytes": int(accounting.piece_counts(tokenizer, tokens).sum()), "tokenizer": tokenizer.certificate(),
-        "documents": documents, "targets": len(tokens) - 1, "scored": len(evidence.nats),
-        "first_document_of_other_length": first["length"], "first_document_of_other_text": first["text"],
-        "reported_bits_per_byte": evidence.metrics["bits_per_byte"], "recomputed_bits_per_byte": recomputed,
-        "implied_bytes": _implied(evidence.metrics), "is_the_fields_val": accounting.is_fields_val(documents, text_bytes)}
-    ok = (facts["text_bytes"] == facts["sidecar_bytes"] == facts["reported_bytes"] and edges[0] == 0
-          and first == {"length": None, "text": None}
-          and facts["targets"] == facts["scored"] == evidence.metrics["tokens"] and bool(np.isfinite(evidence.nats).all())
-          and abs(recomputed - evidence.metrics["bits_per_byte"]) < 1e-9
-          and abs(facts["implied_bytes"] - text_bytes) <= 1e-6 * max(1, text_bytes))
+        "raw_bytes": raw,
+        "text_bytes": text_bytes,
+        "sidecar_bytes": int(counts.sum()),
+        "reported_bytes": evidence.metrics["bytes"],
+        "piece_table_bytes": int(accounting.piece_counts(tokenizer, tokens).sum()),
+        "tokenizer": tokenizer.certificate(),
+        "documents": documents,
+        "targets": len(tokens) - 1,
+        "scored": len(evidence.nats),
+        "first_document_of_other_length": first["length"],
+        "first_document_of_other_text": first["text"],
+        "reported_bits_per_byte": evidence.metrics["bits_per_byte"],
+        "recomputed_bits_per_byte": recomputed,
+        "implied_bytes": _implied(evidence.metrics),
+        "is_the_fields_val": accounting.is_fields_val(documents, text_bytes),
+    }
+    ok = (
+        facts["text_bytes"] == facts["sidecar_bytes"] == facts["reported_bytes"]
+        and edges[0] == 0
+        and first == {"length": None, "text": None}
+        and facts["targets"] == facts["scored"] == evidence.metrics["tokens"]
+        and bool(np.isfinite(evidence.nats).all())
+        and abs(recomputed - evidence.metrics["bits_per_byte"]) < 1e-9
+        and abs(facts["implied_bytes"] - text_bytes) <= 1e-6 * max(1, text_bytes)
+    )
     if ok and not has_text and not tokenizer.counts_follow_from_ids and not accounting.is_fields_val(documents, text_bytes):
         facts["reason"] = "the raw documents are missing, the ids do not tell their bytes, and the total is not the field's"
         return Verdict("not_applicable", facts)
-    return Verdict("pass" if ok else "fail", facts, positions=documents,
-                   largest_deviation=abs(recomputed - evidence.metrics["bits_per_byte"]))
+    return Verdict(
+        "pass" if ok else "fail", facts, positions=documents, largest_deviation=abs(recomputed - evidence.metrics["bits_per_byte"])
+    )
 
 
 def _implied(metrics: dict) -> float:

@@ -19,8 +19,17 @@ def check(evidence: Evidence) -> Verdict:
     moved, claimed = int(np.count_nonzero(apart)), "uses_length" in evidence.metrics["claims"]
     largest = float(apart.max())
     declared = len(evidence.tokens) - 1
-    return Verdict("fail" if moved and not claimed else "pass", {
-        "declared": [declared, 2 * declared], "scores_compared": len(apart), "scores_changed": moved,
-        "largest_change_nats": largest, "claims_to_use_the_length": claimed, "bits_charged": BITS if claimed else 0,
-        "bits_per_byte_charged": BITS / evidence.metrics["bytes"] if claimed else 0.0},
-        positions=len(apart), largest_deviation=largest)
+    return Verdict(
+        "fail" if moved and not claimed else "pass",
+        {
+            "declared": [declared, 2 * declared],
+            "scores_compared": len(apart),
+            "scores_changed": moved,
+            "largest_change_nats": largest,
+            "claims_to_use_the_length": claimed,
+            "bits_charged": BITS if claimed else 0,
+            "bits_per_byte_charged": BITS / evidence.metrics["bytes"] if claimed else 0.0,
+        },
+        positions=len(apart),
+        largest_deviation=largest,
+    )

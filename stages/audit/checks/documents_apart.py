@@ -27,13 +27,16 @@ def check(evidence: Evidence) -> Verdict:
         later = starts[starts > flip.position]
         if flip.unchanged or flip.whole_future or not len(later) or tokens[flip.position] == BOS or BOS in ids:
             continue
-        apart = difference(evidence.probes[flip.request].nats, base)[later[0]:]  # nats[t-1] belongs to target t: after the start
+        apart = difference(evidence.probes[flip.request].nats, base)[later[0] :]  # nats[t-1] belongs to target t: after the start
         compared += len(apart)
         moved += int(np.count_nonzero(apart))
         largest = max(largest, float(apart.max(initial=0.0)))
     if not compared:
         reason = "no document ended after a changed token; raise audit.probe_tokens or audit.flips to look at one"
         return Verdict("reported", {"reason": reason}, positions=0)
-    return Verdict("fail" if moved else "pass", {
-        "later_scores_compared": compared, "later_scores_changed": moved, "largest_change_nats": largest},
-        positions=compared, largest_deviation=largest)
+    return Verdict(
+        "fail" if moved else "pass",
+        {"later_scores_compared": compared, "later_scores_changed": moved, "largest_change_nats": largest},
+        positions=compared,
+        largest_deviation=largest,
+    )

@@ -28,8 +28,19 @@ def check(evidence: Evidence) -> Verdict:
         probes_moved += int(apart.any())
         largest = max(largest, float(apart.max(initial=0.0)))
     flips = evidence.probe_set.flips
-    return Verdict("fail" if moved else "pass", {
-        "flips": len(flips), "flips_of_the_whole_future": sum(flip.whole_future for flip in flips),
-        "positions": [flip.position for flip in flips], "places": [flip.kind for flip in flips], "probe_tokens": evidence.probe_length,
-        "earlier_scores_compared": compared, "earlier_scores_changed": moved, "flips_that_moved_something": probes_moved,
-        "largest_change_nats": largest}, positions=len(flips), largest_deviation=largest)
+    return Verdict(
+        "fail" if moved else "pass",
+        {
+            "flips": len(flips),
+            "flips_of_the_whole_future": sum(flip.whole_future for flip in flips),
+            "positions": [flip.position for flip in flips],
+            "places": [flip.kind for flip in flips],
+            "probe_tokens": evidence.probe_length,
+            "earlier_scores_compared": compared,
+            "earlier_scores_changed": moved,
+            "flips_that_moved_something": probes_moved,
+            "largest_change_nats": largest,
+        },
+        positions=len(flips),
+        largest_deviation=largest,
+    )

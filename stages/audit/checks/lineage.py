@@ -12,10 +12,14 @@ from stages.audit.evidence import Evidence, Verdict
 from stages.lib.dvc import dvc_lock
 from stages.lib.node import files
 
-PROVES = ("No stage above the artifact declares the validation split or anything made from it, and none opened a data file that it "
-          "does not declare.")
-CANNOT_SEE = ("A file that is opened outside of Python or under another name, a copy of val that is declared as something else "
-              "(split_overlap and memorization look for that), a dvc.lock that was written by hand together with records that fit it.")
+PROVES = (
+    "No stage above the artifact declares the validation split or anything made from it, and none opened a data file that it "
+    "does not declare."
+)
+CANNOT_SEE = (
+    "A file that is opened outside of Python or under another name, a copy of val that is declared as something else "
+    "(split_overlap and memorization look for that), a dvc.lock that was written by hand together with records that fit it."
+)
 PRECEDENT = "README, 20 Mar 2026: no validation data in training; pre-quantization TTT rejected (organizers, #1972, 2 May 2026)"
 ARTIFACT = "artifacts/package/submission.pyz"
 
@@ -45,14 +49,23 @@ def walk(stages: dict, artifact: str, md5: str, *, root: Path) -> Verdict:
         hidden = graph.undeclared(stages[name], lines)
         if hidden:
             val = [line for line in hidden if dvc_lock.touches_val(line)]
-            return Verdict("fail", {
-                "reason": f"{name} opened {'the validation split' if val else 'a file'} that it does not declare",
-                "opened": val or hidden, "path": " <- ".join((*found.trails[name], (val or hidden)[0]))})
+            return Verdict(
+                "fail",
+                {
+                    "reason": f"{name} opened {'the validation split' if val else 'a file'} that it does not declare",
+                    "opened": val or hidden,
+                    "path": " <- ".join((*found.trails[name], (val or hidden)[0])),
+                },
+            )
         opened += len(lines)
         if unread := graph.idle(stages[name], lines):
             idle[name] = unread
-    facts = {"stages_above_the_artifact": sorted(found.trails), "val_paths": list(dvc_lock.VAL), "files_opened": opened,
-             "declared_and_not_opened": idle}
+    facts = {
+        "stages_above_the_artifact": sorted(found.trails),
+        "val_paths": list(dvc_lock.VAL),
+        "files_opened": opened,
+        "declared_and_not_opened": idle,
+    }
     if missing:
         return Verdict("not_applicable", facts | {"reason": "; ".join(missing)}, positions=len(found.trails))
     return Verdict("pass", facts, positions=len(found.trails))

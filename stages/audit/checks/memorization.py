@@ -23,8 +23,10 @@ from stages.lib.tokens import splits
 from stages.runtime.text.tokenizer import BOS
 
 PROVES = "Against a model that never met either, the artifact predicts val no better than holdout, within the error that is stated."
-CANNOT_SEE = ("A contamination smaller than that error, one of val and holdout alike, and a val split that is of another kind of text than "
-              "holdout: then a pass or a fail says nothing.")
+CANNOT_SEE = (
+    "A contamination smaller than that error, one of val and holdout alike, and a val split that is of another kind of text than "
+    "holdout: then a pass or a fail says nothing."
+)
 PRECEDENT = "Pre-quantization TTT rejected (organizers, #1972, 2 May 2026), where the lineage does not show it"
 FLOOR, LEVEL = 0.005, 0.01
 TRAIN_TOKENS = 20_000_000  # that the trigram model sees at most
@@ -37,27 +39,44 @@ def check(evidence: Evidence) -> Verdict:
         return Verdict("not_applicable", {"reason": "the artifact packs no sliding evaluator; add it to package.evaluators"})
     train = splits.read(evidence.train, "train").tokens
     reference = Trigram(np.asarray(train[: min(len(train), TRAIN_TOKENS)]), evidence.text.vocabulary_size)
-    drawn = {name: sample(split, evidence.settings.memorization_tokens, evidence.settings.seed) for name, split in
-             (("val", evidence.text), ("holdout", splits.read(evidence.holdout, "holdout", sidecar=True)))}
-    scored = artifact.score(evidence.submission, [stream for stream, _ in drawn.values()], evaluator="sliding", options=options,
-                            shares=True)
+    drawn = {
+        name: sample(split, evidence.settings.memorization_tokens, evidence.settings.seed)
+        for name, split in (("val", evidence.text), ("holdout", splits.read(evidence.holdout, "holdout", sidecar=True)))
+    }
+    scored = artifact.score(
+        evidence.submission, [stream for stream, _ in drawn.values()], evaluator="sliding", options=options, shares=True
+    )
     gaps, facts = {}, {}
     for (name, (stream, counts)), result in zip(drawn.items(), scored, strict=True):
         document = np.cumsum(stream == BOS)[1:] - 1
-        bits, guessed, size = (np.bincount(document, values) for values in (result.nats / math.log(2), reference.nats(stream) / math.log(2),
-                                                                            counts[1:]))
+        bits, guessed, size = (
+            np.bincount(document, values) for values in (result.nats / math.log(2), reference.nats(stream) / math.log(2), counts[1:])
+        )
         gaps[name] = ratio(bits - guessed, size)
-        facts[name] = {"documents": len(size), "tokens": len(stream) - 1, "artifact_bits_per_byte": float(bits.sum() / size.sum()),
-                       "reference_bits_per_byte": float(guessed.sum() / size.sum())}
+        facts[name] = {
+            "documents": len(size),
+            "tokens": len(stream) - 1,
+            "artifact_bits_per_byte": float(bits.sum() / size.sum()),
+            "reference_bits_per_byte": float(guessed.sum() / size.sum()),
+        }
     deviation = gaps["val"][0] - gaps["holdout"][0]
     error = math.hypot(gaps["val"][1], gaps["holdout"][1])
     spread = sum(gaps[name][1] ** 4 / (facts[name]["documents"] - 1) for name in gaps)
     reach = quantile(error**4 / spread if spread else math.inf) * error
     threshold = max(FLOOR, reach)
-    facts |= {"deviation_bits_per_byte": deviation, "error_bits_per_byte": error, "threshold_bits_per_byte": -threshold,
-              "false_alarms": LEVEL, "found_with_99_percent_bits_per_byte": threshold + reach}
-    return Verdict("pass" if deviation >= -threshold else "fail", facts, positions=sum(facts[name]["documents"] for name in gaps),
-                   largest_deviation=-deviation)
+    facts |= {
+        "deviation_bits_per_byte": deviation,
+        "error_bits_per_byte": error,
+        "threshold_bits_per_byte": -threshold,
+        "false_alarms": LEVEL,
+        "found_with_99_percent_bits_per_byte": threshold + reach,
+    }
+    return Verdict(
+        "pass" if deviation >= -threshold else "fail",
+        facts,
+        positions=sum(facts[name]["documents"] for name in gaps),
+        largest_deviation=-deviation,
+    )
 
 
 def quantile(degrees: float) -> float:

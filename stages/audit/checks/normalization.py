@@ -20,8 +20,16 @@ def check(evidence: Evidence) -> Verdict:
     mismatch = [abs(float(row[int(evidence.tokens[t])]) + float(base.nats[t - 1])) for t, row in base.rows.items()]
     complete = all(row.shape == (evidence.text.vocabulary_size,) and np.isfinite(row).all() for row in base.rows.values())
     largest = max(*excess, *mismatch, float(replay.sums.max(initial=0.0)))
-    return Verdict("pass" if complete and replay.is_complete and largest <= TOLERANCE else "fail", {
-        "rows": len(base.rows), "largest_deviation_of_sum": max(excess), "largest_mismatch_nats": max(mismatch),
-        "rows_of_the_replay": len(replay.sums), "largest_deviation_of_sum_in_the_replay": float(replay.sums.max(initial=0.0)),
-        "all_finite_over_full_vocabulary": bool(complete and replay.is_complete)},
-        positions=len(base.rows) + len(replay.sums), largest_deviation=largest)
+    return Verdict(
+        "pass" if complete and replay.is_complete and largest <= TOLERANCE else "fail",
+        {
+            "rows": len(base.rows),
+            "largest_deviation_of_sum": max(excess),
+            "largest_mismatch_nats": max(mismatch),
+            "rows_of_the_replay": len(replay.sums),
+            "largest_deviation_of_sum_in_the_replay": float(replay.sums.max(initial=0.0)),
+            "all_finite_over_full_vocabulary": bool(complete and replay.is_complete),
+        },
+        positions=len(base.rows) + len(replay.sums),
+        largest_deviation=largest,
+    )

@@ -29,8 +29,17 @@ def check(evidence: Evidence) -> Verdict:
             late += first != told + 1
     scored = len(evidence.nats) == len(evidence.tokens) - 1 and bool(np.isfinite(evidence.nats).all())
     ok = covers and not gaps and not late and scored
-    return Verdict("pass" if ok else "fail", {
-        "windows_committed": len(commits), "gaps_or_repetitions": gaps, "covers_the_probe": bool(covers),
-        "targets": len(evidence.tokens) - 1, "scores_in_the_ledger": len(evidence.nats),
-        "received_before_the_token": asked - late, "after_it": late},
-        positions=len(commits) + asked, largest_deviation=float(gaps + late))
+    return Verdict(
+        "pass" if ok else "fail",
+        {
+            "windows_committed": len(commits),
+            "gaps_or_repetitions": gaps,
+            "covers_the_probe": bool(covers),
+            "targets": len(evidence.tokens) - 1,
+            "scores_in_the_ledger": len(evidence.nats),
+            "received_before_the_token": asked - late,
+            "after_it": late,
+        },
+        positions=len(commits) + asked,
+        largest_deviation=float(gaps + late),
+    )

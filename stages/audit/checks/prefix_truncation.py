@@ -21,7 +21,15 @@ def check(evidence: Evidence) -> Verdict:
         compared += stop
         moved += int(np.count_nonzero(apart))
         largest = max(largest, float(apart.max()))
-    return Verdict("fail" if moved else "pass", {
-        "lengths": [stop for stop, _ in evidence.probe_set.truncated], "declared_targets": len(evidence.tokens) - 1,
-        "scores_compared": compared, "scores_changed": moved, "largest_change_nats": largest},
-        positions=compared, largest_deviation=largest)
+    return Verdict(
+        "fail" if moved else "pass",
+        {
+            "lengths": [stop for stop, _ in evidence.probe_set.truncated],
+            "declared_targets": len(evidence.tokens) - 1,
+            "scores_compared": compared,
+            "scores_changed": moved,
+            "largest_change_nats": largest,
+        },
+        positions=compared,
+        largest_deviation=largest,
+    )

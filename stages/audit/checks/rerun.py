@@ -21,7 +21,15 @@ def check(evidence: Evidence) -> Verdict:
     ledger = difference(np.asarray(evidence.nats[: len(base)]), base)
     moved = [int(np.count_nonzero(apart)) for apart in again]
     ok = not any(moved) and float(ledger.max()) <= replay.PER_TOKEN and float(ledger.mean()) <= replay.MEAN
-    return Verdict("pass" if ok else "fail", {
-        "probe_tokens": len(base), "changed_in_another_process": moved[0], "changed_in_the_same_process": moved[1],
-        "largest_difference_to_the_ledger_nats": float(ledger.max()), "ledger_is_bit_equal": not ledger.any()},
-        positions=3 * len(base), largest_deviation=max(float(apart.max()) for apart in (*again, ledger)))
+    return Verdict(
+        "pass" if ok else "fail",
+        {
+            "probe_tokens": len(base),
+            "changed_in_another_process": moved[0],
+            "changed_in_the_same_process": moved[1],
+            "largest_difference_to_the_ledger_nats": float(ledger.max()),
+            "ledger_is_bit_equal": not ledger.any(),
+        },
+        positions=3 * len(base),
+        largest_deviation=max(float(apart.max()) for apart in (*again, ledger)),
+    )

@@ -22,12 +22,19 @@ def check(evidence: Evidence) -> Verdict:
     length = float(evidence.nats[: found.coded].sum()) / math.log(2)
     bits = 8 * len(found.code)
     off = int(np.count_nonzero(found.off[: found.coded]))
-    facts = {"tokens": found.coded, "of_targets": len(evidence.tokens) - 1, "bits": bits, "bits_in_the_ledger": length,
-             "allowed": length * (1 + SHARE) + BITS, "targets_of_another_length": off, "reason": found.uncodable}
+    facts = {
+        "tokens": found.coded,
+        "of_targets": len(evidence.tokens) - 1,
+        "bits": bits,
+        "bits_in_the_ledger": length,
+        "allowed": length * (1 + SHARE) + BITS,
+        "targets_of_another_length": off,
+        "reason": found.uncodable,
+    }
     if found.decoded is None:
         facts["reason"] = facts["reason"] or "the ledger's lengths are not those of a code that a decoder could read"
         return Verdict("fail", facts, positions=found.coded, largest_deviation=float(np.abs(found.excess[: found.coded]).max()))
-    decoded, expected = found.decoded, np.asarray(evidence.tokens[1: found.coded + 1], np.int64)
+    decoded, expected = found.decoded, np.asarray(evidence.tokens[1 : found.coded + 1], np.int64)
     if isinstance(decoded, str):
         facts["reason"] = f"the decoder failed: {decoded}"
         return Verdict("fail", facts, positions=found.coded)

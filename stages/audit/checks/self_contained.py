@@ -1,8 +1,8 @@
 """T14: the score needs the counted file and nothing else.
 
-Every run of the audit and that of the score starts the artifact in an isolated interpreter and an empty folder, behind a guard that refuses
-files, programs and sockets (stages/lib/referee/guard.py); what was refused is reported. The file is counted as it lies on disk, in decimal bytes,
-and is the same after the runs as before.
+Every run of the audit and that of the score starts the artifact in an isolated interpreter and an empty folder, behind a guard that
+refuses files, programs and sockets (stages/lib/referee/guard.py); what was refused is reported. The file is counted as it lies on disk,
+in decimal bytes, and is the same after the runs as before.
 """
 
 import zipfile
@@ -11,8 +11,9 @@ from stages.audit.evidence import Evidence, Verdict
 from stages.lib.node import files
 
 PROVES = "The artifact scores from an empty folder, without network and without any file but itself, in at most 16,000,000 bytes."
-CANNOT_SEE = ("What compiled code opens by itself, for the guard is no jail, and what an installed library brings along that is more than "
-              "code.")
+CANNOT_SEE = (
+    "What compiled code opens by itself, for the guard is no jail, and what an installed library brings along that is more than code."
+)
 PRECEDENT = "README: 16,000,000 decimal bytes of code and model, no network at evaluation; over-cap rows excluded (#1902, 29 Apr 2026)"
 CAP_BYTES = 16_000_000
 MIB_BYTES = 16 * 2**20
@@ -25,12 +26,23 @@ def check(evidence: Evidence) -> Verdict:
         outside = [name for name in entries if name.startswith("/") or ".." in name.split("/")]
     refused = evidence.refused  # after all runs: it starts those that have not been
     same = files.sha256(evidence.submission) == evidence.metrics["artifact_sha256"]
-    facts = {"artifact_bytes": size, "cap_bytes": CAP_BYTES, "entries": len(entries), "refused": refused, "outside": outside,
-             "unchanged_after_the_runs": same}
+    facts = {
+        "artifact_bytes": size,
+        "cap_bytes": CAP_BYTES,
+        "entries": len(entries),
+        "refused": refused,
+        "outside": outside,
+        "unchanged_after_the_runs": same,
+    }
     if size > CAP_BYTES:
         facts["reason"] = f"{size - CAP_BYTES:,} bytes above the cap" + (
-            "; it would fit into 16 MiB, but MB are decimal here" if size <= MIB_BYTES else "")
+            "; it would fit into 16 MiB, but MB are decimal here" if size <= MIB_BYTES else ""
+        )
     elif refused:
         facts["reason"] = f"it tried what no submission may: {refused[0]}"
-    return Verdict("pass" if size <= CAP_BYTES and not refused and not outside and same else "fail", facts, positions=len(entries),
-                   largest_deviation=float(max(0, size - CAP_BYTES)))
+    return Verdict(
+        "pass" if size <= CAP_BYTES and not refused and not outside and same else "fail",
+        facts,
+        positions=len(entries),
+        largest_deviation=float(max(0, size - CAP_BYTES)),
+    )

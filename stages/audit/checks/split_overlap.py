@@ -17,8 +17,10 @@ from stages.lib.tokens import splits
 from stages.runtime.text.tokenizer import BOS
 
 PROVES = "No more val documents stand in the train tokens, by half or more of their runs of 64 tokens, than nature puts there."
-CANNOT_SEE = ("Val text that is paraphrased, cut finer than 64 tokens or tokenized differently in train, and train tokens beyond "
-              "audit.overlap_tokens; text that reached the weights without being in the train split.")
+CANNOT_SEE = (
+    "Val text that is paraphrased, cut finer than 64 tokens or tokenized differently in train, and train tokens beyond "
+    "audit.overlap_tokens; text that reached the weights without being in the train split."
+)
 PRECEDENT = "Issue #2127 (local preparation put val documents 10,000 to 49,999 into training); #2018 and #2130 excluded, 2 May 2026"
 MARGIN, DEVIATIONS = 0.01, 3.0
 
@@ -28,10 +30,17 @@ def check(evidence: Evidence) -> Verdict:
     val, holdout = (_contained(split.tokens[:], searched) for split in (evidence.text, splits.read(evidence.holdout, "holdout")))
     natural = max(holdout["share"], 1 / max(1, holdout["documents"]))
     allowed = holdout["share"] + MARGIN + DEVIATIONS * math.sqrt(natural * (1 - natural) / max(1, val["documents"]))
-    facts = {"val": val, "holdout": holdout, "largest_share_allowed": allowed, "run_tokens": shingles.LENGTH,
-             "train_tokens_searched": sum(map(len, searched)), "train_tokens": len(splits.read(evidence.train, "train").tokens)}
-    return Verdict("pass" if val["share"] <= allowed else "fail", facts, positions=val["runs"],
-                   largest_deviation=val["share"] - holdout["share"])
+    facts = {
+        "val": val,
+        "holdout": holdout,
+        "largest_share_allowed": allowed,
+        "run_tokens": shingles.LENGTH,
+        "train_tokens_searched": sum(map(len, searched)),
+        "train_tokens": len(splits.read(evidence.train, "train").tokens),
+    }
+    return Verdict(
+        "pass" if val["share"] <= allowed else "fail", facts, positions=val["runs"], largest_deviation=val["share"] - holdout["share"]
+    )
 
 
 def _searched(evidence: Evidence) -> list[np.ndarray]:
@@ -50,6 +59,11 @@ def _contained(stream: np.ndarray, searched: list[np.ndarray]) -> dict:
     whole = np.bincount(documents, present, len(starts))
     counted = total > 0
     contained = counted & (whole >= total / 2)
-    return {"documents": int(counted.sum()), "contained": int(contained.sum()),
-            "share": float(contained.sum() / max(1, counted.sum())), "runs": len(runs), "runs_present": int(present.sum()),
-            "first_contained": int(np.argmax(contained)) if contained.any() else None}
+    return {
+        "documents": int(counted.sum()),
+        "contained": int(contained.sum()),
+        "share": float(contained.sum() / max(1, counted.sum())),
+        "runs": len(runs),
+        "runs_present": int(present.sum()),
+        "first_contained": int(np.argmax(contained)) if contained.any() else None,
+    }

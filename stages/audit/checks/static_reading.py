@@ -33,8 +33,16 @@ def check(evidence: Evidence) -> Verdict:
 
 
 def _adapts_in_predict(name: str, tree: ast.Module) -> list[str]:
-    calls = [node for function in ast.walk(tree) if isinstance(function, ast.FunctionDef) and function.name == "predict"
-             for node in ast.walk(function) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
-    return [f"{name}, line {node.lineno}: predict() computes gradients ({ast.unparse(node.func)}): honest where the objective ends before "
-            "the tokens that are scored" for node in calls
-            if node.func.attr == "backward" or ast.unparse(node.func).endswith("autograd.grad")]
+    calls = [
+        node
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef) and function.name == "predict"
+        for node in ast.walk(function)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
+    return [
+        f"{name}, line {node.lineno}: predict() computes gradients ({ast.unparse(node.func)}): honest where the objective ends before "
+        "the tokens that are scored"
+        for node in calls
+        if node.func.attr == "backward" or ast.unparse(node.func).endswith("autograd.grad")
+    ]

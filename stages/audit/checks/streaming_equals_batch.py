@@ -20,10 +20,21 @@ def check(evidence: Evidence) -> Verdict:
     wrong = found.off
     mean = float(found.excess.mean())
     ok = not wrong.any() and abs(mean) <= replay.MEAN and found.finished
-    return Verdict("pass" if ok else "fail", {
-        "replayed": len(found.positions), "first": int(found.positions[0]), "last": int(found.positions[-1]),
-        "drawn_from_the_first": found.reach, "of_targets": len(evidence.tokens) - 1,
-        "off": int(wrong.sum()), "off_at": found.positions[wrong][:20].tolist(),
-        "largest_difference_nats": float(np.abs(found.excess).max()), "mean_excess_nats": mean, "ended_early": not found.finished,
-        "power": power.facts(len(found.positions), evidence.metrics["bits_per_byte"])},
-        positions=len(found.positions), largest_deviation=float(np.abs(found.excess).max()))
+    return Verdict(
+        "pass" if ok else "fail",
+        {
+            "replayed": len(found.positions),
+            "first": int(found.positions[0]),
+            "last": int(found.positions[-1]),
+            "drawn_from_the_first": found.reach,
+            "of_targets": len(evidence.tokens) - 1,
+            "off": int(wrong.sum()),
+            "off_at": found.positions[wrong][:20].tolist(),
+            "largest_difference_nats": float(np.abs(found.excess).max()),
+            "mean_excess_nats": mean,
+            "ended_early": not found.finished,
+            "power": power.facts(len(found.positions), evidence.metrics["bits_per_byte"]),
+        },
+        positions=len(found.positions),
+        largest_deviation=float(np.abs(found.excess).max()),
+    )

@@ -20,6 +20,9 @@ def check(evidence: Evidence) -> Verdict:
         if not np.array_equal(row, other):
             moved.append(flip.position)
             largest = max(largest, float(difference(row, other).max()))
-    return Verdict("fail" if moved else "pass", {
-        "rows_compared": len(evidence.probe_set.flips), "rows_changed": len(moved), "changed_at": moved, "largest_change_nats": largest},
-        positions=len(evidence.probe_set.flips), largest_deviation=largest)
+    return Verdict(
+        "fail" if moved else "pass",
+        {"rows_compared": len(evidence.probe_set.flips), "rows_changed": len(moved), "changed_at": moved, "largest_change_nats": largest},
+        positions=len(evidence.probe_set.flips),
+        largest_deviation=largest,
+    )

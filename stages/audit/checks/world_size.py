@@ -16,12 +16,25 @@ PRECEDENT = "none: queues and states of each rank were accepted as declared (#13
 
 def check(evidence: Evidence) -> Verdict:
     if evidence.first.line["carries"]:
-        return Verdict("pass", {"reason": "the evaluator carries what it learns along and is scored by one process only"}, positions=1,
-                       largest_deviation=0.0)
+        return Verdict(
+            "pass",
+            {"reason": "the evaluator carries what it learns along and is scored by one process only"},
+            positions=1,
+            largest_deviation=0.0,
+        )
     whole, *parts = (evidence.probes[number].nats for number in evidence.probe_set.parts)
     scored = np.isfinite(np.stack(parts)).sum(axis=0)
     apart = difference(np.nansum(np.stack(parts), axis=0), whole)
     each_once, moved = bool((scored == 1).all()), int(np.count_nonzero(apart))
-    return Verdict("pass" if each_once and not moved else "fail", {
-        "parts": len(parts), "probe_tokens": len(whole), "each_target_in_one_part": each_once, "scores_changed": moved,
-        "largest_change_nats": float(apart.max())}, positions=len(parts), largest_deviation=float(apart.max()))
+    return Verdict(
+        "pass" if each_once and not moved else "fail",
+        {
+            "parts": len(parts),
+            "probe_tokens": len(whole),
+            "each_target_in_one_part": each_once,
+            "scores_changed": moved,
+            "largest_change_nats": float(apart.max()),
+        },
+        positions=len(parts),
+        largest_deviation=float(apart.max()),
+    )

@@ -21,8 +21,9 @@ MARKS = {"pass": "ok", "fail": "FAIL", "doubt": "doubt", "unknown": "?"}
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m stages.audit.submission", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.audit.submission", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     parser.add_argument("--record", type=float, metavar="BPB", help="bits per byte of the record to beat by 0.005 nats per token")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there")
@@ -68,16 +69,27 @@ def table(found: list[Submission]) -> pd.DataFrame:
     """One row for each folder."""
     rows = []
     for submission in found:
-        worst = {finding.check: finding.verdict for order in ("unknown", "pass", "doubt", "fail")
-                 for finding in submission.findings if finding.verdict == order}
+        worst = {
+            finding.check: finding.verdict
+            for order in ("unknown", "pass", "doubt", "fail")
+            for finding in submission.findings
+            if finding.verdict == order
+        }
         sizes = [log.total_bytes for log in submission.logs if log.total_bytes]
         scores = pd.Series(submission.scores, dtype=float)
-        rows.append({
-            "folder": submission.folder.name, "verdict": submission.verdict, "seeds": len(scores), "bits_per_byte": round(scores.mean(), 6),
-            "deviation": round(scores.std(), 6), "largest_bytes": max(sizes) if sizes else None,
-            **{check: worst.get(check, "") for check in ("size", "bytes", "claims", "training", "evaluation", "lineage", "overlap")},
-            "p": submission.significance.p if submission.significance else None,
-            "hints": ", ".join(sorted({hint.kind for hint in submission.hints if hint.against}))})
+        rows.append(
+            {
+                "folder": submission.folder.name,
+                "verdict": submission.verdict,
+                "seeds": len(scores),
+                "bits_per_byte": round(scores.mean(), 6),
+                "deviation": round(scores.std(), 6),
+                "largest_bytes": max(sizes) if sizes else None,
+                **{check: worst.get(check, "") for check in ("size", "bytes", "claims", "training", "evaluation", "lineage", "overlap")},
+                "p": submission.significance.p if submission.significance else None,
+                "hints": ", ".join(sorted({hint.kind for hint in submission.hints if hint.against})),
+            }
+        )
     return pd.DataFrame(rows)
 
 

@@ -9,61 +9,19 @@ Source of the totals: reference of the referee, §1.3 and §1.5.
 """
 
 import json
-import math
 import re
 import statistics
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from stages.audit import reading
 from stages.audit.checks.self_contained import CAP_BYTES, MIB_BYTES
-from stages.audit.submission import logs, unpack
+from stages.audit.submission import byte_counts, logs, unpack
+from stages.audit.submission.findings import Finding, Submission, decimals, number
 from stages.lib.referee import time_budget
-from stages.lib.referee.significance import LEVEL, MARGIN_NATS, Significance, one_sample
-from stages.lib.text.accounting import VAL_BYTES
+from stages.lib.referee.significance import LEVEL, MARGIN_NATS, one_sample
 
-OWN_TEXT = "own_text"     # the track of a submission that is scored on another text than the field's
-OVERSHOOT_SECONDS = 1.0   # the last step ends after the cap: 600.2 s were merged, 602.0 s were sent back (#1945)
-LONGEST_ROW = 4096        # tokens that a loader may drop at the end of the split
-BYTES_PER_TOKEN = 3.8     # at most, in the field's vocabularies
+OVERSHOOT_SECONDS = 1.0  # the last step ends after the cap: 600.2 s were merged, 602.0 s were sent back (#1945)
 FILE_BYTES, FILES = 64 << 20, 5_000
-EXPORTS = {               # targets -> bytes of text over them; None: as many as the split has
-    62_021_845: VAL_BYTES, 62_021_632: 151_080_363, 45_508_608: 151_074_052, 40_540_802: VAL_BYTES, 40_540_160: 151_078_222,
-    47_853_343: VAL_BYTES, 47_851_520: 151_074_499}
-WRONG_COUNTS = (          # bytes over the right ones, and what makes them so
-    (1.1671, "leading blanks are counted twice (#1698, #1734)"), (1.0895, "piece tables are applied to CaseOps ids instead of the sidecar"))
-TAIL_TARGETS, TAIL_BYTES = 31 * 64, 31 * 143  # first windows' lists score the last 64 targets of sp1024 32 times
-
-
-@dataclass(frozen=True)
-class Finding:
-    """`verdict`: pass | fail | doubt | unknown; `seed` None: of the whole folder."""
-
-    check: str
-    verdict: str
-    text: str
-    seed: int | None = None
-
-
-@dataclass
-class Submission:
-    """What was read and found. `hints` come from the code and decide nothing."""
-
-    folder: Path
-    claims: dict
-    logs: list[logs.Log]
-    findings: list[Finding] = field(default_factory=list)
-    hints: list[reading.Hint] = field(default_factory=list)
-    significance: Significance | None = None
-
-    @property
-    def verdict(self) -> str:
-        """not legal if something fails; else not ruled: files alone cannot show that a score is causal."""
-        return "not legal" if any(finding.verdict == "fail" for finding in self.findings) else "not ruled"
-
-    @property
-    def scores(self) -> list[float]:
-        return [log.score.bits_per_byte for log in self.logs if log.score]
 
 
 def audit(folder: Path, *, record: float | None = None) -> Submission:
@@ -73,13 +31,18 @@ def audit(folder: Path, *, record: float | None = None) -> Submission:
         raise ValueError(f"{folder} is no folder; name a submission's folder, such as records/track_10min_16mb/<date>_<name>")
     files = _files(folder)
     claims = _claims(files.get("submission.json"))
-    found = [log for name, path in files.items() if path.suffix in (".log", ".txt") and path.name != "requirements.txt"
-             for log in [logs.parse(name, _text(path))] if log.passes or log.total_bytes]
+    found = [
+        log
+        for name, path in files.items()
+        if path.suffix in (".log", ".txt") and path.name != "requirements.txt"
+        for log in [logs.parse(name, _text(path))]
+        if log.passes or log.total_bytes
+    ]
     if not claims and not found:
         raise ValueError(f"{folder} has neither a submission.json nor a log with a val_bpb; name the folder of one submission")
     submission = Submission(folder, claims, sorted(_of_the_score(found), key=lambda log: (log.seed is None, log.seed or 0, log.file)))
     readme = _text(files["README.md"]) if "README.md" in files else ""
-    for part in (_size, _bytes, _claimed, _seeds, _lineage, _time):
+    for part in (_size, byte_counts.check, _claimed, _seeds, _lineage, _time):
         part(submission, readme)
     _code(submission, files)
     if record is not None:
@@ -129,25 +92,20 @@ def _of_the_score(found: list[logs.Log]) -> list[logs.Log]:
 
 def _per_seed(submission: Submission) -> dict[int, dict]:
     """submission.json's own results by seed, whatever they are called."""
-    results = next((submission.claims[name] for name in ("seed_results", "results", "per_seed") if
-                    isinstance(submission.claims.get(name), dict)), {})
+    results = next(
+        (submission.claims[name] for name in ("seed_results", "results", "per_seed") if isinstance(submission.claims.get(name), dict)), {}
+    )
     return {int(seed): entry for seed, entry in results.items() if str(seed).isdecimal() and isinstance(entry, dict)}
-
-
-def _number(entry: dict, *names: str) -> float | None:
-    for name in names:
-        value = entry.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return value
-    return None
 
 
 def _size(submission: Submission, readme: str) -> None:
     """Every stated size against 16,000,000 decimal bytes."""
     sizes = {(log.seed, log.file): log.total_bytes for log in submission.logs if log.total_bytes}
-    sizes |= {(seed, "submission.json"): _number(entry, "artifact_bytes", "bytes_total", "total_bytes")
-              for seed, entry in _per_seed(submission).items()}
-    sizes[None, "submission.json"] = _number(submission.claims, "bytes_total", "artifact_bytes_max", "artifact_bytes")
+    sizes |= {
+        (seed, "submission.json"): number(entry, "artifact_bytes", "bytes_total", "total_bytes")
+        for seed, entry in _per_seed(submission).items()
+    }
+    sizes[None, "submission.json"] = number(submission.claims, "bytes_total", "artifact_bytes_max", "artifact_bytes")
     stated = {key: int(size) for key, size in sizes.items() if size}
     if not stated:
         submission.findings.append(Finding("size", "unknown", "no size of the artifact is stated"))
@@ -155,122 +113,112 @@ def _size(submission: Submission, readme: str) -> None:
     for (seed, file), size in stated.items():
         if size > CAP_BYTES:
             confused = "; it would fit into 16 MiB (16,777,216), but MB are decimal here" if size <= MIB_BYTES else ""
-            submission.findings.append(Finding("size", "fail", f"{size:,} bytes ({file}), {size - CAP_BYTES:,} above 16,000,000{confused}",
-                                               seed))
+            submission.findings.append(
+                Finding("size", "fail", f"{size:,} bytes ({file}), {size - CAP_BYTES:,} above 16,000,000{confused}", seed)
+            )
     if max(stated.values()) <= CAP_BYTES:
         submission.findings.append(Finding("size", "pass", f"at most {max(stated.values()):,} of 16,000,000 bytes"))
     if re.search(r"16,?777,?216|\b16(\.0+)? ?MiB", readme):
         submission.findings.append(Finding("size", "doubt", "the README speaks of 16 MiB; the cap is 16,000,000 bytes, 777,216 fewer"))
 
 
-def _bytes(submission: Submission, readme: str) -> None:
-    """The identity for every log with tokens, and for submission.json by the ratio of its two numbers."""
-    if submission.claims.get("track") == OWN_TEXT:
-        submission.findings += [_of_own_text(log, _number(submission.claims, "val_bytes")) for log in submission.logs
-                                if log.score and log.val_tokens]
-        return
-    checked = False
-    for log in submission.logs:
-        if log.score and log.val_tokens:
-            submission.findings.append(_implied(log.score, log.val_tokens, log.seed))
-            checked = True
-    loss, bits = _number(submission.claims, "val_loss"), _number(submission.claims, "val_bpb")
-    if loss and bits:
-        ratio = loss / math.log(2) / bits
-        slack = ratio * (10.0 ** -_decimals(loss) / loss + 10.0 ** -_decimals(bits) / bits) / 2
-        near = [targets for targets, total in EXPORTS.items() if abs(total / targets - ratio) <= slack + 3e-5]
-        if not near:
-            submission.findings.append(Finding(
-                "bytes", "doubt", f"submission.json's val_loss and val_bpb imply {ratio:.5f} bytes per token, which no known export has "
-                f"({', '.join(sorted({f'{total / targets:.5f}' for targets, total in EXPORTS.items()}))})"))
-        elif not checked:
-            submission.findings.append(Finding("bytes", "unknown", f"{ratio:.5f} bytes per token, as a known export has; no log states "
-                                               "how many tokens were scored"))
-    elif not checked:
-        submission.findings.append(Finding("bytes", "unknown", "neither a log nor submission.json has loss, tokens and bits per byte"))
-
-
-def _of_own_text(log: logs.Log, stated: float | None) -> Finding:
-    """A text that is not the field's says how many bytes it has: the identity holds or not, and no score on it is one of the field."""
-    implied = log.score.loss_nats * log.val_tokens / (math.log(2) * log.score.bits_per_byte)
-    if stated is None or abs(implied - stated) > 2 + 1e-4 * implied:
-        return Finding("bytes", "fail", f"{implied:,.0f} bytes over {log.val_tokens:,} targets, where submission.json states "
-                       f"{stated or 'nothing'} as val_bytes", log.seed)
-    return Finding("bytes", "doubt", f"{implied:,.0f} bytes, as submission.json states; a text of its own, so the score is none of the "
-                   "field's", log.seed)
-
-
-def _implied(run: logs.Pass, targets: int, seed: int | None) -> Finding:
-    implied = run.loss_nats * targets / (math.log(2) * run.bits_per_byte)
-    slack = 2 + implied * (10.0**-run.loss_digits / run.loss_nats + 10.0**-run.bits_digits / run.bits_per_byte) / 2
-    said = f"{run.name or 'the score'}: {implied:,.0f} ± {slack:,.0f} bytes over {targets:,} targets"
-    expected = EXPORTS.get(targets)
-    if expected is not None:
-        if abs(implied - expected) <= slack:
-            return Finding("bytes", "pass", f"{said}, as this export of the val split has", seed)
-        repeated = expected + TAIL_BYTES, targets + TAIL_TARGETS
-        if abs(implied / targets - repeated[0] / repeated[1]) * targets <= slack + 4:
-            return Finding("bytes", "doubt", f"{said}: as if the last 64 targets were scored 32 times, which was tolerated", seed)
-    for ratio, why in WRONG_COUNTS:
-        if abs(implied / VAL_BYTES / ratio - 1) < 2e-3:
-            return Finding("bytes", "fail", f"{said}, {implied / VAL_BYTES:.4f} times those of the val split: {why}", seed)
-    if VAL_BYTES - BYTES_PER_TOKEN * LONGEST_ROW - slack <= implied <= VAL_BYTES + slack:
-        return Finding("bytes", "pass", f"{said}, within what a loader may drop at the end of {VAL_BYTES:,}", seed)
-    share = implied / VAL_BYTES
-    what = "a part of the val split was scored" if share < 0.99 else "the bytes are not those of the val split"
-    return Finding("bytes", "fail", f"{said}, {share:.4%} of the {VAL_BYTES:,} of the val split: {what}, or another export", seed)
-
-
 def _claimed(submission: Submission, readme: str) -> None:
     """submission.json against the logs."""
     entries = _per_seed(submission)
     for log in submission.logs:
-        claimed = _number(entries.get(log.seed, {}), "val_bpb", "bpb") if log.seed is not None else None
+        claimed = number(entries.get(log.seed, {}), "val_bpb", "bpb") if log.seed is not None else None
         if claimed is None or not log.score:
             continue
-        half = 0.5 * 10.0 ** -min(_decimals(claimed), log.score.bits_digits) + 1e-12
+        half = 0.5 * 10.0 ** -min(decimals(claimed), log.score.bits_digits) + 1e-12
         if any(abs(run.bits_per_byte - claimed) <= half for run in log.passes):
             continue
-        submission.findings.append(Finding("claims", "fail", f"submission.json says {claimed} bits per byte, {log.file} "
-                                           f"{log.score.bits_per_byte} ({log.score.name}): the log is of another run", log.seed))
-    claimed = _number(submission.claims, "val_bpb")
+        submission.findings.append(
+            Finding(
+                "claims",
+                "fail",
+                f"submission.json says {claimed} bits per byte, {log.file} "
+                f"{log.score.bits_per_byte} ({log.score.name}): the log is of another run",
+                log.seed,
+            )
+        )
+    claimed = number(submission.claims, "val_bpb")
     if claimed is not None and submission.scores and not entries:
-        half = 0.5 * 10.0 ** -_decimals(claimed) + 1e-9
+        half = 0.5 * 10.0 ** -decimals(claimed) + 1e-9
         every = [run.bits_per_byte for log in submission.logs for run in log.passes]
         if not any(abs(value - claimed) <= half for value in [statistics.fmean(submission.scores), *every]):
-            submission.findings.append(Finding("claims", "fail", f"submission.json says {claimed} bits per byte, no log has that score and "
-                                               f"their mean is {statistics.fmean(submission.scores):.5f}"))
+            submission.findings.append(
+                Finding(
+                    "claims",
+                    "fail",
+                    f"submission.json says {claimed} bits per byte, no log has that score and "
+                    f"their mean is {statistics.fmean(submission.scores):.5f}",
+                )
+            )
     if not any(finding.check == "claims" for finding in submission.findings):
         compared = claimed is not None and submission.scores
-        submission.findings.append(Finding("claims", "pass" if compared else "unknown", "submission.json agrees with the logs" if compared
-                                           else "submission.json or a log with a score is missing"))
+        submission.findings.append(
+            Finding(
+                "claims",
+                "pass" if compared else "unknown",
+                "submission.json agrees with the logs" if compared else "submission.json or a log with a score is missing",
+            )
+        )
 
 
 def _seeds(submission: Submission, readme: str) -> None:
     count = len({log.seed for log in submission.logs if log.score})
     text = f"{count} log{'s' * (count != 1)} with a score"
     if count >= 3:
-        submission.findings.append(Finding("seeds", "pass", f"{text}: mean {statistics.fmean(submission.scores):.6f}, "
-                                           f"s.d. {statistics.stdev(submission.scores):.6f} bits per byte"))
+        submission.findings.append(
+            Finding(
+                "seeds",
+                "pass",
+                f"{text}: mean {statistics.fmean(submission.scores):.6f}, s.d. {statistics.stdev(submission.scores):.6f} bits per byte",
+            )
+        )
     else:
-        submission.findings.append(Finding("seeds", "doubt" if count else "unknown", f"{text}; a record needs three seeds of one "
-                                           "configuration, and from one nothing can be said"))
+        submission.findings.append(
+            Finding(
+                "seeds",
+                "doubt" if count else "unknown",
+                f"{text}; a record needs three seeds of one configuration, and from one nothing can be said",
+            )
+        )
     configured = {log.val_tokens for log in submission.logs if log.val_tokens}
     if len(configured) > 1:
-        submission.findings.append(Finding("seeds", "fail", "the seeds were scored on different numbers of tokens "
-                                           f"({', '.join(f'{tokens:,}' for tokens in sorted(configured))}): not one configuration (#2124)"))
+        submission.findings.append(
+            Finding(
+                "seeds",
+                "fail",
+                "the seeds were scored on different numbers of tokens "
+                f"({', '.join(f'{tokens:,}' for tokens in sorted(configured))}): not one configuration (#2124)",
+            )
+        )
     shards = {log.train_shards for log in submission.logs if log.train_shards}
     if any(count > 1_000 for count in shards):
-        submission.findings.append(Finding("overlap", "doubt", f"{max(shards)} train shards: as many as a local preparation makes that "
-                                           "holds out 10,000 documents only, so that most of val was trained on (#2127)"))
+        submission.findings.append(
+            Finding(
+                "overlap",
+                "doubt",
+                f"{max(shards)} train shards: as many as a local preparation makes that "
+                "holds out 10,000 documents only, so that most of val was trained on (#2127)",
+            )
+        )
 
 
 def _lineage(submission: Submission, readme: str) -> None:
     """An adaptation before quantization that the log times: on which split it ran, only the code says."""
     for log in submission.logs:
         if log.adapted_seconds:
-            submission.findings.append(Finding("lineage", "doubt", f"the weights were adapted for {log.adapted_seconds:.1f} s before they "
-                                               "were quantized; on the val split, as in every published run, that is ruled out", log.seed))
+            submission.findings.append(
+                Finding(
+                    "lineage",
+                    "doubt",
+                    f"the weights were adapted for {log.adapted_seconds:.1f} s before they "
+                    "were quantized; on the val split, as in every published run, that is ruled out",
+                    log.seed,
+                )
+            )
 
 
 def _time(submission: Submission, readme: str) -> None:
@@ -280,22 +228,36 @@ def _time(submission: Submission, readme: str) -> None:
     eight = re.compile(r"\b8\s*[x×*]\s*(NVIDIA\s+)?H100", re.IGNORECASE)
     is_eight = bool(eight.search(claimed) or (not claimed and eight.search(readme))) and worlds <= {8} and (not seen or "H100" in seen)
     if not is_eight:
-        submission.findings.append(Finding(
-            "time", "unknown", f"not shown to be eight H100 (stated: {claimed or 'nothing'}; in the logs: {', '.join(seen) or 'nothing'}, "
-            f"{', '.join(map(str, sorted(worlds))) or 'unknown'} processes): times of another machine show nothing"))
+        submission.findings.append(
+            Finding(
+                "time",
+                "unknown",
+                f"not shown to be eight H100 (stated: {claimed or 'nothing'}; in the logs: {', '.join(seen) or 'nothing'}, "
+                f"{', '.join(map(str, sorted(worlds))) or 'unknown'} processes): times of another machine show nothing",
+            )
+        )
         return
     for log in submission.logs:
         if log.making_seconds is not None:
             parts = [f"training {log.train_seconds:.1f} s"] + [
-                f"{name} {seconds:.1f} s" for name, seconds in (("adaptation before quantization", log.adapted_seconds),
-                                                                ("calibration", log.calibrated_seconds)) if seconds]
+                f"{name} {seconds:.1f} s"
+                for name, seconds in (("adaptation before quantization", log.adapted_seconds), ("calibration", log.calibrated_seconds))
+                if seconds
+            ]
             submission.findings.append(_budget("training", log.making_seconds, ", ".join(parts), log.seed))
         if log.score_seconds is not None:
-            submission.findings.append(_budget("evaluation", log.score_seconds, f"the pass that scores takes {log.score_seconds:.1f} s",
-                                               log.seed))
+            submission.findings.append(
+                _budget("evaluation", log.score_seconds, f"the pass that scores takes {log.score_seconds:.1f} s", log.seed)
+            )
             if (log.eval_seconds or 0) > time_budget.SECONDS >= log.score_seconds:
-                submission.findings.append(Finding("evaluation", "doubt", f"all passes over the artifact take {log.eval_seconds:.1f} s "
-                                                   "together; whether diagnostics count was never ruled", log.seed))
+                submission.findings.append(
+                    Finding(
+                        "evaluation",
+                        "doubt",
+                        f"all passes over the artifact take {log.eval_seconds:.1f} s together; whether diagnostics count was never ruled",
+                        log.seed,
+                    )
+                )
     if not any(finding.check in ("training", "evaluation") for finding in submission.findings):
         submission.findings.append(Finding("time", "unknown", "no log states its times"))
 
@@ -317,14 +279,26 @@ def _code(submission: Submission, files: dict[str, Path]) -> None:
         submission.hints += [hint for layer in layers for hint in reading.hints(layer.name, layer.tree)]
         submission.findings += [Finding("code", "doubt", sentence) for sentence in unread]
         if len(layers) > 1:
-            submission.findings.append(Finding("code", "pass", f"{name} ({path.stat().st_size:,} bytes) unpacks to {layers[-1].name}, "
-                                               f"{len(layers[-1].source):,} characters, which were read and not run"))
+            submission.findings.append(
+                Finding(
+                    "code",
+                    "pass",
+                    f"{name} ({path.stat().st_size:,} bytes) unpacks to {layers[-1].name}, "
+                    f"{len(layers[-1].source):,} characters, which were read and not run",
+                )
+            )
     scripts = [path for name, path in files.items() if path.name == "train_gpt.py"]
     counted = {size for log in submission.logs for size in log.code_bytes}
     if scripts and counted and not any(path.stat().st_size in counted for path in scripts):
         sizes = ", ".join(f"{size:,}" for size in sorted(counted))
-        submission.findings.append(Finding("code", "doubt", f"train_gpt.py has {scripts[0].stat().st_size:,} bytes, the logs counted "
-                                           f"{sizes}: not the script that ran, or a packed form"))
+        submission.findings.append(
+            Finding(
+                "code",
+                "doubt",
+                f"train_gpt.py has {scripts[0].stat().st_size:,} bytes, the logs counted "
+                f"{sizes}: not the script that ran, or a packed form",
+            )
+        )
     if not any(path.suffix == ".py" for path in files.values()):
         submission.findings.append(Finding("code", "unknown", "there is no script to read"))
 
@@ -340,7 +314,3 @@ def _significant(submission: Submission, record: float) -> None:
     p = submission.significance.p
     verdict = "unknown" if p is None else "pass" if p < LEVEL else "doubt"
     submission.findings.append(Finding("significance", verdict, submission.significance.sentence))
-
-
-def _decimals(number: float) -> int:
-    return len(repr(float(number)).partition(".")[2])

@@ -119,8 +119,12 @@ def parse(file: str, text: str) -> Log:
 def _times(log: Log, line: str) -> None:
     if found := TRAIN.search(line):
         log.train_seconds = float(found[1]) / (1000 if found[2] == "ms" else 1) if found[1] else float(found[3]) / 1000
-    for name, pattern in (("adapted_seconds", ADAPTED), ("calibrated_seconds", CALIBRATED), ("total_eval_seconds", TOTAL_EVAL),
-                          ("reserved_seconds", RESERVED)):
+    for name, pattern in (
+        ("adapted_seconds", ADAPTED),
+        ("calibrated_seconds", CALIBRATED),
+        ("total_eval_seconds", TOTAL_EVAL),
+        ("reserved_seconds", RESERVED),
+    ):
         if found := pattern.search(line):
             setattr(log, name, float(next(group for group in found.groups() if group)))
 
@@ -133,12 +137,16 @@ def _add(log: Log, found: re.Match, packed: bool) -> None:
     seconds = float(timed[1]) / (1000 if timed[2] == "ms" else 1) if timed else None
     run = Pass(name, float(loss), float(bits), _digits(loss), _digits(bits), seconds, packed)
     last = log.passes[-1] if log.passes else None
-    if last and abs(last.bits_per_byte - run.bits_per_byte) <= 0.5 * 10.0 ** -min(last.bits_digits, run.bits_digits) and (
-            name.startswith(last.name) or last.seconds is None or seconds is None):
+    if (
+        last
+        and abs(last.bits_per_byte - run.bits_per_byte) <= 0.5 * 10.0 ** -min(last.bits_digits, run.bits_digits)
+        and (name.startswith(last.name) or last.seconds is None or seconds is None)
+    ):
         seconds = last.seconds if seconds is None else seconds
         sharper = run if run.bits_digits >= last.bits_digits else last
-        log.passes[-1] = Pass(last.name, sharper.loss_nats, sharper.bits_per_byte, sharper.loss_digits, sharper.bits_digits, seconds,
-                              last.packed)
+        log.passes[-1] = Pass(
+            last.name, sharper.loss_nats, sharper.bits_per_byte, sharper.loss_digits, sharper.bits_digits, seconds, last.packed
+        )
     else:
         log.passes.append(run)
 

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 
 SCRIPT_BYTES = 16_000_000  # of one decoded text: no script is larger than the whole artifact may be
 LAYERS, FILES = 6, 2_000
-MEMORY = 256 << 20         # what the LZMA decoder may take
-SMALLEST = 64              # a shorter constant is no packed script
-DEPTH = 40                 # of an expression, through names
+MEMORY = 256 << 20  # what the LZMA decoder may take
+SMALLEST = 64  # a shorter constant is no packed script
+DEPTH = 40  # of an expression, through names
 
 
 @dataclass(frozen=True)
@@ -253,9 +253,18 @@ def _bounded(data: bytes) -> bytes:
 
 
 DECODERS: dict[str, Callable] = {
-    "b85decode": base64.b85decode, "a85decode": base64.a85decode, "b64decode": base64.b64decode, "b32decode": base64.b32decode,
-    "b16decode": base64.b16decode, "urlsafe_b64decode": base64.urlsafe_b64decode, "standard_b64decode": base64.standard_b64decode,
-    "unhexlify": binascii.unhexlify, "a2b_base64": binascii.a2b_base64, "fromhex": bytes.fromhex, "decompress": _decompress}
+    "b85decode": base64.b85decode,
+    "a85decode": base64.a85decode,
+    "b64decode": base64.b64decode,
+    "b32decode": base64.b32decode,
+    "b16decode": base64.b16decode,
+    "urlsafe_b64decode": base64.urlsafe_b64decode,
+    "standard_b64decode": base64.standard_b64decode,
+    "unhexlify": binascii.unhexlify,
+    "a2b_base64": binascii.a2b_base64,
+    "fromhex": bytes.fromhex,
+    "decompress": _decompress,
+}
 METHODS: dict[str, type | tuple] = {"decode": bytes, "encode": str, "strip": (str, bytes)}
 
 
@@ -274,8 +283,11 @@ def _sources(data, name: str) -> list[tuple[str, str]]:
     if text.lstrip()[:1] == "{":
         with contextlib.suppress(json.JSONDecodeError, RecursionError):
             members = json.loads(text)
-            return [(f"{name} > {key}", value) for key, value in list(members.items())[:FILES]
-                    if isinstance(value, str) and len(value) >= SMALLEST and parse(value)[0] is not None]
+            return [
+                (f"{name} > {key}", value)
+                for key, value in list(members.items())[:FILES]
+                if isinstance(value, str) and len(value) >= SMALLEST and parse(value)[0] is not None
+            ]
     return [(name, text)] if parse(text)[0] is not None and not _is_plain(text) else []
 
 

@@ -40,32 +40,44 @@ def shipped(blob: str, runs: Iterable[str]) -> list[str]:
     """The runs of compress.runs of which the smallest blob ships, by `package.blob`. ValueError if it names none."""
     runs = list(runs)
     kind, _, run = blob.partition("/")
-    require(blob == "smallest" or (kind == "compress" and run in runs),
-            f"package.blob is {blob!r}; it takes smallest | {' | '.join(f'compress/{name}' for name in runs)}{nearest(run, runs)}")
+    require(
+        blob == "smallest" or (kind == "compress" and run in runs),
+        f"package.blob is {blob!r}; it takes smallest | {' | '.join(f'compress/{name}' for name in runs)}{nearest(run, runs)}",
+    )
     return runs if blob == "smallest" else [run]
 
 
 def submission(blob: bytes, tokenizer: bytes, config: dict, settings: PackageSettings) -> bytes:
     """The bytes of the pyz for a blob of the model that `config` describes: with the plug-ins that the blob names, and the evaluators."""
     plugins = header.read(blob).plugins()
-    manifest = {"format": 2, "evaluator": settings.evaluator, "options": settings.options, "evaluators": list(settings.evaluators),
-                "plugins": plugins, "model": config}
-    return build(code(plugins=plugins, evaluators=settings.evaluators, features=tuple(config["features"])), manifest=manifest, blob=blob,
-                 tokenizer=tokenizer)
+    manifest = {
+        "format": 2,
+        "evaluator": settings.evaluator,
+        "options": settings.options,
+        "evaluators": list(settings.evaluators),
+        "plugins": plugins,
+        "model": config,
+    }
+    sources = code(plugins=plugins, evaluators=settings.evaluators, features=tuple(config["features"]))
+    return build(sources, manifest=manifest, blob=blob, tokenizer=tokenizer)
 
 
 def code(*, plugins: list[str], evaluators: tuple[str, ...], features: tuple[str, ...]) -> dict[str, str]:
     """Program by path inside the zip: the closure of the entry point and the plug-ins by name; `plugins` as codecs/brotli."""
-    modules = ["stages.runtime.entry", *map(plugin.package, ("codecs", "coders", "filters")),
-               *(f"{plugin.package(kind)}.{name}" for kind, name in (plugin_name.split("/") for plugin_name in plugins)),
-               *(f"{plugin.package('evaluators')}.{name}" for name in evaluators),
-               *(f"{plugin.package('features')}.{name}" for name in features)]
+    modules = [
+        "stages.runtime.entry",
+        *map(plugin.package, ("codecs", "coders", "filters")),
+        *(f"{plugin.package(kind)}.{name}" for kind, name in (plugin_name.split("/") for plugin_name in plugins)),
+        *(f"{plugin.package('evaluators')}.{name}" for name in evaluators),
+        *(f"{plugin.package('features')}.{name}" for name in features),
+    ]
     files = sorted({path for module in modules for path in closure.files(module)})
     outside = [path for path in files if not path.startswith("stages/runtime/")]
     if outside:
         raise AssertionError(f"runtime code imports what does not ship: {outside}")
     return {"__main__.py": START, f"{PACKAGE}/__init__.py": ""} | {
-        path.replace("stages/runtime", PACKAGE, 1): shortened((closure.ROOT / path).read_text(encoding="utf-8")) for path in files}
+        path.replace("stages/runtime", PACKAGE, 1): shortened((closure.ROOT / path).read_text(encoding="utf-8")) for path in files
+    }
 
 
 @functools.cache
@@ -76,11 +88,20 @@ def shortened(source: str, *, shared: frozenset[str] | None = None, arguments: b
     Annotations of fields stay, because settings are checked against them; those of arguments stay unless `arguments` says that they go.
     """
     annotations = python_minifier.RemoveAnnotationsOptions(
-        remove_variable_annotations=True, remove_return_annotations=True, remove_argument_annotations=arguments,
-        remove_class_attribute_annotations=False)
-    return python_minifier.minify(source, remove_literal_statements=True, remove_annotations=annotations, hoist_literals=False,
-                                  rename_globals=shared is not None, preserve_globals=sorted(shared or ()),
-                                  remove_asserts=shared is not None)
+        remove_variable_annotations=True,
+        remove_return_annotations=True,
+        remove_argument_annotations=arguments,
+        remove_class_attribute_annotations=False,
+    )
+    return python_minifier.minify(
+        source,
+        remove_literal_statements=True,
+        remove_annotations=annotations,
+        hoist_literals=False,
+        rename_globals=shared is not None,
+        preserve_globals=sorted(shared or ()),
+        remove_asserts=shared is not None,
+    )
 
 
 def build(sources: dict[str, str], *, manifest: dict, blob: bytes, tokenizer: bytes) -> bytes:

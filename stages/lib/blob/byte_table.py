@@ -45,8 +45,13 @@ def of_blob(blob: bytes, model: Model) -> list[Row]:
     found: list[Row] = [("model", "header", "header", read.end)]
     for section in read.sections:
         names = [entry.name for entry in section.tensors]
-        shares = share(section.size, [_weight(model.tensors[name]) if name in model.tensors else entry.num_bytes
-                                      for name, entry in zip(names, section.tensors, strict=True)])
+        shares = share(
+            section.size,
+            [
+                _weight(model.tensors[name]) if name in model.tensors else entry.num_bytes
+                for name, entry in zip(names, section.tensors, strict=True)
+            ],
+        )
         found += [("model", group(name, model), name, size) for name, size in zip(names, shares, strict=True)]
     return found
 

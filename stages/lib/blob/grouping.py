@@ -89,8 +89,11 @@ class Run:
         found = params.build(Grouped, values, path)
         reorderings = tuple(_filters(found.filters, f"{path}.filters"))
         for filter, _ in reorderings:
-            params.require(filter in REORDERINGS, f"params.yaml: {path}.filters holds {filter}; beside groups it takes "
-                                                  f"{' | '.join(REORDERINGS)}, the others belong into a group")
+            params.require(
+                filter in REORDERINGS,
+                f"params.yaml: {path}.filters holds {filter}; beside groups it takes "
+                f"{' | '.join(REORDERINGS)}, the others belong into a group",
+            )
         params.require("rest" in found.groups, f"params.yaml: {path}.groups must be a mapping with at least the group rest")
         for name in found.groups:
             params.require(name in GROUPS, f"params.yaml: {path}.groups.{name} is no group; {_nearest(name, GROUPS)}")
@@ -121,11 +124,18 @@ class Run:
                 names[group].sort(key=lambda name: matrix_context.role(name)[1])  # stable: the file's order within a layer
         orders = "orders" if "orders" in self.groups else "rest"
         for group, settings in self.groups.items():
-            words = [word for filter, _ in settings.filters if plugin.load("filters", filter).ON_ARRAYS
-                     for word in plugin.load("filters", filter).EXTRA]
+            words = [
+                word
+                for filter, _ in settings.filters
+                if plugin.load("filters", filter).ON_ARRAYS
+                for word in plugin.load("filters", filter).EXTRA
+            ]
             names[orders] += [f"{name}.{word}" for name in names[group] if quantized_model.is_codes(name) for word in words]
-        return {group: Coding(settings.how, settings.options, settings.filters, tuple(names[group]))
-                for group, settings in self.groups.items() if names[group]}
+        return {
+            group: Coding(settings.how, settings.options, settings.filters, tuple(names[group]))
+            for group, settings in self.groups.items()
+            if names[group]
+        }
 
     def _group_of(self, name: str, model: Model) -> str:
         wanted = ["rest"]
@@ -168,11 +178,17 @@ def _filters(values: tuple[str | dict, ...], path: str) -> list[tuple[str, dict]
 
 def _try(filter: ModuleType, options: dict) -> None:
     """Refuse options that the filter does not take."""
-    known = [] if filter.ON_ARRAYS else [parameter.name for parameter in inspect.signature(filter.length).parameters.values()
-                                         if parameter.kind is parameter.KEYWORD_ONLY]
+    known = (
+        []
+        if filter.ON_ARRAYS
+        else [
+            parameter.name for parameter in inspect.signature(filter.length).parameters.values() if parameter.kind is parameter.KEYWORD_ONLY
+        ]
+    )
     name = filter.__name__.rpartition(".")[2]
-    params.require(sorted(options) == sorted(known),
-                   f"{name} takes the options {', '.join(known) or 'none'}, not {', '.join(options) or 'none'}")
+    params.require(
+        sorted(options) == sorted(known), f"{name} takes the options {', '.join(known) or 'none'}, not {', '.join(options) or 'none'}"
+    )
     if not filter.ON_ARRAYS:
         filter.length(0, **options)
 

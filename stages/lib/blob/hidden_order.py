@@ -57,8 +57,12 @@ def _is_free(up: str, down: str, model: Model) -> bool:
     schemes = [model.schemes.get(name, {}) for name in (up, down)]
     scales = model.tensors.get(down + ".scales")
     right_scales = model.tensors.get(down + ".right_scales")
-    return (not schemes[0].get("trellis") and not schemes[1].get("rotation") and (scales is None or scales.ndim == 1)
-            and (right_scales is None or right_scales.size == len(model.tensors[down + ".right"])))
+    return (
+        not schemes[0].get("trellis")
+        and not schemes[1].get("rotation")
+        and (scales is None or scales.ndim == 1)
+        and (right_scales is None or right_scales.size == len(model.tensors[down + ".right"]))
+    )
 
 
 def _is_tied(layer: int, model: Model) -> bool:

@@ -28,9 +28,17 @@ def read(path: Path) -> tuple[Model, dict]:
 
 def same(one: Model, other: Model) -> bool:
     """Whether two models are equal to the bit, in whatever order their tensors stand."""
-    return (one.config == other.config and one.schemes == other.schemes and one.tensors.keys() == other.tensors.keys()
-            and all(one.tensors[name].dtype == array.dtype and one.tensors[name].shape == array.shape
-                    and one.tensors[name].tobytes() == array.tobytes() for name, array in other.tensors.items()))
+    return (
+        one.config == other.config
+        and one.schemes == other.schemes
+        and one.tensors.keys() == other.tensors.keys()
+        and all(
+            one.tensors[name].dtype == array.dtype
+            and one.tensors[name].shape == array.shape
+            and one.tensors[name].tobytes() == array.tobytes()
+            for name, array in other.tensors.items()
+        )
+    )
 
 
 def is_codes(name: str) -> bool:

@@ -89,8 +89,11 @@ def _hook(event: str, arguments: tuple) -> None:
     if event != "open" or _Journal.path is None:
         return
     path, mode, flags = arguments
-    if isinstance(path, int) or (flags if isinstance(flags, int) else 0) & os.O_ACCMODE == os.O_WRONLY or (mode and "r" not in mode
-                                                                                                       and "+" not in mode):
+    if (
+        isinstance(path, int)
+        or (flags if isinstance(flags, int) else 0) & os.O_ACCMODE == os.O_WRONLY
+        or (mode and "r" not in mode and "+" not in mode)
+    ):
         return
     name = os.path.abspath(os.fsdecode(path))
     if name in _Journal.seen:
@@ -111,7 +114,7 @@ def _relative(name: str) -> str | None:
     """The path from the stage's folder, if it lies under one of ROOTS."""
     if not name.startswith(_Journal.root + os.sep):
         return None
-    path = name[len(_Journal.root) + 1:]
+    path = name[len(_Journal.root) + 1 :]
     if ".partial" in path and any(part.endswith(".partial") for part in path.split(os.sep)):
         return None  # what the stage is writing (files.atomic), under a name of the moment
     return path if path.startswith(tuple(f"{root}/" for root in ROOTS)) else None

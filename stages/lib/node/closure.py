@@ -1,14 +1,11 @@
 """Which files of this repository a module imports, directly or through others: read from the source, nothing is executed.
 
-    python -m stages.lib.node.closure stages.train.__main__        the list, as dvc.yaml wants it under `deps`
-
-DVC does not follow imports (treeverse/dvc #1401, #9195). A test compares this list with every node's deps, and `package`
-uses it to decide which modules ship. Plug-ins are loaded by name and are not seen here: their nodes name them by template.
+DVC does not follow imports (treeverse/dvc #1401, #9195). A test compares this list with the folders of every node in dvc.yaml; `package`
+and `script` use it to decide which modules ship. Plug-ins are loaded by name and are not seen here.
 """
 
 import ast
 import functools
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -57,9 +54,3 @@ def _imported(path: Path, changed: int, module: str, is_package: bool) -> tuple[
             base = ".".join([*prefix, *(node.module.split(".") if node.module else [])])
             targets += [base, *(f"{base}.{alias.name}" for alias in node.names)]
     return tuple(target for target in targets if target.split(".")[0] == "stages")
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m stages.lib.node.closure stages.<name>.__main__")
-    print("\n".join(f"      - {name}" for name in files(sys.argv[1])))

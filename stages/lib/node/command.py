@@ -31,9 +31,7 @@ def run(main: Callable, argv: list[str] | None = None) -> None:
     """Parse the command line, read params.yaml, call `main`; a user's mistake ends as one sentence and exit code 1."""
     name = inspect.getmodule(main).__spec__.parent.removeprefix("stages.")
     parser = argparse.ArgumentParser(
-        prog=f"python -m stages.{name}",
-        description=inspect.getmodule(main).__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=f"python -m stages.{name}", description=inspect.getmodule(main).__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--params", default="params.yaml", metavar="FILE", help="parameters (default: params.yaml)")
     signature = inspect.signature(main)
@@ -53,8 +51,10 @@ def run(main: Callable, argv: list[str] | None = None) -> None:
             path = arguments[parameter.name]
             if parameter.annotation is Input and not path.exists():
                 raise ValueError(f"{path} is missing; {_way_out(path)}")
-        outputs, metrics = ([str(arguments[parameter.name]) for parameter in signature.parameters.values() if parameter.annotation is kind]
-                            for kind in (Output, Metrics))
+        outputs, metrics = (
+            [str(arguments[parameter.name]) for parameter in signature.parameters.values() if parameter.annotation is kind]
+            for kind in (Output, Metrics)
+        )
         with access_log.recorded(Path(record_path(outputs, metrics))):
             main(**arguments)
 
@@ -91,8 +91,7 @@ def sentences(name: str) -> Iterator[None]:
             _fail(name, str(error))
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE):
             raise
-        _fail(name, f"{error.strerror} while writing {path or 'an output'}; free some space and run it again, "
-                    "finished stages are kept")
+        _fail(name, f"{error.strerror} while writing {path or 'an output'}; free some space and run it again, finished stages are kept")
     except KeyboardInterrupt:
         print(f"caddie {name}: interrupted; nothing half-written was left, run it again to continue", file=sys.stderr)
         raise SystemExit(130) from None

@@ -73,8 +73,9 @@ def world(device: str, *, threads: int = THREADS, section: str = "train") -> Ite
     torch.set_num_threads(threads)
     torch.set_deterministic_debug_mode("default" if cuda else "error")  # the other way to say it imports the compiler, a second
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs 3 % of a step
-    size, rank, place = (int(os.environ[name]) if is_worker() else single
-                         for name, single in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))
+    size, rank, place = (
+        int(os.environ[name]) if is_worker() else single for name, single in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
+    )
     local = torch.device("cuda", place) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(local)

@@ -56,7 +56,9 @@ def in_order(
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool:
-        raise WorkerKilled("a worker process was killed, as happens when memory runs out; free some or set CADDIE_WORKERS to fewer, "
-                         "and run it again: what was finished is kept") from None
+        raise WorkerKilled(
+            "a worker process was killed, as happens when memory runs out; free some or set CADDIE_WORKERS to fewer, "
+            "and run it again: what was finished is kept"
+        ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

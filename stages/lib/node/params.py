@@ -170,8 +170,12 @@ def _takes(hint, value) -> str:
 def _range(bounds: Interval) -> str:
     if bounds.ge is not None and bounds.le is not None:
         return f"{bounds.ge} to {bounds.le}"
-    words = ((f"{bounds.ge} or more", bounds.ge), (f"more than {bounds.gt}", bounds.gt), (f"below {bounds.lt}", bounds.lt),
-             (f"up to {bounds.le}", bounds.le))
+    words = (
+        (f"{bounds.ge} or more", bounds.ge),
+        (f"more than {bounds.gt}", bounds.gt),
+        (f"below {bounds.lt}", bounds.lt),
+        (f"up to {bounds.le}", bounds.le),
+    )
     return ", ".join(word for word, bound in words if bound is not None)
 
 
@@ -186,11 +190,16 @@ def nearest(name, known) -> str:
 
 def whole(name: str) -> type:
     """A schema that takes a section as it stands, for a stage that hands it on; the section's own stage checks it."""
+
     def from_params(cls, values: dict, path: str):
         return cls(values)
 
-    return make_dataclass(name, [("values", dict)], frozen=True, namespace={
-        "SECTION": name, "from_params": classmethod(from_params), "__annotations__": {"SECTION": typing.ClassVar[str]}})
+    return make_dataclass(
+        name,
+        [("values", dict)],
+        frozen=True,
+        namespace={"SECTION": name, "from_params": classmethod(from_params), "__annotations__": {"SECTION": typing.ClassVar[str]}},
+    )
 
 
 def require(condition: bool, sentence: str) -> None:

@@ -40,8 +40,10 @@ class Folder:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 handle.seek(0)
-                raise ValueError(f"the same work is already being done (process {handle.read().strip() or 'unknown'}, lock "
-                                 f"{self.path / 'lock'}); wait for it or stop it, what it did will be continued") from None
+                raise ValueError(
+                    f"the same work is already being done (process {handle.read().strip() or 'unknown'}, lock "
+                    f"{self.path / 'lock'}); wait for it or stop it, what it did will be continued"
+                ) from None
             handle.truncate(0)
             handle.write(str(os.getpid()))
             handle.flush()

@@ -31,7 +31,6 @@ Plot = Annotated[Path, "plot"]
 Untracked = Annotated[Path, "untracked"]  # not in dvc.yaml: checkpoints that a killed run continues from, dvc.lock itself
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Contract:
     """What one `main()` declares, with `{variant}` filled in: paths by kind, and the sections of params.yaml it reads. `opened` is the
@@ -56,8 +55,9 @@ def contract(main: Callable, *, variant: str | None = None, tree: dict | None = 
             found[parameter.annotation].append(fill(path, variant, tree) if resolve else path.replace("{variant}", str(variant)))
         elif dataclasses.is_dataclass(parameter.annotation):
             read.append(parameter.annotation.SECTION.format(variant=variant))
-    return Contract(*(tuple(found[kind]) for kind in (Input, Output, Metrics, Plot)), tuple(read),
-                    record_path(found[Output], found[Metrics]))
+    return Contract(
+        *(tuple(found[kind]) for kind in (Input, Output, Metrics, Plot)), tuple(read), record_path(found[Output], found[Metrics])
+    )
 
 
 def record_path(outputs: list[str], metrics: list[str]) -> str:

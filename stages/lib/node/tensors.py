@@ -16,8 +16,9 @@ KEY = "caddie"  # one metadata entry: safetensors does not fix the order of seve
 def save(path: Path, tensors: dict[str, torch.Tensor], config: dict) -> None:
     """Write atomically; same tensors and configuration, same bytes."""
     with atomic(path) as partial:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial,
-                  metadata={KEY: json.dumps(config, sort_keys=True)})
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata={KEY: json.dumps(config, sort_keys=True)}
+        )
 
 
 def load(path: Path) -> tuple[dict[str, torch.Tensor], dict]:

@@ -87,8 +87,10 @@ def factorise(hessian_KK: Tensor, options: Options) -> Factor:
     damped.diagonal().add_(options.damping * diagonal.mean())
     lower, failed = torch.linalg.cholesky_ex(damped)
     if failed:
-        raise ValueError(f"a Hessian is not positive definite with quantize.entropy.damping {options.damping}; raise it (0.005 to 0.05), "
-                         "or calibrate.sequences")
+        raise ValueError(
+            f"a Hessian is not positive definite with quantize.entropy.damping {options.damping}; raise it (0.005 to 0.05), "
+            "or calibrate.sequences"
+        )
     identity = torch.eye(len(order), dtype=torch.float64, device=hessian.device)
     upper = torch.linalg.solve_triangular(lower, identity, upper=False).flip(0, 1)
     steps = None
@@ -117,8 +119,9 @@ def row_steps(weight_MK: Tensor, *, rule: str, importance_M: Tensor | None) -> T
         spread_M = weight_MK.double().square().mean(dim=1)
     elif rule == "gradient":
         if importance_M is None:
-            raise ValueError("quantize.entropy.row_steps is gradient, but there are no row gradients; set calibrate.row_gradients, "
-                             "or take std or none")
+            raise ValueError(
+                "quantize.entropy.row_steps is gradient, but there are no row gradients; set calibrate.row_gradients, or take std or none"
+            )
         spread_M = 1.0 / _floored(importance_M)
     else:
         raise ValueError(f"quantize.entropy.row_steps is {rule!r}; it takes {' | '.join(ROW_RULES)}")
@@ -143,8 +146,9 @@ def quantize(weight_MK: Tensor, hessian_KK: Tensor, *, step: float, row_steps_M:
     return quantize_alike([weight_MK], [factorise(hessian_KK, options)], steps=[step], row_steps=[row_steps_M], options=options)[0]
 
 
-def quantize_alike(weights: list[Tensor], factors: list[Factor], *, steps: list[float], row_steps: list[Tensor | None],
-                   options: Options) -> list[Quantized]:
+def quantize_alike(
+    weights: list[Tensor], factors: list[Factor], *, steps: list[float], row_steps: list[Tensor | None], options: Options
+) -> list[Quantized]:
     """Matrices of one shape, each with its own Hessian, step and row steps (all with row steps, or none)."""
     rounded = round_alike(weights, factors, steps=steps, row_steps=row_steps, options=options, dtype=torch.float32)
     out = []
@@ -157,8 +161,15 @@ def quantize_alike(weights: list[Tensor], factors: list[Factor], *, steps: list[
     return out
 
 
-def round_alike(weights: list[Tensor], factors: list[Factor], *, steps: list[float], row_steps: list[Tensor | None], options: Options,
-                dtype: torch.dtype) -> Rounded:
+def round_alike(
+    weights: list[Tensor],
+    factors: list[Factor],
+    *,
+    steps: list[float],
+    row_steps: list[Tensor | None],
+    options: Options,
+    dtype: torch.dtype,
+) -> Rounded:
     """The recursion, on the device of the weights. float32 is enough as long as U was factorised in float64."""
     weight_NKM = torch.stack([weight.to(dtype) for weight in weights]).mT.contiguous()
     if not torch.isfinite(weight_NKM).all():
@@ -173,8 +184,12 @@ def round_alike(weights: list[Tensor], factors: list[Factor], *, steps: list[flo
     weight_NKM[torch.stack([factor.dead for factor in factors])] = 0.0
     work_NKM = weight_NKM.gather(1, order_NK[:, :, None].expand(N, K, M))
     row_NM = torch.stack([_row_scales(step, rows, M) for step, rows in zip(steps, row_steps, strict=True)]).to(device, dtype)
-    column_NK = torch.stack([torch.ones(K, device=device) if factor.column_steps is None
-                             else _octaves(factor.column_steps[factor.order]).to(device) for factor in factors]).to(dtype)
+    column_NK = torch.stack(
+        [
+            torch.ones(K, device=device) if factor.column_steps is None else _octaves(factor.column_steps[factor.order]).to(device)
+            for factor in factors
+        ]
+    ).to(dtype)
     level_NKM, losses_NK = torch.empty_like(work_NKM), torch.empty(N, K, dtype=dtype, device=device)
     for start in range(0, K, BLOCK):
         stop = min(start + BLOCK, K)
@@ -185,7 +200,7 @@ def round_alike(weights: list[Tensor], factors: list[Factor], *, steps: list[flo
             restored_NM = scale_NM * level_NKM[:, j] * (_gains(level_NKM[:, j], options) / (2 if options.trellis else 1)).to(dtype)
             error_NM = (work_NKM[:, j] - restored_NM) / upper_NKK[:, j, j, None]
             work_NKM[:, j] = restored_NM
-            work_NKM[:, j + 1: stop].addcmul_(upper_NKK[:, j, j + 1: stop, None], error_NM[:, None], value=-1)
+            work_NKM[:, j + 1 : stop].addcmul_(upper_NKK[:, j, j + 1 : stop, None], error_NM[:, None], value=-1)
             error_NCM[:, j - start] = error_NM
         losses_NK[:, start:stop] = error_NCM.square().sum(dim=2)
         work_NKM[:, stop:].baddbmm_(upper_NKK[:, start:stop, stop:].mT, error_NCM, alpha=-1)

@@ -53,9 +53,13 @@ class Budget:
 
     def summary(self) -> dict:
         """The numbers of metrics.json."""
-        return {"constant": self.constant, "estimated_bytes": round(self.bits / 8), "limit_bytes": round(self.limit / 8),
-                "bits_per_weight": estimated(self.quantized).bits_per_weight,
-                "passes": [{"constant": constant, "estimated_bytes": round(bits / 8)} for constant, bits in self.passes]}
+        return {
+            "constant": self.constant,
+            "estimated_bytes": round(self.bits / 8),
+            "limit_bytes": round(self.limit / 8),
+            "bits_per_weight": estimated(self.quantized).bits_per_weight,
+            "passes": [{"constant": constant, "estimated_bytes": round(bits / 8)} for constant, bits in self.passes],
+        }
 
 
 def options(settings: EntropySettings) -> Options:
@@ -63,15 +67,25 @@ def options(settings: EntropySettings) -> Options:
     return Options(settings.trellis, settings.column_steps, settings.gain, settings.damping, settings.rate_distortion)
 
 
-def matrices(weights: dict[str, Tensor], hessians: dict[str, Tensor], rows: dict[str, Tensor], *, settings: EntropySettings,
-             multipliers: dict[str, float]) -> dict[str, Matrix]:
+def matrices(
+    weights: dict[str, Tensor],
+    hessians: dict[str, Tensor],
+    rows: dict[str, Tensor],
+    *,
+    settings: EntropySettings,
+    multipliers: dict[str, float],
+) -> dict[str, Matrix]:
     """Every weight (M, K) by parameter name with what calibration says of it; hessians and rows by module name.
 
     Row steps follow the rule `row_steps`. A table whose look-ups were counted and which has no gradient, or whose gradient is not asked
     for, has them from `frequency_exponent`, unless that is 0. What has neither has one step with `gradient`.
     """
-    return {name: Matrix(weight, hessians.get(name.removesuffix(".weight")), _row_steps(name, weight, rows, settings),
-                         multipliers.get(name, 1.0)) for name, weight in weights.items()}
+    return {
+        name: Matrix(
+            weight, hessians.get(name.removesuffix(".weight")), _row_steps(name, weight, rows, settings), multipliers.get(name, 1.0)
+        )
+        for name, weight in weights.items()
+    }
 
 
 def _row_steps(name: str, weight_MK: Tensor, rows: dict[str, Tensor], settings: EntropySettings) -> Tensor | None:
@@ -105,9 +119,12 @@ class Model:
         chosen = [name for name in self.matrices if only is None or name in only]
         for batch in tqdm(self._batches(chosen), desc="quantize", unit=" batches", mininterval=1.0):
             found = entropy_constrained.quantize_alike(
-                [self.matrices[name].weight.to(self.device) for name in batch], [self.factors[name] for name in batch],
-                steps=[constant * self.scales[name] for name in batch], row_steps=[self.matrices[name].row_steps for name in batch],
-                options=self.options)
+                [self.matrices[name].weight.to(self.device) for name in batch],
+                [self.factors[name] for name in batch],
+                steps=[constant * self.scales[name] for name in batch],
+                row_steps=[self.matrices[name].row_steps for name in batch],
+                options=self.options,
+            )
             out |= dict(zip(batch, found, strict=True))
         return {name: out[name] for name in chosen}
 
@@ -141,7 +158,7 @@ class Model:
         batches = []
         for (M, K, _), members in alike.items():
             size = max(1, BATCH_WEIGHTS // (M * K + K * K))
-            batches += [members[i: i + size] for i in range(0, len(members), size)]
+            batches += [members[i : i + size] for i in range(0, len(members), size)]
         return batches
 
 
@@ -182,8 +199,10 @@ def finest(model: Model, *, limit: float, tolerance: float, bits_of: Callable[[d
         if bits > limit:
             fine = max(fine, octave)
             if octave >= COARSEST:
-                raise ValueError(f"the matrices cannot be coded in {limit / 8:,.0f} bytes: with every code 0 they still need "
-                                 f"{bits / 8:,.0f}; raise the target, or make the model smaller")
+                raise ValueError(
+                    f"the matrices cannot be coded in {limit / 8:,.0f} bytes: with every code 0 they still need "
+                    f"{bits / 8:,.0f}; raise the target, or make the model smaller"
+                )
         else:
             coarse = min(coarse, octave)
         if previous is not None and previous[0] != octave:
@@ -197,8 +216,10 @@ def finest(model: Model, *, limit: float, tolerance: float, bits_of: Callable[[d
         if coarse - fine < 1e-6:
             break
     if best is None:
-        raise ValueError(f"no constant gave at most {limit / 8:,.0f} bytes in {PASSES} passes; the smallest was "
-                         f"{min(bits for _, bits in passes) / 8:,.0f} bytes")
+        raise ValueError(
+            f"no constant gave at most {limit / 8:,.0f} bytes in {PASSES} passes; the smallest was "
+            f"{min(bits for _, bits in passes) / 8:,.0f} bytes"
+        )
     return replace(best, passes=tuple(passes))
 
 
@@ -212,6 +233,8 @@ def within_budget(model: Model, *, settings: EntropySettings, others: dict[str, 
         fixed = rest_bits + (estimated(others).bits if others else 0.0)
         limit = min(8.0 * settings.target_bytes, fixed + FINEST * model.num_weights)
         if fixed >= limit:
-            raise ValueError(f"quantize.entropy.target_bytes is {settings.target_bytes:,}, and what is not entropy constrained alone needs "
-                             f"{fixed / 8:,.0f} bytes; raise it, or give more groups the method entropy")
+            raise ValueError(
+                f"quantize.entropy.target_bytes is {settings.target_bytes:,}, and what is not entropy constrained alone needs "
+                f"{fixed / 8:,.0f} bytes; raise it, or give more groups the method entropy"
+            )
     return finest(model, limit=limit, tolerance=TOLERANCE * limit, bits_of=lambda found: fixed + estimated(found).bits)

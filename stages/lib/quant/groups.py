@@ -28,8 +28,11 @@ def by_parameter(net: gpt.GPT) -> dict[str, str]:
         elif isinstance(module, nn.Linear):
             found[f"{name}.weight"] = _group_of_layer(name)
     gates = {name for name, feature in net.features.items() if feature in net.hooks.having["gate"]}
-    return {name: group for name, weight in net.named_parameters()
-            if (group := found.get(name, "projection" if name.split(".")[0] in gates and weight.ndim == 3 else None))}
+    return {
+        name: group
+        for name, weight in net.named_parameters()
+        if (group := found.get(name, "projection" if name.split(".")[0] in gates and weight.ndim == 3 else None))
+    }
 
 
 def _group_of_layer(name: str) -> str:

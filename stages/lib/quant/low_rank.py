@@ -37,8 +37,9 @@ def residual(weight_MK: Tensor, quantized: Quantized) -> Tensor:
 def correct(quantized: Quantized, weight_MK: Tensor, *, rank: int, form: str, group: int) -> Quantized:
     """The same with a low-rank correction. ValueError if the rank is more than the matrix has."""
     if not 1 <= rank <= min(weight_MK.shape):
-        raise ValueError(f"quantize.low_rank.rank is {rank}; a matrix of {weight_MK.size(0)} x {weight_MK.size(1)} takes 1 to "
-                         f"{min(weight_MK.shape)}")
+        raise ValueError(
+            f"quantize.low_rank.rank is {rank}; a matrix of {weight_MK.size(0)} x {weight_MK.size(1)} takes 1 to {min(weight_MK.shape)}"
+        )
     u_MR, s_R, v_RK = torch.linalg.svd(residual(weight_MK, quantized), full_matrices=False)
     left_MR, right_RK = u_MR[:, :rank] * s_R[:rank], v_RK[:rank].contiguous()
     if form == "asymmetric" and right_RK.numel() % group == 0:

@@ -51,8 +51,16 @@ def _kind(name: str) -> str:
     return ".".join(part for part in name.split(".") if not part.isdigit())
 
 
-def quantize(state: dict[str, Tensor], group_of: dict[str, str], hessians: dict[str, Tensor], settings: QuantizeSettings, *,
-             rows: dict[str, Tensor], multipliers: dict[str, float], device: torch.device) -> Result:
+def quantize(
+    state: dict[str, Tensor],
+    group_of: dict[str, str],
+    hessians: dict[str, Tensor],
+    settings: QuantizeSettings,
+    *,
+    rows: dict[str, Tensor],
+    multipliers: dict[str, float],
+    device: torch.device,
+) -> Result:
     """All of `state`. `group_of` by parameter, `hessians` and `rows` (gradients and counts) by module, `multipliers` of the steps by
     parameter. ValueError names the tensor that cannot be quantized so."""
     result, kept = Result(), {}
@@ -67,20 +75,37 @@ def quantize(state: dict[str, Tensor], group_of: dict[str, str], hessians: dict[
     together = {name: method for name, method in methods.items() if hasattr(method, "quantize_together")}
     for name in tqdm([name for name in methods if name not in together], desc="quantize", unit=" matrices", mininterval=1.0):
         try:
-            result.matrices[name] = quantize_one(methods[name], name, as_matrix(state[name]), *result.groups[name],
-                                                 hessian_KK=hessians.get(name.removesuffix(".weight")), settings=settings, kept=kept,
-                                                 device=device)
+            result.matrices[name] = quantize_one(
+                methods[name],
+                name,
+                as_matrix(state[name]),
+                *result.groups[name],
+                hessian_KK=hessians.get(name.removesuffix(".weight")),
+                settings=settings,
+                kept=kept,
+                device=device,
+            )
         except ValueError as error:
             raise ValueError(f"{name} (quantize.groups.{result.groups[name][0]}): {error}") from None
     result.damping = kept.get("damping", {})
     for method in dict.fromkeys(together.values()):
         names = [name for name in together if together[name] is method]
         turned = [name for name in names if result.groups[name][0] in settings.rotation.groups]
-        require(not turned, f"{', '.join(turned[:1])} has the method {method.__name__.rpartition('.')[2]}, which takes no rotation; take its "
-                "group out of quantize.rotation.groups")
+        require(
+            not turned,
+            f"{', '.join(turned[:1])} has the method {method.__name__.rpartition('.')[2]}, which takes no rotation; take its "
+            "group out of quantize.rotation.groups",
+        )
         result.budget = method.quantize_together(
-            {name: as_matrix(state[name]) for name in names}, hessians=hessians, rows=rows, multipliers=multipliers, settings=settings,
-            others=result.matrices, rest_bits=sum(16.0 * weight.numel() for weight in result.float16.values()), device=device)
+            {name: as_matrix(state[name]) for name in names},
+            hessians=hessians,
+            rows=rows,
+            multipliers=multipliers,
+            settings=settings,
+            others=result.matrices,
+            rest_bits=sum(16.0 * weight.numel() for weight in result.float16.values()),
+            device=device,
+        )
         result.matrices |= result.budget.quantized
     result.matrices = {name: result.matrices[name] for name in result.groups}
     pruned = {name: quantized for name, quantized in result.matrices.items() if group_of[name] in settings.prune.groups}
@@ -113,8 +138,10 @@ def as_matrix(weight: Tensor) -> Tensor:
 def halved(name: str, weight: Tensor) -> Tensor:
     """float16. ValueError if it does not fit."""
     half = weight.half()
-    require(bool(torch.isfinite(half).all()), f"weight {name} reaches {weight.abs().max().item():g}, float16 holds 65504; lower the "
-            "training's rates")
+    require(
+        bool(torch.isfinite(half).all()),
+        f"weight {name} reaches {weight.abs().max().item():g}, float16 holds 65504; lower the training's rates",
+    )
     return half
 
 
@@ -123,12 +150,21 @@ def correct(matrices: dict[str, Quantized], state: dict[str, Tensor], settings: 
     options = settings.low_rank
     norms = {name: low_rank.residual(as_matrix(state[name]), quantized).norm().item() for name, quantized in matrices.items()}
     for name in low_rank.largest(norms, options.matrices):
-        matrices[name] = low_rank.correct(matrices[name], as_matrix(state[name]), rank=options.rank, form=options.form,
-                                          group=options.group)
+        matrices[name] = low_rank.correct(matrices[name], as_matrix(state[name]), rank=options.rank, form=options.form, group=options.group)
 
 
-def quantize_one(method, name: str, weight_MK: Tensor, group_name: str, group: Group, *, hessian_KK: Tensor | None,
-                 settings: QuantizeSettings, kept: dict, device: torch.device) -> Quantized:
+def quantize_one(
+    method,
+    name: str,
+    weight_MK: Tensor,
+    group_name: str,
+    group: Group,
+    *,
+    hessian_KK: Tensor | None,
+    settings: QuantizeSettings,
+    kept: dict,
+    device: torch.device,
+) -> Quantized:
     """One matrix by a method that works on one after the other, on the device; the result is on the CPU."""
     if method.NEEDS_HESSIAN and hessian_KK is None:
         raise ValueError("it has no Hessian, only linear layers and the tables of the head have one; set the group's method to nearest")

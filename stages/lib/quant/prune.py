@@ -41,7 +41,7 @@ def cheapest(matrices: dict[str, Quantized], count: int) -> dict[str, Quantized]
     out, start = {}, 0
     for name, quantized in matrices.items():
         codes = quantized.arrays["codes"]
-        here = chosen[start: start + codes.numel()].reshape(codes.shape).to(codes.device)
+        here = chosen[start : start + codes.numel()].reshape(codes.shape).to(codes.device)
         out[name] = Quantized(quantized.arrays | {"codes": codes.masked_fill(here, 0)}, quantized.scheme)
         start += codes.numel()
     return out

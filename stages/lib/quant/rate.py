@@ -56,9 +56,11 @@ def estimate(matrices: dict[str, dict[str, np.ndarray]], schemes: dict[str, dict
     bits, prices = _adaptive_bits(total)
     shares = {name: float((found * prices).sum()) for name, found in counts.items()}
     scale = bits / max(sum(shares.values()), 1e-9)
-    return Rate({name: share * scale + extras[name] for name, share in shares.items()},
-                {name: sum(side_bits(suffix, array) for suffix, array in arrays.items()) for name, arrays in matrices.items()},
-                {name: arrays["codes"].size for name, arrays in matrices.items()})
+    return Rate(
+        {name: share * scale + extras[name] for name, share in shares.items()},
+        {name: sum(side_bits(suffix, array) for suffix, array in arrays.items()) for name, arrays in matrices.items()},
+        {name: arrays["codes"].size for name, arrays in matrices.items()},
+    )
 
 
 def side_bits(suffix: str, array: np.ndarray) -> float:
@@ -117,7 +119,7 @@ def _adaptive_bits(counts: np.ndarray) -> tuple[float, np.ndarray]:
     """Bits of all classes' adaptive codes, and the price in bits of each code once all is known, to share them out."""
     prior = PRIOR * _gaussian_cells()
     used, start = counts.sum(axis=2) > 0, prior.sum(axis=2)
-    bits = (_log_gamma(start + counts.sum(axis=2)) - _log_gamma(start) - (_log_gamma(counts + prior) - _log_gamma(prior)).sum(axis=2))
+    bits = _log_gamma(start + counts.sum(axis=2)) - _log_gamma(start) - (_log_gamma(counts + prior) - _log_gamma(prior)).sum(axis=2)
     posterior = (counts + prior) / (counts + prior).sum(axis=2, keepdims=True)
     return float(bits[used].sum() / math.log(2)), -np.log2(posterior)
 
@@ -146,6 +148,9 @@ def _order_0_bits(values: np.ndarray) -> float:
         return 0.0
     counts = np.bincount(values.ravel().astype(np.int64) - int(values.min()))
     prior = np.full(len(counts), 0.5)
-    nats = _log_gamma(np.array(counts.sum() + prior.sum())) - _log_gamma(np.array(prior.sum())) \
+    nats = (
+        _log_gamma(np.array(counts.sum() + prior.sum()))
+        - _log_gamma(np.array(prior.sum()))
         - (_log_gamma(counts + prior) - _log_gamma(prior)).sum()
+    )
     return 16.0 + float(nats) / math.log(2)

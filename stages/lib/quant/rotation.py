@@ -21,8 +21,9 @@ from stages.runtime.weights import dequantize
 def check(columns: int, block: int) -> None:
     """ValueError unless blocks of this size can be rotated."""
     if block < 2 or block & (block - 1) or columns % block:
-        raise ValueError(f"quantize.rotation.block is {block}; its {columns} columns need a power of two that divides them, such as "
-                         f"{columns & -columns}")
+        raise ValueError(
+            f"quantize.rotation.block is {block}; its {columns} columns need a power of two that divides them, such as {columns & -columns}"
+        )
 
 
 def weight(weight_MK: Tensor, *, block: int, seed: int) -> Tensor:

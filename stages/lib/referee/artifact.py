@@ -58,12 +58,22 @@ class Request:
     span: tuple[int, int] | None = None
 
 
-def score(pyz: Path, streams: list[np.ndarray], *, evaluator: str, options: dict, rows: Sequence[int] = (),
-          part: tuple[int, int] = (0, 1), gpu: int | None = None, shares: bool = False, progress: bool = False) -> list[Result]:
+def score(
+    pyz: Path,
+    streams: list[np.ndarray],
+    *,
+    evaluator: str,
+    options: dict,
+    rows: Sequence[int] = (),
+    part: tuple[int, int] = (0, 1),
+    gpu: int | None = None,
+    shares: bool = False,
+    progress: bool = False,
+) -> list[Result]:
     """Score token streams with one evaluator of the artifact, in one process. ValueError with the artifact's own sentence.
 
-    `part` as in runtime/scoring/harness.py; `gpu`: the only one that the process sees; `shares`: other processes run on the same cores. With
-    `progress`, what the artifact says on stderr is passed on while it runs.
+    `part` is as in runtime/scoring/harness.py; `gpu` is the only one that the process sees; with `shares`, other processes run on the same
+    cores. With `progress`, what the artifact says on stderr is passed on while it runs.
     """
     packed(pyz, evaluator)
     with _Folder(pyz) as folder:
@@ -71,16 +81,16 @@ def score(pyz: Path, streams: list[np.ndarray], *, evaluator: str, options: dict
         for i, stream in enumerate(streams):
             names.append(f"stream_{i:04d}.bin")
             shards.write(folder.path / names[-1], stream)
-        command = ["run", "score", *names, "--evaluator", evaluator, "--options", json.dumps(options), "--ledger", "ledger",
-                   "--rows", json.dumps([int(row) for row in rows]), "--part", f"{part[0]}/{part[1]}"]
+        chosen = ["--evaluator", evaluator, "--options", json.dumps(options), "--part", f"{part[0]}/{part[1]}"]
+        kept = ["--ledger", "ledger", "--rows", json.dumps([int(row) for row in rows])]
+        command = ["run", "score", *names, *chosen, *kept]
         environment = (SHARING if shares else {}) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)})
         said = folder.run(command + ["--progress"] * progress, environment, echo=progress)
         if said:
             raise Failed(f"{Path(pyz).name} failed to score with {evaluator}: {said.removeprefix('submission.pyz: ')}")
         lines = [json.loads(line) for line in (folder.path / "stdout").read_text().splitlines()]
         refused = folder.refused()
-        return [_result(line, folder.path / "ledger" / f"{Path(name).stem}.npz", refused)
-                for line, name in zip(lines, names, strict=True)]
+        return [_result(line, folder.path / "ledger" / f"{Path(name).stem}.npz", refused) for line, name in zip(lines, names, strict=True)]
 
 
 def probe(pyz: Path, base: np.ndarray, requests: list[Request], *, evaluator: str, options: dict) -> list[Result]:
@@ -141,7 +151,7 @@ class Stream:
     def push(self, ids: Sequence[int]) -> None:
         """The next tokens are known."""
         for start in range(0, len(ids), 4096):  # less than a pipe holds: neither side waits for the other
-            part = np.asarray(ids[start: start + 4096], "<u4")
+            part = np.asarray(ids[start : start + 4096], "<u4")
             self._send(b"p" + len(part).to_bytes(4, "little") + part.tobytes())
 
     def _send(self, request: bytes) -> None:
@@ -181,11 +191,11 @@ class _Folder:
             return self._start(settings, arguments, environment, **({"stderr": errors} | pipes))
 
     def _start(self, settings: str, arguments: list[str], environment: dict, **pipes) -> subprocess.Popen:
-        return subprocess.Popen([sys.executable, "-I", "-B", guard.__file__, settings, *arguments], cwd=self.path, **pipes,
-                                pass_fds=(self.report.fileno(),),
-                                env=os.environ | {"HOME": str(self.path), "TMPDIR": str(self.path),
-                                                   "TORCHINDUCTOR_CACHE_DIR": str(self.path)}  # torch sets it where it has run before
-                                | environment)
+        # torch sets the last one where it has run before
+        home = dict.fromkeys(("HOME", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR"), str(self.path))
+        command = [sys.executable, "-I", "-B", guard.__file__, settings, *arguments]
+        report = (self.report.fileno(),)
+        return subprocess.Popen(command, cwd=self.path, **pipes, pass_fds=report, env=os.environ | home | environment)
 
     def run(self, arguments: list[str], environment: dict, *, echo: bool) -> str:
         """Run to the end with stdout in a file; the last line of stderr if it failed, else an empty string."""
@@ -221,8 +231,9 @@ def packed(pyz: Path, evaluator: str) -> None:
     """ValueError unless `pyz` is a readable submission that packs the evaluator."""
     manifest = json.loads(read(pyz, "manifest.json"))
     if evaluator not in manifest["evaluators"]:
-        raise ValueError(f"the artifact packs the evaluators {', '.join(manifest['evaluators'])}, not {evaluator!r}; "
-                         "add it to package.evaluators")
+        raise ValueError(
+            f"the artifact packs the evaluators {', '.join(manifest['evaluators'])}, not {evaluator!r}; add it to package.evaluators"
+        )
 
 
 def _result(line: dict, path: Path, refused: tuple[str, ...]) -> Result:

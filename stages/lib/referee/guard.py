@@ -25,10 +25,11 @@ import tempfile
 from pathlib import Path
 
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/sys")
-SINGLE = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/dev/tty", "/proc/cpuinfo", "/proc/meminfo", "/proc/self/status",
-          "/proc/self/maps", "/proc/self/cgroup", "/proc/stat", "/proc/version")
-PATH_EVENTS = {"open": 1, "os.listdir": 1, "os.scandir": 1, "os.chdir": 1, "os.remove": 1, "os.rename": 2, "os.link": 2, "os.symlink": 2,
-               "os.mkdir": 1, "os.rmdir": 1, "os.truncate": 1, "os.utime": 1, "os.chmod": 1, "sqlite3.connect": 1}
+DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/dev/tty")
+MACHINE = [f"/proc/{name}" for name in ["cpuinfo", "meminfo", "self/status", "self/maps", "self/cgroup", "stat", "version"]]
+SINGLE = (*DEVICES, *MACHINE)
+ONE_PATH = [f"os.{name}" for name in ["listdir", "scandir", "chdir", "remove", "mkdir", "rmdir", "truncate", "utime", "chmod"]]
+PATH_EVENTS = dict.fromkeys(("open", "sqlite3.connect", *ONE_PATH), 1) | {"os.rename": 2, "os.link": 2, "os.symlink": 2}
 READING = {"open", "os.listdir", "os.scandir"}
 PROGRAM_EVENTS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn")
 
@@ -46,7 +47,7 @@ class Guard:
 
     def __call__(self, event: str, arguments: tuple) -> None:
         if event in PATH_EVENTS:
-            for path in arguments[:PATH_EVENTS[event]]:
+            for path in arguments[: PATH_EVENTS[event]]:
                 if not self._allows(event, path, arguments):
                     self._refuse(f"{event} {os.fsdecode(path)}")
         elif event == "subprocess.Popen":
@@ -97,12 +98,14 @@ def main() -> None:
     command, arguments = sys.argv[2], sys.argv[3:]
     import numpy  # noqa: F401
     import torch  # noqa: F401
+
     with contextlib.suppress(ImportError):  # not every tokenizer needs it
         import sentencepiece  # noqa: F401
     tempfile.tempdir = os.getcwd()
     sys.addaudithook(Guard(report=report, programs=programs, closed=closed))
     if command == "run":
         import runpy
+
         sys.argv = [pyz, *arguments]
         runpy.run_path(pyz, run_name="__main__")
         return
@@ -110,6 +113,7 @@ def main() -> None:
     os.dup2(2, 1)  # what the artifact prints is no answer
     sys.path.insert(0, pyz)
     from caddie import entry
+
     name, options, threads = arguments[0], json.loads(arguments[1]), int(arguments[2])
     try:
         module, evaluator, _ = entry.opened(name, threads=threads, device="auto")
@@ -124,18 +128,20 @@ def main() -> None:
 def _probe(evaluator, options: dict) -> None:
     import numpy as np
     from caddie.scoring import harness
+
     base = np.load("base.npy", allow_pickle=False)
     carries = bool(getattr(evaluator(options), "carries", True))
     Path("facts.json").write_text(json.dumps({"carries": carries}))
     for number, request in enumerate(json.loads(Path("requests.json").read_text())):
         tokens = base[: request["length"] + 1].copy()
-        tokens[request["position"]: request["position"] + len(request["ids"])] = request["ids"]
+        tokens[request["position"] : request["position"] + len(request["ids"])] = request["ids"]
         span = tuple(request["span"]) if request["span"] else None
         if carries and (span or request["part"] != [0, 1]):
             np.savez(f"{number:05d}.npz", nats=np.full(len(tokens) - 1, np.nan))
             continue
-        ledger = harness.score(evaluator(options), tokens, declared=request["declared"], keep_rows=request["rows"],
-                               part=tuple(request["part"]), span=span)
+        ledger = harness.score(
+            evaluator(options), tokens, declared=request["declared"], keep_rows=request["rows"], part=tuple(request["part"]), span=span
+        )
         rows = {f"row_{target}": row for target, row in ledger.rows.items()}
         np.savez(f"{number:05d}.npz", nats=ledger.nats, commits=np.array(ledger.commits, np.int64).reshape(-1, 3), **rows)
 
@@ -143,6 +149,7 @@ def _probe(evaluator, options: dict) -> None:
 def _stream(evaluator, num_targets: int, first: int, answers) -> None:
     import numpy as np
     from caddie.scoring.streaming import Stream
+
     stream, requests = Stream(evaluator, num_targets, first), sys.stdin.buffer
     facts = {"vocabulary": len(stream.dist()), "carries": bool(getattr(evaluator, "carries", True))}
     answers.write(json.dumps(facts).encode() + b"\n")
@@ -163,7 +170,7 @@ def _push(stream, ids: list[int], *, carries: bool) -> None:
             stream.push(token)
         return
     first = stream.next_target
-    stream.tokens[first: first + len(ids)] = stream.tokens.new_tensor(ids)
+    stream.tokens[first : first + len(ids)] = stream.tokens.new_tensor(ids)
     stream.next_target += len(ids)
     while stream.window and stream.window.last < stream.next_target:
         stream.window = next(stream.windows, None)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MARGIN_NATS = 0.005  # per token: README of parameter-golf, "records must beat the existing SOTA by at least 0.005 nats"
-LEVEL = 0.01         # the same sentence: "at p < 0.01"
+LEVEL = 0.01  # the same sentence: "at p < 0.01"
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,10 @@ class Significance:
         if self.p is None:
             return "one seed: nothing can be said about significance; train the same configuration with two more seeds"
         word = "significant" if self.p < LEVEL else "not significant"
-        return (f"{word} at {LEVEL}: mean {self.mean:.6f}, gain {self.gain:.6f} against a margin of {self.margin:.6f}, "
-                f"t = {self.t:.2f} with {self.degrees:.2f} degrees of freedom, one-sided p = {self.p:.2g}")
+        return (
+            f"{word} at {LEVEL}: mean {self.mean:.6f}, gain {self.gain:.6f} against a margin of {self.margin:.6f}, "
+            f"t = {self.t:.2f} with {self.degrees:.2f} degrees of freedom, one-sided p = {self.p:.2g}"
+        )
 
 
 def one_sample(values: Sequence[float], record: float, margin: float) -> Significance:
@@ -77,8 +79,9 @@ def _described(values: Sequence[float]) -> tuple[float, float | None, int]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values)
 
 
-def _tested(mean: float, deviation: float | None, count: int, gain: float, margin: float, variance: float,
-            degrees: float | None) -> Significance:
+def _tested(
+    mean: float, deviation: float | None, count: int, gain: float, margin: float, variance: float, degrees: float | None
+) -> Significance:
     if not math.isfinite(gain) or not 0 <= margin < math.inf:
         raise ValueError(f"a test takes a finite record and a margin of 0 or more; gain {gain}, margin {margin}")
     if degrees is None:

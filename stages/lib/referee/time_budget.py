@@ -9,8 +9,11 @@ SECONDS = 600
 
 def making(*, train: dict, prequant_ttt: dict, calibrate: dict) -> dict[str, float]:
     """Seconds of the stages that count as training, from their metrics."""
-    return {"train": float(train["train_seconds"]), "prequant_ttt": float(prequant_ttt["seconds"]),
-            "calibrate": float(calibrate["seconds"])}
+    return {
+        "train": float(train["train_seconds"]),
+        "prequant_ttt": float(prequant_ttt["seconds"]),
+        "calibrate": float(calibrate["seconds"]),
+    }
 
 
 def is_the_fields(*, train: dict, evaluate: dict) -> bool:

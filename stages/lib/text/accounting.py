@@ -22,9 +22,9 @@ import numpy as np
 
 from stages.runtime.text.tokenizer import BLANK, BOS, NUM_SPECIAL, Tokenizer
 
-VAL_DOCUMENTS = 50_000                       # the first so many documents of the field's list
-VAL_BYTES = 151_080_891                      # their canonical bytes, whatever the tokenizer
-VAL_TOLERANCE = 0.0002                       # raw, normalized and piece-covered bytes differ by less than this share
+VAL_DOCUMENTS = 50_000  # the first so many documents of the field's list
+VAL_BYTES = 151_080_891  # their canonical bytes, whatever the tokenizer
+VAL_TOLERANCE = 0.0002  # raw, normalized and piece-covered bytes differ by less than this share
 VAL_TOKENS = {"sp1024": 62_021_846, "sp8192": 40_540_803, "sp8192_lossless_caps_caseops_v1_reserved": 47_853_344}  # with BOS
 
 
@@ -57,8 +57,15 @@ def piece_counts(tokenizer: Tokenizer, tokens: np.ndarray) -> np.ndarray:
 
 
 def check_documents(
-    tokenizer: Tokenizer, tokens: np.ndarray, sidecar: np.ndarray, starts: np.ndarray, *, text_bytes: np.ndarray,
-    written_bytes: np.ndarray, where: str, number: int = 1
+    tokenizer: Tokenizer,
+    tokens: np.ndarray,
+    sidecar: np.ndarray,
+    starts: np.ndarray,
+    *,
+    text_bytes: np.ndarray,
+    written_bytes: np.ndarray,
+    where: str,
+    number: int = 1,
 ) -> int:
     """Compare the three counts of each document of a stream; `starts` are their BOS. Returns the total of the piece tables.
 
@@ -81,8 +88,16 @@ def check_documents(
     if wrong.any():
         first = int(np.argmax(wrong))
         part = slice(starts[first], starts[first + 1] if first + 1 < len(starts) else len(tokens))
-        raise ValueError(explain(tokenizer, tokens[part], counts[part], text_bytes=int(text_bytes[first]), by_pieces=int(by_pieces[first]),
-                                 where=f"{where}, document {number + first}"))
+        raise ValueError(
+            explain(
+                tokenizer,
+                tokens[part],
+                counts[part],
+                text_bytes=int(text_bytes[first]),
+                by_pieces=int(by_pieces[first]),
+                where=f"{where}, document {number + first}",
+            )
+        )
     return int(pieces.sum())
 
 
@@ -94,8 +109,9 @@ def check_operators(tokenizer: Tokenizer, tokens: np.ndarray, sidecar: np.ndarra
     right = tokenizer.byte_counts(tokens)
     silent = np.isin(tokens, tokenizer.operators) | (tokens == BOS)
     if (counts[silent] > right[silent]).any() or abs(int(counts.sum()) - text_bytes) > 16 + text_bytes // 20:
-        raise ValueError(explain(tokenizer, tokens, counts, text_bytes=text_bytes, by_pieces=int(piece_counts(tokenizer, tokens).sum()),
-                                 where=where))
+        raise ValueError(
+            explain(tokenizer, tokens, counts, text_bytes=text_bytes, by_pieces=int(piece_counts(tokenizer, tokens).sum()), where=where)
+        )
 
 
 def explain(tokenizer: Tokenizer, tokens: np.ndarray, counts: np.ndarray, *, text_bytes: int, by_pieces: int, where: str) -> str:
@@ -107,8 +123,10 @@ def explain(tokenizer: Tokenizer, tokens: np.ndarray, counts: np.ndarray, *, tex
         return f"{sentence}; the tokens are not those of this text: make or get both again"
     first = int(wrong[0])
     name = _name(tokenizer, tokens, counts, right) or "; make or get the sidecar again"
-    return (f"{sentence}; they part at token {first} (id {int(tokens[first])}: {int(counts[first])} bytes in the sidecar, "
-            f"{int(right[first])} in the text){name}")
+    return (
+        f"{sentence}; they part at token {first} (id {int(tokens[first])}: {int(counts[first])} bytes in the sidecar, "
+        f"{int(right[first])} in the text){name}"
+    )
 
 
 def _name(tokenizer: Tokenizer, tokens: np.ndarray, counts: np.ndarray, right: np.ndarray) -> str:
@@ -135,15 +153,21 @@ def check_stream(tokenizer: Tokenizer, tokens: np.ndarray, *, where: str, at_sta
         return
     if int(tokens.max()) >= tokenizer.vocabulary_size:
         position = int(np.argmax(tokens >= tokenizer.vocabulary_size))
-        raise ValueError(f"{where}: token {position} is {int(tokens[position])}, above the vocabulary of {tokenizer.vocabulary_size}; "
-                         "use the tokenizer that made these shards")
+        raise ValueError(
+            f"{where}: token {position} is {int(tokens[position])}, above the vocabulary of {tokenizer.vocabulary_size}; "
+            "use the tokenizer that made these shards"
+        )
     special = np.flatnonzero((tokens < NUM_SPECIAL) & (tokens != BOS))
     if len(special):
-        raise ValueError(f"{where}: token {int(special[0])} is {int(tokens[special[0]])}, which no text gives (pad 0, eos 2, unk 3); it "
-                         "looks like a byte sidecar (fineweb_*_bytes_*.bin) that was taken for tokens: give it its name back")
+        raise ValueError(
+            f"{where}: token {int(special[0])} is {int(tokens[special[0]])}, which no text gives (pad 0, eos 2, unk 3); it "
+            "looks like a byte sidecar (fineweb_*_bytes_*.bin) that was taken for tokens: give it its name back"
+        )
     if at_start and tokens[0] != BOS:
-        raise ValueError(f"{where} starts with token {int(tokens[0])}, not with BOS ({BOS}); the first shard of the split is missing, or "
-                         "this is a byte sidecar that was taken for tokens")
+        raise ValueError(
+            f"{where} starts with token {int(tokens[0])}, not with BOS ({BOS}); the first shard of the split is missing, or "
+            "this is a byte sidecar that was taken for tokens"
+        )
 
 
 def check_val_documents(found: int, expected: int, *, where: str) -> None:
@@ -151,8 +175,10 @@ def check_val_documents(found: int, expected: int, *, where: str) -> None:
     if found == expected:
         return
     known = " (10,000 is the default of a circulated script, which trains on the other 40,000: #2127)" if found == 10_000 else ""
-    raise ValueError(f"{where} has {found:,} val documents{known}, prepare.val_documents says {expected:,}; the field's val split is the "
-                     f"first {VAL_DOCUMENTS:,} documents: get the full split, or set prepare.val_documents to {found} if this is meant")
+    raise ValueError(
+        f"{where} has {found:,} val documents{known}, prepare.val_documents says {expected:,}; the field's val split is the "
+        f"first {VAL_DOCUMENTS:,} documents: get the full split, or set prepare.val_documents to {found} if this is meant"
+    )
 
 
 def is_fields_val(documents: int, num_bytes: int) -> bool:
@@ -164,8 +190,12 @@ def check_val_fingerprint(*, documents: int, num_bytes: int, tokens: int | None 
     """ValueError unless these are the field's 50,000 val documents, by their bytes and, for known exports, their tokens."""
     check_val_documents(documents, VAL_DOCUMENTS, where=where)
     if not is_fields_val(documents, num_bytes):
-        raise ValueError(f"the val split of {where} has {num_bytes:,} bytes in {documents:,} documents, the field's has {VAL_BYTES:,}; "
-                         "scores on these other documents cannot be compared: use the field's export, or prepare.source local")
+        raise ValueError(
+            f"the val split of {where} has {num_bytes:,} bytes in {documents:,} documents, the field's has {VAL_BYTES:,}; "
+            "scores on these other documents cannot be compared: use the field's export, or prepare.source local"
+        )
     if tokens is not None and variant in VAL_TOKENS and tokens != VAL_TOKENS[variant]:
-        raise ValueError(f"the val split of {where} has {tokens:,} tokens, the field's {variant} export has {VAL_TOKENS[variant]:,}; "
-                         "scores on this other export cannot be compared: use the field's, or prepare.source local")
+        raise ValueError(
+            f"the val split of {where} has {tokens:,} tokens, the field's {variant} export has {VAL_TOKENS[variant]:,}; "
+            "scores on this other export cannot be compared: use the field's, or prepare.source local"
+        )

@@ -95,8 +95,9 @@ def decoded(tokenizer: Tokenizer, ids: np.ndarray) -> str:
     try:
         return tokenizer.decode(ids.tolist()).decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"a document of the token shards does not decode to UTF-8 ({error.reason}); use the tokenizer that made "
-                         "them") from None
+        raise ValueError(
+            f"a document of the token shards does not decode to UTF-8 ({error.reason}); use the tokenizer that made them"
+        ) from None
 
 
 def _backwards(folder: Path) -> Iterator[str]:

@@ -20,7 +20,7 @@ import numpy as np
 from stages.runtime.text import caseops, sentencepiece_model
 from stages.runtime.text.tokenizer import BLANK, BOS, NUM_SPECIAL, Tokenizer, load_processor
 
-MAX_WORDS = 1 << 19       # of about 170 bytes; 19 of 20 words of English are among the first so many different ones
+MAX_WORDS = 1 << 19  # of about 170 bytes; 19 of 20 words of English are among the first so many different ones
 BATCH_CHARACTERS = 1 << 20
 MAX_COUNT = (1 << 16) - 1
 
@@ -50,8 +50,11 @@ class Encoder:
         if not self.tokenizer.is_lossless:  # words are normalized before they are looked up
             self.processor = load_processor(sentencepiece_model.without_normalization(model))
         # A cut in front of every blank is safe if no piece has a blank anywhere but in front.
-        self.by_word = self.processor is not None and self.tokenizer.settings.is_bpe and not any(
-            BLANK in self.processor.IdToPiece(piece)[1:] for piece in range(self.processor.GetPieceSize()))
+        self.by_word = (
+            self.processor is not None
+            and self.tokenizer.settings.is_bpe
+            and not any(BLANK in self.processor.IdToPiece(piece)[1:] for piece in range(self.processor.GetPieceSize()))
+        )
         self.words: dict[str, bytes] = {}  # a word with the blank in front of it -> its ids
 
     def encode(self, texts: Iterable[str], *, sidecar: bool = True) -> Encoded:
@@ -70,19 +73,29 @@ class Encoder:
             aligned = [normalize(text, with_offsets=True) for text in transformed]
             spelled = [text.replace(BLANK, " ") for text, _ in aligned]
             parts = self._ids(spelled)
-            counts = [self._surfaces(ids, text, np.asarray(origins))
-                      for ids, text, (_, origins) in zip(parts, transformed, aligned, strict=True)]
+            counts = [
+                self._surfaces(ids, text, np.asarray(origins)) for ids, text, (_, origins) in zip(parts, transformed, aligned, strict=True)
+            ]
             # What normalization cuts off at the two ends is blank and holds no operator: the rest is the raw text without it.
-            cut = [len(text[:origins[0]].encode()) + len(text[origins[-1]:].encode())
-                   for text, (_, origins) in zip(transformed, aligned, strict=True)]
+            cut = [
+                len(text[: origins[0]].encode()) + len(text[origins[-1] :].encode())
+                for text, (_, origins) in zip(transformed, aligned, strict=True)
+            ]
             return self._assembled(parts, counts, raw, [a - b for a, b in zip(raw, cut, strict=True)], _sizes(spelled), True)
         spelled = [normalize(text).replace(BLANK, " ") for text in transformed]
         # A blank in front of a document goes free, as in the field's tables.
         text_bytes = raw if has_caseops else [size - text.startswith(" ") for size, text in zip(_sizes(spelled), spelled, strict=True)]
         return self._assembled(self._ids(spelled), None, raw, text_bytes, _sizes(spelled), sidecar)
 
-    def _assembled(self, parts: list[np.ndarray], counts: list[np.ndarray] | None, raw: list[int], text_bytes: list[int],
-                   written: list[int], sidecar: bool) -> Encoded:
+    def _assembled(
+        self,
+        parts: list[np.ndarray],
+        counts: list[np.ndarray] | None,
+        raw: list[int],
+        text_bytes: list[int],
+        written: list[int],
+        sidecar: bool,
+    ) -> Encoded:
         lengths = np.array([len(part) + 1 for part in parts], np.int64)
         starts = np.cumsum(lengths) - lengths
         bos, zero = np.array([BOS], np.uint16), np.zeros(1, np.uint16)
@@ -150,7 +163,7 @@ class Encoder:
         belongs to the last of them, as in SentencePiece's own alignment.
         """
         characters, is_byte, continues = self._shapes
-        goes_on = np.append(continues[ids[1:]], False)[:len(ids)]  # the next piece is a byte of the same character
+        goes_on = np.append(continues[ids[1:]], False)[: len(ids)]  # the next piece is a byte of the same character
         ends = np.cumsum(np.concatenate(([0], np.where(is_byte[ids], ~goes_on, characters[ids]))))
         edges = origins[ends].tolist()
         counts = caseops.byte_counts([transformed[start:end] for start, end in itertools.pairwise(edges)])

@@ -49,8 +49,9 @@ def find(path: Path) -> Shards | None:
     if len(folders) > 1:
         raise ValueError(f"{path} has token shards of several exports ({', '.join(map(str, folders))}); point prepare.path at one of them")
     (folder,) = folders
-    train, val, sidecars = (_numbered([file for file, kind in found if kind == wanted], folder, wanted)
-                            for wanted in ("train", "val", "val_bytes"))
+    train, val, sidecars = (
+        _numbered([file for file, kind in found if kind == wanted], folder, wanted) for wanted in ("train", "val", "val_bytes")
+    )
     for split, shard_files in (("train", train), ("val", val)):
         if not shard_files:
             raise ValueError(f"{folder} has no {split} shards (fineweb_{split}_000000.bin and so on); get the whole export")
@@ -78,8 +79,10 @@ def _tokenizer(path: Path, folder: Path) -> Path:
             if size := re.search(r"_(?:sp|byte)(\d+)", folder.name):
                 found = [file for file in found if re.search(rf"_{size[1]}[_.]", file.name)] or found
             if len(found) > 1:
-                raise ValueError(f"{place} has several tokenizers ({', '.join(file.name for file in found)}); leave the one that made the "
-                                 f"shards of {folder}")
+                raise ValueError(
+                    f"{place} has several tokenizers ({', '.join(file.name for file in found)}); leave the one that made the "
+                    f"shards of {folder}"
+                )
             if found:
                 return found[0]
     raise ValueError(f"the tokenizer of the shards in {folder} is missing; put its .model file (or fineweb_pure_byte_260.json) beside them")
@@ -93,8 +96,10 @@ def take(found: Shards, folder: Path, *, val_documents: int, holdout_documents: 
     """
     tokenizer = read_tokenizer(found.tokenizer)
     if tokenizer.has_caseops and not tokenizer.is_lossless and not found.sidecars:
-        raise ValueError(f"{found.tokenizer} is a CaseOps tokenizer and its export has no fineweb_val_bytes_*.bin; with the piece table "
-                         "instead, bytes would be counted wrongly (#2071): get the sidecars")
+        raise ValueError(
+            f"{found.tokenizer} is a CaseOps tokenizer and its export has no fineweb_val_bytes_*.bin; with the piece table "
+            "instead, bytes would be counted wrongly (#2071): get the sidecars"
+        )
     facts = {}
     for split, shard_files in (("val", found.val), ("train", found.train)):
         facts[split] = _take_split(tokenizer, split, shard_files, folder / split, progress)
@@ -106,8 +111,12 @@ def take(found: Shards, folder: Path, *, val_documents: int, holdout_documents: 
     for split in facts:
         shutil.copyfile(found.tokenizer, folder / split / corpus.TOKENIZER)
         # The shards are hashed as they now lie there: what was copied earlier counts as little as what is copied now.
-        facts[split] |= {"contents": "tokens", "split": split, "tokenizer_sha256": tokenizer.sha256,
-                         "sha256": _sha256(folder / split, split)}
+        facts[split] |= {
+            "contents": "tokens",
+            "split": split,
+            "tokenizer_sha256": tokenizer.sha256,
+            "sha256": _sha256(folder / split, split),
+        }
     return facts
 
 
@@ -125,7 +134,7 @@ def _take_split(tokenizer: Tokenizer, split: str, shard_files: tuple[Path, ...],
     for source in shard_files:
         values = shards.read(source)
         for start in range(0, len(values), COPY_BYTES):
-            part = np.asarray(values[start: start + COPY_BYTES])
+            part = np.asarray(values[start : start + COPY_BYTES])
             accounting.check_stream(tokenizer, part, where=str(source), at_start=tokens + start == 0)
             documents += int(np.count_nonzero(part == BOS))
             num_bytes += int(tokenizer.byte_counts(np.concatenate((before, part)))[1:].sum())
@@ -151,20 +160,29 @@ def _counted(tokenizer: Tokenizer, folder: Path, split: str) -> dict:
         _write_sidecars(tokenizer, folder, split)
     sidecar, tokens = shards.read_sidecar(folder, split), [shards.read(path) for path in shards.token_paths(folder, split)]
     if len(sidecar) != sum(map(len, tokens)):
-        raise ValueError(f"{folder}: the byte sidecar has {len(sidecar):,} entries, the shards {sum(map(len, tokens)):,} tokens; get both "
-                         "from the same export")
+        raise ValueError(
+            f"{folder}: the byte sidecar has {len(sidecar):,} entries, the shards {sum(map(len, tokens)):,} tokens; get both "
+            "from the same export"
+        )
     position, totals = 0, {"text": 0, "sidecar": int(sidecar.sum()), "pieces": 0}
     for number, ids in enumerate(corpus.token_documents(folder, split), 1):
         document = np.concatenate(([BOS], ids))
-        counts = sidecar[position: position + len(document)]
+        counts = sidecar[position : position + len(document)]
         position += len(document)
         written = b"".join(map(tokenizer.piece_bytes.__getitem__, ids.tolist()))
         text_bytes = len(corpus.decoded(tokenizer, ids).encode())
         if tokenizer.counts_follow_from_ids:
             text_bytes -= not tokenizer.is_lossless and written.startswith(b" ")  # as the field's tables do not count it
             totals["pieces"] += accounting.check_documents(
-                tokenizer, document, counts, np.zeros(1, np.int64), text_bytes=np.array([text_bytes]),
-                written_bytes=np.array([len(written)]), where=str(folder), number=number)
+                tokenizer,
+                document,
+                counts,
+                np.zeros(1, np.int64),
+                text_bytes=np.array([text_bytes]),
+                written_bytes=np.array([len(written)]),
+                where=str(folder),
+                number=number,
+            )
         else:
             accounting.check_operators(tokenizer, document, counts, text_bytes=text_bytes, where=f"{folder}, document {number}")
             totals["pieces"] += int(accounting.piece_counts(tokenizer, document).sum())
@@ -189,8 +207,10 @@ def _check_spelling(tokenizer: Tokenizer, folder: Path, path: Path) -> None:
         compared += 1
         same += tokenizer.encode(corpus.decoded(tokenizer, ids)) == ids.tolist()
     if 2 * same < compared:
-        raise ValueError(f"of {compared} val documents only {same} give the same tokens again with {path}; it is not the tokenizer that "
-                         "made these shards: put that one there")
+        raise ValueError(
+            f"of {compared} val documents only {same} give the same tokens again with {path}; it is not the tokenizer that "
+            "made these shards: put that one there"
+        )
 
 
 def _part_holdout(tokenizer: Tokenizer, folder: Path, train: dict, num_documents: int) -> tuple[dict, dict]:
@@ -203,14 +223,16 @@ def _part_holdout(tokenizer: Tokenizer, folder: Path, train: dict, num_documents
         cut = int(starts[max(0, len(starts) - missing)]) if len(starts) else 0
         missing -= len(starts)
     if missing > 0 or index == cut == 0:
-        raise ValueError(f"{train['documents']:,} documents begin in the train shards, and prepare.holdout_documents {num_documents:,} are "
-                         "to be taken from their end; lower that number or get more shards")
+        raise ValueError(
+            f"{train['documents']:,} documents begin in the train shards, and prepare.holdout_documents {num_documents:,} are "
+            "to be taken from their end; lower that number or get more shards"
+        )
     tokens = np.array(shards.read(paths[index]))
     shutil.rmtree(folder / "holdout", ignore_errors=True)  # of a killed attempt
     (folder / "holdout").mkdir()
     names = [folder / "holdout" / f"fineweb_holdout_{i:06d}.bin" for i in range(len(paths) - index)]
     shards.write(names[0], tokens[cut:])
-    for path, name in zip(paths[index + 1:], names[1:], strict=True):
+    for path, name in zip(paths[index + 1 :], names[1:], strict=True):
         os.replace(path, name)
     if cut:
         with files.atomic(paths[index]) as partial:

@@ -43,13 +43,14 @@ class Batch:
                 own = cu_seqlens[(cu_seqlens >= low) & (cu_seqlens < high)] - low
                 padded = -(-(len(own) + 1) // PADDING) * PADDING
                 cu_seqlens = torch.nn.functional.pad(own, (0, padded - len(own)), value=tokens)
-            out.append(Batch(self.inputs[first: first + rows], self.targets[first: first + rows], cu_seqlens, self.max_seqlen))
+            out.append(Batch(self.inputs[first : first + rows], self.targets[first : first + rows], cu_seqlens, self.max_seqlen))
         return out
 
     def to(self, device: torch.device) -> "Batch":
         """The same on `device`; from pinned memory the copy does not wait."""
-        inputs, targets, cu_seqlens = (None if tensor is None else tensor.to(device, non_blocking=True)
-                                       for tensor in (self.inputs, self.targets, self.cu_seqlens))
+        inputs, targets, cu_seqlens = (
+            None if tensor is None else tensor.to(device, non_blocking=True) for tensor in (self.inputs, self.targets, self.cu_seqlens)
+        )
         return replace(self, inputs=inputs, targets=targets, cu_seqlens=cu_seqlens)
 
 
@@ -83,15 +84,19 @@ class Loader:
     def check_processes(self, world_size: int) -> None:
         """ValueError unless the rows of a batch divide evenly over the processes."""
         if self.num_rows % world_size:
-            raise ValueError(f"{self.num_rows} rows per batch do not divide over {world_size} processes; set {self.section}.processes to a "
-                             f"divisor of {self.num_rows}")
+            raise ValueError(
+                f"{self.num_rows} rows per batch do not divide over {world_size} processes; set {self.section}.processes to a "
+                f"divisor of {self.num_rows}"
+            )
 
     def check_parts(self, tokens: int | None, world_size: int) -> None:
         """ValueError unless a process's share of a batch divides into parts of `tokens` tokens (None: one part)."""
         share = self.batch_tokens // world_size
         if tokens is not None and (tokens < 1 or share % tokens or tokens % self.row_length):
-            raise ValueError(f"{self.section}.micro_batch_tokens is {tokens}; set it to whole rows of {self.row_length} tokens that divide "
-                             f"the {share} tokens of a process's share of a batch, or to null")
+            raise ValueError(
+                f"{self.section}.micro_batch_tokens is {tokens}; set it to whole rows of {self.row_length} tokens that divide "
+                f"the {share} tokens of a process's share of a batch, or to null"
+            )
 
     def position(self) -> dict:
         """What a checkpoint must hold beside the step, JSON-able: nothing where `_starts` is a formula in the step."""
@@ -106,8 +111,10 @@ class Loader:
 
     def _too_short(self, needed: int, leaf: str) -> ValueError:
         longest = max((len(shard) for shard in self.stream.shards), default=0)
-        return ValueError(f"the split has {len(self.stream)} tokens, {longest} in its longest shard, too few: {needed} are needed; give "
-                          f"more text or set a smaller {self.section}.{leaf}")
+        return ValueError(
+            f"the split has {len(self.stream)} tokens, {longest} in its longest shard, too few: {needed} are needed; give "
+            f"more text or set a smaller {self.section}.{leaf}"
+        )
 
 
 def windows_of(stream: Stream, sequence_length: int) -> np.ndarray:

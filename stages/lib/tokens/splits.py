@@ -34,8 +34,9 @@ class Split:
 def read(folder: Path, split: str, *, sidecar: bool = False) -> Split:
     """Open `artifacts/tokenize/<split>`. ValueError if tokens, sidecar and meta.json do not agree, as far as is read (see above)."""
     facts = read_json(Path(folder) / "meta.json", required=("tokens", "bytes", "vocabulary_size", "text_sha256", "tokenizer_sha256"))
-    tokens = Stream([shards.read(path) for path in shards.token_paths(folder, split)], name=str(folder),
-                    vocabulary_size=facts["vocabulary_size"])
+    tokens = Stream(
+        [shards.read(path) for path in shards.token_paths(folder, split)], name=str(folder), vocabulary_size=facts["vocabulary_size"]
+    )
     if len(tokens) != facts["tokens"]:
         raise ValueError(f"{folder} holds {len(tokens)} tokens, its meta.json says {facts['tokens']}; run: dvc repro tokenize")
     if sidecar:
@@ -43,6 +44,8 @@ def read(folder: Path, split: str, *, sidecar: bool = False) -> Split:
             tokens.check(shard)
     byte_counts = shards.read_sidecar(folder, split) if sidecar else None
     if byte_counts is not None and (len(byte_counts) != len(tokens) or int(byte_counts.sum()) != facts["bytes"]):
-        raise ValueError(f"the byte sidecar in {folder} has {len(byte_counts)} entries and {int(byte_counts.sum())} bytes, the text "
-                         f"{len(tokens)} tokens and {facts['bytes']} bytes; run: dvc repro tokenize")
+        raise ValueError(
+            f"the byte sidecar in {folder} has {len(byte_counts)} entries and {int(byte_counts.sum())} bytes, the text "
+            f"{len(tokens)} tokens and {facts['bytes']} bytes; run: dvc repro tokenize"
+        )
     return Split(tokens, byte_counts, facts)

@@ -30,12 +30,15 @@ class Stream:
             at = index + len(self) if index < 0 else index
             if not 0 <= at < len(self):
                 raise IndexError(f"token {index} of {len(self)} in {self.name}")
-            return self[at: at + 1][0]
+            return self[at : at + 1][0]
         start, stop, step = index.indices(len(self))
         if step != 1:
             raise ValueError(f"a token stream is sliced with a step of 1, not {step}")
-        parts = [shard[max(start - first, 0): stop - first] for shard, first in zip(self.shards, self.offsets, strict=False)
-                 if first < stop and start < first + len(shard)]
+        parts = [
+            shard[max(start - first, 0) : stop - first]
+            for shard, first in zip(self.shards, self.offsets, strict=False)
+            if first < stop and start < first + len(shard)
+        ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.empty(0, np.uint16)])
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
@@ -48,8 +51,8 @@ class Stream:
         number, done = bisect_right(self.offsets, start) - 1, 0
         while done < len(out):
             within = start + done - self.offsets[number]
-            part = self.shards[number][within: within + len(out) - done]
-            out[done: done + len(part)] = part
+            part = self.shards[number][within : within + len(out) - done]
+            out[done : done + len(part)] = part
             done += len(part)
             if done < len(out):
                 number += 1
@@ -59,5 +62,7 @@ class Stream:
     def check(self, tokens: np.ndarray) -> None:
         """ValueError unless every id is of the vocabulary: the embedding has no row for another."""
         if tokens.size and (largest := int(tokens.max())) >= self.vocabulary_size:
-            raise ValueError(f"{self.name} holds token {largest}, its vocabulary has {self.vocabulary_size}; the shards are of another "
-                             "tokenizer, run: dvc repro tokenize")
+            raise ValueError(
+                f"{self.name} holds token {largest}, its vocabulary has {self.vocabulary_size}; the shards are of another "
+                "tokenizer, run: dvc repro tokenize"
+            )

@@ -34,10 +34,9 @@ def chunked(model, split: Split, *, window: int, batch: int = 16, max_targets: i
     stream = torch.from_numpy(np.asarray(split.tokens[: num_targets + 1], np.int64))
     plan, nats = windows.plan(num_targets, window=window, stride=window), 0.0
     for i in range(0, len(plan), batch):
-        chunk = plan[i: i + batch]
+        chunk = plan[i : i + batch]
         logits_BTV = model(windows.inputs(stream, chunk, window).to(device))
         logits_RV = windows.scored_rows(logits_BTV, chunk)
-        nats += F.cross_entropy(logits_RV, stream[chunk[0].first: chunk[-1].last + 1].to(device), reduction="none").double().sum().item()
-    num_bytes = int(split.byte_counts[1: num_targets + 1].sum())
-    return Score(nats / math.log(2) / num_bytes, nats / num_targets, num_targets, num_bytes,
-                 round(time.perf_counter() - started, 3))
+        nats += F.cross_entropy(logits_RV, stream[chunk[0].first : chunk[-1].last + 1].to(device), reduction="none").double().sum().item()
+    num_bytes = int(split.byte_counts[1 : num_targets + 1].sum())
+    return Score(nats / math.log(2) / num_bytes, nats / num_targets, num_targets, num_bytes, round(time.perf_counter() - started, 3))

@@ -57,7 +57,7 @@ class Averages:
                 self.tensors["swa"] = self._copy()
             torch._foreach_lerp_(list(self.tensors["swa"].values()), weights, 1 / self.swa_count)
         if self.settings.lawa_every and step % self.settings.lawa_every == 0:
-            self.recent = [*self.recent, self._copy()][-self.settings.lawa_last:]
+            self.recent = [*self.recent, self._copy()][-self.settings.lawa_last :]
 
     def finished(self) -> dict[str, dict[str, Tensor]]:
         """Every average by name, at the end of a run."""

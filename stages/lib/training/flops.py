@@ -32,8 +32,10 @@ class Known(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         is_product = func.namespace not in WHERE or PRODUCT.search(func.overloadpacket.__name__)
         if is_product and func.overloadpacket not in flop_registry:
-            raise ValueError(f"the network multiplies with {func.overloadpacket}, for which torch.utils.flop_counter has no counting rule; "
-                             "use torch.nn.functional.linear, or register a rule with register_flop_formula")
+            raise ValueError(
+                f"the network multiplies with {func.overloadpacket}, for which torch.utils.flop_counter has no counting rule; "
+                "use torch.nn.functional.linear, or register a rule with register_flop_formula"
+            )
         return func(*args, **(kwargs or {}))
 
 
@@ -54,8 +56,10 @@ def causal(rows: tuple[int, ...], *, length: int) -> int:
     per_key = (two - 2 * one) // 2
     per_token = one - per_key
     if (2 * per_token + 4 * per_key, 3 * per_token + 9 * per_key) != (two, three):
-        raise ValueError(f"the network's FLOPs in rows of 1, 2 and 3 tokens are {one}, {two} and {three}, which is not attention and work "
-                         "for each token; the rule by which FLOPs are counted needs another term")
+        raise ValueError(
+            f"the network's FLOPs in rows of 1, 2 and 3 tokens are {one}, {two} and {three}, which is not attention and work "
+            "for each token; the rule by which FLOPs are counted needs another term"
+        )
     return per_token + per_key * (length + 1) // 2
 
 

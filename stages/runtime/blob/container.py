@@ -76,7 +76,7 @@ def unpack(blob: bytes) -> Model:
     arrays: dict[str, np.ndarray] = {}
     offset = found.end
     for section in found.sections:
-        coded = blob[offset: offset + section.size]
+        coded = blob[offset : offset + section.size]
         offset += section.size
         if section.how.startswith("coders/"):
             arrays |= _decode_matrices(coded, section, _contexts(section.tensors, arrays, found.schemes))
@@ -88,8 +88,9 @@ def unpack(blob: bytes) -> Model:
                 module = plugin.load("filters", filter)
                 arrays[entry.name] = module.inverse(arrays[entry.name], {word: arrays[f"{entry.name}.{word}"] for word in module.EXTRA})
         if _digest(arrays[entry.name] for entry in section.tensors) != section.sha256:
-            raise ArtifactError(f"a section of {section.how} decodes to other bytes than were coded (sha256 differs); the blob is damaged, "
-                                "make it again")
+            raise ArtifactError(
+                f"a section of {section.how} decodes to other bytes than were coded (sha256 differs); the blob is damaged, make it again"
+            )
     extra = {name for section in found.sections for name in header.extras(section)}
     return Model({name: array for name, array in arrays.items() if name not in extra}, found.config, found.schemes)
 

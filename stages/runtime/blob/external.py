@@ -13,15 +13,16 @@ from pathlib import Path
 
 from .codecs import CodecError
 
-SLACK_BYTES = 1 << 16              # that the program may write besides the data: its own messages
-CPU_SECONDS, CPU_BYTES = 4, 50_000      # seconds, and bytes per further second; lrzip and zpaq need a fifth of that time
-WALL_SECONDS, WALL_BYTES = 5, 5_000     # the same for the clock on the wall, on a machine that does ten other things
-MAX_SECONDS = 7200                      # of either
-MEMORY_BYTES, MEMORY_SHARE = 1 << 30, 32     # address space: the models of ZPAQ, and a multiple of the data
+SLACK_BYTES = 1 << 16  # that the program may write besides the data: its own messages
+CPU_SECONDS, CPU_BYTES = 4, 50_000  # seconds, and bytes per further second; lrzip and zpaq need a fifth of that time
+WALL_SECONDS, WALL_BYTES = 5, 5_000  # the same for the clock on the wall, on a machine that does ten other things
+MAX_SECONDS = 7200  # of either
+MEMORY_BYTES, MEMORY_SHARE = 1 << 30, 32  # address space: the models of ZPAQ, and a multiple of the data
 
 
-def run(command: list[str], *, name: str, source: tuple[str, bytes], target: str, size: int, start_seconds: int = 0,
-        is_trusted: bool = False) -> bytes:
+def run(
+    command: list[str], *, name: str, source: tuple[str, bytes], target: str, size: int, start_seconds: int = 0, is_trusted: bool = False
+) -> bytes:
     """The file `target` that `command` makes of the file `source` (name, content) in an empty folder, at most about `size` bytes.
 
     `name` is what messages call it; `start_seconds` are added to both clocks for a program that is slow to start; what is trusted, because
@@ -43,9 +44,16 @@ def call(command: list[str], *, folder: str, name: str, size: int, start_seconds
     """Run to the end and return the last line that the program said. CodecError if it failed or met a limit."""
     seconds = MAX_SECONDS if is_trusted else min(MAX_SECONDS, start_seconds + WALL_SECONDS + size // WALL_BYTES)
     with open(Path(folder, "said"), "w+b") as said:
-        process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
-                                   env={"HOME": folder, "TMPDIR": folder, "PATH": "/usr/local/bin:/usr/bin:/bin"},
-                                   preexec_fn=None if is_trusted else lambda: _limit(size, start_seconds))
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+            env={"HOME": folder, "TMPDIR": folder, "PATH": "/usr/local/bin:/usr/bin:/bin"},
+            preexec_fn=None if is_trusted else lambda: _limit(size, start_seconds),
+        )
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -70,7 +78,11 @@ def write(path: Path, content: bytes) -> None:
 def _limit(size: int, start_seconds: int) -> None:
     seconds = min(MAX_SECONDS, start_seconds + CPU_SECONDS + size // CPU_BYTES)
     memory = MEMORY_BYTES + MEMORY_SHARE * size
-    for what, limit in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_FSIZE, size + SLACK_BYTES), (resource.RLIMIT_AS, memory),
-                        (resource.RLIMIT_CORE, 0)):
+    for what, limit in (
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_FSIZE, size + SLACK_BYTES),
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_CORE, 0),
+    ):
         _, hard = resource.getrlimit(what)
         resource.setrlimit(what, (limit, limit) if hard == resource.RLIM_INFINITY else (min(limit, hard), hard))

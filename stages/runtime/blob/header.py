@@ -1,6 +1,6 @@
 """The header of a blob: read, and checked before anything is decoded or allocated for it. Specified in docs/artifact-format.md.
 
-    b"CADDIE\\x00\\x02" | u32 n | 8 bytes of sha256 | n bytes: zlib of JSON {config, schemes, sections} | coded sections
+b"CADDIE\\x00\\x02" | u32 n | 8 bytes of sha256 | n bytes: zlib of JSON {config, schemes, sections} | coded sections
 """
 
 import hashlib
@@ -19,8 +19,7 @@ from . import matrix_context
 from .codecs import CodecError
 
 MAGIC = b"CADDIE\x00\x02"
-DTYPES = {name: np.dtype(name).newbyteorder("<") for name in
-          ("int8", "int16", "int32", "uint8", "uint16", "uint32", "float16", "float32")}
+DTYPES = {name: np.dtype(name).newbyteorder("<") for name in ("int8", "int16", "int32", "uint8", "uint16", "uint32", "float16", "float32")}
 CODE_DTYPES = ("int8", "int16", "int32")
 MAX_HEADER_BYTES = 1 << 20
 MAX_PAYLOAD_BYTES = 1 << 30
@@ -67,16 +66,27 @@ class Header:
 
     def plugins(self) -> list[str]:
         """What decodes this blob: codecs/<name>, coders/<name> and filters/<name>, sorted."""
-        return sorted({section.how for section in self.sections}
-                      | {f"filters/{name}" for section in self.sections for name, _ in section.filters})
+        return sorted(
+            {section.how for section in self.sections} | {f"filters/{name}" for section in self.sections for name, _ in section.filters}
+        )
 
 
 def write(*, config: dict, schemes: dict, sections: list[Section]) -> bytes:
     """Everything in front of the sections' coded bytes; canonical, so that equal contents give equal bytes."""
-    fields = {"config": config, "schemes": schemes, "sections": [
-        [section.how, [list(filter) for filter in section.filters], [[entry.name, entry.dtype, list(entry.shape)] for entry in
-                                                                     section.tensors], section.size, section.sha256]
-        for section in sections]}
+    fields = {
+        "config": config,
+        "schemes": schemes,
+        "sections": [
+            [
+                section.how,
+                [list(filter) for filter in section.filters],
+                [[entry.name, entry.dtype, list(entry.shape)] for entry in section.tensors],
+                section.size,
+                section.sha256,
+            ]
+            for section in sections
+        ],
+    }
     text = zlib.compress(json.dumps(fields, separators=(",", ":"), sort_keys=True, ensure_ascii=False, allow_nan=False).encode(), 9)
     return MAGIC + struct.pack("<I", len(text)) + hashlib.sha256(text).digest()[:CHECK_BYTES] + text
 
@@ -90,14 +100,16 @@ def read(blob: bytes) -> Header:
     (length,) = struct.unpack_from("<I", blob, len(MAGIC))
     if not 0 < length <= MAX_HEADER_BYTES or START + length > len(blob):
         raise ArtifactError(f"the blob declares a header of {length} bytes; it is truncated or damaged, make it again")
-    text = blob[START: START + length]
-    if hashlib.sha256(text).digest()[:CHECK_BYTES] != blob[START - CHECK_BYTES: START]:
+    text = blob[START : START + length]
+    if hashlib.sha256(text).digest()[:CHECK_BYTES] != blob[START - CHECK_BYTES : START]:
         raise ArtifactError("the blob's header does not fit its checksum; it is damaged, make it again")
     fields = _json(_inflate(text))
     _require(set(fields) == KEYS, "does not have exactly config, schemes and sections")
     _require(isinstance(fields["config"], dict), "has a configuration that is no object")
-    _require(isinstance(fields["schemes"], dict) and all(isinstance(scheme, dict) for scheme in fields["schemes"].values()),
-             "has schemes that are no objects")
+    _require(
+        isinstance(fields["schemes"], dict) and all(isinstance(scheme, dict) for scheme in fields["schemes"].values()),
+        "has schemes that are no objects",
+    )
     _require(isinstance(fields["sections"], list), "has no list of sections")
     sections = tuple(_section(values) for values in fields["sections"])
     _check_together(sections, len(blob) - START - length)
@@ -116,18 +128,25 @@ def on_bytes(filters) -> list[tuple[str, dict]]:
 
 def extras(section: Section) -> list[str]:
     """Names of the arrays that the section's filters need for their inverse; they are no tensors of the model."""
-    return [f"{entry.name}.{word}" for entry in section.tensors for name, _ in on_arrays(section.filters, entry.name)
-            for word in plugin.load("filters", name).EXTRA]
+    return [
+        f"{entry.name}.{word}"
+        for entry in section.tensors
+        for name, _ in on_arrays(section.filters, entry.name)
+        for word in plugin.load("filters", name).EXTRA
+    ]
 
 
 def _section(values) -> Section:
-    _require(isinstance(values, list) and len(values) == 5,
-             f"has a section {_short(values)} that is not [how, filters, tensors, size, sha256]")
+    _require(
+        isinstance(values, list) and len(values) == 5, f"has a section {_short(values)} that is not [how, filters, tensors, size, sha256]"
+    )
     how, filters, tensors, size, sha256 = values
     kind, _, name = how.partition("/") if isinstance(how, str) else ("", "", "")
     _require(kind in ("codecs", "coders") and name in plugin.names(kind), f"names {_short(how)}, which is not installed here")
-    _require(isinstance(filters, list) and all(isinstance(filter, list) and len(filter) == 2 for filter in filters),
-             f"has filters {_short(filters)} that are no list of [name, options]")
+    _require(
+        isinstance(filters, list) and all(isinstance(filter, list) and len(filter) == 2 for filter in filters),
+        f"has filters {_short(filters)} that are no list of [name, options]",
+    )
     _require(len(filters) <= MAX_FILTERS, f"has {len(filters)} filters on a section, more than {MAX_FILTERS}")
     for filter in filters:
         _check_filter(*filter)
@@ -156,8 +175,16 @@ def _check_filter(name, options) -> None:
 
 
 def _entry(entry) -> Entry:
-    is_entry = (isinstance(entry, list) and len(entry) == 3 and isinstance(entry[0], str) and NAME.fullmatch(entry[0]) is not None
-                and entry[1] in tuple(DTYPES) and isinstance(entry[2], list) and len(entry[2]) <= 4 and all(map(_is_size, entry[2])))
+    is_entry = (
+        isinstance(entry, list)
+        and len(entry) == 3
+        and isinstance(entry[0], str)
+        and NAME.fullmatch(entry[0]) is not None
+        and entry[1] in tuple(DTYPES)
+        and isinstance(entry[2], list)
+        and len(entry[2]) <= 4
+        and all(map(_is_size, entry[2]))
+    )
     _require(is_entry, f"has a tensor {_short(entry)} that is not [name, dtype, shape]")
     return Entry(entry[0], entry[1], tuple(entry[2]))
 
@@ -171,8 +198,10 @@ def _check_together(sections: tuple[Section, ...], rest: int) -> None:
             total += entry.num_bytes
     _require(total <= MAX_PAYLOAD_BYTES, f"declares {total} bytes of tensors, more than {MAX_PAYLOAD_BYTES}")
     shapes = [entry.shape for section in sections if section.how.startswith("coders/") for entry in section.tensors]
-    _require(sum(map(math.prod, shapes)) <= MAX_CODES and sum(map(sum, shapes)) <= MAX_AXES,
-             f"declares more than {MAX_CODES} codes, or {MAX_AXES} rows and columns, for coders")
+    _require(
+        sum(map(math.prod, shapes)) <= MAX_CODES and sum(map(sum, shapes)) <= MAX_AXES,
+        f"declares more than {MAX_CODES} codes, or {MAX_AXES} rows and columns, for coders",
+    )
     kinds = [section.how.partition("/")[0] == "coders" for section in sections]
     _require(kinds == sorted(kinds), "has a codec's section after a coder's")
     wanted = {name for section in sections for name in extras(section)}
@@ -197,8 +226,10 @@ def _inflate(text: bytes) -> bytes:
         inflated = decompressor.decompress(text, MAX_HEADER_BYTES)
     except zlib.error as error:
         raise ArtifactError(f"the blob's header is no zlib stream ({error}); it is damaged, make it again") from None
-    _require(decompressor.eof and not decompressor.unused_data, f"inflates to more than {MAX_HEADER_BYTES} bytes, or does not end where it "
-                                                                "should")
+    _require(
+        decompressor.eof and not decompressor.unused_data,
+        f"inflates to more than {MAX_HEADER_BYTES} bytes, or does not end where it should",
+    )
     return inflated
 
 

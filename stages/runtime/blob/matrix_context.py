@@ -55,7 +55,9 @@ def context(name: str, shape: tuple[int, int], stored: dict[str, np.ndarray], sc
         if steps is not None and steps.shape == total.shape:
             total += steps.astype(np.int64)
     trellis = scheme.get("trellis", 0)
-    return MatrixContext(name, (rows, columns), *role(name), _int16(row_steps_M), _int16(column_steps_K), trellis if type(trellis) is int else 0)
+    return MatrixContext(
+        name, (rows, columns), *role(name), _int16(row_steps_M), _int16(column_steps_K), trellis if type(trellis) is int else 0
+    )
 
 
 def eighths(scales: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Integers as bytes: in as many bits as they need, and one by one in groups of seven bits; and the frame that coders put them in.
 
-    packed = integers of `width` bits, the first in the lowest bits of the stream, the last byte filled with 0
-    frame  = u32 n | n bytes: zlib of the heads | u32 words
+packed = integers of `width` bits, the first in the lowest bits of the stream, the last byte filled with 0
+frame  = u32 n | n bytes: zlib of the heads | u32 words
 """
 
 import struct
@@ -21,7 +21,7 @@ def packed_size(count: int, width: int) -> int:
 
 def pack(values: np.ndarray, width: int) -> bytes:
     """`values` unsigned, below 2^width, width 0..32."""
-    return b"".join(_pack(values[start: start + BLOCK], width) for start in range(0, len(values) if width else 0, BLOCK))
+    return b"".join(_pack(values[start : start + BLOCK], width) for start in range(0, len(values) if width else 0, BLOCK))
 
 
 def unpack(data: bytes, count: int, width: int) -> np.ndarray:
@@ -29,9 +29,10 @@ def unpack(data: bytes, count: int, width: int) -> np.ndarray:
     out = np.zeros(count, np.uint32)
     step = BLOCK * width // 8
     for block in range(-(-count // BLOCK) if width else 0):
-        part = out[block * BLOCK: (block + 1) * BLOCK]
-        bits = np.unpackbits(np.frombuffer(data, np.uint8, packed_size(len(part), width), block * step), count=len(part) * width,
-                             bitorder="little").reshape(-1, width)
+        part = out[block * BLOCK : (block + 1) * BLOCK]
+        bits = np.unpackbits(
+            np.frombuffer(data, np.uint8, packed_size(len(part), width), block * step), count=len(part) * width, bitorder="little"
+        ).reshape(-1, width)
         for bit in range(width):
             part |= bits[:, bit].astype(np.uint32) << np.uint32(bit)
     return out
@@ -55,7 +56,7 @@ def unframe(data: bytes, *, most: int, what: str) -> tuple["Reader", np.ndarray]
         raise CodecError(f"{what} blob ends inside its heads or its words; the file is truncated, make it again")
     decompressor = zlib.decompressobj()
     try:
-        heads = decompressor.decompress(data[4: 4 + length], most + 1)
+        heads = decompressor.decompress(data[4 : 4 + length], most + 1)
     except zlib.error as error:
         raise CodecError(f"{what} blob has damaged heads ({error}); make it again") from None
     if not decompressor.eof or decompressor.unused_data:
@@ -120,7 +121,7 @@ class Reader:
         if self.at + size > len(self.data):
             raise CodecError(f"{self.what} blob ends early; the file is truncated, make it again")
         self.at += size
-        return self.data[self.at - size: self.at]
+        return self.data[self.at - size : self.at]
 
     def end(self) -> None:
         """CodecError unless everything was read."""

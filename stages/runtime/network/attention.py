@@ -46,9 +46,9 @@ class Rotary(nn.Module):
     def forward(self, x_BHTK: Tensor, *, start: int = 0, context: int = 0) -> Tensor:
         """Rows at the positions start, start + 1, ... of a row of `context` tokens (0: of as many as there are rows)."""
         T = x_BHTK.size(-2)
-        cos_TR, sin_TR = (table[start: start + T] for table in self._angles(start + T, context or start + T, x_BHTK.device))
+        cos_TR, sin_TR = (table[start : start + T] for table in self._angles(start + T, context or start + T, x_BHTK.device))
         half = cos_TR.size(-1)
-        a, b, rest = x_BHTK[..., :half].float(), x_BHTK[..., half:2 * half].float(), x_BHTK[..., 2 * half:]
+        a, b, rest = x_BHTK[..., :half].float(), x_BHTK[..., half : 2 * half].float(), x_BHTK[..., 2 * half :]
         turned = torch.cat((a * cos_TR + b * sin_TR, b * cos_TR - a * sin_TR), dim=-1)
         return torch.cat((turned.to(x_BHTK.dtype), rest), dim=-1)
 
@@ -90,16 +90,17 @@ class Attention(nn.Module):
         if now.past is not None:
             keys_BSGK, values_BSGK = now.past.extend(k_BGTK.transpose(1, 2), v_BTGK)
             keys_BGSK, window = keys_BSGK.transpose(1, 2), now.past.window
-        u_BTD = u_BTD[:, T - rows:]
+        u_BTD = u_BTD[:, T - rows :]
         q_BHTK = rms(self.query(u_BTD).view(B, rows, self.num_heads, self.head_width).transpose(1, 2))
         S = keys_BGSK.size(2)
         q_BHTK = self.rotary(q_BHTK, start=S - rows, context=window)
         q_BHTK = q_BHTK * self.query_gain.to(q_BHTK.dtype).view(1, -1, 1, 1)
         keys_BGSK = self.rotary(keys_BGSK, context=window)
         if now.past is None and rows == T:
-            y_BTHK = backends.attend(q_BHTK.transpose(1, 2), keys_BGSK.transpose(1, 2), values_BSGK, now.cu_seqlens, now.max_seqlen or T,
-                                     name=now.backend)
+            y_BTHK = backends.attend(
+                q_BHTK.transpose(1, 2), keys_BGSK.transpose(1, 2), values_BSGK, now.cu_seqlens, now.max_seqlen or T, name=now.backend
+            )
         else:
             y_BTHK = backends.windowed(q_BHTK.transpose(1, 2), keys_BGSK.transpose(1, 2), values_BSGK, window)
-        y_BTHK = hooks.apply("attended", y_BTHK, v_BTGK[:, T - rows:], layer)
+        y_BTHK = hooks.apply("attended", y_BTHK, v_BTGK[:, T - rows :], layer)
         return self.output(hooks.apply("gate", y_BTHK, u_BTD, layer).reshape(B, rows, D))

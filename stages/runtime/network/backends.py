@@ -28,17 +28,25 @@ from torch import Tensor
 
 NAMES = ("auto", "plain", "sdpa", "varlen", "flash2", "flash3", "flash4")
 MODULES = {  # flash3 has been packaged in two ways
-    "flash2": ("flash_attn",), "flash3": ("flash_attn_3.flash_attn_interface", "flash_attn_interface"), "flash4": ("flash_attn.cute",)}
+    "flash2": ("flash_attn",),
+    "flash3": ("flash_attn_3.flash_attn_interface", "flash_attn_interface"),
+    "flash4": ("flash_attn.cute",),
+}
 # generations, which are major compute capabilities: 8 Ampere, 9 Hopper, 10 to 12 Blackwell (12 without its large tensor cores)
 RUNS_ON = {"varlen": range(8, 13), "flash2": range(8, 13), "flash3": (9,), "flash4": range(9, 13)}
 AUTO = {"flash4": (10, 11), "flash3": (9,), "flash2": range(8, 13), "varlen": range(8, 13)}  # where auto takes each; tried in this order
-WAY_OUT = {"varlen": "install a newer torch (2.12 has it)", "flash2": "pip install flash-attn --no-build-isolation",
-           "flash3": "install flash-attn-3 from PyTorch's own package index", "flash4": "pip install '.[flash]'"}
+WAY_OUT = {
+    "varlen": "install a newer torch (2.12 has it)",
+    "flash2": "pip install flash-attn --no-build-isolation",
+    "flash3": "install flash-attn-3 from PyTorch's own package index",
+    "flash4": "pip install '.[flash]'",
+}
 
 
 def choose(name: str, *, generation: int, dtype: torch.dtype, head_width: int, packed: bool, installed: tuple[str, ...]) -> str:
     """The back end that `name` stands for. `generation` is the GPU's major compute capability, 0 on a CPU; `installed` are those
     of RUNS_ON that can be imported. ValueError if a name other than auto cannot run: it is never replaced by another."""
+
     def obstacle(backend: str) -> str | None:
         if backend not in RUNS_ON:
             return None
@@ -65,8 +73,9 @@ def choose(name: str, *, generation: int, dtype: torch.dtype, head_width: int, p
 def attend(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, cu_seqlens: Tensor | None, max_seqlen: int, *, name: str) -> Tensor:
     """y (B, T, H, K) in q's dtype, which must be that of k and v; no segment is longer than `max_seqlen`."""
     generation, installed = machine() if q_BTHK.is_cuda else (0, ())
-    chosen = choose(name, generation=generation, dtype=q_BTHK.dtype, head_width=q_BTHK.size(-1), packed=cu_seqlens is not None,
-                    installed=installed)
+    chosen = choose(
+        name, generation=generation, dtype=q_BTHK.dtype, head_width=q_BTHK.size(-1), packed=cu_seqlens is not None, installed=installed
+    )
     program = {"plain": plain, "sdpa": sdpa, "varlen": varlen}.get(chosen)
     if program is not None:
         return program(q_BTHK, k_BTGK, v_BTGK, cu_seqlens, max_seqlen)
@@ -111,8 +120,9 @@ def windowed(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, window: int) -> Ten
     place_T, place_S = torch.arange(S - T, S, device=q_BTHK.device)[:, None], torch.arange(S, device=q_BTHK.device)
     mask_TS = (place_S <= place_T) & (place_S > place_T - window)
     q_BHTK, k_BGSK, v_BGSK = (x.transpose(1, 2) for x in (q_BTHK, k_BSGK, v_BSGK))
-    return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, attn_mask=mask_TS,
-                                          enable_gqa=q_BHTK.size(1) != k_BGSK.size(1)).transpose(1, 2)
+    return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, attn_mask=mask_TS, enable_gqa=q_BHTK.size(1) != k_BGSK.size(1)).transpose(
+        1, 2
+    )
 
 
 def varlen(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, cu_seqlens: Tensor | None, max_seqlen: int) -> Tensor:
@@ -121,8 +131,17 @@ def varlen(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, cu_seqlens: Tensor | 
     if cu_seqlens is None:
         cu_seqlens, max_seqlen = torch.arange(0, B * T + 1, T, dtype=torch.int32, device=q_BTHK.device), T
     q_NHK, k_NGK, v_NGK = (x.flatten(0, 1).contiguous() for x in (q_BTHK, k_BTGK, v_BTGK))
-    return kernel(q_NHK, k_NGK, v_NGK, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, window_size=(-1, 0),
-                  enable_gqa=q_BTHK.size(2) != k_BTGK.size(2)).view(q_BTHK.shape)
+    return kernel(
+        q_NHK,
+        k_NGK,
+        v_NGK,
+        cu_seqlens,
+        cu_seqlens,
+        max_seqlen,
+        max_seqlen,
+        window_size=(-1, 0),
+        enable_gqa=q_BTHK.size(2) != k_BTGK.size(2),
+    ).view(q_BTHK.shape)
 
 
 def flash(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, cu_seqlens: Tensor | None, max_seqlen: int, *, name: str) -> Tensor:
@@ -131,8 +150,14 @@ def flash(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, cu_seqlens: Tensor | N
     if cu_seqlens is None:
         out = rows(q_BTHK, k_BTGK, v_BTGK, causal=True)
     else:
-        out = segments(*(x.flatten(0, 1) for x in (q_BTHK, k_BTGK, v_BTGK)), cu_seqlens_q=cu_seqlens, cu_seqlens_k=cu_seqlens,
-                       max_seqlen_q=max_seqlen, max_seqlen_k=max_seqlen, causal=True)
+        out = segments(
+            *(x.flatten(0, 1) for x in (q_BTHK, k_BTGK, v_BTGK)),
+            cu_seqlens_q=cu_seqlens,
+            cu_seqlens_k=cu_seqlens,
+            max_seqlen_q=max_seqlen,
+            max_seqlen_k=max_seqlen,
+            causal=True,
+        )
     # (y, log of the sum of exponentials) in flash4 and in flash3 before flash-attn ed20940, y alone elsewhere
     return (out[0] if isinstance(out, tuple) else out).view(q_BTHK.shape)
 

@@ -41,15 +41,21 @@ class ModelConfig:
         rotated = self.rope_dims % 2 == 0 and self.rope_dims <= self.width // self.num_heads
         for ok, sentence in (
             (self.width % self.num_heads == 0, f"model.width {self.width} must be divisible by num_heads {self.num_heads}"),
-            (self.num_heads % self.num_kv_heads == 0,
-             f"model.num_heads {self.num_heads} must be divisible by num_kv_heads {self.num_kv_heads}"),
+            (
+                self.num_heads % self.num_kv_heads == 0,
+                f"model.num_heads {self.num_heads} must be divisible by num_kv_heads {self.num_kv_heads}",
+            ),
             (rotated, f"model.rope_dims {self.rope_dims} must be even and at most the head width"),
             (self.rope_trained_length == 0 or self.rope_dims > 2, "model.rope_trained_length needs rope_dims above 2; set it to 0 (off)"),
             (isinstance(self.tied_head, bool), f"model.tied_head is {self.tied_head!r}; it takes true | false"),
-            (self.initialisation in INITIALISATIONS,
-             f"model.initialisation is {self.initialisation!r}; it takes {' | '.join(INITIALISATIONS)}"),
-            (isinstance(self.features, dict) and all(isinstance(options, dict) for options in self.features.values()),
-             f"model.features is {self.features!r}; it takes a mapping of features to mappings of options: {{xsa: {{last_layers: 4}}}}"),
+            (
+                self.initialisation in INITIALISATIONS,
+                f"model.initialisation is {self.initialisation!r}; it takes {' | '.join(INITIALISATIONS)}",
+            ),
+            (
+                isinstance(self.features, dict) and all(isinstance(options, dict) for options in self.features.values()),
+                f"model.features is {self.features!r}; it takes a mapping of features to mappings of options: {{xsa: {{last_layers: 4}}}}",
+            ),
         ):
             if not ok:
                 raise ValueError(sentence)
@@ -64,8 +70,9 @@ class ModelConfig:
         """Rebuild from JSON. ValueError if the keys are not exactly this version's."""
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(values, dict) or set(values) != names:
-            raise ValueError(f"model configuration has keys {sorted(values)}, this version needs {sorted(names)}; "
-                             "use the Caddie version that wrote it")
+            raise ValueError(
+                f"model configuration has keys {sorted(values)}, this version needs {sorted(names)}; use the Caddie version that wrote it"
+            )
         return cls(**values)
 
     def to_dict(self) -> dict:

@@ -66,8 +66,15 @@ class GPT(nn.Module):
             self.add_module(name, feature)
         self.hooks = Hooks(self.features)
 
-    def hidden(self, tokens_BT: Tensor, cu_seqlens: Tensor | None = None, max_seqlen: int | None = None, *,
-               memory: Memory | None = None, last_rows: int = 0) -> Tensor:
+    def hidden(
+        self,
+        tokens_BT: Tensor,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
+        *,
+        memory: Memory | None = None,
+        last_rows: int = 0,
+    ) -> Tensor:
         """Final normalised hidden states (B, T, D), in the width of the table: the input of `head`.
 
         For evaluation: only the `last_rows` last of each row (0: all), which saves most of the last layer; or a row that goes on
@@ -105,7 +112,7 @@ class GPT(nn.Module):
         block = self.blocks[layer]
         entered_BTD = self.hooks.apply("enter", x_BTD, layer, now)
         attended_BTD = None if block.attention is None else block.attend(entered_BTD, layer, self.hooks, now)
-        entered_BTD = entered_BTD[:, -now.last_rows:]
+        entered_BTD = entered_BTD[:, -now.last_rows :]
         x_BTD = entered_BTD if attended_BTD is None else entered_BTD + attended_BTD
         parallel = self.features.get("parallel_residual")
         read_BTD = entered_BTD if parallel and layer >= parallel.first_layer else x_BTD
@@ -117,8 +124,13 @@ class GPT(nn.Module):
         entered_BTD = self.hooks.apply("enter", x_BTD, layer, now)
         attended_BTD = None if block.attention is None else block.attend(entered_BTD, layer, self.hooks, now)
         return self.features["two_lane"].write(
-            x_BTD, lane_BTD, attended_BTD, lambda lane_BTD: self.hooks.apply("enter", lane_BTD, layer, now),
-            lambda lane_BTD: block.feed(lane_BTD, layer, self.hooks, now), layer)
+            x_BTD,
+            lane_BTD,
+            attended_BTD,
+            lambda lane_BTD: self.hooks.apply("enter", lane_BTD, layer, now),
+            lambda lane_BTD: block.feed(lane_BTD, layer, self.hooks, now),
+            layer,
+        )
 
     def head(self, hidden_D: Tensor) -> Tensor:
         """(..., D) -> soft-capped float32 logits (..., V).
@@ -171,7 +183,7 @@ def initialise(model: GPT, *, generator: torch.Generator) -> None:
             if model.config.initialisation == "published":
                 nn.init.orthogonal_(weight, generator=generator)
             else:
-                weight.uniform_(-weight.size(1) ** -0.5, weight.size(1) ** -0.5, generator=generator)
+                weight.uniform_(-(weight.size(1) ** -0.5), weight.size(1) ** -0.5, generator=generator)
         elif kind[-2] in ("output", "down", "unembedding"):
             weight.zero_()
         elif kind[-1] == "query_gain":
@@ -193,7 +205,9 @@ def matrices(model: nn.Module) -> dict[str, nn.Linear]:
 def groups(model: GPT) -> dict[str, list[nn.Parameter]]:
     """Every parameter in exactly one group of the optimizers: matrices of the blocks, tables (embeddings, also those of features),
     and scalars, which is all the rest, as #549 has it."""
-    out = {"matrices": [layer.weight for name, layer in matrices(model).items() if name.startswith("blocks.")],
-           "tables": [table.weight for table in model.modules() if isinstance(table, nn.Embedding)]}
+    out = {
+        "matrices": [layer.weight for name, layer in matrices(model).items() if name.startswith("blocks.")],
+        "tables": [table.weight for table in model.modules() if isinstance(table, nn.Embedding)],
+    }
     taken = {id(weight) for weights in out.values() for weight in weights}
     return out | {"scalars": [weight for weight in model.parameters() if id(weight) not in taken]}

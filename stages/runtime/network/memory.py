@@ -32,8 +32,10 @@ class Memory:
         """All keys and values that the layer which runs now may read: those of earlier passes and those of the new rows."""
         k_BSGK, v_BSGK = k_BTGK, v_BTGK
         if self.old:
-            k_BSGK, v_BSGK = (torch.cat((kept, new[:, self.repeated:]), dim=1)
-                              for kept, new in zip(self.old[len(self.kept)], (k_BTGK, v_BTGK), strict=True))
+            k_BSGK, v_BSGK = (
+                torch.cat((kept, new[:, self.repeated :]), dim=1)
+                for kept, new in zip(self.old[len(self.kept)], (k_BTGK, v_BTGK), strict=True)
+            )
         first = max(k_BSGK.size(1) - self.window + 1, 0)
         self.kept += ((k_BSGK[:, first:], v_BSGK[:, first:]),)
         return k_BSGK, v_BSGK

@@ -49,15 +49,15 @@ def gradient(model, hidden_BTD: Tensor, targets_BT: Tensor, weights_BT: Tensor, 
     rows = rows if hidden_BTD.device.type == "cpu" else len(hidden_BTD)
     found = []
     for i in range(0, len(hidden_BTD), rows):
-        y_BTV = model.uncapped(hidden_BTD[i: i + rows]).float()
+        y_BTV = model.uncapped(hidden_BTD[i : i + rows]).float()
         if bias_B1V is not None:
-            y_BTV = y_BTV + (bias_B1V if len(bias_B1V) == 1 else bias_B1V[i: i + rows])
+            y_BTV = y_BTV + (bias_B1V if len(bias_B1V) == 1 else bias_B1V[i : i + rows])
         y_BTV = y_BTV.div_(cap).tanh_()
         found_BTV = torch.softmax(cap * y_BTV, dim=-1)
-        index_BT1 = targets_BT[i: i + rows, :, None]
+        index_BT1 = targets_BT[i : i + rows, :, None]
         found_BTV.scatter_(-1, index_BT1, found_BTV.gather(-1, index_BT1) - 1)
         found_BTV.mul_(y_BTV.square_().neg_().add_(1))
-        found.append((weights_BT[i: i + rows, None] @ found_BTV)[:, 0])
+        found.append((weights_BT[i : i + rows, None] @ found_BTV)[:, 0])
     by_logits_BV = torch.cat(found)
     return by_logits_BV @ model.head_table.float(), by_logits_BV
 
@@ -76,12 +76,12 @@ def sgd_epoch(model, tokens: Tensor, optimizer, *, rate: float, window: int, row
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     optimizer.param_groups[0]["lr"] = rate
     inputs_BT = tokens[: (len(tokens) - 1) // window * window].view(-1, window)
-    targets_BT = tokens[1: inputs_BT.numel() + 1].view(-1, window)
+    targets_BT = tokens[1 : inputs_BT.numel() + 1].view(-1, window)
     for i in range(0, len(inputs_BT), rows):
-        part_BT = inputs_BT[i: i + rows]
+        part_BT = inputs_BT[i : i + rows]
         with torch.enable_grad():
             logits_BTV = model(part_BT, segments(part_BT, reset_at))
-            loss = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT[i: i + rows].flatten())
+            loss = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT[i : i + rows].flatten())
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient

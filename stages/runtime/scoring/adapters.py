@@ -24,14 +24,17 @@ class Adapters:
 
     def __init__(self, model, *, rank: int, alpha: float, targets: list[str], generator: torch.Generator):
         self.model, self.scale = model, alpha / rank
-        tables = {name: module.weight for name, module in model.named_modules()
-                  if isinstance(module, nn.Linear) and name.startswith("blocks.") and name.rsplit(".", 1)[-1] in targets}
+        tables = {
+            name: module.weight
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and name.startswith("blocks.") and name.rsplit(".", 1)[-1] in targets
+        }
         if "head" in targets:
             tables["head"] = model.head_table
         self.pairs = {}
         for name, weight in tables.items():
             outputs, inputs = weight.shape
-            down = torch.empty(rank, inputs).uniform_(-inputs**-0.5, inputs**-0.5, generator=generator)
+            down = torch.empty(rank, inputs).uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator)
             self.pairs[name] = (torch.zeros(outputs, rank, requires_grad=True), down.requires_grad_(True))
         self.tables = tables
 

@@ -33,8 +33,16 @@ class Ledger:
         return float(self.nats.sum()) / math.log(2) / num_bytes
 
 
-def score(evaluator, tokens: np.ndarray, *, declared: int | None = None, keep_rows=(), part: tuple[int, int] = (0, 1),
-          span: tuple[int, int] | None = None, progress: bool = False) -> Ledger:
+def score(
+    evaluator,
+    tokens: np.ndarray,
+    *,
+    declared: int | None = None,
+    keep_rows=(),
+    part: tuple[int, int] = (0, 1),
+    span: tuple[int, int] | None = None,
+    progress: bool = False,
+) -> Ledger:
     """Run `evaluator` over the stream `tokens` (n+1 ids, of which the first is never a target).
 
     `declared`: of how many targets the stream is said to be (n or more; None: n). What is missing of a chunk is 0, and it is not learned.
@@ -58,7 +66,7 @@ def score(evaluator, tokens: np.ndarray, *, declared: int | None = None, keep_ro
             break
         if first != committed + 1:
             raise AssertionError(f"targets out of order: {first} follows {committed}")
-        targets_R = stream[first: last + 1]
+        targets_R = stream[first : last + 1]
         seen = stream[: chunk[-1].last + 1].clone()  # a copy: an evaluator cannot rewrite what it is scored on
         if last < chunk[-1].last:
             seen = torch.cat((seen, seen.new_zeros(chunk[-1].last - last)))
@@ -80,11 +88,11 @@ def score(evaluator, tokens: np.ndarray, *, declared: int | None = None, keep_ro
 def _commit(ledger: Ledger, logits_RV: torch.Tensor, targets_R: torch.Tensor, first: int, wanted: set[int]) -> None:
     """Normalize, and keep the nats of the targets first, first + 1, ... and the rows of those in `wanted`; ROWS at a time."""
     for at in range(0, len(logits_RV), ROWS):
-        part_RV = logits_RV[at: at + ROWS].double()
+        part_RV = logits_RV[at : at + ROWS].double()
         total_R1 = torch.logsumexp(part_RV, dim=-1, keepdim=True)
         begin, end = first + at, first + at + len(part_RV)
-        nats_R1 = total_R1 - part_RV.gather(1, targets_R[at: at + ROWS, None])
-        ledger.nats[begin - 1: end - 1] = nats_R1[:, 0].cpu().numpy()
+        nats_R1 = total_R1 - part_RV.gather(1, targets_R[at : at + ROWS, None])
+        ledger.nats[begin - 1 : end - 1] = nats_R1[:, 0].cpu().numpy()
         for target in wanted.intersection(range(begin, end)):
             ledger.rows[target] = (part_RV[target - begin] - total_R1[target - begin]).cpu().numpy()
 
@@ -104,5 +112,9 @@ def _part(evaluator, chunks: list, part: tuple[int, int], span: tuple[int, int] 
 def _show(done: int, total: int, nats: np.ndarray, started: float) -> None:
     left = (time.perf_counter() - started) / done * (total - done)
     end = "\n" if done == total else ""
-    print(f"\r{done / total:4.0%} of {total} tokens, {nats.mean():.4f} nats per token, {left:.0f} s left   ", end=end,
-          file=sys.stderr, flush=True)
+    print(
+        f"\r{done / total:4.0%} of {total} tokens, {nats.mean():.4f} nats per token, {left:.0f} s left   ",
+        end=end,
+        file=sys.stderr,
+        flush=True,
+    )

@@ -92,8 +92,10 @@ def _walk(text: str, *, is_strict: bool) -> str:
 
     def give_up(operator: str, position: int, problem: str) -> None:
         if is_strict:
-            raise ValueError(f"this is not a CaseOps text: the {NAMES[operator]} at character {position} {problem}; "
-                             "encode the original again, or use decode_leniently for a text that was changed since")
+            raise ValueError(
+                f"this is not a CaseOps text: the {NAMES[operator]} at character {position} {problem}; "
+                "encode the original again, or use decode_leniently for a text that was changed since"
+            )
 
     for position, char in enumerate(text):
         if ESC in waiting:

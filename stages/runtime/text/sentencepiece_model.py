@@ -35,15 +35,15 @@ def fields(message: bytes) -> Iterator[tuple[int, int | bytes, bytes]]:
             value, position = _varint(message, position)
         elif wire_type == 2:
             length, position = _varint(message, position)
-            value, position = message[position: position + length], position + length
+            value, position = message[position : position + length], position + length
         elif wire_type in (1, 5):
             length = 8 if wire_type == 1 else 4
-            value, position = message[position: position + length], position + length
+            value, position = message[position : position + length], position + length
         else:
             raise ValueError(f"wire type {wire_type} in a protocol buffer")
         if position > len(message):
             raise ValueError("a protocol buffer is cut short")
-        yield number, value, message[start: position]
+        yield number, value, message[start:position]
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:

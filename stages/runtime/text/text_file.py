@@ -65,21 +65,23 @@ def compress(content: bytes, tokenizer: Tokenizer, evaluator, *, key: bytes, pro
 
 def decompress(packed: bytes, tokenizer: Tokenizer, evaluator, *, key: bytes, progress: Progress) -> bytes:
     """The file that was compressed. ValueError with one sentence if it is not ours, from another artifact, or damaged."""
-    if len(packed) < HEADER.size or packed[:len(MAGIC)] != MAGIC:
+    if len(packed) < HEADER.size or packed[: len(MAGIC)] != MAGIC:
         raise ValueError("this is no file that `compress` wrote, or it is cut off in its header")
     _, form, count, size, digest, checksum = HEADER.unpack_from(packed)
     if digest != _digest(key):
         raise ValueError("this was compressed with another artifact, evaluator, options or number of threads; decompress it with those")
     if form not in (TEXT, BYTES) or count > MAX_TOKENS or size > 1 << 40:
         raise ValueError("the header is damaged: it declares what `compress` never writes")
-    stream, decoder, ids = Stream(evaluator, count, BOS), arithmetic.Decoder(packed[HEADER.size:]), []
+    stream, decoder, ids = Stream(evaluator, count, BOS), arithmetic.Decoder(packed[HEADER.size :]), []
     for _ in progress(range(count)):
         ids.append(decoder.get(arithmetic.frequencies(stream.dist())))
         stream.push(ids[-1])
     content = content_of(form, ids, tokenizer)
     if len(content) != size or _digest(content) != checksum:
-        raise ValueError("the content does not fit its checksum: the file is damaged, or this machine computes in another way than the "
-                         "one that compressed it")
+        raise ValueError(
+            "the content does not fit its checksum: the file is damaged, or this machine computes in another way than the "
+            "one that compressed it"
+        )
     return content
 
 

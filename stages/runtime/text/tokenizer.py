@@ -26,8 +26,11 @@ _, BOS, _, UNKNOWN = SPECIAL
 NUM_SPECIAL = len(SPECIAL)
 MAX_PIECES = 1 << 16
 BLANK = "▁"
-PURE_BYTE = {"tokenizer_type": "pure_byte", "vocab_size": 260,  # the field's fineweb_pure_byte_260.json
-             "config": {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "byte_offset": NUM_SPECIAL, "byte_count": 256}}
+PURE_BYTE = {
+    "tokenizer_type": "pure_byte",
+    "vocab_size": 260,  # the field's fineweb_pure_byte_260.json
+    "config": {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "byte_offset": NUM_SPECIAL, "byte_count": 256},
+}
 
 
 class Tokenizer:
@@ -69,9 +72,15 @@ class Tokenizer:
         if self.has_caseops and not self.is_lossless:
             counted = "raw documents, without the blanks that normalization removes at their ends"
         return {
-            "kind": "sentencepiece" if self.processor else "bytes", "vocabulary_size": self.vocabulary_size, "sha256": self.sha256,
-            "lossless": self.is_lossless, "lossy_because": list(self.settings.lossy_because), "bytes_counted_on": counted,
-            "normalization": self.settings.normalization, "transform": "lossless_caps_caseops_v1" if self.has_caseops else "none"}
+            "kind": "sentencepiece" if self.processor else "bytes",
+            "vocabulary_size": self.vocabulary_size,
+            "sha256": self.sha256,
+            "lossless": self.is_lossless,
+            "lossy_because": list(self.settings.lossy_because),
+            "bytes_counted_on": counted,
+            "normalization": self.settings.normalization,
+            "transform": "lossless_caps_caseops_v1" if self.has_caseops else "none",
+        }
 
     @functools.cached_property
     def piece_bytes(self) -> list[bytes]:
@@ -158,16 +167,22 @@ def load_processor(model: bytes):
         raise ValueError("the tokenizer file is not a SentencePiece model; make it with: dvc repro vocabulary") from None
     special = processor.pad_id(), processor.bos_id(), processor.eos_id(), processor.unk_id()
     if special != SPECIAL:
-        raise ValueError(f"the tokenizer has pad, bos, eos and unk at {special}, the field's are at {SPECIAL}; train it with these ids: "
-                         "dvc repro vocabulary")
+        raise ValueError(
+            f"the tokenizer has pad, bos, eos and unk at {special}, the field's are at {SPECIAL}; train it with these ids: "
+            "dvc repro vocabulary"
+        )
     if processor.GetPieceSize() > MAX_PIECES:
-        raise ValueError(f"the tokenizer has {processor.GetPieceSize():,} pieces, ids in shards are 16 bits: at most {MAX_PIECES:,}; "
-                         "train a smaller one: dvc repro vocabulary")
+        raise ValueError(
+            f"the tokenizer has {processor.GetPieceSize():,} pieces, ids in shards are 16 bits: at most {MAX_PIECES:,}; "
+            "train a smaller one: dvc repro vocabulary"
+        )
     if any(processor.PieceToId(f"<0x{byte:02X}>") == UNKNOWN for byte in range(256)):
         raise ValueError("the tokenizer lacks the 256 byte pieces; train it with byte fallback: dvc repro vocabulary")
     if processor.PieceToId(BLANK) == UNKNOWN:
-        raise ValueError("the tokenizer has no standalone U+2581 piece, so that a blank becomes three byte pieces and would count as 3 "
-                         "bytes (#897); train it on text with blanks: dvc repro vocabulary")
+        raise ValueError(
+            "the tokenizer has no standalone U+2581 piece, so that a blank becomes three byte pieces and would count as 3 "
+            "bytes (#897); train it on text with blanks: dvc repro vocabulary"
+        )
     return processor
 
 
@@ -177,5 +192,7 @@ def _check_pure_byte(model: bytes) -> None:
     except ValueError:
         content = None
     if content != PURE_BYTE:
-        raise ValueError("the tokenizer file is JSON but not the field's pure-byte tokenizer (260 ids, byte b is id 4 + b); "
-                         "make it with vocabulary.source: bytes")
+        raise ValueError(
+            "the tokenizer file is JSON but not the field's pure-byte tokenizer (260 ids, byte b is id 4 + b); "
+            "make it with vocabulary.source: bytes"
+        )

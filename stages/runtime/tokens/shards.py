@@ -41,8 +41,10 @@ def read(path: Path) -> np.ndarray:
     if version != VERSION:
         raise ValueError(f"{path} has shard version {version}, this program reads version {VERSION}; get it in that version")
     if count < 0 or size != HEADER_BYTES + 2 * count:
-        raise ValueError(f"{path} declares {count} tokens, {HEADER_BYTES + 2 * count} bytes, but has {size} bytes; "
-                         "it is truncated or damaged, make it again")
+        raise ValueError(
+            f"{path} declares {count} tokens, {HEADER_BYTES + 2 * count} bytes, but has {size} bytes; "
+            "it is truncated or damaged, make it again"
+        )
     if count == 0:
         return np.empty(0, np.uint16)
     return np.memmap(path, "<u2", "r", HEADER_BYTES, (count,))

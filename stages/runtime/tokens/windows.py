@@ -53,12 +53,13 @@ def targets(seen: Tensor, chunk: list[Window], width: int) -> Tensor:
 def _stack(seen: Tensor, chunk: list[Window], width: int, *, shift: int) -> Tensor:
     out_BT = torch.zeros(len(chunk), width, dtype=torch.int64)
     for row, window in zip(out_BT, chunk, strict=True):
-        part = seen[window.start + shift: window.start + shift + window.length]
+        part = seen[window.start + shift : window.start + shift + window.length]
         row[: len(part)] = part
     return out_BT
 
 
 def scored_rows(values_BTX: Tensor, chunk: list[Window]) -> Tensor:
     """The rows that predict the chunk's targets, in order: (B, T, X) -> (R, X)."""
-    return torch.cat([values[window.first - 1 - window.start: window.last - window.start]
-                      for values, window in zip(values_BTX, chunk, strict=True)])
+    return torch.cat(
+        [values[window.first - 1 - window.start : window.last - window.start] for values, window in zip(values_BTX, chunk, strict=True)]
+    )

@@ -39,9 +39,21 @@ from . import trellis
 CODES, SCALES = ".codes", ".scales"
 SUFFIXES = ("codes", "scales", "step", "row_steps", "column_steps", "left", "left_scales", "right", "right_scales")
 OPTIONS = ("trellis", "gain", "unshrink", "rotation")
-OCTAVE = np.array([float.fromhex(x) for x in (  # 2^(n/8)
-    "0x1p0", "0x1.172b83c7d517bp0", "0x1.306fe0a31b715p0", "0x1.4bfdad5362a27p0",
-    "0x1.6a09e667f3bcdp0", "0x1.8ace5422aa0dbp0", "0x1.ae89f995ad3adp0", "0x1.d5818dcfba487p0")])
+OCTAVE = np.array(
+    [
+        float.fromhex(x)
+        for x in (  # 2^(n/8)
+            "0x1p0",
+            "0x1.172b83c7d517bp0",
+            "0x1.306fe0a31b715p0",
+            "0x1.4bfdad5362a27p0",
+            "0x1.6a09e667f3bcdp0",
+            "0x1.8ace5422aa0dbp0",
+            "0x1.ae89f995ad3adp0",
+            "0x1.d5818dcfba487p0",
+        )
+    ]
+)
 # Mean squared rounding error in squared steps: 1/12, and what the trellis of so many states reaches on Gaussian weights.
 NOISE = {0: 1 / 12, 4: 0.265 / 4, 8: 0.2596 / 4, 16: 0.2565 / 4, 32: 0.2526 / 4}
 MAX_ROTATION = 1 << 16
@@ -144,8 +156,12 @@ def float8(bits: np.ndarray) -> np.ndarray:
 def low_rank(arrays: dict[str, np.ndarray]) -> np.ndarray:
     """left · right, float32 (M, K). Rank by rank: a matrix product would sum in an order of the machine's choice."""
     left_MR, right_RK = (
-        (arrays[side].reshape(arrays[f"{side}_scales"].size, -1).astype(np.float32) * arrays[f"{side}_scales"].astype(np.float32)[:, None])
-        .reshape(arrays[side].shape) for side in ("left", "right"))
+        (
+            arrays[side].reshape(arrays[f"{side}_scales"].size, -1).astype(np.float32)
+            * arrays[f"{side}_scales"].astype(np.float32)[:, None]
+        ).reshape(arrays[side].shape)
+        for side in ("left", "right")
+    )
     out_MK = np.zeros((len(left_MR), right_RK.shape[1]), np.float32)
     for rank in range(len(right_RK)):
         out_MK += left_MR[:, rank, None] * right_RK[rank]
@@ -175,7 +191,7 @@ def _hadamard(weight_MK: np.ndarray, block: int) -> np.ndarray:
         pairs = out.reshape(-1, 2, width)
         out = np.stack((pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]), axis=1)
         width *= 2
-    return out.reshape(weight_MK.shape) * np.float32(block ** -0.5)
+    return out.reshape(weight_MK.shape) * np.float32(block**-0.5)
 
 
 def check(arrays: dict[str, np.ndarray], scheme: dict) -> None:
@@ -189,13 +205,24 @@ def check(arrays: dict[str, np.ndarray], scheme: dict) -> None:
         raise ArtifactError("has neither a scale for each of its rows nor a step")
     if scales is not None:
         per_row = scales.shape[1] if scales.ndim == 2 else 1
-        if (scales.shape[:1] != (rows,) or scales.ndim > 2 or not per_row or columns % per_row
-                or scales.dtype not in (np.float16, np.uint8) or (scales.dtype == np.uint8 and (scales & 127 == 127).any())):
+        if (
+            scales.shape[:1] != (rows,)
+            or scales.ndim > 2
+            or not per_row
+            or columns % per_row
+            or scales.dtype not in (np.float16, np.uint8)
+            or (scales.dtype == np.uint8 and (scales & 127 == 127).any())
+        ):
             raise ArtifactError("has no scale for each of its rows, or no whole number of columns for each of them")
     left, right = arrays.get("left"), arrays.get("right")
     ranks = right.shape[0] if right is not None and right.ndim == 2 else 0
-    expected = {"step": ((), np.float32), "row_steps": ((rows,), np.int8), "column_steps": ((columns,), np.int8),
-                "left": ((rows, ranks), np.int8), "right": ((ranks, columns), np.int8)}
+    expected = {
+        "step": ((), np.float32),
+        "row_steps": ((rows,), np.int8),
+        "column_steps": ((columns,), np.int8),
+        "left": ((rows, ranks), np.int8),
+        "right": ((ranks, columns), np.int8),
+    }
     for suffix, (shape, dtype) in expected.items():
         if suffix in arrays and (arrays[suffix].shape != shape or arrays[suffix].dtype != dtype):
             raise ArtifactError(f"has {suffix} of {arrays[suffix].dtype} {arrays[suffix].shape}, not of {np.dtype(dtype)} {shape}")

@@ -71,14 +71,16 @@ if is_available():
         losses_N = torch.empty(len(logits_NV), device=logits_NV.device, dtype=torch.float32)
         normalisers_N = torch.empty_like(losses_N)
         torch.library.wrap_triton(_forward)[(len(logits_NV),)](
-            logits_NV, targets_N, losses_N, normalisers_N, logits_NV.size(1), cap, COLUMNS=COLUMNS)
+            logits_NV, targets_N, losses_N, normalisers_N, logits_NV.size(1), cap, COLUMNS=COLUMNS
+        )
         return losses_N, normalisers_N
 
     @torch.library.triton_op("caddie::softcap_cross_entropy_backward", mutates_args={})
     def _gradients(logits_NV: Tensor, targets_N: Tensor, normalisers_N: Tensor, scale: Tensor, cap: float) -> Tensor:
         gradients_NV = torch.empty_like(logits_NV)
         torch.library.wrap_triton(_backward)[(len(logits_NV),)](
-            logits_NV, targets_N, normalisers_N, scale, gradients_NV, logits_NV.size(1), cap, COLUMNS=COLUMNS)
+            logits_NV, targets_N, normalisers_N, scale, gradients_NV, logits_NV.size(1), cap, COLUMNS=COLUMNS
+        )
         return gradients_NV
 
     def _keep(ctx, inputs, output) -> None:

@@ -39,9 +39,16 @@ class AdamW:
         self.groups, self.world = [group for group in groups if group.weights], world
         self.name_of = {id(weight): name for group in self.groups for name, weight in group.weights.items()}
         self.weights = [weight for group in self.groups for weight in group.weights.values()]
-        self.torch = torch.optim.AdamW(
-            [{"params": list(group.weights.values()), "lr": group.rate, "weight_decay": group.weight_decay} for group in self.groups],
-            betas=(options.beta1, options.beta2), eps=options.epsilon, fused=True) if self.groups else None
+        self.torch = (
+            torch.optim.AdamW(
+                [{"params": list(group.weights.values()), "lr": group.rate, "weight_decay": group.weight_decay} for group in self.groups],
+                betas=(options.beta1, options.beta2),
+                eps=options.epsilon,
+                fused=True,
+            )
+            if self.groups
+            else None
+        )
         self.flat: list[tuple[Tensor, object, list[nn.Parameter]]] = []
 
     def start(self) -> None:

@@ -88,8 +88,7 @@ class Stack:
             update_SMK = update_SMK / update_SMK.norm(dim=-1, keepdim=True).clamp(min=EPSILON)
         if update_SMK.is_cuda:
             update_SMK = update_SMK.bfloat16()  # as the field runs it; on the CPU float32 keeps the bytes repeatable
-        update_SMK = orthogonalise(update_SMK, coefficients=options.coefficients, iterations=options.iterations,
-                                   bound=options.bound)
+        update_SMK = orthogonalise(update_SMK, coefficients=options.coefficients, iterations=options.iterations, bound=options.bound)
         return self._equalise(update_SMK.float(), options.neuron_beta2) if options.neuron_beta2 else update_SMK
 
     def _equalise(self, update_SMK: Tensor, beta2: float) -> Tensor:
@@ -130,7 +129,7 @@ class Stack:
         """The inverse of `state`, for any number of processes."""
         self.momentum_SMK.zero_()
         self.second_SM1 = None
-        for i, name in enumerate(self.owners[self.first: self.first + self.share]):
+        for i, name in enumerate(self.owners[self.first : self.first + self.share]):
             self.momentum_SMK[i].copy_(saved[f"{name}/momentum"])
             if f"{name}/second" in saved:
                 if self.second_SM1 is None:
@@ -147,8 +146,10 @@ class Muon:
         for name, weight in weights.items():
             shapes.setdefault(weight.shape, []).append(name)
         largest_first = sorted(shapes.values(), key=lambda names: -sum(weights[name].numel() for name in names))
-        self.stacks = [Stack(names, [weights[name] for name in names], [multipliers.get(name, 1.0) for name in names], world)
-                       for names in largest_first]
+        self.stacks = [
+            Stack(names, [weights[name] for name in names], [multipliers.get(name, 1.0) for name in names], world)
+            for names in largest_first
+        ]
 
     def start(self) -> None:
         """Begin to exchange gradients; to be called right after the backward pass."""

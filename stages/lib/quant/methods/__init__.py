@@ -35,7 +35,13 @@ class Job:
 
     def candidates(self) -> list[Steps]:
         """The steps of the rows, for each clip of the group."""
-        clips = [scales.clips(self.weight_MK, rule=self.group.scales, clip=clip, hessian_KK=self.hessian_KK,
-                              strength=self.settings.hessian_strength) for clip in self.group.clips]
-        return [scales.steps(clip_M, bits=self.group.bits, clip_floor=self.settings.clip_floor, stored_as=self.settings.scales_as)
-                for clip_M in clips]
+        clips = [
+            scales.clips(
+                self.weight_MK, rule=self.group.scales, clip=clip, hessian_KK=self.hessian_KK, strength=self.settings.hessian_strength
+            )
+            for clip in self.group.clips
+        ]
+        return [
+            scales.steps(clip_M, bits=self.group.bits, clip_floor=self.settings.clip_floor, stored_as=self.settings.scales_as)
+            for clip_M in clips
+        ]

@@ -12,9 +12,17 @@ from stages.lib.quant.quantized import Quantized
 from stages.lib.quant.settings import QuantizeSettings
 
 
-def quantize_together(weights: dict[str, Tensor], *, hessians: dict[str, Tensor], rows: dict[str, Tensor], multipliers: dict[str, float],
-                      settings: QuantizeSettings, others: dict[str, Quantized], rest_bits: float,
-                      device: torch.device) -> entropy_model.Budget:
+def quantize_together(
+    weights: dict[str, Tensor],
+    *,
+    hessians: dict[str, Tensor],
+    rows: dict[str, Tensor],
+    multipliers: dict[str, float],
+    settings: QuantizeSettings,
+    others: dict[str, Quantized],
+    rest_bits: float,
+    device: torch.device,
+) -> entropy_model.Budget:
     """The matrices within the budget. ValueError where it cannot be met."""
     matrices = entropy_model.matrices(weights, hessians, rows, settings=settings.entropy, multipliers=multipliers)
     model = entropy_model.Model(matrices, options=entropy_model.options(settings.entropy), device=device)

@@ -49,8 +49,9 @@ def factorise(hessian_KK: Tensor, *, damping: float, sort_columns: bool) -> Fact
         raise ValueError("its Hessian is not finite; lower train's rates, or calibrate on fewer sequences")
     dead = diagonal == 0
     if dead.all():
-        raise ValueError("its Hessian is all zero: no calibration token reached it; raise calibrate.sequences, or set its group's method "
-                         "to nearest")
+        raise ValueError(
+            "its Hessian is all zero: no calibration token reached it; raise calibrate.sequences, or set its group's method to nearest"
+        )
     mean = diagonal[~dead].mean()
     order = torch.argsort(diagonal, descending=True, stable=True) if sort_columns else torch.arange(len(diagonal), device=diagonal.device)
     hessian = hessian[order][:, order]
@@ -63,8 +64,10 @@ def factorise(hessian_KK: Tensor, *, damping: float, sort_columns: bool) -> Fact
             break
         used *= 10
         if not 0 < used <= LARGEST_DAMPING:
-            raise ValueError(f"its Hessian is not positive definite with quantize.gptq.damping {damping:g}; raise it (0.01 to 0.1), "
-                             "or calibrate.sequences")
+            raise ValueError(
+                f"its Hessian is not positive definite with quantize.gptq.damping {damping:g}; raise it (0.01 to 0.1), "
+                "or calibrate.sequences"
+            )
     upper_KK = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
     return Factor(order, upper_KK.float(), dead, used)
 
@@ -87,8 +90,9 @@ def quantize(weight_MK: Tensor, factor: Factor, *, bits: int, candidates: Sequen
     """
     assert block >= 1 and not math.isnan(factor.damping)
     weight_MK = weight_MK.float().masked_fill(factor.dead, 0.0)
-    codes_MK, steps = gptq_lite.best(weight_MK, candidates,
-                                     lambda steps_M: sweep(weight_MK, factor, steps_M, bound=limit(bits), block=block))
+    codes_MK, steps = gptq_lite.best(
+        weight_MK, candidates, lambda steps_M: sweep(weight_MK, factor, steps_M, bound=limit(bits), block=block)
+    )
     return Quantized({"codes": codes_MK.to(torch.int8), **steps.arrays}, {})
 
 
@@ -104,7 +108,7 @@ def sweep(weight_MK: Tensor, factor: Factor, steps_M: Tensor, *, bound: int, blo
         for j, pivot in enumerate(pivots, start):
             codes_KM[j] = torch.round(work_KM[j] / steps_M).clamp_(-bound, bound)
             errors[j - start] = (work_KM[j] - steps_M * codes_KM[j]) / pivot
-            work_KM[j + 1: stop].addr_(upper[j, j + 1: stop], errors[j - start], alpha=-1)
+            work_KM[j + 1 : stop].addr_(upper[j, j + 1 : stop], errors[j - start], alpha=-1)
         work_KM[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
     restored_MK = torch.empty_like(weight_MK)
     restored_MK[:, factor.order] = codes_KM.T

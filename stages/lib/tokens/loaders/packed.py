@@ -26,8 +26,10 @@ class Loader(loader.Loader):
     def __init__(self, stream: Stream, *, sequence_length: int, batch_tokens: int, seed: int, section: str):
         super().__init__(stream, sequence_length=sequence_length, batch_tokens=batch_tokens, seed=seed, section=section)
         if batch_tokens % loader.SPANS:
-            raise ValueError(f"{section}.loader packed reads {loader.SPANS} spans per step, {section}.batch_tokens is {batch_tokens}; set it "
-                             f"to a multiple of {loader.SPANS}")
+            raise ValueError(
+                f"{section}.loader packed reads {loader.SPANS} spans per step, {section}.batch_tokens is {batch_tokens}; set it "
+                f"to a multiple of {loader.SPANS}"
+            )
         self.num_rows, self.row_length = loader.SPANS, batch_tokens // loader.SPANS
         self.step_tokens = loader.SPANS * (self.row_length + 1)
         firsts = [_first_document(shard) for shard in stream.shards]
@@ -39,8 +41,9 @@ class Loader(loader.Loader):
 
     def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> loader.Batch:
         plain = super().batch(step, rank=rank, world_size=world_size)
-        return replace(plain, cu_seqlens=torch.from_numpy(segments(plain.inputs.numpy(), cut=self.sequence_length)),
-                       max_seqlen=self.sequence_length)
+        return replace(
+            plain, cu_seqlens=torch.from_numpy(segments(plain.inputs.numpy(), cut=self.sequence_length)), max_seqlen=self.sequence_length
+        )
 
     def _starts(self, step: int) -> np.ndarray:
         number = step % self.last_steps[-1]
@@ -65,7 +68,7 @@ def segments(inputs_BT: np.ndarray, *, cut: int) -> np.ndarray:
 def _first_document(shard: np.ndarray) -> int:
     """Offset of the first BOS; the length of the shard where there is none."""
     for start in range(0, len(shard), CHUNK):
-        found = np.flatnonzero(shard[start: start + CHUNK] == BOS)
+        found = np.flatnonzero(shard[start : start + CHUNK] == BOS)
         if len(found):
             return start + int(found[0])
     return len(shard)

@@ -19,8 +19,10 @@ class Loader(loader.Loader):
     def __init__(self, stream: Stream, *, sequence_length: int, batch_tokens: int, seed: int, section: str):
         super().__init__(stream, sequence_length=sequence_length, batch_tokens=batch_tokens, seed=seed, section=section)
         if batch_tokens % (loader.SPANS * sequence_length):
-            raise ValueError(f"{section}.loader sequential reads {loader.SPANS} spans of whole sequences per step, {section}.batch_tokens is "
-                             f"{batch_tokens}; set it to a multiple of {loader.SPANS * sequence_length}")
+            raise ValueError(
+                f"{section}.loader sequential reads {loader.SPANS} spans of whole sequences per step, {section}.batch_tokens is "
+                f"{batch_tokens}; set it to a multiple of {loader.SPANS * sequence_length}"
+            )
         span = batch_tokens // loader.SPANS
         if len(stream) <= span:
             raise self._too_short(span + 1, "batch_tokens")

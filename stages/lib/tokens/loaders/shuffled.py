@@ -23,8 +23,9 @@ class Loader(loader.Loader):
         usable = np.flatnonzero(loader.windows_of(stream, sequence_length))
         lengths = [len(stream.shards[shard]) for shard in usable]
         self.largest_phases = [loader.largest_phase(length, sequence_length) for length in lengths]
-        self.windows = np.array([(length - 1 - phase) // sequence_length
-                                 for length, phase in zip(lengths, self.largest_phases, strict=True)], np.int64)
+        self.windows = np.array(
+            [(length - 1 - phase) // sequence_length for length, phase in zip(lengths, self.largest_phases, strict=True)], np.int64
+        )
         self.first_tokens = np.array(stream.offsets)[usable]
         self.windows_per_epoch = int(self.windows.sum())
         if self.windows_per_epoch < 1:
@@ -35,7 +36,7 @@ class Loader(loader.Loader):
         rows, parts = np.arange(step * self.num_rows, (step + 1) * self.num_rows), []
         for epoch in range(rows[0] // self.windows_per_epoch, rows[-1] // self.windows_per_epoch + 1):
             first = epoch * self.windows_per_epoch
-            parts.append(self._order(epoch)[max(rows[0] - first, 0): rows[-1] + 1 - first])
+            parts.append(self._order(epoch)[max(rows[0] - first, 0) : rows[-1] + 1 - first])
         return np.concatenate(parts)
 
     def _order(self, epoch: int) -> np.ndarray:

@@ -23,8 +23,9 @@ class MissingProgram(ValueError):
 
     def __init__(self, name: str, *, is_package: bool = False):
         line = f"pip install {name}" if is_package else f"apt-get install {name} (Debian, Ubuntu), brew install {name} (macOS)"
-        super().__init__(f"the {'package' if is_package else 'program'} {name!r} is not installed; install it with: {line}, "
-                         "or choose another codec")
+        super().__init__(
+            f"the {'package' if is_package else 'program'} {name!r} is not installed; install it with: {line}, or choose another codec"
+        )
         self.program = name
 
 

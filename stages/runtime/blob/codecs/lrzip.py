@@ -15,8 +15,14 @@ def encode(data: bytes, *, level: int = 9) -> bytes:
     """`level` 1..9 of the ZPAQ back end (-z)."""
     if not 1 <= level <= 9:
         raise ValueError(f"lrzip takes level 1..9, not {level}")
-    return external.run([_path(), "-q", "-p", "1", "-z", "-L", str(level), "data"], name="lrzip", source=("data", data),
-                       target="data.lrz", size=2 * len(data), is_trusted=True)
+    return external.run(
+        [_path(), "-q", "-p", "1", "-z", "-L", str(level), "data"],
+        name="lrzip",
+        source=("data", data),
+        target="data.lrz",
+        size=2 * len(data),
+        is_trusted=True,
+    )
 
 
 def decode(blob: bytes, *, size: int) -> bytes:
@@ -24,10 +30,14 @@ def decode(blob: bytes, *, size: int) -> bytes:
     if blob[:4] != b"LRZI" or len(blob) < 24:
         raise CodecError("lrzip blob does not start with an lrzip header; the file is damaged, make it again")
     if int.from_bytes(blob[6:14], "little") != size:
-        raise CodecError(f"lrzip blob declares {int.from_bytes(blob[6:14], 'little')} bytes, its container {size}; "
-                         "the file is damaged, make it again")
-    return exactly(external.run([_path(), "-q", "-p", "1", "-d", "data.lrz"], name="lrzip", source=("data.lrz", blob), target="data",
-                               size=size), size, "lrzip")
+        raise CodecError(
+            f"lrzip blob declares {int.from_bytes(blob[6:14], 'little')} bytes, its container {size}; the file is damaged, make it again"
+        )
+    return exactly(
+        external.run([_path(), "-q", "-p", "1", "-d", "data.lrz"], name="lrzip", source=("data.lrz", blob), target="data", size=size),
+        size,
+        "lrzip",
+    )
 
 
 def _path() -> str:

@@ -11,8 +11,7 @@ def encode(data: bytes, *, preset: int = 9, extreme: bool = True) -> bytes:
     """`preset` 0..9; `extreme` searches longer for matches."""
     if not 0 <= preset <= 9:
         raise ValueError(f"lzma takes preset 0..9, not {preset}")
-    return lzma.compress(data, format=lzma.FORMAT_XZ, check=lzma.CHECK_NONE,
-                         preset=preset | (lzma.PRESET_EXTREME if extreme else 0))
+    return lzma.compress(data, format=lzma.FORMAT_XZ, check=lzma.CHECK_NONE, preset=preset | (lzma.PRESET_EXTREME if extreme else 0))
 
 
 def decode(blob: bytes, *, size: int) -> bytes:

@@ -55,5 +55,6 @@ def _padded(size: int) -> int:
 def _run(call: str, data: bytes, size: int, dtype: str) -> bytes:
     _require_package()
     code = CODE.format(path=[entry for entry in sys.path if entry], call=call, dtype=dtype)
-    return external.run([sys.executable, "-I", "-c", code], name="zipnn", source=("source", data), target="made", size=size,
-                       start_seconds=START_SECONDS)
+    return external.run(
+        [sys.executable, "-I", "-c", code], name="zipnn", source=("source", data), target="made", size=size, start_seconds=START_SECONDS
+    )

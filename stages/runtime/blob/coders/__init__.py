@@ -24,17 +24,19 @@ class MatrixContext:
     """What is known of a matrix of M rows (outputs) and K columns (inputs) before its codes are read."""
 
     name: str
-    shape: tuple[int, int]    # (M, K)
-    role: str                 # one of ROLES
-    layer: int                # -1: of no layer
-    row_steps: np.ndarray     # int16 (M,): log2 of the step in eighths of an octave, relative; zeros where nothing is stored
+    shape: tuple[int, int]  # (M, K)
+    role: str  # one of ROLES
+    layer: int  # -1: of no layer
+    row_steps: np.ndarray  # int16 (M,): log2 of the step in eighths of an octave, relative; zeros where nothing is stored
     column_steps: np.ndarray  # int16 (K,): the same for the columns
-    trellis: int              # states of the trellis that made the codes; 0: plain rounding
+    trellis: int  # states of the trellis that made the codes; 0: plain rounding
 
     def __post_init__(self):
         rows, columns = self.shape
         if self.role not in ROLES:
             raise ValueError(f"matrix {self.name} has role {self.role!r}; it takes one of {', '.join(ROLES)}")
         if self.row_steps.shape != (rows,) or self.column_steps.shape != (columns,):
-            raise ValueError(f"matrix {self.name} has {rows} x {columns} codes, but {self.row_steps.shape} row steps and "
-                             f"{self.column_steps.shape} column steps; give one per row and one per column")
+            raise ValueError(
+                f"matrix {self.name} has {rows} x {columns} codes, but {self.row_steps.shape} row steps and "
+                f"{self.column_steps.shape} column steps; give one per row and one per column"
+            )

@@ -63,8 +63,9 @@ def _encode_head(values: np.ndarray, heads: Writer) -> tuple[np.ndarray, np.ndar
     is_escape = (values < first) | (values >= first + MAX_SYMBOLS)
     inside = values[~is_escape] - first
     counts = np.bincount(inside) if inside.size else np.zeros(1, np.int64)
-    frequencies = np.concatenate((np.where(counts > 0, np.maximum(1, counts * TOP // max(1, counts.max())), 0),
-                                  [1] if is_escape.any() else [])).astype(np.uint16)
+    frequencies = np.concatenate(
+        (np.where(counts > 0, np.maximum(1, counts * TOP // max(1, counts.max())), 0), [1] if is_escape.any() else [])
+    ).astype(np.uint16)
     used = np.append(counts, is_escape.sum())
     used = used[used > 0].astype(np.float64)
     bits = (used * np.log2(values.size / used)).sum() + 32 * is_escape.sum() + 12 * len(frequencies)

@@ -46,7 +46,7 @@ def encode(codes: list[np.ndarray], contexts: list[MatrixContext]) -> bytes:
         heads.data += scale_K.tobytes()
         model = constriction.stream.model.QuantizedGaussian(low, high)
         for start, means, deviations in _rows(matrix.shape, centre, scale_K):
-            coder.encode(values_MK[start: start + len(means)].astype(np.int32).ravel(), model, means.ravel(), deviations.ravel())
+            coder.encode(values_MK[start : start + len(means)].astype(np.int32).ravel(), model, means.ravel(), deviations.ravel())
     return frame(heads, coder.get_compressed())
 
 
@@ -78,7 +78,7 @@ def _deviations(scale_K: np.ndarray) -> np.ndarray:
 def _bits(values_MK: np.ndarray, scale_K: np.ndarray) -> float:
     """About what the matrix will cost."""
     deviation_K = _deviations(scale_K)
-    squares_K = np.square(values_MK.astype(np.float64)).mean(axis=0) / deviation_K ** 2
+    squares_K = np.square(values_MK.astype(np.float64)).mean(axis=0) / deviation_K**2
     per_code_K = np.maximum(0.02, np.log2(deviation_K) + (np.log(2 * np.pi) + squares_K) / np.log(4))
     return float(per_code_K.sum()) * len(values_MK) + 8 * len(scale_K)
 
@@ -103,7 +103,7 @@ def _decode_matrix(reader: Reader, coder, constriction, shape: tuple[int, int]) 
     out = np.empty(shape, np.int32)
     try:
         for start, means, deviations in _rows(shape, centre, scale_K):
-            out[start: start + len(means)] = coder.decode(model, means.ravel(), deviations.ravel()).reshape(means.shape)
+            out[start : start + len(means)] = coder.decode(model, means.ravel(), deviations.ravel()).reshape(means.shape)
     except (ValueError, AssertionError) as error:
         raise CodecError(f"gaussian blob holds no stream ({error}); the file is damaged, make it again") from None
     return out

@@ -24,8 +24,10 @@ def forward(data: bytes, *, bits: int) -> bytes:
     values = np.frombuffer(data, np.int8)
     low, high = -(1 << bits - 1), (1 << bits - 1) - 1
     if values.size and not (low <= values.min() and values.max() <= high):
-        raise ValueError(f"bit_pack of {bits} bits holds {low} to {high}, the data {values.min()} to {values.max()}; take more bits, or "
-                         "put it on the codes alone")
+        raise ValueError(
+            f"bit_pack of {bits} bits holds {low} to {high}, the data {values.min()} to {values.max()}; take more bits, or "
+            "put it on the codes alone"
+        )
     return packing.pack(values.view(np.uint8), bits)
 
 

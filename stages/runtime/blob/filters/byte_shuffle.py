@@ -30,6 +30,6 @@ def inverse(data: bytes, *, size: int, stride: int) -> bytes:
     values, out, taken = np.frombuffer(data, np.uint8), np.empty(size, np.uint8), 0
     for start in range(min(stride, size)):
         part = out[start::stride]
-        part[:] = values[taken: taken + part.size]
+        part[:] = values[taken : taken + part.size]
         taken += part.size
     return out.tobytes()

@@ -42,8 +42,20 @@ from torch import Tensor, nn
 from ...base import plugin
 from ..config import MAX_SIZE, ModelConfig
 
-HOOKS = ("embed", "stream", "enter", "normalised", "value", "attended", "gate", "projections", "leave", "final",
-         "auxiliary_loss", "progress")
+HOOKS = (
+    "embed",
+    "stream",
+    "enter",
+    "normalised",
+    "value",
+    "attended",
+    "gate",
+    "projections",
+    "leave",
+    "final",
+    "auxiliary_loss",
+    "progress",
+)
 STRUCTURAL = ("depth_recurrence", "factorised_embedding", "parallel_residual", "skip_attention", "two_lane", "unet_skips")
 TRAINING_ONLY = ("multi_token_prediction",)
 
@@ -161,5 +173,5 @@ class WindowGate(nn.Module):
 
     def gate(self, y_BTHK: Tensor, u_BTD: Tensor, layer: int) -> Tensor:
         weight_HW = self.weight[layer].to(u_BTD.dtype)
-        gate_BTH = self.height * torch.sigmoid(self.factor * F.linear(u_BTD[..., :weight_HW.size(1)], weight_HW))
+        gate_BTH = self.height * torch.sigmoid(self.factor * F.linear(u_BTD[..., : weight_HW.size(1)], weight_HW))
         return y_BTHK * gate_BTH.to(y_BTHK.dtype).unsqueeze(-1)

@@ -25,8 +25,10 @@ class Feature(nn.Module):
 
     def __init__(self, config: ModelConfig, *, buckets: int, width: int, scale: float, trigram: bool):
         super().__init__()
-        require(buckets >= 2 and width >= 1,
-                f"model.features.bigram_hash takes buckets of 2 or more and a width of 1 or more, not {buckets} and {width}")
+        require(
+            buckets >= 2 and width >= 1,
+            f"model.features.bigram_hash takes buckets of 2 or more and a width of 1 or more, not {buckets} and {width}",
+        )
         self.orders = (2, 3) if trigram else (2,)
         self.initial_scale = scale
         self.table = table(buckets, width)
@@ -46,7 +48,7 @@ class Feature(nn.Module):
     def _indices(self, tokens_BT: Tensor, order: int) -> Tensor:
         """Bucket of each position's last `order` tokens, int64 (B, T). int64 holds the products of every 16-bit token."""
         last = self.table.num_embeddings - 1
-        T, mixed_BT = tokens_BT.size(1), torch.zeros_like(tokens_BT[:, order - 1:])
+        T, mixed_BT = tokens_BT.size(1), torch.zeros_like(tokens_BT[:, order - 1 :])
         for back, multiplier in enumerate(MULTIPLIERS[:order]):
-            mixed_BT = mixed_BT ^ (multiplier * tokens_BT[:, order - 1 - back: max(T - back, 0)])
-        return torch.cat((torch.full_like(tokens_BT[:, :order - 1], last), mixed_BT % last), dim=1)
+            mixed_BT = mixed_BT ^ (multiplier * tokens_BT[:, order - 1 - back : max(T - back, 0)])
+        return torch.cat((torch.full_like(tokens_BT[:, : order - 1], last), mixed_BT % last), dim=1)

@@ -19,9 +19,11 @@ class Feature(nn.Module):
 
     def __init__(self, config: ModelConfig, *, first_layer: int, last_layer: int, passes: int, start_step: int, start_fraction: float):
         super().__init__()
-        require(first_layer <= last_layer < config.num_layers,
-                f"model.features.depth_recurrence takes first_layer <= last_layer < model.num_layers {config.num_layers}, "
-                f"not {first_layer} and {last_layer}")
+        require(
+            first_layer <= last_layer < config.num_layers,
+            f"model.features.depth_recurrence takes first_layer <= last_layer < model.num_layers {config.num_layers}, "
+            f"not {first_layer} and {last_layer}",
+        )
         require(2 <= passes <= MAX_PASSES, f"model.features.depth_recurrence.passes is {passes}; it takes 2 to {MAX_PASSES}")
         require(0 <= start_fraction <= 1, f"model.features.depth_recurrence.start_fraction is {start_fraction}; it takes 0 to 1")
         self.before, self.segment = list(range(first_layer)), list(range(first_layer, last_layer + 1))

@@ -21,10 +21,13 @@ class Feature(nn.Module):
 
     def __init__(self, config: ModelConfig, *, width: int):
         super().__init__()
-        require(1 <= width < config.width,
-                f"model.features.factorised_embedding.width is {width}; it takes 1 to model.width {config.width} - 1")
-        require("bigram_hash" not in config.features,
-                "model.features.bigram_hash adds to the whole width, which factorised_embedding does not have yet; leave one of them")
+        require(
+            1 <= width < config.width, f"model.features.factorised_embedding.width is {width}; it takes 1 to model.width {config.width} - 1"
+        )
+        require(
+            "bigram_hash" not in config.features,
+            "model.features.bigram_hash adds to the whole width, which factorised_embedding does not have yet; leave one of them",
+        )
         window = config.features.get("smear_gate", {}).get("window", 0)
         require(window <= width, f"model.features.smear_gate.window is {window}, but factorised_embedding has a width of {width}; lower it")
         self.width = width

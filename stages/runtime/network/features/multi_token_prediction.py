@@ -22,8 +22,10 @@ class Feature(nn.Module):
 
     def __init__(self, config: ModelConfig, *, heads: int, weight: float):
         super().__init__()
-        require(heads >= 1 and weight > 0,
-                f"model.features.multi_token_prediction takes heads of 1 or more and a weight above 0, not {heads} and {weight}")
+        require(
+            heads >= 1 and weight > 0,
+            f"model.features.multi_token_prediction takes heads of 1 or more and a weight above 0, not {heads} and {weight}",
+        )
         width = config.features.get("factorised_embedding", {}).get("width", config.width)
         self.heads = nn.ModuleList(nn.Linear(width, config.vocabulary_size, bias=False) for _ in range(heads))
         self.weight, self.cap = weight, config.logit_softcap
@@ -35,7 +37,7 @@ class Feature(nn.Module):
 
     def auxiliary_loss(self, hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
         losses = []
-        for ahead, head in enumerate(self.heads[:targets_BT.size(1) - 1], start=1):
+        for ahead, head in enumerate(self.heads[: targets_BT.size(1) - 1], start=1):
             logits_BTV = self.cap * torch.tanh(head(hidden_BTD[:, :-ahead]).float() / self.cap)
             losses.append(F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT[:, ahead:].flatten()))
         return self.weight * torch.stack(losses).mean() if losses else hidden_BTD.new_zeros(())

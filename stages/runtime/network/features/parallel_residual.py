@@ -16,6 +16,8 @@ class Feature(nn.Module):
 
     def __init__(self, config: ModelConfig, *, first_layer: int):
         super().__init__()
-        require(first_layer < config.num_layers, f"model.features.parallel_residual.first_layer is {first_layer}; it takes 0 to "
-                f"model.num_layers {config.num_layers} - 1")
+        require(
+            first_layer < config.num_layers,
+            f"model.features.parallel_residual.first_layer is {first_layer}; it takes 0 to model.num_layers {config.num_layers} - 1",
+        )
         self.first_layer = first_layer

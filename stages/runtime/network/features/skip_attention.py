@@ -18,8 +18,10 @@ class Feature(nn.Module):
     def __init__(self, config: ModelConfig, *, layers: list[int]):
         super().__init__()
         path, others = "model.features.skip_attention.layers", config.features
-        require(1 <= len(set(layers)) == len(layers) < config.num_layers and max(layers, default=0) < config.num_layers,
-                f"{path} is {layers}; it takes different layers below model.num_layers {config.num_layers}, and not all of them")
+        require(
+            1 <= len(set(layers)) == len(layers) < config.num_layers and max(layers, default=0) < config.num_layers,
+            f"{path} is {layers}; it takes different layers below model.num_layers {config.num_layers}, and not all of them",
+        )
         lanes = others.get("two_lane", {}).get("first_layer", config.num_layers)
         require(max(layers) < lanes, f"{path} is {layers}, but from layer {lanes} on, two_lane needs attention")
         unused = set(layers) & set(others.get("value_embedding", {}).get("layers", ()))

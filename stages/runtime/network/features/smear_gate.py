@@ -60,7 +60,7 @@ class PerToken(nn.Module):
         self.strength.zero_()
 
     def embed(self, x_BTD: Tensor, now: Pass) -> Tensor:
-        read_BTW = x_BTD[:, 1:, :len(self.weight)]
+        read_BTW = x_BTD[:, 1:, : len(self.weight)]
         gate_BT1 = torch.sigmoid((read_BTW * self.weight.to(x_BTD.dtype)).sum(-1, keepdim=True)) * self.strength.to(x_BTD.dtype)
         gate_BT1 = gate_BT1 * (now.tokens_BT[:, 1:, None] != BOS)
         return torch.cat((x_BTD[:, :1], x_BTD[:, 1:] + gate_BT1 * x_BTD[:, :-1]), dim=1)

@@ -44,12 +44,15 @@ class Simultaneous(nn.Module):
         path, others = "model.features.two_lane.first_layer", config.features
         require(first_layer < config.num_layers, f"{path} is {first_layer}; it takes 0 to model.num_layers {config.num_layers} - 1")
         last = others.get("depth_recurrence", {}).get("last_layer", -1)
-        require(last < first_layer,
-                f"{path} is {first_layer}, but the lanes must open after the last layer that recurs, {last}")
-        require("unet_skips" not in others or first_layer >= config.num_layers // 2,
-                f"{path} is {first_layer}, but the lanes must open in the second half of the layers, where unet_skips only reads")
-        require("parallel_residual" not in others and "dtg" not in others,
-                "model.features.two_lane takes the place of parallel_residual and of dtg; leave one of them")
+        require(last < first_layer, f"{path} is {first_layer}, but the lanes must open after the last layer that recurs, {last}")
+        require(
+            "unet_skips" not in others or first_layer >= config.num_layers // 2,
+            f"{path} is {first_layer}, but the lanes must open in the second half of the layers, where unet_skips only reads",
+        )
+        require(
+            "parallel_residual" not in others and "dtg" not in others,
+            "model.features.two_lane takes the place of parallel_residual and of dtg; leave one of them",
+        )
         self.first_layer = first_layer
         self.stay, self.attention, self.mlp = (nn.Parameter(torch.empty(config.num_layers, 2)) for _ in range(3))
 

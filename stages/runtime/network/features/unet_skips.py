@@ -22,8 +22,10 @@ class Feature(nn.Module):
 
     def __init__(self, config: ModelConfig, *, gated: bool, sets: int):
         super().__init__()
-        require(sets >= 1 and config.num_layers >= 2,
-                "model.features.unet_skips takes sets of 1 or more and needs model.num_layers of 2 or more")
+        require(
+            sets >= 1 and config.num_layers >= 2,
+            "model.features.unet_skips takes sets of 1 or more and needs model.num_layers of 2 or more",
+        )
         self.weight = nn.Parameter(torch.empty(sets, config.width))
         self.gate = nn.Parameter(torch.empty(sets, config.width)) if gated else None
 

@@ -27,8 +27,10 @@ class Feature(nn.Module):
         loop = config.features.get("depth_recurrence")
         require(loop is not None, "model.features.untied_mlp is for layers that depth_recurrence repeats; name that too")
         allowed = range(loop.get("first_layer", 0), loop.get("last_layer", 0) + 1)
-        require(1 <= len(set(layers)) == len(layers) and set(layers) <= set(allowed),
-                f"model.features.untied_mlp.layers is {layers}; it takes different layers that recur, {allowed[0]} to {allowed[-1]}")
+        require(
+            1 <= len(set(layers)) == len(layers) and set(layers) <= set(allowed),
+            f"model.features.untied_mlp.layers is {layers}; it takes different layers that recur, {allowed[0]} to {allowed[-1]}",
+        )
         self.up = nn.ModuleDict({str(layer): nn.Linear(config.width, config.mlp_width, bias=False) for layer in layers if parts == "full"})
         self.down = nn.ModuleDict({str(layer): nn.Linear(config.mlp_width, config.width, bias=False) for layer in layers})
         self.looping = True

@@ -22,9 +22,11 @@ class Feature(nn.Module):
 
     def __init__(self, config: ModelConfig, *, layers: list[int], width: int, scale: float):
         super().__init__()
-        require(width >= 1 and 1 <= len(set(layers)) == len(layers) and max(layers, default=0) < config.num_layers,
-                f"model.features.value_embedding takes a width of 1 or more and different layers below model.num_layers "
-                f"{config.num_layers}, not {width} and {layers}")
+        require(
+            width >= 1 and 1 <= len(set(layers)) == len(layers) and max(layers, default=0) < config.num_layers,
+            f"model.features.value_embedding takes a width of 1 or more and different layers below model.num_layers "
+            f"{config.num_layers}, not {width} and {layers}",
+        )
         self.layers, self.initial_scale = list(layers), scale
         self.table = table(config.vocabulary_size, width)
         self.projection = nn.Linear(width, config.num_kv_heads * config.head_width, bias=False)

@@ -19,8 +19,10 @@ class Feature(nn.Module):
 
     def __init__(self, config: ModelConfig, *, last_layers: int):
         super().__init__()
-        require(1 <= last_layers <= config.num_layers,
-                f"model.features.xsa.last_layers is {last_layers}; it takes 1 to model.num_layers {config.num_layers}")
+        require(
+            1 <= last_layers <= config.num_layers,
+            f"model.features.xsa.last_layers is {last_layers}; it takes 1 to model.num_layers {config.num_layers}",
+        )
         self.first_layer = config.num_layers - last_layers
 
     def attended(self, y_BTHK: Tensor, v_BTGK: Tensor, layer: int) -> Tensor:

@@ -31,8 +31,9 @@ def claims(options: dict) -> tuple[str, ...]:
 class Evaluator(sliding.Evaluator):
     """Options of `sliding`, `learning_rate` and `steps` of AdamW, `form`, `warm_start`, `penalty`."""
 
-    def __init__(self, model, *, learning_rate: float, steps: int, form: str = "honest", warm_start: bool = False, penalty: float = 0.0,
-                 **windowing):
+    def __init__(
+        self, model, *, learning_rate: float, steps: int, form: str = "honest", warm_start: bool = False, penalty: float = 0.0, **windowing
+    ):
         super().__init__(model, **windowing)
         adaptation.require("learning_rate", learning_rate, (int, float), 1e-9, 1e3)
         adaptation.require("steps", steps, int, 0)
@@ -52,14 +53,15 @@ class Evaluator(sliding.Evaluator):
         delta_B1D = torch.zeros(count, 1, hidden_BTD.size(-1))
         if self.delta_11D is not None:
             delta_B1D = self.delta_11D.clone()
-        window, context = chunk[0], seen[chunk[0].start: chunk[0].first]
+        window, context = chunk[0], seen[chunk[0].start : chunk[0].first]
         if len(chunk) == 1 and self.fitted and self.fitted[0] == window and torch.equal(self.fitted[1], context):
             delta_B1D = self.fitted[2]  # asked again for the same window, token by token: the fit saw nothing new
         elif length:
             targets_BT = windows.targets(seen, chunk, self.window)[:, :length]
             total = max(sum(contexts), 1)
-            weights_BT = torch.stack([(torch.arange(length) < n).float() / (total if self.form == "published" else max(n, 1))
-                                      for n in contexts])
+            weights_BT = torch.stack(
+                [(torch.arange(length) < n).float() / (total if self.form == "published" else max(n, 1)) for n in contexts]
+            )
 
             def gradients() -> list[Tensor]:
                 found_BD = adaptation.gradient(self.model, hidden_BTD[:, :length] + delta_B1D, targets_BT, weights_BT)[0]

@@ -46,15 +46,18 @@ class Evaluator(sliding.Evaluator):
         with torch.no_grad():
             logits_BTV = self.model.head(self.hidden_of(seen, chunk))
         targets_BT = windows.targets(seen, chunk, self.window)
-        fitted = [(logits[slice(*self._objective(w))], targets[slice(*self._objective(w))])
-                  for logits, targets, w in zip(logits_BTV, targets_BT, chunk, strict=True)]
+        fitted = [
+            (logits[slice(*self._objective(w))], targets[slice(*self._objective(w))])
+            for logits, targets, w in zip(logits_BTV, targets_BT, chunk, strict=True)
+        ]
         if self.form == "honest":
             biases = [self._solve(logits, targets, torch.zeros_like(self.carried_V)) for logits, targets in fitted]
         else:
             self.pending_V = self._solve(torch.cat([x for x, _ in fitted]), torch.cat([x for _, x in fitted]), self.carried_V)
             biases = [self.pending_V] * len(chunk)
-        return torch.cat([windows.scored_rows(logits[None], [w]) + bias_V
-                          for logits, w, bias_V in zip(logits_BTV, chunk, biases, strict=True)])
+        return torch.cat(
+            [windows.scored_rows(logits[None], [w]) + bias_V for logits, w, bias_V in zip(logits_BTV, chunk, biases, strict=True)]
+        )
 
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
         """The published forms carry their bias to the next batch."""
@@ -73,8 +76,15 @@ class Evaluator(sliding.Evaluator):
         bias_V = start_V.clone().requires_grad_(True)
         if not len(targets_N):
             return bias_V.detach()
-        optimizer = torch.optim.LBFGS([bias_V], lr=1, max_iter=self.iterations, history_size=self.history, line_search_fn="strong_wolfe",
-                                      tolerance_grad=1e-7, tolerance_change=1e-9)
+        optimizer = torch.optim.LBFGS(
+            [bias_V],
+            lr=1,
+            max_iter=self.iterations,
+            history_size=self.history,
+            line_search_fn="strong_wolfe",
+            tolerance_grad=1e-7,
+            tolerance_change=1e-9,
+        )
 
         def closure() -> Tensor:
             with torch.enable_grad():

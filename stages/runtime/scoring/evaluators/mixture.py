@@ -43,7 +43,7 @@ class Evaluator(sliding.Evaluator):
         self.logp_RV = torch.log_softmax(super().predict(seen, chunk).double(), -1).numpy()
         weights, journal = self.weights.copy(), []
         rows = self._run(seen, chunk, journal)
-        self.pending = seen[chunk[0].first: chunk[-1].last + 1].clone(), journal, self.weights
+        self.pending = seen[chunk[0].first : chunk[-1].last + 1].clone(), journal, self.weights
         self.weights = weights
         for table, token in reversed(journal):  # what the chunk's own targets taught is taken back until they are committed
             table[token] -= 1
@@ -54,7 +54,7 @@ class Evaluator(sliding.Evaluator):
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
         """What `predict` took back, counted again; it ran over other targets where one did not know them yet, token by token."""
         targets, journal, weights = self.pending
-        if not torch.equal(targets, seen[chunk[0].first: chunk[-1].last + 1]):
+        if not torch.equal(targets, seen[chunk[0].first : chunk[-1].last + 1]):
             self._run(seen, chunk, [])
             return
         for table, token in journal:
@@ -66,7 +66,7 @@ class Evaluator(sliding.Evaluator):
         tokens, first = seen.tolist(), chunk[0].first
         rows = np.exp(self.logp_RV)
         for row, target in zip(rows, range(first, chunk[-1].last + 1), strict=True):
-            contexts = [tuple(tokens[target - n: target]) for n in range(1, min(self.order, target) + 1)]
+            contexts = [tuple(tokens[target - n : target]) for n in range(1, min(self.order, target) + 1)]
             ngram, longest = self._ngram(contexts)
             weight = self.weights[longest]
             row *= 1 - weight

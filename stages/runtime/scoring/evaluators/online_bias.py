@@ -39,7 +39,7 @@ class Evaluator(sliding.Evaluator):
     def _run(self, seen: Tensor, chunk: list[windows.Window]) -> tuple[Tensor, Tensor]:
         """The chunk's rows, each with the bias of its time, and the bias after the last."""
         bias_V, rows = self.bias_V.clone(), self.logits_RV.clone()
-        for row_V, target in zip(rows, seen[chunk[0].first: chunk[-1].last + 1].tolist(), strict=True):
+        for row_V, target in zip(rows, seen[chunk[0].first : chunk[-1].last + 1].tolist(), strict=True):
             row_V += bias_V
             bias_V -= self.learning_rate * row_V.softmax(-1)
             bias_V[target] += self.learning_rate

@@ -30,8 +30,10 @@ class Evaluator:
 
     def __init__(self, model, *, window: int, stride: int, batch: int, reset_at: int | None = None):
         if not all(isinstance(n, int) for n in (window, stride, batch)) or not 0 < stride <= window or batch < 1:
-            raise ValueError(f"an evaluator takes whole numbers 0 < stride <= window and batch >= 1, not window {window!r}, "
-                             f"stride {stride!r}, batch {batch!r}")
+            raise ValueError(
+                f"an evaluator takes whole numbers 0 < stride <= window and batch >= 1, not window {window!r}, "
+                f"stride {stride!r}, batch {batch!r}"
+            )
         if reset_at is not None and (not isinstance(reset_at, int) or reset_at < 0):
             raise ValueError(f"reset_at is {reset_at!r}; it takes the id of the token that starts a document, or null")
         if reset_at is not None and model is not None:
@@ -41,7 +43,7 @@ class Evaluator:
     def chunks(self, num_targets: int) -> Iterator[list[windows.Window]]:
         plan = windows.plan(num_targets, window=self.window, stride=self.stride)
         for i in range(0, len(plan), self.batch):
-            yield plan[i: i + self.batch]
+            yield plan[i : i + self.batch]
 
     def predict(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
         if self.reset_at is None and all(w.length == self.window and w.last - w.first + 1 == self.stride for w in chunk):

@@ -29,8 +29,18 @@ CLAIMS = ("single_pass",)
 class Evaluator(sliding.Evaluator):
     """Options of `sliding`, `learning_rate` and `steps` of AdamW, and those above."""
 
-    def __init__(self, model, *, learning_rate: float, steps: int, shared: bool = True, objective: str = "all", bias: bool = False,
-                 final_rate: float = 1.0, **windowing):
+    def __init__(
+        self,
+        model,
+        *,
+        learning_rate: float,
+        steps: int,
+        shared: bool = True,
+        objective: str = "all",
+        bias: bool = False,
+        final_rate: float = 1.0,
+        **windowing,
+    ):
         super().__init__(model, **windowing)
         adaptation.require("learning_rate", learning_rate, (int, float), 1e-9, 1e3)
         adaptation.require("steps", steps, int, 0)
@@ -38,8 +48,10 @@ class Evaluator(sliding.Evaluator):
         adaptation.choose("shared", shared, (True, False))
         adaptation.choose("bias", bias, (True, False))
         adaptation.choose("objective", objective, ("all", "scored"))
-        self.rates = [learning_rate * (final_rate + (1 - final_rate) * 0.5 * (1 + math.cos(math.pi * step / max(steps - 1, 1))))
-                      for step in range(steps)]
+        self.rates = [
+            learning_rate * (final_rate + (1 - final_rate) * 0.5 * (1 + math.cos(math.pi * step / max(steps - 1, 1))))
+            for step in range(steps)
+        ]
         self.shared, self.objective, self.bias = shared, objective, bias
 
     def predict(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:

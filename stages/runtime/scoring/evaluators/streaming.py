@@ -41,7 +41,7 @@ class Evaluator:
         start, length = chunk[0].start, chunk[0].length
         repeated = min(LOOKBACK, start)
         self.pending = self.memory.next(repeated)
-        hidden_1TD = self.model.hidden(seen[None, start - repeated: start + length], memory=self.pending)
+        hidden_1TD = self.model.hidden(seen[None, start - repeated : start + length], memory=self.pending)
         return self.model.head(hidden_1TD[0, repeated:])
 
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:

@@ -28,16 +28,36 @@ class Evaluator:
 
     carries = True
 
-    def __init__(self, model, *, window: int, chunk: int, rank: int, alpha: float, targets: list[str], learning_rate: float, beta1: float,
-                 beta2: float, weight_decay: float, reset_at: int, seed: int):
+    def __init__(
+        self,
+        model,
+        *,
+        window: int,
+        chunk: int,
+        rank: int,
+        alpha: float,
+        targets: list[str],
+        learning_rate: float,
+        beta1: float,
+        beta2: float,
+        weight_decay: float,
+        reset_at: int,
+        seed: int,
+    ):
         for name, value in (("window", window), ("chunk", chunk), ("rank", rank), ("reset_at", reset_at), ("seed", seed)):
             adaptation.require(name, value, int, 0 if name in ("reset_at", "seed") else 1)
-        for name, value, high in (("alpha", alpha, 1e6), ("learning_rate", learning_rate, 1e3), ("weight_decay", weight_decay, 1e3),
-                                  ("beta1", beta1, 0.9999), ("beta2", beta2, 0.99999)):
+        for name, value, high in (
+            ("alpha", alpha, 1e6),
+            ("learning_rate", learning_rate, 1e3),
+            ("weight_decay", weight_decay, 1e3),
+            ("beta1", beta1, 0.9999),
+            ("beta2", beta2, 0.99999),
+        ):
             adaptation.require(name, value, (int, float), 0, high)
         if not isinstance(targets, list) or not targets or set(targets) - set(KINDS) or chunk > window:
-            raise ValueError(f"ttt_lora takes targets among {', '.join(KINDS)} and a chunk of at most the window, "
-                             f"not {targets!r} and {chunk}")
+            raise ValueError(
+                f"ttt_lora takes targets among {', '.join(KINDS)} and a chunk of at most the window, not {targets!r} and {chunk}"
+            )
         self.model, self.window, self.chunk, self.reset_at, self.seed = model, window, chunk, reset_at, seed
         self.shape = {"rank": rank, "alpha": alpha, "targets": targets}
         self.optimizer_options = {"lr": learning_rate, "betas": (beta1, beta2), "weight_decay": weight_decay, "eps": 1e-10}
@@ -52,8 +72,12 @@ class Evaluator:
     @torch.no_grad()
     def predict(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
         (window,) = chunk
-        return torch.cat([self._logits(seen, window, first, last, document, self.adapters if document == self.document else None)
-                          for first, last, document in self.parts(seen, window)])
+        return torch.cat(
+            [
+                self._logits(seen, window, first, last, document, self.adapters if document == self.document else None)
+                for first, last, document in self.parts(seen, window)
+            ]
+        )
 
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
         """One step on each part of the chunk, but those whose document ends with them."""
@@ -64,7 +88,7 @@ class Evaluator:
             if seen[last] == self.reset_at:
                 continue
             with torch.enable_grad():
-                loss = F.cross_entropy(self._logits(seen, window, first, last, document, self.adapters), seen[first: last + 1])
+                loss = F.cross_entropy(self._logits(seen, window, first, last, document, self.adapters), seen[first : last + 1])
                 gradients = torch.autograd.grad(loss, self.adapters.parameters())
             for parameter, gradient in zip(self.adapters.parameters(), gradients, strict=True):
                 parameter.grad = gradient
@@ -76,8 +100,10 @@ class Evaluator:
         A target belongs to the document of the token before it: the token that starts a document is the last target of the one before.
         """
         places = (seen[: window.last] == self.reset_at).nonzero()[:, 0].tolist()
-        starts = [max((place for place in places if place < window.first), default=0),
-                  *(place for place in places if window.first <= place < window.last)]
+        starts = [
+            max((place for place in places if place < window.first), default=0),
+            *(place for place in places if window.first <= place < window.last),
+        ]
         ends = [*starts[1:], window.last]
         firsts = [window.first, *(start + 1 for start in starts[1:])]
         return list(zip(firsts, ends, starts, strict=True))
@@ -91,7 +117,7 @@ class Evaluator:
         # computed to the window's end, then cut: a shape that followed from later tokens would change the rounding of earlier rows
         start = max(window.start, document)
         begin = max(window.first - 1, start)
-        inputs_1T = seen[None, start: window.last]
-        hidden_RD = (adapters.hidden(inputs_1T) if adapters else self.model.hidden(inputs_1T))[0, begin - start:]
+        inputs_1T = seen[None, start : window.last]
+        hidden_RD = (adapters.hidden(inputs_1T) if adapters else self.model.hidden(inputs_1T))[0, begin - start :]
         logits_RV = adapters.head(hidden_RD) if adapters else self.model.head(hidden_RD)
-        return logits_RV[first - 1 - begin: last - begin]
+        return logits_RV[first - 1 - begin : last - begin]

@@ -50,7 +50,7 @@ class Evaluator(ttt_lora.Evaluator):
         optimizer = torch.optim.SGD(self.model.parameters(), lr=1.0, momentum=0.9)
         number = max((len(scored) - 1) // self.phase_chunk, 1)
         for i in range(number):
-            tokens = scored[i * self.phase_chunk: min((i + 1) * self.phase_chunk, len(scored) - 1) + 1]
+            tokens = scored[i * self.phase_chunk : min((i + 1) * self.phase_chunk, len(scored) - 1) + 1]
             rate = self.rate / 2 * (1 + math.cos(math.pi * i / max(number - 1, 1)))
             adaptation.sgd_epoch(self.model, tokens, optimizer, rate=rate, window=self.window, rows=self.phase_rows, reset_at=self.reset_at)
         self.model.requires_grad_(False)

@@ -28,16 +28,19 @@ class Evaluator(sliding.Evaluator):
 
     carries = True
 
-    def __init__(self, model, *, chunk: int, epochs: int, learning_rate: float, momentum: float, frozen_blocks: int, rows: int,
-                 **windowing):
+    def __init__(
+        self, model, *, chunk: int, epochs: int, learning_rate: float, momentum: float, frozen_blocks: int, rows: int, **windowing
+    ):
         super().__init__(model, **windowing)
         for name, value, low in (("chunk", chunk, 1), ("epochs", epochs, 0), ("frozen_blocks", frozen_blocks, 0), ("rows", rows, 1)):
             adaptation.require(name, value, int, low)
         adaptation.require("learning_rate", learning_rate, (int, float), 0, 1e3)
         adaptation.require("momentum", momentum, (int, float), 0, 0.9999)
         if chunk % self.window or self.window % self.stride:
-            raise ValueError(f"the evaluator's chunk is {chunk}; it takes a multiple of window {self.window}, and that one of stride "
-                             f"{self.stride}: else a chunk would train on targets that it has not scored")
+            raise ValueError(
+                f"the evaluator's chunk is {chunk}; it takes a multiple of window {self.window}, and that one of stride "
+                f"{self.stride}: else a chunk would train on targets that it has not scored"
+            )
         self.chunk, self.epochs, self.learning_rate, self.rows, self.num_chunks = chunk, epochs, learning_rate, rows, 0
         if model is not None:
             self.model = copy.deepcopy(model).requires_grad_(True)  # of this stream alone
@@ -52,7 +55,7 @@ class Evaluator(sliding.Evaluator):
         for number in range(self.num_chunks):
             own = [window for window in plan if (window.first - 1) // self.chunk == number]
             for i in range(0, len(own), self.batch):
-                yield own[i: i + self.batch]
+                yield own[i : i + self.batch]
 
     @torch.no_grad()
     def predict(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
@@ -64,6 +67,6 @@ class Evaluator(sliding.Evaluator):
         if rest or number >= self.num_chunks:
             return
         rate = self.learning_rate / 2 * (1 + math.cos(math.pi * (number - 1) / (self.num_chunks - 1)))
-        tokens = seen[-self.chunk - 1:]
+        tokens = seen[-self.chunk - 1 :]
         for _ in range(self.epochs):
             adaptation.sgd_epoch(self.model, tokens, self.optimizer, rate=rate, window=self.window, rows=self.rows, reset_at=self.reset_at)

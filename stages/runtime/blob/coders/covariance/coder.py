@@ -26,7 +26,7 @@ FIELDS = {PREDICTED: "<bB", HISTOGRAM: "<H", DIGITS: "<iI"}
 PARTNER = {"key": "query", "output": "value", "down": "up"}
 MAX_LANES = 1024
 CODES_PER_LANE = 32768  # a lane costs four bytes: 0.05 % of so many codes of two bits
-PREFERENCE = 0.9995    # a predicted matrix teaches later ones
+PREFERENCE = 0.9995  # a predicted matrix teaches later ones
 INT32 = 1 << 31
 
 
@@ -37,7 +37,9 @@ def encode(codes: list[np.ndarray], contexts: list[MatrixContext]) -> bytes:
     for index in _order(contexts):
         context, matrix = contexts[index], np.asarray(codes[index])
         if matrix.shape != context.shape or not np.issubdtype(matrix.dtype, np.integer):
-            raise ValueError(f"matrix {context.name} has codes {matrix.dtype} {matrix.shape}; its context asks for integers {context.shape}")
+            raise ValueError(
+                f"matrix {context.name} has codes {matrix.dtype} {matrix.shape}; its context asks for integers {context.shape}"
+            )
         headers.append(_encode(stream, matrix.astype(np.int64), context, known))
     escapes = np.concatenate([np.empty(0, np.int64), *stream.escapes])
     rest = b"".join([struct.pack("<HI", stream.lanes, len(escapes)), *headers, stream.finish(), escapes.astype("<i4").tobytes()])
@@ -84,8 +86,10 @@ def _turned(context: MatrixContext) -> bool:
 
 def _encode(stream: Encoder, matrix: np.ndarray, context: MatrixContext, known: columns.Known) -> bytes:
     """Code one matrix in the cheapest way; its header."""
-    tries = [lambda: (bytes([HISTOGRAM]) + histogram.encode(stream, matrix.reshape(-1)), None),
-             lambda: (bytes([DIGITS]) + histogram.encode_digits(stream, matrix.reshape(-1)), None)]
+    tries = [
+        lambda: (bytes([HISTOGRAM]) + histogram.encode(stream, matrix.reshape(-1)), None),
+        lambda: (bytes([DIGITS]) + histogram.encode_digits(stream, matrix.reshape(-1)), None),
+    ]
     if context.shape[0 if _turned(context) else 1] <= MAX_WIDTH:
         tries.append(lambda: _predict(stream, matrix, context, known))
     results, mark = [], stream.mark()

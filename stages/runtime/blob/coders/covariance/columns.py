@@ -20,20 +20,20 @@ from .regression import MAX_X, ONE, WEIGHT, Moments, Pool, experts, solve
 FIRST_BLOCK, LAST_BLOCK = 128, 1024
 PANEL = 16
 FINE = 256
-SURE = 10.0          # columns after which a row's own weights count as much as the first guess
+SURE = 10.0  # columns after which a row's own weights count as much as the first guess
 SURE_PARTNER = 30.0
 SURE_SCALE = 30.0
 SURE_COLUMN = 100.0  # rows, the same for the deviation of a column
 SURE_REFERENCE = 10.0
 ALIKE = {16: 0.9, 64: 0.4}  # columns after which an earlier row is looked for, and the share of the squares that it has to explain
-MEMORY = 8192        # earlier rows that are looked at
+MEMORY = 8192  # earlier rows that are looked at
 
 
 @dataclass
 class Known:
     """What earlier matrices leave to later ones."""
 
-    pools: dict[int, Pool]                       # by width
+    pools: dict[int, Pool]  # by width
     partners: dict[tuple[int, str], np.ndarray]  # int16 (W, R), by layer and role
 
 
@@ -56,8 +56,9 @@ def spread(rows: int) -> np.ndarray:
     return np.argsort(key)
 
 
-def code(stream, shape: tuple[int, int], unit_W: np.ndarray, pool: Pool, role: str, partner_WR: np.ndarray | None,
-         values_WR: np.ndarray | None) -> tuple[np.ndarray, Moments, np.ndarray]:
+def code(
+    stream, shape: tuple[int, int], unit_W: np.ndarray, pool: Pool, role: str, partner_WR: np.ndarray | None, values_WR: np.ndarray | None
+) -> tuple[np.ndarray, Moments, np.ndarray]:
     """Code the matrix, `values_WR` None: decode it; its values, its moments, what was left of each in 1/256 of a deviation.
 
     `unit_W` is what a step is in each column, in x; all arrays have the columns first."""
@@ -156,7 +157,7 @@ class _Block:
             for lower, e, total, mu in zip(self.lowers, self.e, sums, mus, strict=True):
                 rest = e[j] = _near(x - mu, 2 * MAX_X)
                 if j + 1 < b:
-                    total[p + 1:] += lower[j + 1:b, j, None] * rest
+                    total[p + 1 :] += lower[j + 1 : b, j, None] * rest
             self.values_WB[j], self.x_WB[j], self.target_WB[j] = value, x, _near(np.rint(x * self.fine_W[j]), MAX_X)
             self.left_WB[j] = _near(np.rint(self.target_WB[j] - guess), MAX_X)
         self._learn(a, b, 0)

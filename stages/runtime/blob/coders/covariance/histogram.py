@@ -52,7 +52,7 @@ def decode(stream: Decoder, count: int, table: bytes) -> np.ndarray:
     found = np.repeat(np.arange(len(freq)), freq)
     for i in range(0, count, stream.lanes):
         slot = stream.peek(min(stream.lanes, count - i))
-        symbol = out[i:i + stream.lanes] = found[slot]
+        symbol = out[i : i + stream.lanes] = found[slot]
         stream.take(slot, start[symbol], freq[symbol])
     half = (out + first) >> 1
     bits = np.maximum(half // (EXACT // 2) - 1, 0)

@@ -14,9 +14,9 @@ import numpy as np
 from .rans import BITS, TOTAL, uniform
 
 POSITIONS = 16
-WIDTH = 256   # entries of a table
+WIDTH = 256  # entries of a table
 CLASSES = 61  # the last has s = 22.6: 234 entries
-GRID = 4096   # points of Phi per standard deviation
+GRID = 4096  # points of Phi per standard deviation
 MAX_SHIFT = 16
 
 
@@ -52,7 +52,7 @@ def tables() -> tuple[np.ndarray, np.ndarray]:
         count = 2 * int(half[c]) + 2
         edges = np.arange(count + 1) - half[c] - 0.5 - (np.arange(POSITIONS)[:, None] + 0.5) / POSITIONS
         at = phi[np.clip(np.rint((edges / s[c] + 6) * GRID), 0, 12 * GRID).astype(np.int64)]
-        out[c, :, :count + 1] = np.rint((at - at[:, :1]) * (TOTAL - count - 1)) + np.arange(count + 1)
+        out[c, :, : count + 1] = np.rint((at - at[:, :1]) * (TOTAL - count - 1)) + np.arange(count + 1)
     return out.reshape(-1), half
 
 
@@ -80,14 +80,14 @@ class Shapes:
         if values is None:
             index = np.empty(len(row), np.int64)
             for i in range(0, len(row), stream.lanes):
-                low = row[i:i + stream.lanes]
+                low = row[i : i + stream.lanes]
                 slot, at, step = stream.peek(len(low)), low.copy(), self.first
                 while step:
                     at += step * (cumulative[at + step] <= slot)
                     step >>= 1
                 start = cumulative[at]
                 stream.take(slot, start, cumulative[at + 1] - start)
-                index[i:i + stream.lanes] = at - low
+                index[i : i + stream.lanes] = at - low
             out = base + index
         else:
             index = (values if shift is None else values >> shift) - base

@@ -27,15 +27,15 @@ class Encoder:
     def put(self, start: np.ndarray, freq: np.ndarray) -> None:
         """One symbol per element, any number; 1 <= freq <= 65536."""
         packed = (start.astype(np.uint32) << BITS) | (freq - 1).astype(np.uint32)
-        self.steps += [packed[i:i + self.lanes] for i in range(0, len(packed), self.lanes)]
+        self.steps += [packed[i : i + self.lanes] for i in range(0, len(packed), self.lanes)]
 
     def mark(self) -> tuple[int, int]:
         return len(self.steps), len(self.escapes)
 
     def take_back(self, mark: tuple[int, int]) -> tuple[list, list]:
         """Remove what was put since `mark`, for `put_back`."""
-        coded = self.steps[mark[0]:], self.escapes[mark[1]:]
-        del self.steps[mark[0]:], self.escapes[mark[1]:]
+        coded = self.steps[mark[0] :], self.escapes[mark[1] :]
+        del self.steps[mark[0] :], self.escapes[mark[1] :]
         return coded
 
     def put_back(self, coded: tuple[list, list]) -> None:
@@ -44,20 +44,20 @@ class Encoder:
 
     def cost(self, mark: tuple[int, int]) -> float:
         """Bits put since `mark`."""
-        bits = sum(BITS * len(step) - float(np.log2((step & (TOTAL - 1)) + 1.0).sum()) for step in self.steps[mark[0]:])
-        return bits + 32.0 * sum(map(len, self.escapes[mark[1]:]))
+        bits = sum(BITS * len(step) - float(np.log2((step & (TOTAL - 1)) + 1.0).sum()) for step in self.steps[mark[0] :])
+        return bits + 32.0 * sum(map(len, self.escapes[mark[1] :]))
 
     def finish(self) -> bytes:
         """The states, then the words in the order in which the decoder takes them."""
         states, words = np.full(self.lanes, LOW, np.uint64), []
         for step in reversed(self.steps):
-            x = states[:len(step)]
+            x = states[: len(step)]
             start, freq = (step >> BITS).astype(np.uint64), (step & (TOTAL - 1)).astype(np.uint64) + 1
             full = np.flatnonzero(x >= freq << LOW_BITS)
             words.append(x[full].astype(np.uint16))
             x[full] >>= BITS
             quotient = x // freq
-            states[:len(step)] = (quotient << BITS) + (x - quotient * freq) + start
+            states[: len(step)] = (quotient << BITS) + (x - quotient * freq) + start
         ends = states.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :STATE_BYTES].tobytes()
         return ends + b"".join(word.astype("<u2").tobytes() for word in reversed(words))
 
@@ -83,7 +83,7 @@ class Decoder:
 
     def take(self, slot: np.ndarray, start: np.ndarray, freq: np.ndarray) -> None:
         """The symbols of one step were those of `start` and `freq`."""
-        x = self.states[:len(slot)]
+        x = self.states[: len(slot)]
         x >>= BITS
         x *= freq
         x += slot - start
@@ -91,7 +91,7 @@ class Decoder:
         end = self.taken + len(low)
         if end > len(self.words):
             raise CodecError("the coded matrices end early; the file is truncated, make it again")
-        x[low] = (x[low] << BITS) | self.words[self.taken:end]
+        x[low] = (x[low] << BITS) | self.words[self.taken : end]
         self.taken = end
 
     def escape(self, count: int) -> np.ndarray:
@@ -99,7 +99,7 @@ class Decoder:
         self.escaped += count
         if self.escaped > len(self.escapes):
             raise CodecError("the coded matrices have more outliers than are stored; the file is damaged, make it again")
-        return self.escapes[self.escaped - count:self.escaped]
+        return self.escapes[self.escaped - count : self.escaped]
 
     def close(self) -> None:
         """CodecError unless everything was used and every lane is back where the encoder started."""
@@ -117,9 +117,9 @@ def uniform(stream, sizes: np.ndarray, values: np.ndarray | None) -> np.ndarray:
         return values
     out = np.empty(len(sizes), np.int64)
     for i in range(0, len(sizes), stream.lanes):
-        size = sizes[i:i + stream.lanes]
+        size = sizes[i : i + stream.lanes]
         slot = stream.peek(len(size))
-        value = out[i:i + stream.lanes] = ((slot + 1) * size - 1) >> BITS
+        value = out[i : i + stream.lanes] = ((slot + 1) * size - 1) >> BITS
         start = (value << BITS) // size
         stream.take(slot, start, ((value + 1) << BITS) // size - start)
     return out

@@ -12,13 +12,13 @@ from math import fsum
 
 import numpy as np
 
-UNIT = 1024              # x of a typical row
+UNIT = 1024  # x of a typical row
 MAX_X = 1 << 15
-ONE = 1 << 16            # 1 in L
+ONE = 1 << 16  # 1 in L
 MAX_L = 1 << 21
 PANEL = 32
-DIAGONAL = 2.0**24       # 1 in the factorisation
-WEIGHT = 16              # weight of a typical row
+DIAGONAL = 2.0**24  # 1 in the factorisation
+WEIGHT = 16  # weight of a typical row
 MAX_WIDTH = 2048
 COLUMN_PRIOR, RIDGE, POOL, POOL_RIDGE = 50, 500, 400, 1000  # pseudo-rows, chosen on MiniLM: docs/log.md
 
@@ -83,7 +83,7 @@ def experts(moments: Moments, pool: Pool, role: str) -> tuple[list[np.ndarray], 
 
 def _with_ridge(sum_WW: np.ndarray, count: float, ridge: float) -> np.ndarray:
     out = sum_WW / (count + ridge)
-    out.flat[::len(out) + 1] += ridge / (count + ridge)
+    out.flat[:: len(out) + 1] += ridge / (count + ridge)
     return out
 
 
@@ -97,9 +97,9 @@ def factor(s_WW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         strip = s_WW[a:, a:b].copy()
         for j in range(b - a):
             pivot = variance_W[a + j] = max(strip[j, j], DIAGONAL / 1024)  # rounding must not make it small
-            column = lower_WW[a + j + 1:, a + j] = np.clip(np.rint(strip[j + 1:, j] * (ONE / pivot)), -MAX_L, MAX_L)
-            strip[j + 1:, j + 1:] -= column[:, None] * (strip[j + 1:b - a, j] / ONE)
-        panel_PW = np.rint(np.clip(strip[b - a:], -4 * DIAGONAL, 4 * DIAGONAL)).T
+            column = lower_WW[a + j + 1 :, a + j] = np.clip(np.rint(strip[j + 1 :, j] * (ONE / pivot)), -MAX_L, MAX_L)
+            strip[j + 1 :, j + 1 :] -= column[:, None] * (strip[j + 1 : b - a, j] / ONE)
+        panel_PW = np.rint(np.clip(strip[b - a :], -4 * DIAGONAL, 4 * DIAGONAL)).T
         s_WW[b:, b:] -= np.rint((lower_WW[b:, a:b] @ panel_PW) / ONE)
     return lower_WW, variance_W / DIAGONAL
 
