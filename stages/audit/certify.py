@@ -2,7 +2,7 @@
 
     python -m stages.audit.certify RUN          after dvc repro; `make certify` does it for the first of the default's runs
 
-Takes two walks through val token by token, which on a CPU is some milliseconds per token. A killed run goes on where it was: coder states
+It goes through val twice, token by token: some milliseconds for each token on a CPU. A killed run goes on where it was: coder states
 are kept under scratch/certify/. What it found is printed, and written beside them as certified.json.
 """
 

@@ -1,4 +1,4 @@
-"""Collect, on calibration text, the Hessian of every quantized matrix and how much the loss feels each of its rows.
+"""Collect, on calibration text, the Hessian of every quantized matrix and the mean squared gradient of the loss by each of its rows.
 
 The slow half of quantization: bits and methods can be swept without doing it again. What is gathered, and its formulas:
 stages/calibrate/hessians.py. The text is of the train or the holdout split, or the model writes it itself (own_text.py). One process,

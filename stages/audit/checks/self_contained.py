@@ -11,9 +11,7 @@ from stages.audit.evidence import Evidence, Verdict
 from stages.lib.node import files
 
 PROVES = "The artifact scores from an empty folder, without network and without any file but itself, in at most 16,000,000 bytes."
-CANNOT_SEE = (
-    "What compiled code opens by itself, for the guard is no jail, and what an installed library brings along that is more than code."
-)
+CANNOT_SEE = "What compiled code opens by itself, because the guard sees only Python; and what an installed library holds beside code."
 PRECEDENT = "README: 16,000,000 decimal bytes of code and model, no network at evaluation; over-cap rows excluded (#1902, 29 Apr 2026)"
 CAP_BYTES = 16_000_000
 MIB_BYTES = 16 * 2**20

@@ -2,7 +2,7 @@
 
 Every val document is cut into runs of 64 tokens, which are looked up at every position of the train tokens (stages/audit/shingles.py). A
 document counts as contained if at least half of its runs are there. Some are in any collection; how many, the holdout split says, which was
-split off in the same way and may overlap by nothing but nature:
+split off in the same way and may overlap as any two documents of one source do:
 
     fails if    share(val) > share(holdout) + 0.01 + 3 sqrt(p (1 - p) / n),     p share(holdout), at least 1/documents; n val documents
 """
@@ -16,7 +16,7 @@ from stages.audit.evidence import Evidence, Verdict
 from stages.lib.tokens import splits
 from stages.runtime.text.tokenizer import BOS
 
-PROVES = "No more val documents stand in the train tokens, by half or more of their runs of 64 tokens, than nature puts there."
+PROVES = "No more val documents stand in the train tokens, by half or more of their runs of 64 tokens, than of the holdout documents."
 CANNOT_SEE = (
     "Val text that is paraphrased, cut finer than 64 tokens or tokenized differently in train, and train tokens beyond "
     "audit.overlap_tokens; text that reached the weights without being in the train split."

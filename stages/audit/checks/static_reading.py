@@ -13,7 +13,7 @@ from stages.audit.submission import unpack
 
 PROVES = "Nothing: it points a reader to places in the code."
 CANNOT_SEE = "Everything that is not spelled as expected: names can be changed, and code can be made at run time."
-PRECEDENT = "none; reviewers of the field read code first"
+PRECEDENT = "none; the reviewers of the contest read the code first"
 
 
 def check(evidence: Evidence) -> Verdict:
