@@ -61,4 +61,4 @@ def test_targets_leave_out_what_they_say():
     assert "\ntest: setup\n\tpython -m pytest\n" in makefile
     assert f"\ntest-all: setup\n\tpython -m pytest -m '{without}'\n" in makefile
     steps = re.findall(r"^(make|python -m pytest|dvc) ?(.*)$", (ROOT / ".ci/run").read_text(encoding="utf-8"), re.MULTILINE)
-    assert steps == [("make", "test"), ("python -m pytest", f"-m 'slow and {without}'"), ("dvc", "repro")]
+    assert steps == [("make", "test"), ("make", "lint"), ("python -m pytest", f"-m 'slow and {without}'"), ("dvc", "repro")]
