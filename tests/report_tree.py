@@ -10,7 +10,7 @@ import yaml
 
 from stages.lib.node import files
 from stages.report import __main__ as report
-from stages.report import evidence
+from stages.report import results
 
 SHA256 = {split: hashlib.sha256(split.encode()).hexdigest() for split in ("train", "holdout", "val")}
 ARTIFACT_SHA256 = hashlib.sha256(b"artifact").hexdigest()
@@ -156,7 +156,7 @@ class Tree:
             "text_sha256": SHA256["train"],
         }
 
-    def add_evaluator(self, run, evaluator, score, seconds, *, failed=(), claims=evidence.CLAIMS):
+    def add_evaluator(self, run, evaluator, score, seconds, *, failed=(), claims=results.CLAIMS):
         self.evaluate_runs[run] = {"evaluator": evaluator, "options": {}}
         self.files[f"evaluate/{run}/metrics.json"] = {
             "evaluator": evaluator,
@@ -217,7 +217,7 @@ class Tree:
         )
         (artifacts / "quantize").mkdir(exist_ok=True)
         (artifacts / "quantize/tensors.csv").write_text(
-            ",".join(evidence.QUANTIZED) + "\n" + "".join(",".join(map(str, row)) + "\n" for row in self.tensors)
+            ",".join(results.QUANTIZED) + "\n" + "".join(",".join(map(str, row)) + "\n" for row in self.tensors)
         )
         (artifacts / "package").mkdir(exist_ok=True)
         (artifacts / "package/bytes.csv").write_text(

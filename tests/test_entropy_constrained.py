@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.lib.quant import entropy_constrained, rate, trellis
+from stages.lib.quant import entropy_constrained, rate, trellis_search
 from stages.lib.quant.entropy_constrained import Options
 from stages.runtime.weights import dequantize
 from stages.runtime.weights import trellis as decoder
@@ -94,7 +94,7 @@ def brute_force(targets, states):
 @pytest.mark.parametrize("states", [4, 8, 16, 32])
 def test_search_finds_the_nearest_path(states):
     targets = torch.randn(5, 60, generator=torch.Generator().manual_seed(states), dtype=torch.float64) * 4
-    found = trellis.search(targets, states=states)
+    found = trellis_search.search(targets, states=states)
     for target, path in zip(targets.tolist(), found.tolist(), strict=True):
         assert path == brute_force(target, states)[1]
 
@@ -102,7 +102,7 @@ def test_search_finds_the_nearest_path(states):
 @pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 200, 640])
 def test_search_in_blocks_gives_paths_of_the_machine_that_are_as_good_as_the_best(rows):
     targets = torch.randn(3, rows, generator=torch.Generator().manual_seed(rows), dtype=torch.float64) * 5
-    found = trellis.search(targets, states=8)
+    found = trellis_search.search(targets, states=8)
     codes = found.div(2, rounding_mode="floor").mT.numpy().astype(np.int32)
     assert np.array_equal(decoder.half_steps(codes, 8), found.mT.numpy())
     best = sum(brute_force(target, 8)[0] for target in targets.tolist())
@@ -114,7 +114,7 @@ def test_search_in_blocks_gives_paths_of_the_machine_that_are_as_good_as_the_bes
 def test_gaussian_source_is_as_far_from_shannon_as_published(states, gap):
     source = torch.randn(64, 4096, generator=torch.Generator().manual_seed(1))
     step = 0.4
-    levels = trellis.search(2 * source / step, states=states) if states else torch.round(source / step)
+    levels = trellis_search.search(2 * source / step, states=states) if states else torch.round(source / step)
     codes = (levels.div(2, rounding_mode="floor") if states else levels).to(torch.int8).mT.contiguous().numpy()
     bits = rate.estimate({"w": {"codes": codes}}, {"w": {"trellis": states}}).bits_per_weight
     distortion = (source - levels * step / (2 if states else 1)).square().mean().item()

@@ -14,8 +14,8 @@ from jinja2.exceptions import UndefinedError
 from stages.lib import page as lib_page
 from stages.lib.node import params, stage
 from stages.report import __main__ as report
-from stages.report import evidence
-from stages.report.columns import cell
+from stages.report import results
+from stages.report.table_columns import cell
 from tests.conftest import ROOT
 from tests.report_tree import HOSTILE, NO_LRZIP, Page, Tree
 
@@ -160,7 +160,7 @@ def test_a_table_of_tensors_without_a_column_is_refused(tree):
     tree.tensors = [["a", "b"]]
     with pytest.raises(ValueError, match=r"tensors\.csv"):
         (tree.root / "artifacts/quantize").mkdir(parents=True)
-        evidence._table(tree.root / "artifacts/quantize/tensors.csv", "quantize", evidence.QUANTIZED)
+        results._table(tree.root / "artifacts/quantize/tensors.csv", "quantize", results.QUANTIZED)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
@@ -230,7 +230,7 @@ def test_metrics_are_flat_and_in_stable_order(written):
         "notices",
     ]
     assert [key for key in metrics if key.startswith("bits_per_byte.")] == [
-        f"bits_per_byte.{name}" for name in (*evidence.STAGES, "sliding", "causal_slot", "slot")
+        f"bits_per_byte.{name}" for name in (*results.STAGES, "sliding", "causal_slot", "slot")
     ]
 
 

@@ -12,7 +12,7 @@ import vl_convert
 import yaml
 
 from stages.lib import page
-from stages.report import evidence, figures, lineage
+from stages.report import figures, lineage, results
 from tests.conftest import ROOT
 from tests.report_tree import LOCK, Page, Tree, step
 
@@ -193,7 +193,7 @@ def test_scores_have_a_mark_and_a_number_for_each_stage_and_evaluator(drawn):
 
 
 def test_heat_map_has_a_cell_for_each_tensor_and_says_which(tmp_path):
-    tensors = pd.DataFrame(large(Tree(tmp_path)).tensors, columns=list(evidence.QUANTIZED))
+    tensors = pd.DataFrame(large(Tree(tmp_path)).tensors, columns=list(results.QUANTIZED))
     said = [f"{row.tensor}: {row.bits_per_weight:.4f} bits per weight, {row.method}" for row in tensors.itertuples()]
     svg = figures.draw("bits", tensors).svg
     assert sorted(tooltips(svg)) == sorted(said)

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from stages.lib.node import command, files
 from stages.lib.node.stage import Input, Metrics, Output, Plot, Untracked
-from stages.report import compare, evidence, page, summary, tables
+from stages.report import compare, page, results, summary, tables
 
 # without a dvc.lock there is nothing to draw, and DVC wants the file all the same
 NO_GRAPH = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 40"><text x="8" y="24">dvc.lock is missing: no lineage.</text></svg>\n'
@@ -58,7 +58,7 @@ def main(
     metrics: Metrics = "artifacts/report/metrics.json",
     lock: Untracked = "dvc.lock",
 ) -> None:
-    found = evidence.load(
+    found = results.load(
         prepare=prepare,
         text_compressors=text_compressors,
         train_metrics=train_metrics,

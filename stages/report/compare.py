@@ -19,8 +19,8 @@ from stages.lib import page
 from stages.lib.dvc.revisions import resolved
 from stages.lib.node import command, files, params
 from stages.report import figures
-from stages.report.columns import Column, cell, markdown, shown
 from stages.report.figures import SERIES, Figure
+from stages.report.table_columns import Column, cell, markdown, shown
 
 TEMPLATE = Path(__file__).parent / "templates/compare.html.j2"
 WORKSPACE, PREFIX = "workspace", "bits_per_byte."

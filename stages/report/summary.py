@@ -2,7 +2,8 @@
 
 import textwrap
 
-from stages.report.columns import (
+from stages.report.results import CODED, COMPRESSED, PACKED, TRAINED, Results
+from stages.report.table_columns import (
     BUDGET_COLUMNS,
     CODEC_COLUMNS,
     COMPRESSOR_COLUMNS,
@@ -12,7 +13,6 @@ from stages.report.columns import (
     Column,
     markdown,
 )
-from stages.report.evidence import CODED, COMPRESSED, PACKED, TRAINED, Evidence
 from stages.report.tables import (
     COMPARISON,
     budget,
@@ -33,29 +33,29 @@ from stages.report.tables import (
 WIDTH = 108
 
 
-def flat(evidence: Evidence) -> dict:
+def flat(results: Results) -> dict:
     """The summary under dotted keys, scalars only: `dvc metrics diff` and `dvc exp show` print it as it is."""
-    top = headline(evidence)
+    top = headline(results)
     out = {"score.bits_per_byte": top.bits_per_byte, "score.evaluator": top.run, "score.is_valid": top.is_valid}
-    scored = evidence.plain_score | evidence.evaluate
+    scored = results.plain_score | results.evaluate
     out |= {f"bits_per_byte.{name}": metrics["bits_per_byte"] for name, metrics in scored.items()}
-    out |= {f"legal.{run}": certificate["legal"] for run, certificate in evidence.certificates.items()}
-    out |= {f"verdict.{run}": verdict(certificate) for run, certificate in evidence.certificates.items()}
-    out |= {f"evaluate.{run}.seconds": metrics["seconds"] for run, metrics in evidence.evaluate.items()}
-    out |= {f"package.{key}": evidence.package[key] for key in PACKED} | {"package.bytes_left": top.bytes_left}
-    for run, metrics in evidence.compress.items():
+    out |= {f"legal.{run}": certificate["legal"] for run, certificate in results.certificates.items()}
+    out |= {f"verdict.{run}": verdict(certificate) for run, certificate in results.certificates.items()}
+    out |= {f"evaluate.{run}.seconds": metrics["seconds"] for run, metrics in results.evaluate.items()}
+    out |= {f"package.{key}": results.package[key] for key in PACKED} | {"package.bytes_left": top.bytes_left}
+    for run, metrics in results.compress.items():
         out |= {f"compress.{run}.{key}": metrics[key] for key in ("available", *CODED)}
-    for name, entry in evidence.text_compressors["compressors"].items():
+    for name, entry in results.text_compressors["compressors"].items():
         out |= {f"text_compressors.{name}.{key}": entry[key] for key in COMPRESSED}
-    out |= {f"train.{key}": evidence.train[key] for key in TRAINED}
-    for row in splits(evidence).itertuples(index=False):
+    out |= {f"train.{key}": results.train[key] for key in TRAINED}
+    for row in splits(results).itertuples(index=False):
         out |= {f"text.{row.name}_documents": row.documents, f"text.{row.name}_bytes": row.bytes, f"text.sha256.{row.name}": row.sha256}
-    return out | {"notices": len(notices(evidence))}
+    return out | {"notices": len(notices(results))}
 
 
-def summary(evidence: Evidence) -> str:
+def summary(results: Results) -> str:
     """The report as Markdown that also reads as plain text in a terminal."""
-    top, package = headline(evidence), evidence.package
+    top, package = headline(results), results.package
     score = "no legal score" if top.run is None else f"{top.bits_per_byte:.4f} bits per byte with `{top.run}`"
     blocks = [
         "# Caddie report",
@@ -65,23 +65,23 @@ def summary(evidence: Evidence) -> str:
                 f"artifact: {top.artifact_bytes:,} bytes, {top.room} "
                 f"({package['code_bytes']:,} code, {package['model_bytes']:,} model by {package['compress_run']})",
                 f"verdict: {top.verdict}",
-                *[f"`{run}` is lower, {evidence.evaluate[run]['bits_per_byte']:.4f}, but not legal" for run in top.lower_but_not_legal],
-                *[f"**{notice}**" for notice in notices(evidence)],
+                *[f"`{run}` is lower, {results.evaluate[run]['bits_per_byte']:.4f}, but not legal" for run in top.lower_but_not_legal],
+                *[f"**{notice}**" for notice in notices(results)],
             ]
         ),
     ]
-    blocks += ["## Bits per byte after each stage", markdown(stages(evidence), STAGE_COLUMNS)]
-    blocks += ["## Bits per byte of the artifact, by evaluator", markdown(evaluators(evidence), EVALUATOR_COLUMNS)]
-    blocks += ["## Quantization", markdown(quantized(evidence), QUANTIZED_COLUMNS), lost(evidence)]
-    table = codecs(evidence)
+    blocks += ["## Bits per byte after each stage", markdown(stages(results), STAGE_COLUMNS)]
+    blocks += ["## Bits per byte of the artifact, by evaluator", markdown(evaluators(results), EVALUATOR_COLUMNS)]
+    blocks += ["## Quantization", markdown(quantized(results), QUANTIZED_COLUMNS), lost(results)]
+    table = codecs(results)
     blocks += ["## Codecs", markdown(table, (*CODEC_COLUMNS, Column("note", "note")))]
-    if note := entropy_note(evidence):
+    if note := entropy_note(results):
         blocks.append(textwrap.fill(f"Order-0 entropy: {note}.", WIDTH, break_long_words=False))
     if absent := [f"{row.name} is not available: {row.reason}" for row in table.itertuples() if not row.available]:
         blocks.append(_list(absent))
-    blocks += ["## General-purpose compressors on the same text", markdown(compressors(evidence), COMPRESSOR_COLUMNS), COMPARISON]
-    blocks += ["## Budget", markdown(budget(evidence), BUDGET_COLUMNS)]
-    blocks += ["## Certificates", _list([verdict_line(*item) for item in evidence.certificates.items()])]
+    blocks += ["## General-purpose compressors on the same text", markdown(compressors(results), COMPRESSOR_COLUMNS), COMPARISON]
+    blocks += ["## Budget", markdown(budget(results), BUDGET_COLUMNS)]
+    blocks += ["## Certificates", _list([verdict_line(*item) for item in results.certificates.items()])]
     return "\n\n".join(blocks) + "\n"
 
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from stages.lib.referee import time_budget
 from stages.report import lineage
-from stages.report.columns import cell, phrase
-from stages.report.evidence import CHECKED, CLAIMS, CODED, COMPRESSED, Evidence
+from stages.report.results import CHECKED, CLAIMS, CODED, COMPRESSED, Results
+from stages.report.table_columns import cell, phrase
 
 COMPARISON = """\
 After: having read the training text first, as the model has; that is the fair comparison. Neither side counts
@@ -53,13 +53,13 @@ class Headline:
         return f"valid: {self.run} is legal and the artifact fits"
 
 
-def headline(evidence: Evidence) -> Headline:
+def headline(results: Results) -> Headline:
     """The best legal score. A score that is not legal is never the headline, however low it is."""
-    scores = {run: metrics["bits_per_byte"] for run, metrics in evidence.evaluate.items()}
-    legal = [run for run in scores if evidence.certificates[run]["legal"]]
+    scores = {run: metrics["bits_per_byte"] for run, metrics in results.evaluate.items()}
+    legal = [run for run in scores if results.certificates[run]["legal"]]
     best = min(legal, key=scores.get, default=None)
     lower = tuple(run for run in scores if run not in legal and (best is None or scores[run] < scores[best]))
-    package = evidence.package
+    package = results.package
     return Headline(best, scores.get(best), package["artifact_bytes"], package["cap_bytes"], lower)
 
 
@@ -78,48 +78,48 @@ def explain(certificate: dict) -> str:
     return "; ".join(parts)
 
 
-def notices(evidence: Evidence) -> list[str]:
+def notices(results: Results) -> list[str]:
     """Sentences about numbers on this page that do not belong together; empty after an ordinary `dvc repro`."""
-    known, val_bytes = set(evidence.prepare["sha256"].values()), evidence.prepare["bytes"]["val"]
-    sources = {"text_compressors": evidence.text_compressors, "train": evidence.train, "package": evidence.package}
-    sources |= {f"plain_score@{name}": metrics for name, metrics in evidence.plain_score.items()}
-    sources |= {f"evaluate@{run}": metrics for run, metrics in evidence.evaluate.items()}
+    known, val_bytes = set(results.prepare["sha256"].values()), results.prepare["bytes"]["val"]
+    sources = {"text_compressors": results.text_compressors, "train": results.train, "package": results.package}
+    sources |= {f"plain_score@{name}": metrics for name, metrics in results.plain_score.items()}
+    sources |= {f"evaluate@{run}": metrics for run, metrics in results.evaluate.items()}
     found = [
         f"{name} was made from text that prepare does not have now; run: dvc repro {name}"
         for name, metrics in sources.items()
         if metrics["text_sha256"] not in known
     ]
-    counted = {"text_compressors": evidence.text_compressors["val_bytes"]}
-    counted |= {f"evaluate@{run}": metrics["raw_bytes"] for run, metrics in evidence.evaluate.items()}
+    counted = {"text_compressors": results.text_compressors["val_bytes"]}
+    counted |= {f"evaluate@{run}": metrics["raw_bytes"] for run, metrics in results.evaluate.items()}
     found += [
         f"{name} counted {count:,} bytes, the val split has {val_bytes:,}: not a score of the whole split"
         for name, count in counted.items()
         if count != val_bytes
     ]
-    shipped = evidence.package["sha256"]
+    shipped = results.package["sha256"]
     found += [
         f"evaluate@{run} scored another artifact than the one packaged; run: dvc repro evaluate@{run}"
-        for run, metrics in evidence.evaluate.items()
+        for run, metrics in results.evaluate.items()
         if metrics["artifact_sha256"] != shipped
     ]
-    if (listed := int(evidence.anatomy["bytes"].sum())) != evidence.package["artifact_bytes"]:
+    if (listed := int(results.anatomy["bytes"].sum())) != results.package["artifact_bytes"]:
         found.append(
-            f"the table of bytes adds up to {listed:,}, the artifact has {evidence.package['artifact_bytes']:,}; run: dvc repro package"
+            f"the table of bytes adds up to {listed:,}, the artifact has {results.package['artifact_bytes']:,}; run: dvc repro package"
         )
-    said = {key for certificate in evidence.certificates.values() for check in certificate["checks"].values() for key in check}
+    said = {key for certificate in results.certificates.values() for check in certificate["checks"].values() for key in check}
     if unknown := said - set(CHECKED):
         found.append(
             f"the certificates say {', '.join(sorted(unknown))} of their checks, which this page does not show; add it to stages/report"
         )
-    if spoiled := lineage.spoiled(evidence.graph):
+    if spoiled := lineage.spoiled(results.graph):
         found.append(spoiled)
     return found
 
 
-def stages(evidence: Evidence) -> pd.DataFrame:
+def stages(results: Results) -> pd.DataFrame:
     """Bits per byte after each stage, plain windows; `change` is against the row above."""
     rows, previous = [], None
-    for name, metrics in evidence.plain_score.items():
+    for name, metrics in results.plain_score.items():
         score = metrics["bits_per_byte"]
         rows.append(
             {
@@ -134,12 +134,12 @@ def stages(evidence: Evidence) -> pd.DataFrame:
     return _frame(rows, ("name", "bits_per_byte", "change", "loss_nats", "seconds"))
 
 
-def evaluators(evidence: Evidence) -> pd.DataFrame:
+def evaluators(results: Results) -> pd.DataFrame:
     """The packaged artifact under each evaluator; `gain` is bits per byte saved against the first sliding run."""
-    sliding = next((m["bits_per_byte"] for m in evidence.evaluate.values() if m["evaluator"] == "sliding"), None)
+    sliding = next((m["bits_per_byte"] for m in results.evaluate.values() if m["evaluator"] == "sliding"), None)
     rows = []
-    for run, metrics in evidence.evaluate.items():
-        certificate = evidence.certificates[run]
+    for run, metrics in results.evaluate.items():
+        certificate = results.certificates[run]
         rows.append(
             {
                 "name": run,
@@ -154,16 +154,16 @@ def evaluators(evidence: Evidence) -> pd.DataFrame:
     return _frame(rows, ("name", "bits_per_byte", "gain", "loss_nats", "seconds", "verdict", "why"))
 
 
-def codecs(evidence: Evidence) -> pd.DataFrame:
+def codecs(results: Results) -> pd.DataFrame:
     """Every codec run, smallest blob first, the unavailable ones last with their reason."""
     rows = [
         {
             "name": run,
-            "ships": run == evidence.package["compress_run"],
+            "ships": run == results.package["compress_run"],
             "filters": ", ".join(metrics["filters"]),
             **{key: metrics[key] for key in ("codec", "available", "reason", *CODED)},
         }
-        for run, metrics in evidence.compress.items()
+        for run, metrics in results.compress.items()
     ]
     for row in rows:
         row["note"] = "" if row["available"] else "not available"
@@ -172,32 +172,32 @@ def codecs(evidence: Evidence) -> pd.DataFrame:
     return _frame(rows, ("name", "codec", "filters", *CODED, "note", "available", "reason", "ships"))
 
 
-def groups(evidence: Evidence) -> pd.DataFrame:
+def groups(results: Results) -> pd.DataFrame:
     """Where the bytes of each blob are: its header and its groups; runs as in `codecs`."""
     rows = []
-    for run in codecs(evidence).itertuples():
+    for run in codecs(results).itertuples():
         if run.available:
-            metrics = evidence.compress[run.name]
+            metrics = results.compress[run.name]
             rows.append((run.name, "header", None, metrics["header_bytes"]))
             rows += [(run.name, group, sizes["raw_bytes"], sizes["coded_bytes"]) for group, sizes in metrics["groups"].items()]
     return _frame(rows, ("name", "group", "raw_bytes", "coded_bytes"))
 
 
-def entropy_note(evidence: Evidence) -> str:
+def entropy_note(results: Results) -> str:
     """What the entropy counts and what it leaves out."""
-    if not evidence.compress:
+    if not results.compress:
         return ""
-    metrics = next(iter(evidence.compress.values()))
+    metrics = next(iter(results.compress.values()))
     return (
         f"{metrics['entropy_bytes']:,} bytes for the codes of all quantized matrices, {metrics['quantized_weights']:,} weights; it "
         f"leaves out scales, steps and float16 tensors, {metrics['left_out_bytes']:,} bytes as stored"
     )
 
 
-def quantized(evidence: Evidence) -> pd.DataFrame:
+def quantized(results: Results) -> pd.DataFrame:
     """The tensors of each group together, in the order of the table: bits with side information, error as the mean of its tensors."""
     rows = []
-    for group, part in evidence.tensors.groupby("group", sort=False):
+    for group, part in results.tensors.groupby("group", sort=False):
         weights = int(part["weights"].sum())
         bits = float((part["weights"] * part["bits_per_weight"]).sum())
         rows.append(
@@ -215,34 +215,34 @@ def quantized(evidence: Evidence) -> pd.DataFrame:
     return _frame(rows, ("name", "method", "tensors", "weights", "bits_per_weight", "bytes", "relative_error", "max_code"))
 
 
-def lost(evidence: Evidence) -> str:
+def lost(results: Results) -> str:
     """What quantizing costs, in a line."""
-    before, after = (evidence.plain_score[stage]["bits_per_byte"] for stage in ("prequant_ttt", "quantize"))
+    before, after = (results.plain_score[stage]["bits_per_byte"] for stage in ("prequant_ttt", "quantize"))
     return f"Quantizing costs {cell(after - before, 'signed')} bits per byte: {cell(before, 'score')} before, {cell(after, 'score')} after."
 
 
-def compressors(evidence: Evidence) -> pd.DataFrame:
+def compressors(results: Results) -> pd.DataFrame:
     """General-purpose compressors on the val split, alone and after the training text; last, the model's score."""
-    rows = [{"name": name, **{key: entry[key] for key in COMPRESSED}} for name, entry in evidence.text_compressors["compressors"].items()]
-    if (best := headline(evidence).run) is not None:
-        scored = evidence.evaluate[best]
+    rows = [{"name": name, **{key: entry[key] for key in COMPRESSED}} for name, entry in results.text_compressors["compressors"].items()]
+    if (best := headline(results).run) is not None:
+        scored = results.evaluate[best]
         rows.append({"name": f"model, {best}", "bits_per_byte_after_train": scored["bits_per_byte"], "seconds": scored["seconds"]})
     return _frame(rows, ("name", *COMPRESSED))
 
 
-def checks(evidence: Evidence) -> pd.DataFrame:
+def checks(results: Results) -> pd.DataFrame:
     """Every check of every certificate."""
     rows = [
         {"name": run, "check": name, **check, "evidence": phrase(check["evidence"])}
-        for run, certificate in evidence.certificates.items()
+        for run, certificate in results.certificates.items()
         for name, check in certificate["checks"].items()
     ]
     return _frame(rows, ("name", "check", *CHECKED))
 
 
-def splits(evidence: Evidence) -> pd.DataFrame:
+def splits(results: Results) -> pd.DataFrame:
     """Documents, bytes and hash of each split."""
-    prepare = evidence.prepare
+    prepare = results.prepare
     rows = [
         {"name": split, "documents": prepare["documents"][split], "bytes": prepare["bytes"][split], "sha256": prepare["sha256"][split]}
         for split in prepare["documents"]
@@ -250,26 +250,26 @@ def splits(evidence: Evidence) -> pd.DataFrame:
     return _frame(rows, ("name", "documents", "bytes", "sha256"))
 
 
-def averages(evidence: Evidence) -> pd.DataFrame:
+def averages(results: Results) -> pd.DataFrame:
     """Holdout bits per byte of the averages that were tried, in the order of params.yaml."""
-    chosen = evidence.spent["ema"]["average"]
+    chosen = results.spent["ema"]["average"]
     rows = [
         (row.average, float(row.holdout_bits_per_byte), row.profile_error or None, "goes on" if row.average == chosen else "")
-        for row in evidence.averages.itertuples()
+        for row in results.averages.itertuples()
     ]
     return _frame(rows, ("name", "bits_per_byte", "profile_error", "note"))
 
 
-def goes_on(evidence: Evidence) -> str:
+def goes_on(results: Results) -> str:
     """Which average the later stages got, in a line."""
-    chosen = evidence.spent["ema"]["average"]
-    measured = "" if chosen in set(evidence.averages["average"]) else ", which is not among ema.candidates and so was not measured here"
+    chosen = results.spent["ema"]["average"]
+    measured = "" if chosen in set(results.averages["average"]) else ", which is not among ema.candidates and so was not measured here"
     return f"Goes on: {chosen}{measured}."
 
 
-def budget(evidence: Evidence) -> pd.DataFrame:
+def budget(results: Results) -> pd.DataFrame:
     """What counts against the competition's two times 600 seconds, the `limit`; `seconds` are those of this machine."""
-    spent = evidence.spent
+    spent = results.spent
     notes = {
         "train": f"{spent['train']['spent']:,.5g} of {spent['train']['budget']:,.5g} {spent['train']['budget_unit']}",
         "prequant_ttt": "" if spent["prequant_ttt"]["enabled"] else "off",
@@ -278,85 +278,85 @@ def budget(evidence: Evidence) -> pd.DataFrame:
     making = time_budget.making(**{name: spent[name] for name in notes})
     total = sum(making.values())
     rows = [(name, seconds, notes[name]) for name, seconds in making.items()]
-    rows.append(("training, together", total, _against_rule(evidence, total, list(evidence.evaluate.values()))))
+    rows.append(("training, together", total, _against_rule(results, total, list(results.evaluate.values()))))
     rows += [
-        (f"evaluate, {run}", metrics["seconds"], _against_rule(evidence, metrics["seconds"], [metrics]))
-        for run, metrics in evidence.evaluate.items()
+        (f"evaluate, {run}", metrics["seconds"], _against_rule(results, metrics["seconds"], [metrics]))
+        for run, metrics in results.evaluate.items()
     ]
     return _frame([(*row, time_budget.SECONDS) for row in rows], ("name", "seconds", "note", "limit"))
 
 
-def _against_rule(evidence: Evidence, seconds: float, evaluations: list[dict]) -> str:
-    if not all(time_budget.is_the_fields(train=evidence.spent["train"], evaluate=metrics) for metrics in evaluations):
+def _against_rule(results: Results, seconds: float, evaluations: list[dict]) -> str:
+    if not all(time_budget.is_the_fields(train=results.spent["train"], evaluate=metrics) for metrics in evaluations):
         return f"not eight H100, so nothing follows for the rule's {time_budget.SECONDS} s"
     return f"{'within' if seconds <= time_budget.SECONDS else 'OVER'} {time_budget.SECONDS} s"
 
 
-def bits_per_byte(evidence: Evidence) -> pd.DataFrame:
+def bits_per_byte(results: Results) -> pd.DataFrame:
     """All bits per byte in one long table, for the figure. `before`: what a stage started from, which is the stage above it, and what an
     evaluator started from, which is the last stage. `verdict` is empty where the question does not arise."""
     rows, before = [], None
-    for name, metrics in evidence.plain_score.items():
+    for name, metrics in results.plain_score.items():
         rows.append((name, "stage", metrics["bits_per_byte"], before or metrics["bits_per_byte"], ""))
         before = metrics["bits_per_byte"]
     rows += [
-        (run, "evaluator", metrics["bits_per_byte"], before, verdict(evidence.certificates[run]))
-        for run, metrics in evidence.evaluate.items()
+        (run, "evaluator", metrics["bits_per_byte"], before, verdict(results.certificates[run]))
+        for run, metrics in results.evaluate.items()
     ]
-    for name, entry in evidence.text_compressors["compressors"].items():
+    for name, entry in results.text_compressors["compressors"].items():
         rows.append((name, "compressor", entry["bits_per_byte"], None, ""))
         if entry["bits_per_byte_after_train"] is not None:
             rows.append((f"{name}_after_train", "compressor", entry["bits_per_byte_after_train"], None, ""))
     return _frame(rows, ("name", "kind", "bits_per_byte", "before", "verdict"))
 
 
-def counted_on(evidence: Evidence) -> str:
+def counted_on(results: Results) -> str:
     """The text whose bytes the scores are divided by."""
-    return ", ".join(sorted({metrics["bytes_counted_on"] for metrics in evidence.evaluate.values()})) or "none"
+    return ", ".join(sorted({metrics["bytes_counted_on"] for metrics in results.evaluate.values()})) or "none"
 
 
-def environment(evidence: Evidence) -> pd.DataFrame:
+def environment(results: Results) -> pd.DataFrame:
     """What the numbers were made with, as far as the stages wrote it down, and where this page was made."""
-    rows = [("train", key.replace("_", " "), str(evidence.train[key])) for key in TRAINED_WITH]
-    packages = evidence.prepare.get("packages", {})
+    rows = [("train", key.replace("_", " "), str(results.train[key])) for key in TRAINED_WITH]
+    packages = results.prepare.get("packages", {})
     rows += [("prepare", name, packages[name]) for name in ("python", "numpy", "torch") if name in packages]
-    return _frame([*rows, *[("report", name, value) for name, value in evidence.machine.items()]], ("stage", "name", "value"))
+    return _frame([*rows, *[("report", name, value) for name, value in results.machine.items()]], ("stage", "name", "value"))
 
 
-def hashes(evidence: Evidence) -> pd.DataFrame:
+def hashes(results: Results) -> pd.DataFrame:
     """sha256 of what the numbers are about: the artifact, the blob and the weights in it, each ledger, each split."""
-    rows = [("artifact, submission.pyz", evidence.package["sha256"])]
+    rows = [("artifact, submission.pyz", results.package["sha256"])]
     rows += [
-        (f"{what} of {evidence.package['compress_run']}", metrics[key])
-        for run, metrics in evidence.compress.items()
-        if run == evidence.package["compress_run"]
+        (f"{what} of {results.package['compress_run']}", metrics[key])
+        for run, metrics in results.compress.items()
+        if run == results.package["compress_run"]
         for what, key in (("blob", "blob_sha256"), ("quantized weights", "model_sha256"))
     ]
-    rows += [(f"ledger of {run}", metrics["ledger_sha256"]) for run, metrics in evidence.evaluate.items()]
-    rows += [(f"text, {split}", digest) for split, digest in evidence.prepare["sha256"].items()]
+    rows += [(f"ledger of {run}", metrics["ledger_sha256"]) for run, metrics in results.evaluate.items()]
+    rows += [(f"text, {split}", digest) for split, digest in results.prepare["sha256"].items()]
     return _frame(rows, ("name", "sha256"))
 
 
-def everything(evidence: Evidence) -> dict[str, pd.DataFrame]:
+def everything(results: Results) -> dict[str, pd.DataFrame]:
     """Every table of the page by the name of its CSV file."""
     return {
-        "stages": stages(evidence),
-        "evaluators": evaluators(evidence),
-        "bits_per_byte": bits_per_byte(evidence),
-        "compressors": compressors(evidence),
-        "codecs": codecs(evidence),
-        "groups": groups(evidence),
-        "quantized": quantized(evidence),
-        "tensors": evidence.tensors,
-        "bytes": evidence.anatomy,
-        "averages": averages(evidence),
-        "loss": evidence.loss,
-        "budget": budget(evidence),
-        "checks": checks(evidence),
-        "lineage": lineage.table(evidence.graph),
-        "splits": splits(evidence),
-        "environment": environment(evidence),
-        "hashes": hashes(evidence),
+        "stages": stages(results),
+        "evaluators": evaluators(results),
+        "bits_per_byte": bits_per_byte(results),
+        "compressors": compressors(results),
+        "codecs": codecs(results),
+        "groups": groups(results),
+        "quantized": quantized(results),
+        "tensors": results.tensors,
+        "bytes": results.anatomy,
+        "averages": averages(results),
+        "loss": results.loss,
+        "budget": budget(results),
+        "checks": checks(results),
+        "lineage": lineage.table(results.graph),
+        "splits": splits(results),
+        "environment": environment(results),
+        "hashes": hashes(results),
     }
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.lib.quant import trellis
+from stages.lib.quant import trellis_search
 from stages.lib.quant.quantized import Quantized, smallest_integers
 from stages.runtime.weights import dequantize
 
@@ -34,7 +34,7 @@ class Options:
     """The parts that are on. trellis 0 | 4 | 8 | 16 | 32 states; damping a share of mean diag(H); rate_distortion in squared steps
     per bit: how much error a bit is worth when levels are chosen (0: none; 0.1155 is the slope of fine rounding)."""
 
-    trellis: int
+    trellis_search: int
     column_steps: bool
     gain: bool
     damping: float
@@ -216,7 +216,7 @@ def _levels(target_NM: Tensor, options: Options) -> Tensor:
     if options.rate_distortion:
         mean_N1 = target_NM.square().mean(dim=1, keepdim=True)
         target_NM = target_NM * (mean_N1 / (mean_N1 + 0.7213475 * options.rate_distortion).clamp_min(1e-30))
-    return trellis.search(2 * target_NM, states=options.trellis) if options.trellis else torch.round(target_NM)
+    return trellis_search.search(2 * target_NM, states=options.trellis) if options.trellis else torch.round(target_NM)
 
 
 def _gains(level_NM: Tensor, options: Options) -> Tensor:

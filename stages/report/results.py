@@ -27,7 +27,7 @@ PACKED = ("artifact_bytes", "cap_bytes", "code_bytes", "model_bytes", "compress_
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Results:
     """The files of the other stages, parsed, nothing concluded yet; runs are in the order of params.yaml."""
 
     prepare: dict
@@ -68,12 +68,12 @@ def load(
     machine: dict[str, str],
     compress_runs: Iterable[str],
     evaluate_runs: Iterable[str],
-) -> Evidence:
+) -> Results:
     """Read the files of the named runs and of no others: a folder may still hold a run that params.yaml dropped.
 
     Raises ValueError naming the stage to run if a file is absent or lacks a value that the report shows.
     """
-    evidence = Evidence(
+    results = Results(
         prepare=_read(prepare, "prepare", ("source", "documents", "bytes", "sha256")),
         text_compressors=_read(text_compressors, "text_compressors", ("val_bytes", "train_bytes", "text_sha256", "compressors")),
         train=_read(train_metrics, "train", (*TRAINED, *ENVIRONMENT, "text_sha256")),
@@ -117,24 +117,24 @@ def load(
         graph=lineage.load(lock, compress_runs=compress_runs, evaluate_runs=evaluate_runs),
         machine=machine,
     )
-    for run, certificate in evidence.certificates.items():
-        if any(certificate[key] != evidence.evaluate[run].get(key) for key in CERTIFIED):
+    for run, certificate in results.certificates.items():
+        if any(certificate[key] != results.evaluate[run].get(key) for key in CERTIFIED):
             raise ValueError(
                 f"{audit / run / 'certificate.json'} certifies another score than evaluate@{run} has now; run: dvc repro audit@{run}"
             )
-    for name, entry in evidence.text_compressors["compressors"].items():
+    for name, entry in results.text_compressors["compressors"].items():
         _require(entry, COMPRESSED, f"{text_compressors}: compressors.{name}", "text_compressors")
-    for run, certificate in evidence.certificates.items():
+    for run, certificate in results.certificates.items():
         where = audit / run / "certificate.json"
         for name, check in certificate["checks"].items():
             _require(check, CHECKED, f"{where}: checks.{name}", f"audit@{run}")
-    for run in evidence.evaluate:
+    for run in results.evaluate:
         if run in STAGES:
             raise ValueError(
                 f"evaluate.runs.{run} has the name of a stage, their bits per byte would be mixed up; "
                 f"rename the run in params.yaml, e.g. {run}_run"
             )
-    return evidence
+    return results
 
 
 def _table(path: Path, maker: str, required: tuple[str, ...]) -> pd.DataFrame:
