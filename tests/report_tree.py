@@ -110,7 +110,7 @@ class Tree:
             ["model", "up", "blocks.0.mlp.up.weight.codes", 4_100_000],
             ["model", "scales", "blocks.0.mlp.up.weight.scales", 66_001],
             ["tokenizer", "tokenizer", "tokenizer.model", 31_870],
-            ["code", "model", "caddie/model/gpt.py", 40_000],
+            ["code", "network", "caddie/network/gpt.py", 40_000],
             ["archive", "structure", "zip", 232],
         ]
         self.lock = LOCK

@@ -70,7 +70,7 @@ def test_everything_is_up_to_date_after_a_run(committed):
 
 
 TOKENIZE = {"tokenize@train", "tokenize@holdout", "tokenize@val"}
-MEASURE = {f"plain_score@{after}" for after in ("train", "ema", "prequant_ttt", "quantize")}
+SCORED = {f"plain_score@{after}" for after in ("train", "ema", "prequant_ttt", "quantize")}
 AUDIT = {"audit@sliding", "audit@slot"}
 LEAVES = {  # one leaf of every section -> the nodes that read it
     ("prepare.max_bytes", 123456): {"prepare"},
@@ -84,7 +84,7 @@ LEAVES = {  # one leaf of every section -> the nodes that read it
     ("calibrate.sequences", 17): {"calibrate", "script"},
     ("sensitivity.tokens", 1000): {"sensitivity", "script"},
     ("quantize.groups.mlp.bits", 5): {"quantize", "fill_cap", "script"},
-    ("plain_score.window", 32): MEASURE,
+    ("plain_score.window", 32): SCORED,
     ("compress.runs.zlib_9.options.level", 8): {"compress@zlib_9", "package", "report", "fill_cap", "script"},
     ("package.cap_bytes", 15_000_000): {"package", "fill_cap", "script"},
     ("evaluate.runs.slot.options.steps", 6): {"evaluate@slot", "audit@slot", "report"},
@@ -135,7 +135,7 @@ def test_changed_code_makes_its_users_stale_and_nothing_else(committed, path, no
 
 def test_nothing_that_trains_is_below_val(committed):
     reruns = below(committed, {"tokenize@val"})
-    assert reruns == {"tokenize@val", "report"} | MEASURE | AUDIT | {"evaluate@sliding", "evaluate@slot"}
+    assert reruns == {"tokenize@val", "report"} | SCORED | AUDIT | {"evaluate@sliding", "evaluate@slot"}
 
 
 def test_quantize_reruns_itself_and_what_is_below(committed):

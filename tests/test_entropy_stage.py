@@ -1,4 +1,4 @@
-"""The method `entropy` of the stage `quantize`, and the stage `allocate`: a network through both, budgets, sentences."""
+"""The method `entropy` of the stage `quantize`, and the stage `sensitivity`: a network through both, budgets, sentences."""
 
 import json
 from dataclasses import replace

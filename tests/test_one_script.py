@@ -13,7 +13,7 @@ import yaml
 from stages.lib.node import params
 from stages.recipes import __main__ as recipes
 from stages.recipes import catalog
-from stages.script import packing
+from stages.script import driver, packing
 from tests.conftest import ROOT, run_node, set_leaf
 
 PARAMS = params.read(ROOT / "params.yaml")
@@ -49,33 +49,30 @@ def run_script(text: str, data, folder, *, seed: int, processes: int = 1) -> dic
     return {"blob": (folder / "model.blob").read_bytes(), "said": done.stdout, "val_loss": float(score[1]), "val_bpb": float(score[2])}
 
 
+def run_pipeline(project, values: dict, run: str, evaluation: str) -> None:
+    """Stage after stage on the finished text; those that have several processes by torchrun, as `python -m stages.<node>` starts it."""
+    (project / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    nodes = [*packing.STAGES[:5], "fill_cap", "quantize"]
+    for words in [*((node,) for node in nodes), ("compress", run), ("package",), ("evaluate", evaluation)]:
+        if values.get(words[0], {}).get("processes", 1) == 1:
+            run_node(*words)
+        else:
+            environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+            subprocess.run([sys.executable, "-m", f"stages.{words[0]}", *words[1:]], cwd=project, env=environment, check=True, timeout=900)
+
+
 def assert_same_as_the_pipeline(project, tree: dict, folder, *, processes: int = 1) -> None:
-    """`tree` on the finished text: stage after stage, and the script."""
+    """`tree` on the finished text: the pipeline's stages, and the script."""
     values = yaml.safe_load((project / "params.yaml").read_text()) | {section: tree[section] for section in SECTIONS}
     (run,) = (name for node, name in packing.stages(values) if node == "compress")
     values["compress"]["runs"] = {run: values["compress"]["runs"][run]}
-    name = next(
-        name
-        for name, chosen in values["evaluate"]["runs"].items()
-        if chosen["evaluator"] == values["package"]["evaluator"] and chosen["options"] == values["package"]["options"]
-    )
-    (project / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    for node in (
-        ("train",),
-        ("ema",),
-        ("prequant_ttt",),
-        ("calibrate",),
-        ("sensitivity",),
-        ("fill_cap",),
-        ("quantize",),
-        ("compress", run),
-        ("package",),
-        ("evaluate", name),
-    ):
-        run_node(*node)
-    made = run_script(
-        packing.wrapped(packing.contents(values)), project / "artifacts/tokenize", folder, seed=values["train"]["seed"], processes=processes
-    )
+    for node in driver.TOGETHER:
+        values[node]["processes"] = processes if values[node].get("enabled", True) else 1
+    chosen = {"evaluator": values["package"]["evaluator"], "options": values["package"]["options"]}
+    name = next(name for name, evaluation in values["evaluate"]["runs"].items() if evaluation == chosen)
+    run_pipeline(project, values, run, name)
+    text = packing.wrapped(packing.contents(values))
+    made = run_script(text, project / "artifacts/tokenize", folder, seed=values["train"]["seed"], processes=processes)
     assert made["blob"] == (project / f"artifacts/compress/{run}/model.blob").read_bytes()
     scored = json.loads((project / f"artifacts/evaluate/{name}/metrics.json").read_text())
     assert (made["val_bpb"], made["val_loss"]) == (scored["bits_per_byte"], scored["loss_nats"])

@@ -385,7 +385,7 @@ def test_training_goes_through_every_stage_with_features_on(project, tree, monke
     assert seen[2:] == [({"step": step, "fraction": step / 12}, step >= 6) for step in range(12)] + [({}, True)]
     metrics = {
         stage: json.loads((project / f"artifacts/{path}/metrics.json").read_text())
-        for stage, path in (("train", "train"), ("quantize", "measure/quantize"), ("sliding", "evaluate/sliding"))
+        for stage, path in (("train", "train"), ("quantize", "plain_score/quantize"), ("sliding", "evaluate/sliding"))
     }
     assert metrics["train"]["loss_nats"] < np.log(384) - 0.2
     assert metrics["sliding"]["bits_per_byte"] == pytest.approx(metrics["quantize"]["bits_per_byte"], rel=1e-6)  # the artifact alone

@@ -36,7 +36,7 @@ def main(
     blobs: Input = "artifacts/compress",
     tokenizer: Input = "artifacts/vocabulary/tokenizer.model",
     submission: Output = "artifacts/package/submission.pyz",
-    anatomy_table: Plot = "artifacts/package/bytes.csv",
+    bytes_table: Plot = "artifacts/package/bytes.csv",
     metrics: Metrics = "artifacts/package/metrics.json",
 ) -> None:
     if settings.evaluator not in settings.evaluators:
@@ -57,7 +57,7 @@ def main(
     _refuse_above_cap(len(pyz), len(coded), settings.cap_bytes)
     with files.atomic(submission) as partial:
         partial.write_bytes(pyz)
-    with files.atomic(anatomy_table) as partial:
+    with files.atomic(bytes_table) as partial:
         byte_table.write(partial, byte_table.rows(pyz, coded, quantized))
     shipped = bundle.model_bytes(pyz)
     files.write_json(

@@ -24,7 +24,7 @@ def drawings(results: Results) -> dict[str, Figure]:
         "averages": results.averages,
         "bits": results.tensors,
         "errors": results.tensors,
-        "bytes": results.anatomy,
+        "bytes": results.byte_table,
         "codecs": tables.codecs(results),
     }
     codecs = data["codecs"]
@@ -101,7 +101,7 @@ def _tables(results: Results, top: Headline) -> dict[str, Shown]:
         "groups": shown(
             groups[groups["name"] == results.package["compress_run"]], table_columns.GROUP_COLUMNS, title="Sections of the blob that ships"
         ),
-        "bytes": shown(results.anatomy, table_columns.ANATOMY_COLUMNS),
+        "bytes": shown(results.byte_table, table_columns.BYTE_COLUMNS),
         "splits": shown(tables.splits(results), table_columns.SPLIT_COLUMNS),
     }
 

@@ -21,7 +21,7 @@ CODED = ("blob_bytes", "bits_per_weight", "entropy_bytes", "entropy_bits_per_wei
 COMPRESSED = ("bytes", "bits_per_byte", "bytes_after_train", "bits_per_byte_after_train", "seconds")
 TRAINED = ("steps", "train_seconds", "tokens_per_second", "loss_nats", "holdout_bits_per_byte", "parameters", "seed", "processes", "device")
 ENVIRONMENT = ("torch", "precision", "attention_backend")
-ANATOMY = ("part", "group", "name", "bytes")
+BYTES = ("part", "group", "name", "bytes")
 QUANTIZED = ("tensor", "group", "method", "weights", "bits_per_weight", "relative_error", "max_code")
 PACKED = ("artifact_bytes", "cap_bytes", "code_bytes", "model_bytes", "compress_run", "sha256")
 
@@ -42,7 +42,7 @@ class Results:
     evaluate: dict[str, dict]
     certificates: dict[str, dict]
     tensors: pd.DataFrame
-    anatomy: pd.DataFrame
+    byte_table: pd.DataFrame
     graph: lineage.Graph
     machine: dict[str, str]
 
@@ -113,7 +113,7 @@ def load(
         },
         certificates={run: _read(audit / run / "certificate.json", f"audit@{run}", CERTIFICATE) for run in evaluate_runs},
         tensors=_table(quantized_tensors, "quantize", QUANTIZED),
-        anatomy=_table(bytes_table, "package", ANATOMY),
+        byte_table=_table(bytes_table, "package", BYTES),
         graph=lineage.load(lock, compress_runs=compress_runs, evaluate_runs=evaluate_runs),
         machine=machine,
     )

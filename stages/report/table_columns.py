@@ -92,7 +92,7 @@ AVERAGE_COLUMNS = (
 )
 BUDGET_COLUMNS = (Column("name", "stage"), Column("seconds", "seconds here", "seconds"), Column("note", ""))
 LINEAGE_COLUMNS = (Column("node", "node"), Column("val", "val split"), Column("reads", "reads", "reads"))
-ANATOMY_COLUMNS = (Column("name", "name"), Column("part", "part"), Column("group", "group"), Column("bytes", "bytes", "count"))
+BYTE_COLUMNS = (Column("name", "name"), Column("part", "part"), Column("group", "group"), Column("bytes", "bytes", "count"))
 TENSOR_COLUMNS = (
     Column("tensor", "tensor"),
     Column("method", "method"),

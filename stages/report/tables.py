@@ -102,7 +102,7 @@ def notices(results: Results) -> list[str]:
         for run, metrics in results.evaluate.items()
         if metrics["artifact_sha256"] != shipped
     ]
-    if (listed := int(results.anatomy["bytes"].sum())) != results.package["artifact_bytes"]:
+    if (listed := int(results.byte_table["bytes"].sum())) != results.package["artifact_bytes"]:
         found.append(
             f"the table of bytes adds up to {listed:,}, the artifact has {results.package['artifact_bytes']:,}; run: dvc repro package"
         )
@@ -348,7 +348,7 @@ def everything(results: Results) -> dict[str, pd.DataFrame]:
         "groups": groups(results),
         "quantized": quantized(results),
         "tensors": results.tensors,
-        "bytes": results.anatomy,
+        "bytes": results.byte_table,
         "averages": averages(results),
         "loss": results.loss,
         "budget": budget(results),

@@ -39,7 +39,8 @@ main(F,pathlib.Path(__file__))
 
 def contents(tree: dict) -> dict[str, str]:
     """What the script unpacks, by path: modules, and run.json for the driver. ValueError if `tree`, params.yaml parsed, does not say it."""
-    sources = {path: (closure.ROOT / path).read_text(encoding="utf-8") for path in modules(tree)}
+    # twice: first without comments and docstrings, whose words are no names
+    sources = {path: bundle.shortened((closure.ROOT / path).read_text(encoding="utf-8")) for path in modules(tree)}
     used_in = Counter(word for source in sources.values() for word in set(re.findall(r"\w+", source)))
     shared = frozenset(word for word, count in used_in.items() if count > 1)
     packed = {"run.json": json.dumps(plan(tree))}

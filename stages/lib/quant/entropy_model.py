@@ -167,7 +167,7 @@ def _scale(name: str, matrix: Matrix) -> float:
     if not math.isfinite(rms):
         raise ValueError(f"weight {name} is not finite; lower the training's rates, or train again")
     if not 0 < matrix.multiplier < math.inf:
-        raise ValueError(f"the step of {name} has the multiplier {matrix.multiplier}; it must be positive, run: dvc repro allocate -f")
+        raise ValueError(f"the step of {name} has the multiplier {matrix.multiplier}; it must be positive, run: dvc repro -f sensitivity")
     return matrix.multiplier * max(rms, 2.0**-60)
 
 

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from stages.runtime.weights import dequantize
 
-RULES = ("max", "percentile", "sigmas", "hessian_sigmas")
 FORMATS = ("float16", "float8")
 SMALLEST_FLOAT16 = 2.0**-24
 LARGEST_FLOAT8, SMALLEST_FLOAT8 = 448.0, 2.0**-9

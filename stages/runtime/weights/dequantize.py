@@ -36,7 +36,7 @@ from ..network.config import ModelConfig
 from ..network.gpt import GPT
 from . import trellis
 
-CODES, SCALES = ".codes", ".scales"
+CODES = ".codes"
 SUFFIXES = ("codes", "scales", "step", "row_steps", "column_steps", "left", "left_scales", "right", "right_scales")
 OPTIONS = ("trellis", "gain", "unshrink", "rotation")
 OCTAVE = np.array(
