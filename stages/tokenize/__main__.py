@@ -113,7 +113,7 @@ def _encode(split: str, settings: TokenizeSettings, documents: Path, prepared: d
 
 
 def _take(split: str, settings: TokenizeSettings, documents: Path, prepared: dict, model: Path, work: Folder) -> dict:
-    """Published shards were checked and counted by prepare; they are linked, as 16 GB need not lie there twice."""
+    """Link published shards, which prepare has checked and counted. Links, because 16 GB need not be stored twice."""
     if prepared["tokenizer_sha256"] != files.sha256(model):
         raise ValueError(
             "the shards that prepare took over were made with another tokenizer than artifacts/vocabulary has; set "
@@ -127,7 +127,7 @@ def _take(split: str, settings: TokenizeSettings, documents: Path, prepared: dic
 
 
 def _check_unchanged(path: Path, prepared: dict) -> None:
-    """Before the first chunk and after the last: a chunk of another text must not be continued from."""
+    """Called before the first chunk and after the last, because chunks of another text must not be continued from."""
     if files.sha256(path) != prepared["sha256"]:
         raise ValueError(f"{path} is not what prepare wrote, it was changed since; run: dvc repro prepare")
 

@@ -71,7 +71,7 @@ def train(
 
 
 def _way_out(message: str) -> str:
-    """SentencePiece's two complaints about the size, as advice; anything else as it said it."""
+    """SentencePiece's two errors about the size, as advice; any other message unchanged."""
     if most := re.search(r"value <= (\d+)", message):
         return f"set it to at most {most.group(1)}, or give more text"
     if least := re.search(r"required_chars\. \d+ vs (\d+)", message):
@@ -95,7 +95,7 @@ def _with(first: str, rest: Iterator[str]) -> Iterator[str]:
 
 
 def _documents(texts: Iterable[str]) -> Iterator[str]:
-    """As the field's exporter hands them over: NUL as a blank, stripped, empty ones skipped."""
+    """The documents as the contest's exporter passes them: NUL as a blank, stripped, empty ones skipped."""
     for text in texts:
         if stripped := text.replace("\0", " ").strip():
             yield stripped

@@ -89,8 +89,8 @@ def world(device: str, *, threads: int = THREADS, section: str = "train") -> Ite
 
 
 def _join(backend: str, section: str) -> None:
-    """The process group, with the addresses of its members under a name of its own: a script of several stages joins one group after
-    the other, and who is early must not take the addresses of the last group for those of this one, which hangs both."""
+    """Join the process group, with the members' addresses under a name of its own. A script of several stages joins one group after the
+    other; an early process must not take the addresses of the last group for those of this one, because both would then hang."""
     store, rank, size = next(dist.rendezvous("env://"))
     dist.init_process_group(backend, store=dist.PrefixStore(section, store), rank=rank, world_size=size)
 

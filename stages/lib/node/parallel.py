@@ -26,7 +26,7 @@ def workers() -> int:
 
 
 def _begin(initializer: Callable | None, arguments: tuple) -> None:
-    """End with the process that started this one: a worker whose parent is killed would wait for tasks for ever."""
+    """End this process together with the one that started it: a worker whose parent was killed would wait for tasks forever."""
     threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
     access_log.join()
     if initializer:

@@ -164,7 +164,7 @@ def _stream(evaluator, num_targets: int, first: int, answers) -> None:
 
 
 def _push(stream, ids: list[int], *, carries: bool) -> None:
-    """Make `ids` known; an evaluator that carries nothing along has nothing to learn from them, which millions of them would wait for."""
+    """Make `ids` known. An evaluator that carries no state cannot learn from them, so millions of ids need no processing one by one."""
     if carries:
         for token in ids:
             stream.push(token)

@@ -77,7 +77,7 @@ class Loader(loader.Loader):
         return np.fromiter(self._deal(buckets), np.int64, self.num_rows)
 
     def _left(self, shard: int) -> int:
-        """Windows left in a shard; all of them before it is entered, and 1 when it is to be entered anew."""
+        """Windows left in a shard: all of them before it is entered, and 1 if it must be entered again."""
         cursor = self.cursors[shard]
         return max(cursor["windows"] - cursor["used"], 1) if cursor["windows"] else self.windows[shard]
 
