@@ -1,8 +1,8 @@
 """Collect, on calibration text, the Hessian of every quantized matrix and the mean squared gradient of the loss by each of its rows.
 
-The slow half of quantization: bits and methods can be swept without doing it again. What is gathered, and its formulas:
-stages/calibrate/hessians.py. The text is of the train or the holdout split, or the model writes it itself (own_text.py). One process,
-or several through torchrun (calibrate.processes), with the same result.
+This is the slow half of quantization, separate so that bits and methods can be changed without repeating it. The formulas are in
+stages/calibrate/hessians.py. The text is from the train or the holdout split, or the model writes it itself (own_text.py). It runs in one
+process, or several through torchrun (calibrate.processes), with the same result.
 """
 
 import time
@@ -22,8 +22,8 @@ from stages.lib.tokens import splits
 from stages.lib.tokens.loaders import shuffled
 from stages.runtime.weights import dequantize
 
-TOGETHER = 8  # sequences that one process reads, or writes, at a time; the processes take turns
-PASS_TOKENS = 4096  # of one pass through the network, which bounds the memory
+TOGETHER = 8  # number of sequences that a process reads, or writes, at a time; processes get such portions in turn
+PASS_TOKENS = 4096  # tokens of one pass through the network, which bounds the memory
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,14 @@ def main(
 
 
 def collect(state: dict, config: dict, batches: shuffled.Loader | None, settings: CalibrateSettings, world: launch.World) -> Statistics:
-    """Statistics over all sequences, the same on every process; `batches` of one sequence each, or None: the model writes them."""
+    """Statistics over all sequences, the same on every process. `batches` have one sequence each; None: the model writes them."""
     model = dequantize.build(state, config).to(world.device)
     found = Statistics(model, row_gradients=settings.row_gradients)
     bar = tqdm(total=settings.sequences, desc="calibrate", unit=" sequences", disable=not world.is_main, mininterval=1.0)
     for portion, first in enumerate(range(0, settings.sequences, TOGETHER)):
         sequences = range(first, min(first + TOGETHER, settings.sequences))
         if portion % world.size == world.rank:
-            # seeded by the portion: what is drawn does not depend on which process draws it
+            # seeded by the portion, so that the draws do not depend on which process makes them
             text_seed, label_seed = np.random.SeedSequence([settings.seed, portion]).generate_state(2).tolist()
             if batches is None:
                 tokens_BT = own_text.write(

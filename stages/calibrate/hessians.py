@@ -5,10 +5,10 @@
                                  so G is the diagonal of the Fisher information of the outputs
     c_v                          (V,) how often row v of a table was looked up
 
-Products are float32 and sums over passes float64, so results agree to the rounding to float32 at the end for any order of the passes and
-any number of processes. Memory: the sums, and the activations of one block, or of the whole network where G is wanted, as that needs a
-backward pass. The head's table counts as a linear layer whose inputs are what `GPT.hidden` returns and whose outputs are the logits
-before the cap. A layer that no token reached has zeros.
+Products are float32 and sums over passes are float64, so results agree to float32 rounding for any order of the passes and any number of
+processes. Memory: the sums and the activations of one block; with G, the activations of the whole network, because that needs a backward
+pass. The head's table counts as a linear layer whose inputs are what `GPT.hidden` returns and whose outputs are the logits before the cap.
+A layer that no token reached has zeros.
 
 Source: H as in GPTQ (arXiv:2210.17323); G with sampled labels, against the empirical Fisher: Kunstner et al., arXiv:1905.12558.
 """
@@ -32,8 +32,8 @@ COUNTS = ".counts"
 
 
 class Statistics:
-    """Sums over the tokens that `add` has seen, by module name. `row_gradients`: whether G is gathered, for twice the time; it freezes
-    the weights, as only outputs need gradients."""
+    """Sums over the tokens that `add` has seen, by module name. `row_gradients`: G is collected too, which doubles the time and freezes the
+    weights, because only the outputs need gradients."""
 
     def __init__(self, model: gpt.GPT, *, row_gradients: bool):
         self.model, self.row_gradients, self.tokens = model.requires_grad_(False) if row_gradients else model, row_gradients, 0
@@ -45,13 +45,13 @@ class Statistics:
         self.moments = {name: self._zeros(inputs, inputs) for name, (_, inputs) in shapes.items()}
         self.squares = {name: self._zeros(outputs) for name, (outputs, _) in shapes.items()} if row_gradients else {}
         self.looked_up = {name: self._zeros(table.num_embeddings) for name, table in self.tables.items()}
-        self.last: tuple[Tensor, Tensor] | None = None  # an input and its moments: query, key and value have the same
+        self.last: tuple[Tensor, Tensor] | None = None  # an input and its moments, reused because query, key and value have the same input
 
     def _zeros(self, *shape: int) -> Tensor:
         return torch.zeros(shape, dtype=torch.float64, device=self.device)
 
     def add(self, tokens_BT: Tensor, generator: torch.Generator | None = None) -> None:
-        """One pass over rows of tokens; `generator`, of the model's device, draws the labels for G."""
+        """Run one pass over rows of tokens. `generator`, on the model's device, draws the labels for G."""
         # no_grad and not inference_mode: the model may cache tensors that later need gradients
         with torch.set_grad_enabled(self.row_gradients), self._watching():
             hidden_BTD = self.model.hidden(tokens_BT)
@@ -89,7 +89,7 @@ class Statistics:
         self.moments[name] += self.last[1]
 
     def _output(self, name: str, y: Tensor) -> None:
-        if not y.requires_grad:  # nothing before it does: the weights are frozen
+        if not y.requires_grad:  # nothing before it requires gradients, because the weights are frozen
             y.requires_grad_()
         y.register_hook(lambda gradient: self._square(name, gradient))
 
@@ -101,7 +101,7 @@ class Statistics:
         self.looked_up[name] += torch.bincount(indices.flatten(), minlength=len(self.looked_up[name]))
 
     def gather(self, world: World) -> None:
-        """Sum over the processes, so that each has all."""
+        """Sum over the processes, so that each process has the total."""
         if world.size > 1:
             number = torch.tensor(self.tokens, dtype=torch.int64, device=self.device)
             for tensor in (number, *self.moments.values(), *self.squares.values(), *self.looked_up.values()):
@@ -111,21 +111,21 @@ class Statistics:
     def hessians(self) -> dict[str, Tensor]:
         """H of all linear layers and of the head's table, float32 on the CPU.
 
-        A table that is only looked up has no layer whose error could be weighted: an embedding that is not the head gets the identity,
-        with which GPTQ rounds to nearest.
+        An embedding that is not the head is only looked up, so it has no inputs for H. It gets the identity, with which GPTQ rounds to
+        nearest.
         """
         found = {name: ((sums + sums.mT) / 2).float().cpu() for name, sums in self.moments.items()}
         return found if self.head == EMBEDDING else found | {EMBEDDING: torch.eye(self.model.embedding.embedding_dim)}
 
     def rows(self) -> dict[str, Tensor]:
-        """G by module, where it was gathered, and the counts of every table under `<table>.counts`; float32 on the CPU."""
+        """G by module, if it was collected, and the counts of every table under `<table>.counts`; float32 on the CPU."""
         return {name: (sums / max(self.tokens, 1)).float().cpu() for name, sums in self.squares.items()} | {
             name + COUNTS: counts.float().cpu() for name, counts in self.looked_up.items()
         }
 
 
 def collect(model: gpt.GPT, batches: Iterable[Tensor], *, total: int) -> dict[str, Tensor]:
-    """The Hessians alone, of `total` batches of tokens (B, T), by one process."""
+    """Only the Hessians, of `total` batches of tokens (B, T), by one process."""
     statistics = Statistics(model, row_gradients=False)
     for tokens_BT in tqdm(batches, total=total, desc="calibrate", unit=" batches", mininterval=1.0):
         statistics.add(tokens_BT)

@@ -1,9 +1,9 @@
-"""Text that the model writes itself, for calibration without any text: what #1019 does.
+"""Text that the model writes itself, for calibration without any other text, as in #1019.
 
     x_0 uniform over the vocabulary;   x_t drawn from softmax(z_t / temperature), z_t the logits after x_0 .. x_{t-1}
 
-There is no cache of keys and values, as published: T tokens cost as many as T²/2 tokens of reading, for 64 rows of 2,048 a few minutes
-of a large GPU. Guessing tokens ahead from the last pass, with the dice thrown before, saved a tenth of the passes: docs/log.md.
+As published, there is no cache of keys and values: writing T tokens costs as much as reading T²/2 tokens. 64 rows of 2,048 tokens take a
+few minutes on a large GPU. Guessing tokens ahead with random numbers drawn in advance saved a tenth of the passes: docs/log.md.
 
 Source: parameter-golf #1019 (64 sequences of 2,048 tokens at temperature 0.8, 8 at a time).
 """
@@ -18,7 +18,7 @@ from stages.runtime.network import gpt
 
 @torch.no_grad()
 def write(model: gpt.GPT, *, rows: int, length: int, temperature: float, generator: torch.Generator) -> Tensor:
-    """int64 (B, T) on the CPU, where the dice are thrown with `generator`, so that they are the same for any device of the model."""
+    """Tokens int64 (B, T). They are drawn on the CPU with `generator`, so that the draws are the same for any device of the model."""
     tokens_BT = torch.randint(model.config.vocabulary_size, (rows, 1), generator=generator)
     for _ in range(length - 1):
         hidden_BTD = model.hidden(tokens_BT.to(model.embedding.weight.device))

@@ -1,7 +1,7 @@
-"""Code the quantized model in one way, decode it again and compare: the blob, its size and its speed.
+"""Compress the quantized model in one way, decompress it again and compare. Gives the blob, its size and its speed.
 
-A run is one codec over everything, or a codec or coder for each group of tensors: stages/lib/blob/grouping.py. What is not installed here
-leaves an empty blob and metrics that say so; it is never left out of the tables.
+A run is one codec for everything, or a codec or coder for each group of tensors: stages/lib/blob/grouping.py. If a codec is not installed
+here, the run gives an empty blob and metrics that say so, so that it is never missing in the tables.
 """
 
 import hashlib
@@ -76,7 +76,7 @@ def describe(settings: Run) -> dict:
 
 
 def coded_bytes(blob: bytes, codings: dict[str, container.Coding]) -> dict:
-    """Where the bytes of a blob are: the header, and each group before and after coding."""
+    """The sizes of a blob's parts: the header, and each group before and after compression."""
     found = header.read(blob)
     by_tensors = {tuple(entry.name for entry in section.tensors): section for section in found.sections}
     groups = {}

@@ -1,6 +1,6 @@
 """Print the compress nodes whose recorded availability is no longer true on this machine, for `dvc repro --force`.
 
-DVC does not see that a program was installed or removed since; `make repro` asks here. Prints nothing on a first run.
+DVC does not notice that a program was installed or removed, so `make repro` calls this. On a first run it prints nothing.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Choose the weights that go on: the final ones, an average that the training kept, or one put together now from its snapshots.
+"""Choose the weights that the next stages use: the final ones, an average kept in training, or an average computed now from its snapshots.
 
 | ema.average              | weights                                                                                      |
 |--------------------------|----------------------------------------------------------------------------------------------|
@@ -79,7 +79,7 @@ def main(
 
 
 class Choice:
-    """The weights of one training by name."""
+    """The weights of one training, by the name of their average."""
 
     def __init__(self, final: Path, averages: Path, snapshots: Path):
         self.tracked = {"final": final} | {path.stem: path for path in sorted(averages.glob("*.safetensors"))}
@@ -87,7 +87,7 @@ class Choice:
         self.facts = tensors.load(final)[1]
 
     def weights(self, name: str) -> tuple[dict[str, Tensor], float]:
-        """Weights, and the profile error of those that are put together (0 for the others). ValueError for an unknown name."""
+        """The weights, and the profile error if they were computed from snapshots (else 0). ValueError for an unknown name."""
         if name in self.tracked:
             return tensors.load(self.tracked[name])[0], 0.0
         kind, _, number = name.removeprefix("posthoc_").partition("_")

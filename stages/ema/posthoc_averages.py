@@ -1,9 +1,9 @@
-"""Any average of the weights, put together after the run from snapshots of power averages (Karras et al., arXiv:2312.02696).
+"""Any average of the weights, computed after the run from snapshots of power averages (Karras et al., arXiv:2312.02696).
 
-Every average is a sum Σ_t p_t w_t over the weights after step t = 0..T, so it is its profile p (T + 1,). Snapshots have known
-profiles; the wanted one is approximated by the combination Σ_i x_i p_i that is nearest in least squares, and the same combination of
-the snapshots' weights approximates the wanted average. The profiles here are those of the discrete updates of averages.py, not
-of their continuous limit; the initial weights are a snapshot too, as exponential averages hold some of them.
+Every average is a sum Σ_t p_t w_t over the weights after step t = 0..T, so it is given by its profile p (T + 1,). Snapshots have known
+profiles. The wanted profile is approximated by the combination Σ_i x_i p_i that is nearest in least squares. The same combination of the
+snapshots' weights approximates the wanted average. The profiles here are those of the discrete updates of averages.py, not of their
+continuous limit. The initial weights are a snapshot too, because exponential averages contain some of them.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Synthesis:
 
 
 def synthesise(wanted: np.ndarray, profiles: list[np.ndarray]) -> Synthesis:
-    """The combination of `profiles` nearest to `wanted`. ValueError without snapshots."""
+    """The combination of `profiles` that is nearest to `wanted`. ValueError without snapshots."""
     if not profiles:
         raise ValueError(
             "there are no snapshots to put an average together from; set train.averages.power, e.g. [6.94, 16.97], and "
@@ -53,8 +53,8 @@ def synthesise(wanted: np.ndarray, profiles: list[np.ndarray]) -> Synthesis:
 
 
 def combine(synthesis: Synthesis, snapshots: list[dict[str, Tensor]], *, half: frozenset[str]) -> dict[str, Tensor]:
-    """Σ_i x_i snapshot_i, summed in float64, as float32; the tensors named in `half` with values that bfloat16 can hold, as all
-    weights leave a training whose parameters are stored so."""
+    """Σ_i x_i snapshot_i, summed in float64, returned as float32. The tensors named in `half` are rounded to values of bfloat16, as all
+    weights that leave a training with bfloat16 parameters are."""
     sums = {
         key: sum(x * weights[key].double() for x, weights in zip(synthesis.coefficients.tolist(), snapshots, strict=True))
         for key in snapshots[0]

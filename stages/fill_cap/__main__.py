@@ -1,7 +1,7 @@
-"""How many bytes of weights the cap leaves, for `quantize.entropy.target_bytes: auto`; nothing to do for any other target.
+"""How many bytes the cap leaves for weights, if `quantize.entropy.target_bytes` is auto. With any other target there is nothing to do.
 
-The entropy-constrained quantizer aims at an estimate of what its codes will cost. Here its result is coded and packed for real, and the
-target moved by what the artifact is over or under the cap, until the finest quantization is found whose artifact fits.
+The entropy-constrained quantizer aims at an estimate of its compressed size. Here its result is really compressed and packed, and the
+target is corrected by the distance of the artifact from the cap, until the finest quantization is found whose artifact fits.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from stages.runtime.blob import container
 from stages.runtime.network.config import ModelConfig
 from stages.runtime.network.gpt import GPT
 
-ROUNDS = 10  # three or four are the rule
+ROUNDS = 10  # usually three or four are enough
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,13 @@ def main(
 
 
 def search(attempt, *, cap: int) -> tuple[int, int, list[dict]]:
-    """The largest target whose artifact has at most `cap` bytes, the artifact's bytes, and what was tried. ValueError if none fits.
+    """The largest target whose artifact has at most `cap` bytes, the artifact's bytes, and all rounds. ValueError if none fits.
 
-    `attempt(target)` gives (bytes of the artifact, Budget). What does not depend on the target, code and tokenizer, shows after one round.
+    `attempt(target)` gives (bytes of the artifact, Budget). The first round shows the size of code and tokenizer, which is fixed.
     """
     margin = entropy_model.TOLERANCE * cap
     goal, target, best, rounds = cap - margin / 2, cap, None, []
-    ends: dict[bool, tuple[int, float]] = {}  # nearest tries that fit and that do not: estimated bytes, artifact's bytes from the goal
+    ends: dict[bool, tuple[int, float]] = {}  # nearest try that fits and that does not: estimated bytes, artifact's bytes minus goal
     side, slope = None, 1.0
     for _ in range(ROUNDS):
         size, budget = attempt(target)
@@ -91,11 +91,11 @@ def search(attempt, *, cap: int) -> tuple[int, int, list[dict]]:
         print(f"target {target:,}: estimated {estimate:,}, artifact {size:,} of {cap:,}", flush=True)
         if fits and (best is None or size > best[1]):
             best = target, size
-        unbound = budget.limit < 8 * target  # the quantizer is at its finest, and the cap is further away
+        unbound = budget.limit < 8 * target  # the quantizer is at its finest and still below the cap
         if best is not None and (unbound or cap - best[1] <= margin):
             return *best, rounds
-        # In estimated bytes: the quantizer ends a little below its target, and a codec charges less or more than the estimate. A secant,
-        # then false position between the ends; an end that stays counts half (Illinois), or a curved function would creep along it.
+        # In estimated bytes: the quantizer ends a little below its target, and a codec needs less or more than estimated. First a secant,
+        # then false position between the ends. An end that stays counts half (Illinois), because else a curved function converges slowly.
         if (not fits) in ends and fits == side:
             ends[not fits] = ends[not fits][0], ends[not fits][1] / 2
         before, ends[fits], side = ends.get(fits), (estimate, size - goal), fits

@@ -1,9 +1,9 @@
-"""Pack what ships: `submission.pyz` with the chosen blob, the tokenizer and the code that scores. Refused above the cap.
+"""Pack the artifact: `submission.pyz` with the chosen blob, the tokenizer and the code that scores. It is refused above the cap.
 
     python -I submission.pyz score TOKENS.bin
 
-The blob is that of one run (`package.blob: compress/<run>`), or the smallest of all runs that are available here (`smallest`; of equal
-ones the first by name).
+The blob is that of one run (`package.blob: compress/<run>`), or the smallest of all runs that are available here (`smallest`; of equal ones
+the first by name).
 """
 
 import hashlib
@@ -22,7 +22,7 @@ MADE = ("run", "blob_bytes", "blob_sha256", "model_sha256", "reason")
 
 @dataclass(frozen=True)
 class CompressSettings:
-    """The runs of which one ships."""
+    """The runs, one of which ships."""
 
     SECTION: ClassVar[str] = "compress"
     runs: dict
@@ -43,7 +43,7 @@ def main(
         raise ValueError(f"package.evaluator {settings.evaluator!r} is not among package.evaluators {list(settings.evaluators)}; add it")
     for name in settings.evaluators:
         plugin.load("evaluators", name)
-    try:  # with no model: only the options are looked at
+    try:  # no model is given, because only the options are checked
         plugin.load("evaluators", settings.evaluator).Evaluator(None, **settings.options)
     except TypeError as error:
         raise ValueError(f"package.options do not fit {settings.evaluator}: {error}") from None
@@ -76,7 +76,7 @@ def main(
 
 
 def chosen(blob: str, runs: list[str], blobs: Path) -> dict:
-    """The metrics of the run that ships, by `package.blob`. Only `runs` are looked at, because the folder may hold runs of the past."""
+    """The metrics of the run that ships, by `package.blob`. Only `runs` are considered, because the folder may contain runs of the past."""
     made = [_made(blobs, name) for name in bundle.shipped(blob, runs)]
     if len(made) == 1:
         return made[0]
@@ -97,7 +97,7 @@ def _made(blobs: Path, run: str) -> dict:
 
 
 def _check_blob(coded: bytes, made: dict, *, model_sha256: str, where: str) -> None:
-    """The compress stage has decoded the blob and compared; here it must be that blob, of this model."""
+    """The compress stage has decoded the blob and compared it. Check that this is that blob, and of this model."""
     if not coded:
         raise ValueError(f"{where} is empty because it is not available here ({made['reason']}); or choose another package.blob")
     if hashlib.sha256(coded).hexdigest() != made["blob_sha256"]:

@@ -1,5 +1,5 @@
-"""Bits per byte of the val split after one stage, with plain non-overlapping windows. Only a measurement: nothing reads it
-but the report, so the artifact's lineage never touches val.
+"""Bits per byte of the val split after one stage, with plain non-overlapping windows. Only the report reads this measurement, so the
+artifact's lineage never depends on val.
 """
 
 from dataclasses import asdict, dataclass

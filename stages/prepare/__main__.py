@@ -1,13 +1,13 @@
-"""Documents -> train, holdout and val, a JSON line per document, and the number of bytes that scores are divided by.
+"""Split documents into train, holdout and val, one JSON line per document, and count the bytes that scores are divided by.
 
-Source `builtin` is the documentation of the installed packages, split by package. `local` is a file or folder of JSON lines,
-parquet or plain text, or a folder of token shards that somebody has published. `fineweb` gets either from the hub. What is
-written depends on the settings and the documents alone, not on the number of processes (CADDIE_WORKERS, default: all cores).
-Killed at any moment, the same command goes on where it stopped.
+Source `builtin` is the documentation of the installed packages; each package goes wholly to one split. `local` is a file or folder of JSON
+lines, parquet or plain text, or a folder of token shards that were published by others. `fineweb` downloads either kind from the hub. The
+output depends only on the settings and the documents, not on the number of processes (CADDIE_WORKERS, default: all cores). If the command
+is killed at any moment, the same command continues where it stopped.
 
-The seed of the built-in split is the first of 0, 1, 2, ... that meets a rule about sizes alone, fixed before anything
-was trained: val and holdout have 350 to 600 kB and at least 5 packages each, none of them more than a third of its
-side, and torch is in train.
+The seed of the built-in split is the first of 0, 1, 2, ... that satisfies a rule about sizes alone, which was fixed before anything was
+trained: val and holdout have 350 to 600 kB and at least 5 packages each, no package is more than a third of its split, and torch is in
+train.
 """
 
 import functools
@@ -27,8 +27,8 @@ from stages.lib.text import accounting, corpus, published
 from stages.prepare import builtin, fineweb, local, split
 from stages.prepare.settings import PrepareSettings, check
 
-MAX_WORKERS = 8  # the built-in text is 20 seconds of parsing on one core; more processes would spend their time starting
-FEW_BYTES = 16_000_000  # less input than this is read faster than other processes start
+MAX_WORKERS = 8  # the built-in text takes 20 seconds to parse on one core; more processes would only spend time on starting
+FEW_BYTES = 16_000_000  # less input than this is read before other processes have started
 
 
 def main(
@@ -53,7 +53,7 @@ def main(
         facts["fineweb"] = {"repository": settings.fineweb.repository, "revision": fetched.revision}
     with folder.locked():
         done = folder.path / "done.json"
-        if settings.source == "builtin":  # made anew in seconds; the packages may be others by now
+        if settings.source == "builtin":  # made again in seconds, and the installed packages may have changed
             for name in ("done.json", "state.json"):
                 (folder.path / name).unlink(missing_ok=True)
         if not done.is_file():
@@ -170,7 +170,7 @@ def _split(settings: PrepareSettings, documents: Path, fetched: fineweb.Fetched 
 def _blocks(files: list[Path], rule: split.Hashed | split.First, *, skip: int) -> Iterator[split.Block]:
     size = sum(file.stat().st_size for file in files)
     tasks = (task for i, task in enumerate(local.tasks(files)) if i >= skip)
-    workers = parallel.workers()  # asked for even where it is not used: a wrong CADDIE_WORKERS is always said
+    workers = parallel.workers()  # called even if it is not used, so that a wrong CADDIE_WORKERS is always reported
     processes = workers if size > FEW_BYTES else 1
     work = functools.partial(local.block, rule=rule)
     with tqdm(desc="reading", unit=" documents", disable=None) as bar:
@@ -180,7 +180,7 @@ def _blocks(files: list[Path], rule: split.Hashed | split.First, *, skip: int) -
 
 
 def read_builtin() -> tuple[list[split.Document], dict[str, str]]:
-    """The built-in documents of this Python, shuffled, and the versions that decide them."""
+    """The built-in documents of this Python, shuffled, and the versions that determine them."""
     installed, versions, absent = builtin.sources_of_distributions()
     if absent:
         print(f"required by the packages but not installed, so not part of the corpus: {', '.join(absent)}")

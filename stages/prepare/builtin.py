@@ -1,17 +1,16 @@
-"""The built-in corpus: English documentation that is on every machine with the dependencies; nothing is downloaded.
+"""The built-in corpus: English documentation that is on every machine with the dependencies. Nothing is downloaded.
 
-Sources are the standard library and the installed files of `DISTRIBUTIONS` with everything that they require. Nothing
-is imported. One document is the prose (prose.py) of one file; its `unit` is the top-level package, so that a package
-is on one side of the split as a whole.
+Sources are the standard library and the installed files of `DISTRIBUTIONS` with everything that they require. Nothing is imported. One
+document is the prose (prose.py) of one file. Its `unit` is the top-level package, so that a whole package goes to one split.
 
-* Which text a file gives depends on the installed versions alone: names are relative to their root, files come in
-  sorted order, files that cannot be read or parsed give none.
-* A paragraph that occurs again, in the same file or in any other, is dropped: it stays where it stands first in the
-  order of (package, file). That order knows nothing of the split: the paragraph may stay in val and go from train, or
-  the other way round, but no seed can put it into both, and another seed changes no document.
-* Left out: tests (inputs and lists, hardly a sentence), licences (the same few texts with other names in them) and
+* The text of a file depends only on the installed versions: names are relative to their root, files come in
+  sorted order, and files that cannot be read or parsed give no text.
+* A paragraph that occurs again, in the same file or in another, is dropped; the first one in the order of
+  (package, file) is kept. This order does not depend on the split: the paragraph may stay in val and be dropped from train,
+  or the reverse, but no seed can put it into both, and another seed changes no document.
+* Left out are tests (inputs and lists with hardly a sentence), licences (the same few texts with other names in them) and
   vendored copies of other packages (near-duplicates that the rule above would not catch).
-* Documents come in the order of a hash of their names, so that a prefix is a fair sample of all.
+* Documents come in the order of a hash of their names, so that a prefix is a fair sample of all documents.
 """
 
 import hashlib
@@ -31,18 +30,18 @@ from stages.prepare.split import Document
 
 DISTRIBUTIONS = ("torch", "numpy", "pandas", "dvc")
 DOCUMENTATION = (".rst", ".md", ".txt")
-MIN_DOCUMENT_BYTES = 200  # a sentence or two say little about their file
-MAX_FILE_BYTES = 1 << 20  # larger source files are generated tables: seconds to parse, nothing to read
+MIN_DOCUMENT_BYTES = 200  # one or two sentences say little about their file
+MAX_FILE_BYTES = 1 << 20  # larger source files are generated tables, which take seconds to parse and hold no prose
 MIN_FILES_PER_WORKER = 200  # starting a worker costs as much as parsing about this many files
 LEFT_OUT_FOLDERS = frozenset(("test", "tests", "testing", "_vendor", "vendor", "vendored", "licenses", "LICENSES", "__pycache__"))
 LEFT_OUT_FILES = re.compile(r"(licen[sc]e|copying|notice|authors|contributors)", re.IGNORECASE)
-# site-packages belong to other distributions; distutils and lib2to3 are gone from newer Pythons; ensurepip, idlelib
-# and lib-dynload hold bundled wheels, a program with its change log, and binaries.
+# site-packages belong to other distributions; newer Pythons lack distutils and lib2to3; ensurepip, idlelib
+# and lib-dynload contain bundled wheels, a program with its change log, and binaries.
 LEFT_OUT_OF_STDLIB = frozenset(("site-packages", "dist-packages", "distutils", "ensurepip", "idlelib", "lib2to3", "lib-dynload"))
 
 
 class Source(NamedTuple):
-    """One file: the top-level package that it belongs to, its path relative to its root with `/`, where it lies."""
+    """One file: the top-level package that it belongs to, its path relative to its root (with `/`), and its location."""
 
     package: str
     name: str
@@ -50,7 +49,7 @@ class Source(NamedTuple):
 
 
 def sources_of_folder(root: Path, *, leave_out: frozenset[str] = LEFT_OUT_OF_STDLIB) -> list[Source]:
-    """The files of a folder of top-level modules and packages, such as the standard library; sorted by name."""
+    """The files of a folder of top-level modules and packages, such as the standard library, sorted by name."""
     found = []
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if name not in leave_out]
@@ -63,17 +62,17 @@ def sources_of_folder(root: Path, *, leave_out: frozenset[str] = LEFT_OUT_OF_STD
 
 
 def in_order(sources: Iterable[Source]) -> list[Source]:
-    """Sorted by package and name, never by where they lie; for equal names the first one given stays first."""
+    """Sorted by package and name, never by location. Of sources with equal names, the first one given stays first."""
     return sorted(sources, key=lambda source: (source.package, source.name))
 
 
 def sources_of_distributions(
     roots: Iterable[str] = DISTRIBUTIONS, *, search: list[str] | None = None
 ) -> tuple[list[Source], dict[str, str], list[str]]:
-    """Files, versions and what is absent, of `roots` and all that they require here (their markers hold, no extras).
+    """Files, versions and absent requirements of `roots` and of all that they require here (by their markers, without extras).
 
-    `search` is a list of folders that hold distributions (default: sys.path). Absent are requirements that are not
-    installed or list no files; ValueError if a root is.
+    `search` is a list of folders that hold distributions (default: sys.path). A requirement is absent if it is not installed or lists no
+    files. ValueError if a root is absent.
     """
     from packaging.utils import canonicalize_name
 
@@ -114,7 +113,7 @@ def _requirements(distribution: importlib.metadata.Distribution) -> Iterator[str
 
 def _files_of(distribution: importlib.metadata.Distribution) -> Iterator[Source]:
     modules = [file for file in distribution.files if file.suffix == ".py" and ".." not in file.parts]
-    # The description in METADATA goes where the package goes: a README repeats what the docstrings say.
+    # The description in METADATA goes to the split of its package, because a README repeats what the docstrings say.
     tops = Counter(_top_level(module) for module in modules)
     main = max(sorted(tops), key=tops.get, default=distribution.metadata["Name"].lower())
     for file in distribution.files:
@@ -138,12 +137,12 @@ def _is_wanted(name: PurePosixPath) -> bool:
 
 
 def versions_of_all(distributions: dict[str, str]) -> dict[str, str]:
-    """What decides the corpus: the version of Python and of each distribution."""
+    """The versions that determine the corpus: that of Python and of each distribution."""
     return {"python": platform.python_version(), **distributions}
 
 
 def extract(sources: list[Source], *, workers: int) -> Iterator[list[str]]:
-    """The prose paragraphs of each source, in order. Parsing is all of the work and is spread over processes."""
+    """The prose paragraphs of each source, in order. Parsing takes nearly all of the time and is spread over processes."""
     workers = min(workers, len(sources) // MIN_FILES_PER_WORKER)
     if workers < 2:
         yield from map(_paragraphs, sources)
@@ -159,7 +158,7 @@ def _paragraphs(source: Source) -> list[str]:
             return []
         content = source.path.read_bytes()
         if source.path.suffix == ".py":
-            # Only a triple-quoted string holds a paragraph; parsing the others is a tenth of the time for nothing.
+            # Only a triple-quoted string contains a paragraph; parsing the others too would waste a tenth of the time.
             return list(prose.of_python(content)) if b'"""' in content or b"'''" in content else []
         return list(prose.of_documentation(content.decode("utf-8"), has_header=source.path.name == "METADATA"))
     except (OSError, UnicodeDecodeError):
@@ -167,7 +166,7 @@ def _paragraphs(source: Source) -> list[str]:
 
 
 def documents(sources: list[Source], paragraphs: Iterable[list[str]]) -> list[Document]:
-    """One document per source that has enough prose left when repeated paragraphs are dropped; shuffled by name."""
+    """One document per source that has enough prose left after repeated paragraphs are dropped, shuffled by name."""
     seen: set[str] = set()
     found = {}
     for source, all_of_it in zip(sources, paragraphs, strict=True):

@@ -1,17 +1,17 @@
 """The published FineWeb files: token shards, the frozen document list, or parquet, from a Hugging Face dataset repository.
 
-`fetch` resolves the revision to one commit, lists that commit, downloads with the hub's own client (so HF_HOME, HF_ENDPOINT,
-HF_TOKEN and proxies are honoured), and checks every file: its size, and its sha256 where the hub keeps one (LFS), else its git
-hash. Pinned to a commit, a cached manifest cannot be that of another state or of another repository.
+`fetch` resolves the revision to one commit, lists that commit, downloads with the hub's own client (so HF_HOME, HF_ENDPOINT, HF_TOKEN and
+proxies are honoured), and checks every file: its size, and its sha256 where the hub keeps one (LFS), else its git hash. Because the commit
+is fixed, a cached manifest cannot come from another state or another repository.
 
-Interrupted: finished files are kept. Over plain HTTP the client goes on inside a file with a Range request for as long as the
-call lives; a later call starts that one file again, for it names its partial files uniquely (huggingface_hub #4228).
+If the download is interrupted, finished files are kept. Over plain HTTP the client resumes inside a file with a Range request during the
+same call. A later call starts that file again, because the client names its partial files uniquely (huggingface_hub #4228).
 
-Offline (HF_HUB_OFFLINE=1): no connection is made. The listing of a commit is kept under HF_HOME/assets/caddie when it is first
-read, so completeness and checksums are judged exactly as online.
+Offline (HF_HUB_OFFLINE=1), no connection is made. The listing of a commit is saved under HF_HOME/assets/caddie when it is first read, so
+completeness and checksums are checked exactly as online.
 
-Layout, below `root`: manifest.json; datasets/fineweb10B_<variant>/fineweb_{train,val,val_bytes}_%06d.bin; tokenizers/*;
-docs_selected.jsonl with docs_selected.source_manifest.json. Source: the official export of parameter-golf.
+Layout, below `root`: manifest.json; datasets/fineweb10B_<variant>/fineweb_{train,val,val_bytes}_%06d.bin; tokenizers/*; docs_selected.jsonl
+with docs_selected.source_manifest.json. Source: the official export of parameter-golf.
 """
 
 import difflib
@@ -26,7 +26,7 @@ from stages.prepare.hub import Repository, Source
 
 @dataclass(frozen=True)
 class Fetched:
-    """Where the files lie in the hub's cache, and what they are. Tuples are in name order (parquet: in the patterns' order)."""
+    """Where the files are in the hub's cache, and what they are. Tuples are in name order (parquet: in the patterns' order)."""
 
     contents: str
     revision: str  # the commit, 40 hexadecimal digits
@@ -40,9 +40,9 @@ class Fetched:
 
 
 def fetch(source: Source) -> Fetched:
-    """Download what `source` names, check it, and say where it lies.
+    """Download and check what `source` names, and return where it is.
 
-    ValueError, one sentence with the way out, for what a user, the hub or the network can get wrong; an OSError of this machine
+    ValueError, one sentence with the way out, for mistakes of the user and failures of the hub or the network. An OSError of this machine
     (disk full, no permission) passes unchanged.
     """
     require(bool(source.revision), "revision is empty; write main, a tag, or a full commit hash")
@@ -123,7 +123,7 @@ def _documents(source: Source, repository: Repository) -> Fetched:
         )
 
     remote = repository.remote(name)
-    compare(remote.bytes, remote.sha256 or promised[1])  # before 48 GB are fetched for nothing
+    compare(remote.bytes, remote.sha256 or promised[1])  # before 48 GB are downloaded in vain
     at = repository.get([name])
     compare(*repository.files[name].values())
     return Fetched("documents", repository.commit, (), (), (), None, (at[name],), repository.files, manifest)

@@ -1,6 +1,6 @@
-"""A dataset repository on the Hugging Face hub: its listing at one commit, and files that are downloaded and checked.
+"""A dataset repository on the Hugging Face hub: its listing at one commit, and the download and check of its files.
 
-Interrupted, offline or refused: fineweb.py says what holds then.
+fineweb.py describes interrupted and offline downloads.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ AGAIN = "run it again: finished files are kept"
 
 @dataclass(frozen=True)
 class Source:
-    """What to fetch. `variant` and `train_shards` matter for tokens, `files` (glob patterns below `root`) for parquet."""
+    """What to fetch. `variant` and `train_shards` are used for tokens, `files` (glob patterns below `root`) for parquet."""
 
     contents: Literal["tokens", "documents", "parquet"]
     repository: str  # owner/name of a dataset repository
@@ -58,7 +58,7 @@ class Remote:
 
 
 class Repository:
-    """One commit of a dataset repository. `files` grows with what was fetched and found right."""
+    """One commit of a dataset repository. `files` grows with each file that was fetched and verified."""
 
     def __init__(self, source: Source):
         self.source, self.files, self.folders = source, {}, {}
@@ -70,11 +70,11 @@ class Repository:
             )
 
     def naming(self, path: str) -> str:
-        """How a file or folder is named in a sentence."""
+        """The name of a file or folder in a sentence."""
         return f"{path or 'the top folder'} of {self.source.repository} at commit {self.commit[:12]}"
 
     def folder(self, path: str, *, recursive: bool = False) -> dict[str, Remote]:
-        """The files in a folder of the commit by their path in the repository; empty if there is no such folder."""
+        """The files in a folder of the commit, by their path in the repository. Empty if there is no such folder."""
         if (path, recursive) not in self.folders:
             record = cached_assets_path("caddie", namespace=self.source.repository, subfolder=self.commit)
             record /= f"{'tree' if recursive else 'folder'}{quote(f'/{path}', safe='')}.json"
@@ -109,7 +109,7 @@ class Repository:
         }
 
     def remote(self, path: str) -> Remote:
-        """What the hub lists for one file; ValueError if it lists none."""
+        """The hub's listing of one file. ValueError if the file is not listed."""
         folder = str(PurePosixPath(path).parent)
         known = next((files[path] for files in self.folders.values() if path in files), None)
         known = known or self.folder("" if folder == "." else folder).get(path)
@@ -117,7 +117,7 @@ class Repository:
         return known
 
     def get(self, paths: list[str]) -> dict[str, Path]:
-        """Download and check files, a few at a time; where each lies in the cache."""
+        """Download and check files, a few at a time. Returns the location of each in the cache."""
         remotes = {path: self.remote(path) for path in paths}
         progress = _Progress(sum(remote.bytes for remote in remotes.values()))
         with progress, ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
@@ -127,7 +127,7 @@ class Repository:
                     future.result()
             except BaseException as error:
                 pool.shutdown(wait=False, cancel_futures=True)
-                progress.stopped = not isinstance(error, Exception)  # Ctrl-C; else what is under way is finished, and kept
+                progress.stopped = not isinstance(error, Exception)  # stop at once on Ctrl-C; else finish and keep the running downloads
                 raise
             done = {path: future.result() for path, future in futures.items()}
         self.files |= {path: {"bytes": remotes[path].bytes, "sha256": sha256} for path, (_, sha256) in done.items()}
@@ -148,11 +148,11 @@ class Repository:
         return at, sha256
 
     def _wrong(self, path: str, at: Path, has: str, expected: str) -> ValueError:
-        # The entry in `snapshots` is a link: with only that gone, the client would link the damaged blob again.
+        # The entry in `snapshots` is a link. If only the link were removed, the client would link the damaged blob again.
         return ValueError(f"{self.naming(path)} has {has} in the cache, the hub says {expected}; delete {at.resolve()} and run it again")
 
     def parsed(self, path: str) -> dict:
-        """A fetched and parsed JSON object."""
+        """Fetch a file and parse it as a JSON object."""
         at = self.get([path])[path]
         try:
             content = json.loads(at.read_bytes())
@@ -163,7 +163,7 @@ class Repository:
 
 
 def digests(at: Path, length: int, count: Callable[[int], None]) -> tuple[str, str]:
-    """sha256 of a file, and git's hash of it: sha1 of "blob <length>\\0" and the content."""
+    """sha256 of a file, and its git hash: sha1 of "blob <length>\\0" and the content."""
     sha256, git = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % length, usedforsecurity=False)
     with open(at, "rb") as handle:
         while block := handle.read(READ_BYTES):

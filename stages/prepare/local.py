@@ -1,11 +1,11 @@
 """Documents from a file or a folder of this machine: JSON lines or parquet with a `text` field, or plain text, one per file.
 
-Suffixes: .jsonl, and .txt .md .rst, each also with .gz, .xz or .zst behind it, and .parquet. A folder is walked in sorted
-order; its own README, and files and folders whose name starts with a dot, are not part of it. A byte order mark at the
-start of a file is not text and is dropped; all else is kept byte for byte, line ends included.
+Suffixes: .jsonl, .txt, .md and .rst, each also followed by .gz, .xz or .zst, and .parquet. A folder is read in sorted order, without its
+own README and without files and folders whose name starts with a dot. A byte order mark at the start of a file is dropped; everything else
+is kept byte for byte, line ends included.
 
-Reading is cut into `tasks` of a few MB, in order, which may be parsed in other processes; compressed files are read as a
-stream, and no more than the tasks under way is held.
+Reading is divided into `tasks` of a few MB, in order, which other processes may parse. Compressed files are read as a stream, and only the
+tasks in progress are held in memory.
 """
 
 import codecs
@@ -30,14 +30,14 @@ PARQUET = ".parquet"
 COMPRESSED = (".gz", ".xz", ".zst")
 AN_OBJECT = 'each line must be an object such as {"text": "..."}'
 README = re.compile(r"readme(\.|$)", re.IGNORECASE)
-MAX_LINE_BYTES = 1 << 28  # a longer line is no document but a file without line ends
-ZSTD_READ_BYTES = 1 << 13  # one read may produce some 30,000 times as much
+MAX_LINE_BYTES = 1 << 28  # a longer line is probably a file without line ends
+ZSTD_READ_BYTES = 1 << 13  # one read may decompress to some 30,000 times as much
 TASK_BYTES = 1 << 22
-PARQUET_ROWS = 1024  # some 3 MB of FineWeb
+PARQUET_ROWS = 1024  # about 3 MB of FineWeb
 
 
 class Lines(NamedTuple):
-    """Complete lines of a .jsonl file; `number` is that of the first, `offset` its place in the decompressed file."""
+    """Complete lines of a .jsonl file. `number` is that of the first line, `offset` its position in the decompressed file."""
 
     file: Path
     number: int
@@ -46,13 +46,13 @@ class Lines(NamedTuple):
 
 
 class Whole(NamedTuple):
-    """Files that are a document each."""
+    """Files that are one document each."""
 
     files: tuple[Path, ...]
 
 
 class Rows(NamedTuple):
-    """Some rows of a parquet file; `number` is that of the first."""
+    """Some rows of a parquet file. `number` is that of the first row."""
 
     file: Path
     number: int
@@ -60,17 +60,17 @@ class Rows(NamedTuple):
 
 
 def documents(path: Path) -> Iterator[Document]:
-    """The documents under `path`, in order, empty ones included; the unit of each is its own text.
+    """The documents under `path`, in order, empty ones included. The unit of each is its own text.
 
-    ValueError, naming the file and the line or byte offset, for a path that is missing, a suffix that is not known,
-    text that is not UTF-8, a line that is not a JSON object with a string `text`, a file that is damaged.
+    ValueError, naming the file and the line or byte offset, for a missing path, an unknown suffix, text that is not UTF-8, a line that is
+    not a JSON object with a string `text`, or a damaged file.
     """
     for task in tasks(files(path)):
         yield from parse(task)
 
 
 def tasks(files: list[Path]) -> Iterator[Lines | Whole | Rows]:
-    """The reading of `files` cut into tasks for `parse`, in order."""
+    """Divide the reading of `files` into tasks for `parse`, in order."""
     small: list[Path] = []
     used = 0
     for file in files:
@@ -102,7 +102,7 @@ def parse(task: Lines | Whole | Rows) -> Iterator[Document]:
 
 
 def files(path: Path) -> list[Path]:
-    """`path` itself, or the files below it, sorted by relative path; ValueError for what holds no documents."""
+    """`path` itself, or the files below it, sorted by relative path. ValueError if it contains no documents."""
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path} is missing; set prepare.path to a file or folder of documents, or prepare.source to builtin")
@@ -202,7 +202,7 @@ def _whole(file: Path, handle: BinaryIO) -> Iterator[Document]:
 
 
 def block(task: Lines | Whole | Rows, rule: split.Hashed | split.First) -> split.Block:
-    """The documents of one task as they are written: what other processes are given to do."""
+    """The documents of one task, serialised as they are written. Other processes run this function."""
     return split.block(parse(task), rule)
 
 

@@ -1,6 +1,6 @@
-"""English prose out of Python source and documentation files, paragraph by paragraph; no code is imported or run.
+"""Extract English prose from Python source and documentation files, paragraph by paragraph. No code is imported or run.
 
-A paragraph is kept (`is_prose`) if all of these hold. The bounds were set by reading what each of them lets through:
+A paragraph is kept (`is_prose`) if all of these hold. The bounds were set by reading what each of them accepts:
 
     at least 8 words                        below that: headings, parameter names, one-word remarks
     letters and blanks >= 88 % of it        code, tables, formulas, paths and rulers are punctuation and digits
@@ -9,8 +9,8 @@ A paragraph is kept (`is_prose`) if all of these hold. The bounds were set by re
     ends like a sentence                    . ! ? or : and closing quotes or brackets; headings and fragments do not
     no mark-up                              ">>", "===", "---", "|", "%(", "{", tags: what slipped through the rest
 
-Line breaks inside a paragraph become blanks: they depend on how deep the source was indented, which is not language.
-The mark-up of names is dropped for the same reason: :meth:`~list.sort` and ``sort`` read `list.sort` and `sort`.
+Line breaks inside a paragraph become blanks, because they depend on the indentation of the source and not on the language. For the same
+reason the mark-up of names is dropped: :meth:`~list.sort` and ``sort`` become `list.sort` and `sort`.
 """
 
 import ast
@@ -80,14 +80,14 @@ FUNCTION_WORDS = frozenset(
         "your",
     )
 )
-# The last class: control characters, and halves of surrogate pairs, which no encoding takes.
+# The last class is control characters and halves of surrogate pairs, which no encoding accepts.
 MARKUP = re.compile(r">>|===|---|\||%\(|[{}]|</?[a-z]+[ >/]|\]\(|[\x00-\x1f\x7f\ud800-\udfff]")
 ENDS_A_SENTENCE = re.compile(r"[.!?:][\"'`)\]*]*$")
 ROLE = re.compile(r":[a-z][a-z:]*:`~?([^`<]+?)(?: <[^`>]+>)?`")
 CITATION = re.compile(r" ?\[[\w.-]+\]_")
 UNDERLINE = re.compile(r"\s*([-=~^\"'*+#.])\1{2,}\s*")
 NOT_A_WORD = "\"'`*_()[]<>.,:;!?"
-# A directive, list item or field (`:param x:`, `x (int): `) starts a piece of its own and loses its marker.
+# A directive, list item or field (`:param x:`, `x (int): `) starts a new piece and loses its marker.
 MARKER = re.compile(
     r"\s*\.\. [\w-]+::(?:\s+[\d.]+$|\s+|$)"
     r"|\s*(?:[-*+•]|\(?\d+[.)]|#+|\.\.|@\w+|:\w[^:\n]*:)\s+"
@@ -98,7 +98,7 @@ BLANK_LINE = re.compile(r"\n[ \t]*\n")
 
 
 def paragraphs(text: str) -> Iterator[str]:
-    """The prose paragraphs of `text` (already cleaned of common indentation), in order, one line each."""
+    """The prose paragraphs of `text` (its common indentation already removed), in order, one line each."""
     for block in BLANK_LINE.split(text):
         for piece in _pieces(block):
             plain = CITATION.sub("", ROLE.sub(r"`\1`", piece)).replace("``", "`").strip()
@@ -115,7 +115,7 @@ def _pieces(block: str) -> Iterator[str]:
     before, is_item = 0, False
     for line in block.split("\n"):
         if not line.strip() or UNDERLINE.fullmatch(line):
-            words = []  # what stood above an underline is a heading
+            words = []  # the words above an underline are a heading
             continue
         indentation = len(line) - len(line.lstrip())
         marker = MARKER.match(line)
@@ -132,7 +132,7 @@ def _pieces(block: str) -> Iterator[str]:
 
 
 def is_prose(paragraph: str) -> bool:
-    """True if the paragraph (one line, single blanks) reads like English; the rule is in the module's docstring."""
+    """True if the paragraph (one line, single blanks) reads like English. The rule is in the module's docstring."""
     words = paragraph.split(" ")
     if len(words) < MIN_WORDS or MARKUP.search(paragraph) or not ENDS_A_SENTENCE.search(paragraph):
         return False
@@ -147,8 +147,8 @@ def is_prose(paragraph: str) -> bool:
 def of_python(source: bytes) -> Iterator[str]:
     """Prose of a module's docstrings and of the multi-line texts at module and class level.
 
-    The second kind is how extension modules are documented: `add_docstr(torch.abs, <text>)`. The encoding is the one
-    that the source declares (PEP 263). Source that this Python cannot parse gives none: another version may need it.
+    Extension modules are documented in such texts: `add_docstr(torch.abs, <text>)`. The source is read in the encoding that it declares
+    (PEP 263). Source that this Python cannot parse gives no prose, as it may be for another version.
     """
     try:
         with warnings.catch_warnings():
@@ -180,7 +180,7 @@ def _texts(body: Iterable[ast.stmt], *, in_function: bool) -> Iterator[str]:
 
 
 def of_documentation(text: str, *, has_header: bool = False) -> Iterator[str]:
-    """Prose of a reStructuredText, Markdown or plain text file without fenced code; `has_header`: a METADATA file."""
+    """Prose of a reStructuredText, Markdown or plain text file without fenced code. `has_header`: it is a METADATA file."""
     text = text.replace("\r\n", "\n")
     if has_header:
         text = text.partition("\n\n")[2]

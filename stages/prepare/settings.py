@@ -1,4 +1,4 @@
-"""The section `prepare` of params.yaml, and what no corpus can meet."""
+"""The section `prepare` of params.yaml, and the checks that need no corpus."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -14,7 +14,7 @@ OpenShare = Annotated[float, Interval(gt=0, lt=1)]
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """Which documents, at most how many bytes of them, and how they are split."""
+    """Which documents to use, how many bytes of them at most, and how to split them."""
 
     SECTION: ClassVar[str] = "prepare"
     source: Literal["builtin", "local", "fineweb"]

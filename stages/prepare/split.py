@@ -1,14 +1,14 @@
-"""Which split a document belongs to, and the three JSONL files: one `{"text": ...}` a line, in UTF-8.
+"""Which split a document belongs to, and the writing of the three JSONL files: one `{"text": ...}` a line, in UTF-8.
 
     Hashed   u = sha256(seed ":" unit) / 2^256;  val if u < val_fraction, holdout if u < val_fraction + holdout_fraction, else train
-    First    the field's: the first `val_documents` are val, all later ones train, of which the last `holdout_documents` are holdout;
+    First    the contest's: the first `val_documents` are val, all later ones train, of which the last `holdout_documents` are holdout;
              train is then a prefix of the published stream
 
-The unit of Hashed is what must not be torn apart: the package of a built-in document, the text itself of any other. A side
-depends on unit and seed only, never on the other documents; equal units are on the same side.
+The unit of Hashed is what must stay together: the package of a built-in document, or the text itself of any other. The split of a document
+depends only on its unit and the seed, never on other documents. Equal units go to the same split.
 
-`Writer` takes documents in blocks and appends them to files in a scratch folder. What is on disk is recorded every few
-seconds, so that a killed run goes on behind the last recorded block and ends with the same files.
+`Writer` takes documents in blocks and appends them to files in a scratch folder. It records what is on disk every few seconds, so a killed
+run continues after the last recorded block and ends with the same files.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ SAVE_SECONDS = 5.0
 
 
 class Document(NamedTuple):
-    """A text and the unit that decides on which side of the split it goes."""
+    """A text, and the unit that decides its split."""
 
     unit: str
     text: str
@@ -36,7 +36,7 @@ class Document(NamedTuple):
 
 @dataclass(frozen=True)
 class Hashed:
-    """By the hash of the unit; see the module's docstring."""
+    """Split by the hash of the unit; see the module's docstring."""
 
     seed: int
     val_fraction: float
@@ -52,14 +52,14 @@ class Hashed:
 
 @dataclass(frozen=True)
 class First:
-    """By position, as the field splits; see the module's docstring."""
+    """Split by position, as the contest does; see the module's docstring."""
 
     val_documents: int
     holdout_documents: int
 
 
 class Block(NamedTuple):
-    """Some documents as they will stand in the file: lines, bytes of text each, and sides (None: by position)."""
+    """Some documents as they will be written: lines, bytes of text of each, and sides (None: by position)."""
 
     lines: list[bytes]
     sizes: list[int]
@@ -67,7 +67,7 @@ class Block(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What was written, by split, and what was not: empty documents, and whether `max_bytes` ended it."""
+    """What was written, by split, and what was not: the number of empty documents, and whether `max_bytes` ended the writing."""
 
     documents: dict[str, int]
     bytes: dict[str, int]
@@ -77,7 +77,7 @@ class Written(NamedTuple):
 
 
 def block(documents: Iterable[Document], rule: Hashed | First) -> Block:
-    """Serialise documents; the part of the work that is done in parallel."""
+    """Serialise documents. This part of the work is done in parallel."""
     lines, sizes, sides = [], [], []
     for unit, text in documents:
         raw = text.encode()
@@ -89,14 +89,14 @@ def block(documents: Iterable[Document], rule: Hashed | First) -> Block:
 
 
 class Writer:
-    """Appends blocks to `folder/<split>.jsonl`; continues what an earlier process left there. `blocks` is where to go on."""
+    """Appends blocks to `folder/<split>.jsonl` and continues the files of an earlier process. `blocks` is the number of the next block."""
 
     def __init__(self, folder: Path, rule: Hashed | First, *, max_bytes: int | None):
         self.folder, self.rule, self.max_bytes = Path(folder), rule, max_bytes
         self.folder.mkdir(parents=True, exist_ok=True)
         self.blocks, self.empty, self.is_cut = 0, 0, False
         self.documents, self.bytes, self.file_bytes = ({split: 0 for split in SPLITS} for _ in range(3))
-        # Of the last train documents: bytes of the line and of the text. They become holdout at the end.
+        # Bytes of the line and of the text of the last train documents, which become holdout at the end.
         self.tail: deque = deque(maxlen=rule.holdout_documents if isinstance(rule, First) else 0)
         self._resume()
         self.files = {
@@ -112,7 +112,7 @@ class Writer:
         return self.folder / f"{split}.jsonl"
 
     def add(self, new: Block) -> None:
-        """Append one block. Nothing is written from the first document on that would bring the sum over `max_bytes`."""
+        """Append one block. Writing stops before the first document that would bring the sum over `max_bytes`."""
         parts: dict[str, list[bytes]] = {split: [] for split in SPLITS}
         total = sum(self.bytes.values())
         for i, (line, size) in enumerate(zip(new.lines, new.sizes, strict=True)):
@@ -165,7 +165,7 @@ class Writer:
             self.tail.extend(map(tuple, state["tail"]))
 
     def finish(self) -> Written:
-        """Close the files, part holdout from train, and hash. ValueError if a split is empty."""
+        """Close the files, separate holdout from train, and hash them. ValueError if a split is empty."""
         if isinstance(self.rule, First):
             self._part_holdout()
         for file in self.files.values():

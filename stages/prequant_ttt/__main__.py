@@ -1,7 +1,7 @@
-"""Adapt the weights to a split once more before they are quantized, as published: stages/prequant_ttt/procedures.py. Identity when off.
+"""Adapt the weights to a split once more before quantization, as published (stages/prequant_ttt/procedures.py). When off, pass them on.
 
-`prequant_ttt.split: holdout` is text of the same kind that nothing is scored on. `val` reproduces what #1306, #1399 and #1958 did; the
-audit's lineage check then refuses every score of the artifact. One process, or several through torchrun (prequant_ttt.processes).
+`prequant_ttt.split: holdout` is text of the same kind that is never scored. `val` reproduces what #1306, #1399 and #1958 did; the audit's
+lineage check then refuses every score of the artifact. One process, or several through torchrun (prequant_ttt.processes).
 """
 
 import sys
@@ -65,12 +65,12 @@ def main(
         return
     split = splits.read(text, settings.split)
     visits = procedures.visits(len(split.tokens), settings)
-    launch.relaunch(settings.processes, "stages.prequant_ttt", settings.device)  # after the checks: one sentence from one process
+    launch.relaunch(settings.processes, "stages.prequant_ttt", settings.device)  # after the checks, so that one process reports errors
     started = time.perf_counter()
     with launch.world(settings.device, threads=settings.threads, section="prequant_ttt") as world:
         if settings.split == "val" and world.is_main:
             print("PREQUANT_TTT ADAPTS TO THE VALIDATION SPLIT: NO SCORE OF THIS ARTIFACT WILL BE CERTIFIED AS LEGAL", file=sys.stderr)
-        model = dequantize.build(state, facts["model"]).to(world.device)  # as built, its recurrence is on
+        model = dequantize.build(state, facts["model"]).to(world.device)  # a newly built model has its recurrence switched on
         learner = procedures.Learner(model, split.tokens, settings, world)
         losses = _adapt(learner, visits, world)
         if world.is_main:
@@ -81,7 +81,7 @@ def main(
                 record
                 | {
                     "procedure": settings.procedure,
-                    "steps": settings.epochs * max(map(len, visits)),  # of the busiest rank
+                    "steps": settings.epochs * max(map(len, visits)),  # of the rank with the most steps
                     "seconds": seconds,
                     "epoch_loss_nats": losses,
                     "epoch_learning_rate": procedures.rates(settings),

@@ -1,6 +1,6 @@
-"""Adapt finished weights to a text once more, by AdamW over whole epochs: the field's three procedures, followed to the step.
+"""Adapt finished weights to a text once more, by AdamW over whole epochs. These are the three published procedures, step by step.
 
-Of a text of N tokens, S = floor((N - 1) / T) sequences are visited in their order, the same each epoch; the tail is dropped. R ranks:
+A text of N tokens has S = floor((N - 1) / T) sequences. They are visited in order, the same in each epoch; the tail is dropped. R ranks:
 
 | procedure   | rank r of an epoch visits                               | and the ranks                                      | as in |
 |-------------|---------------------------------------------------------|----------------------------------------------------|-------|
@@ -10,12 +10,12 @@ Of a text of N tokens, S = floor((N - 1) / T) sequences are visited in their ord
 
     rate of epoch e of E = low + (high - low) (1 + cos(π e / E)) / 2                        low = floor · high
 
-Moments of AdamW stay with their rank. Ranks are those of the published runs and no processes: any number of processes W follows the
-same ranks, rank r on process r mod W, and sums in float64, so that the weights do not depend on W.
+Each rank keeps its own AdamW moments. Ranks are those of the published runs, not processes. Any number of processes W computes the same
+ranks, rank r on process r mod W, and sums in float64, so that the weights do not depend on W.
 
 Source: parameter-golf #1306 (variant A of many), #1399, #1958 (from #1735). They ran under bfloat16 autocast with the embedding in
-bfloat16; here all is float32. Where a rank of #1306 runs out of steps before the others, its collectives wait for ever; here the mean
-is of the ranks that have one.
+bfloat16; here everything is float32. If a rank of #1306 runs out of steps before the others, its collectives wait forever; here the mean is
+over the ranks that still have a step.
 """
 
 # B rows, T time, R ranks, W processes
@@ -37,14 +37,14 @@ from stages.lib.node.params import AtLeastZero, require
 from stages.lib.tokens.stream import Stream
 from stages.runtime.network import gpt
 
-PASS_TOKENS = 8192  # of one pass through the network, which bounds the memory; a longer batch is taken in parts
-# features that have a row for each layer where the published scripts have parameters inside the block
+PASS_TOKENS = 8192  # tokens of one pass through the network, which bounds the memory; a longer batch is divided into parts
+# features with a row for each layer; in the published scripts these are parameters inside the block
 OF_BLOCKS = ("dense_gate", "dtg", "head_gate", "output_gate", "residual_mix", "sparse_gate", "value_residual")
 
 
 @dataclass(frozen=True)
 class Freeze:
-    """What stays: `blocks` first blocks, whole or as published without their linear layers, and tensors outside of blocks."""
+    """What is not changed: the first `blocks` blocks, whole or (`published`) without their linear layers, and tensors outside of blocks."""
 
     blocks: AtLeastZero
     form: Literal["applied", "published"]
@@ -52,7 +52,7 @@ class Freeze:
 
 
 def visits(num_tokens: int, settings) -> list[list[range]]:
-    """The sequences of each step of an epoch, by rank. `settings` is the section prequant_ttt; ValueError if a rank has no step."""
+    """The sequences of each step of an epoch, by rank. `settings` is the section prequant_ttt. ValueError if a rank has no step."""
     length, ranks, rows = settings.sequence_length, settings.ranks, settings.batch_tokens // settings.sequence_length
     sequences = max(num_tokens - 1, 0) // length
     if settings.procedure == "federated":
@@ -81,7 +81,7 @@ def rates(settings) -> list[float]:
 
 
 def frozen(model: gpt.GPT, freeze: Freeze) -> dict[str, slice]:
-    """The part of each parameter that stays as it is, along its first axis; parameters that learn as a whole are not in it."""
+    """For each parameter the part, along its first axis, that is not changed. Parameters that are trained as a whole are left out."""
     require(
         freeze.blocks <= model.config.num_layers,
         f"prequant_ttt.freeze.blocks is {freeze.blocks}; it takes 0 to model.num_layers {model.config.num_layers}",
@@ -102,7 +102,7 @@ def frozen(model: gpt.GPT, freeze: Freeze) -> dict[str, slice]:
 
 
 class Learner:
-    """The model with what may learn: gradients of batches, with the frozen parts at zero, and steps of one optimizer per rank."""
+    """The model and its trainable parameters: gradients of batches, which are 0 for frozen parts, and steps of one optimizer per rank."""
 
     def __init__(self, model: gpt.GPT, stream: Stream, settings, world: World):
         self.model, self.stream, self.settings, self.world = model.train(), stream, settings, world
@@ -120,7 +120,7 @@ class Learner:
         return torch.optim.AdamW(self.weights, lr=0.0, betas=(adamw.beta1, adamw.beta2), eps=adamw.epsilon, weight_decay=0.0)
 
     def gradient(self, sequences: range) -> float:
-        """Leave the gradient of the mean loss of these sequences in the weights; returns the mean, nats per token."""
+        """Set the weights' gradients to that of the mean loss of these sequences. Returns the mean, in nats per token."""
         length, nats = self.settings.sequence_length, 0.0
         for weight in self.weights:
             weight.grad = None
@@ -147,7 +147,7 @@ class Learner:
         optimizer.step()
 
     def over_processes(self, vector: Tensor, number: float) -> tuple[Tensor, float]:
-        """The sums of a float64 vector and of a number over the processes."""
+        """The sums of a float64 vector and of a number over all processes."""
         both = torch.cat((vector, vector.new_tensor([number])))
         if self.world.size > 1:
             dist.all_reduce(both)
@@ -155,7 +155,7 @@ class Learner:
 
 
 def flat(tensors: list[Tensor | None], like: list[Tensor]) -> Tensor:
-    """One float64 vector; zeros for None."""
+    """All tensors in one float64 vector, with zeros for None."""
     return torch.cat(
         [
             torch.zeros_like(weight, dtype=torch.float64).flatten() if tensor is None else tensor.detach().double().flatten()

@@ -1,6 +1,6 @@
-"""Turn weights into integers and scales, group by group: rounding, clip search, GPTQ, ternary codes; fp16 for the rest.
+"""Turn weights into integers and scales, group by group: rounding, clip search, GPTQ, ternary codes; float16 for the rest.
 
-The fast half of GPTQ: methods, bits, clips and damping can be swept without collecting Hessians again.
+This is the fast half of GPTQ: methods, bits, clips and damping can be changed without collecting Hessians again.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What quantizing did to each tensor, in figures: bits, error, codes. Not part of the one script."""
+"""Report what quantizing did to each tensor, in numbers: bits, error, codes. Not part of the one script."""
 
 import csv as writer
 import io
@@ -19,7 +19,7 @@ REST = "everything else"
 def write(
     metrics: Path, table: Path, result: Result, state: dict[str, Tensor], hessians: dict[str, Tensor], *, device: str, text_sha256: str
 ) -> None:
-    """The table of tensors as CSV, the metrics, and a line for people."""
+    """Write the table of tensors as CSV, the metrics, and a line for people."""
     found = rows(result, state, hessians)
     with files.atomic(table) as partial:
         partial.write_text(csv(found), encoding="utf-8")
@@ -41,10 +41,10 @@ def write(
 
 
 def rows(result: Result, state: dict[str, Tensor], hessians: dict[str, Tensor]) -> list[dict]:
-    """One row for each quantized matrix, and one for all that is float16.
+    """One row for each quantized matrix, and one row for everything that is float16.
 
-    `bits_per_weight`: order-0 entropy of the codes and of other integers, side information included; `relative_error`:
-    tr(E H E') / tr(W H W'), of a tensor without a Hessian with H = I.
+    `bits_per_weight`: order-0 entropy of the codes and of other integers, side information included. `relative_error`: tr(E H E') / tr(W H
+    W'), with H = I for a tensor without a Hessian.
     """
     found = []
     for name, quantized in result.matrices.items():
@@ -78,7 +78,7 @@ def rows(result: Result, state: dict[str, Tensor], hessians: dict[str, Tensor]) 
 
 
 def csv(found: list[dict]) -> str:
-    """The rows as CSV, figures in six digits."""
+    """The rows as CSV, numbers with six digits."""
     buffer = io.StringIO()
     out = writer.DictWriter(buffer, COLUMNS, lineterminator="\n")
     out.writeheader()
@@ -88,7 +88,7 @@ def csv(found: list[dict]) -> str:
 
 
 def summary(found: list[dict]) -> dict:
-    """The figures of metrics.json."""
+    """The numbers for metrics.json."""
     matrices = [row for row in found if row["tensor"] != REST]
     weights, quantized = (sum(row["weights"] for row in part) for part in (found, matrices))
     coded = sum(row["weights"] * row["bits_per_weight"] for row in matrices)
@@ -105,7 +105,7 @@ def summary(found: list[dict]) -> dict:
 
 
 def stored_bits(quantized: Quantized) -> float:
-    """Bits of all arrays of a matrix: integers at their own order-0 entropy, floats as they are."""
+    """Bits of all arrays of a matrix: integers at their own order-0 entropy, floats as they are stored."""
 
     def bits(suffix: str, array: Tensor) -> float:
         is_float = array.is_floating_point() or suffix == "scales"  # float8 is stored as uint8

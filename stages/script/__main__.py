@@ -1,7 +1,7 @@
-"""The whole run as one script, `train_gpt.py`, whose bytes count together with the model's; readable source beside it does not count.
+"""The whole run as one script, `train_gpt.py`, whose bytes count together with the model's. Readable source beside it does not count.
 
-The script holds the pipeline's own modules (packing.py) and runs their main()s (driver.py). On the CPU it gives the blob and the bits per
-byte of the pipeline to the bit. Nothing of it depends on what was trained but the number that `fill_cap` found, if it was asked to.
+The script contains the pipeline's own modules (packing.py) and runs their main()s (driver.py). On the CPU its blob and bits per byte equal
+the pipeline's to the bit. It contains nothing that was learned, except the number that `fill_cap` found, if that was used.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ def main(
         for path in modules:
             (partial / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(closure.ROOT / path, partial / path)
-    shares = byte_table.share(len(text), [len(content) for content in contents.values()])  # of what is packed together
+    shares = byte_table.share(len(text), [len(content) for content in contents.values()])  # they are packed together
     with files.atomic(table) as partial:
         byte_table.write(partial, [("code", Path(path).parent.name, path, n) for path, n in zip(contents, shares, strict=True)])
     files.write_json(metrics, {"code_bytes": len(text), "modules": len(modules), "sha256": hashlib.sha256(text).hexdigest()})

@@ -1,8 +1,8 @@
 """What the one script does itself: it runs the stages in their order, then scores the blob that it made.
 
-DATA_PATH is the folder with train/, holdout/ and val/ as artifacts/tokenize has them (./data if it is not set), SEED that of the training.
-The stages run in a folder of their own, with the paths that their main() declares. Every process of torchrun runs this: in some stages all
-take part, the others run on rank 0 alone, which leaves a file for each stage that is done. All processes must see one file system.
+DATA_PATH is the folder with train/, holdout/ and val/ as artifacts/tokenize has them (./data if it is not set). SEED is that of training.
+The stages run in a folder of their own, with the paths that their main() declares. Every process of torchrun runs this code. All of them
+take part in some stages; the others run on rank 0 alone. Each finished stage leaves a file. All processes must see one file system.
 """
 
 import importlib
@@ -24,12 +24,12 @@ from stages.runtime.scoring import harness
 from stages.runtime.weights import dequantize
 
 TOGETHER = ("train", "prequant_ttt", "calibrate")  # every process takes part
-WITHOUT_METRICS = {"train": ("metrics", "curve"), "quantize": ("metrics", "rows")}  # what would write them is not packed
+WITHOUT_METRICS = {"train": ("metrics", "curve"), "quantize": ("metrics", "rows")}  # the code that writes them is not packed
 RANK, SIZE = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def main(folder: Path, script: Path) -> None:
-    """Run what run.json beside this code says, in `folder`, which is removed at the end. `script` is the file that counts."""
+    """Run what run.json beside this code says, in `folder`, which is removed at the end. `script` is the file whose bytes count."""
     start, run = Path.cwd(), json.loads((folder / "code/run.json").read_text())
     tree = run["params"]
     tree["train"]["seed"] = int(os.environ.get("SEED", 1337))
@@ -51,7 +51,7 @@ def main(folder: Path, script: Path) -> None:
         os.environ.update({"TORCHELASTIC_RUN_ID": torchrun} if torchrun else {})
         if not RANK:
             print(f"{node}_seconds:{time.time() - started:.1f}", flush=True)
-            if node == "ema" and "prequant_ttt" not in tree:  # the stage is off: it would hand on what it reads
+            if node == "ema" and "prequant_ttt" not in tree:  # the stage is off, and would only pass on its input
                 shutil.copytree("artifacts/ema", "artifacts/prequant_ttt")
         wait(folder, node)
     os.chdir(start)
@@ -62,14 +62,14 @@ def main(folder: Path, script: Path) -> None:
 
 
 def wait(folder: Path, name: str, ranks: range = range(1)) -> None:
-    """Leave a file for this process, and wait for those of `ranks`."""
+    """Create this process's file, and wait for the files of `ranks`."""
     (folder / f"{name}.{RANK}").touch()
     while not all((folder / f"{name}.{rank}").exists() for rank in ranks):
         time.sleep(0.01)
 
 
 def score(folder: Path, script: Path, name: str, options: dict) -> None:
-    """Bits per byte of the val split, by the model that is decoded from the file that is handed in."""
+    """Bits per byte of the val split, with the model decoded from model.blob."""
     started, split = time.time(), splits.read(folder / "artifacts/tokenize/val", "val", sidecar=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(2)
@@ -82,7 +82,7 @@ def score(folder: Path, script: Path, name: str, options: dict) -> None:
     carries = getattr(evaluator, "carries", True)
     if not carries or not RANK:
         np.save(folder / f"nats.{RANK}.npy", harness.score(evaluator, split.tokens, part=(0, 1) if carries else (RANK, SIZE)).nats)
-    wait(folder, "score", range(0 if RANK else SIZE))  # rank 0 is the last one in the folder, which it removes
+    wait(folder, "score", range(0 if RANK else SIZE))  # rank 0 waits for all, because it removes the folder
     if not RANK:
         nats = sum(np.nan_to_num(np.load(path)) for path in sorted(folder.glob("nats.*")))
         bits, seconds = nats.sum() / math.log(2) / int(split.byte_counts[1:].sum()), time.time() - started

@@ -1,7 +1,7 @@
-"""The one script of a run: which modules it holds, and their text in few bytes.
+"""The one script of a run: which modules it contains, and how they are packed into few bytes.
 
-The modules are the pipeline's own, each minified by itself. Only the stages, features, loader, quantizer methods, codec and evaluator that
-the settings name are packed. Nothing is rewritten: what runs is what the pipeline runs.
+The modules are the pipeline's own, each minified separately. Only the stages, features, loader, quantizer methods, codec and evaluator that
+the settings name are packed. Nothing is rewritten, so the script runs the same code as the pipeline.
 """
 
 import base64
@@ -20,8 +20,8 @@ from stages.runtime.base import plugin
 
 LOADERS = "stages.lib.tokens.loaders"
 STAGES = ("train", "ema", "prequant_ttt", "calibrate", "sensitivity", "quantize")
-READS_ARGUMENTS = re.compile(r"__main__\.py$|/features/")  # modules whose annotations of arguments a program reads
-# imported where a stage is started as a command, and where it writes metrics, for which the driver gives it no path
+READS_ARGUMENTS = re.compile(r"__main__\.py$|/features/")  # modules whose argument annotations are read at run time
+# imported only when a stage is started as a command or writes metrics, neither of which happens in the script
 NOT_PACKED = ("stages/lib/node/command.py", "stages/quantize/reporting.py", "stages/train/reporting.py")
 START = """import base64,json,os,pathlib,sys,time
 import {codec}
@@ -38,9 +38,8 @@ main(F,pathlib.Path(__file__))
 
 
 def contents(tree: dict) -> dict[str, str]:
-    """What the script unpacks, by path: modules, and run.json for the driver. ValueError if `tree`, params.yaml parsed, does not say it."""
-    # twice: first without comments and docstrings, whose words are no names
-    sources = {path: bundle.shortened((closure.ROOT / path).read_text(encoding="utf-8")) for path in modules(tree)}
+    """What the script unpacks, by path: the modules, and run.json for the driver. ValueError for an unsuitable `tree` (params.yaml, parsed)."""
+    sources = {path: bundle.shortened((closure.ROOT / path).read_text(encoding="utf-8")) for path in modules(tree)}  # no word of docstrings
     used_in = Counter(word for source in sources.values() for word in set(re.findall(r"\w+", source)))
     shared = frozenset(word for word, count in used_in.items() if count > 1)
     packed = {"run.json": json.dumps(plan(tree))}
@@ -50,7 +49,7 @@ def contents(tree: dict) -> dict[str, str]:
 
 
 def wrapped(packed: dict[str, str]) -> str:
-    """A script that unpacks the modules and starts the driver; by brotli or LZMA, whichever is shorter."""
+    """A script that unpacks the modules and starts the driver. Compressed by brotli or LZMA, whichever is shorter."""
     data = json.dumps(packed, ensure_ascii=False, separators=(",", ":")).encode()
     coded = {"brotli": brotli.compress(data, quality=11, lgwin=24), "lzma": lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)}
     codec = min(coded, key=lambda name: len(coded[name]))
@@ -64,7 +63,7 @@ def modules(tree: dict) -> list[str]:
 
 
 def plan(tree: dict) -> dict:
-    """What the driver runs: stages, parameters without what is only compared, and what stages that are off would have written."""
+    """What the driver runs: stages, their parameters (without candidates for comparison), and the outputs of stages that are off."""
     auto = "quantize.entropy.target_bytes is auto, but the one script cannot pack for trial; set it to the number in fill_cap/target.json"
     params.require(tree["quantize"]["entropy"]["target_bytes"] != "auto", auto)
     run, off = stages(tree), {"artifacts/fill_cap/target.json": {"target_bytes": None}}
@@ -83,7 +82,7 @@ def plan(tree: dict) -> dict:
 
 
 def stages(tree: dict) -> list[tuple[str, str | None]]:
-    """The stages in order, each with its variant; without those that are off."""
+    """The stages in order, each with its variant, without those that are off."""
     runs = bundle.shipped(tree["package"]["blob"], tree["compress"]["runs"])
     return [*((node, None) for node in STAGES if tree[node].get("enabled", True)), *(("compress", name) for name in runs)]
 

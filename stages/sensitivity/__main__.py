@@ -1,7 +1,7 @@
-"""Measure on the holdout split how fine the entropy-constrained quantizer should code each matrix; multipliers of 1 when off.
+"""Measure on the holdout split how finely the entropy-constrained quantizer should code each matrix. When off, all multipliers are 1.
 
-Each unit of matrices is quantized alone, coarser than it will be, and its damage is KL(network || network with it quantized) per token:
-the loss that the network would lose on text that it predicts itself, which needs far fewer tokens than a difference of losses.
+Each unit of matrices is quantized alone, coarser than in the final model. Its damage is KL(network || network with it quantized) per token:
+the loss that this adds on text that the network predicts itself. That needs far fewer tokens than a difference of losses.
 """
 
 import math
@@ -86,13 +86,13 @@ def main(
 
 
 def known(name: str, hessians: dict[str, Tensor], rows: dict[str, Tensor]) -> bool:
-    """Whether calibration saw this weight: a linear layer, the head's table, or a table with counted look-ups."""
+    """Whether calibration has data for this weight: a linear layer, the head's table, or a table with counted look-ups."""
     module = name.removesuffix(".weight")
     return module in hessians or f"{module}.counts" in rows
 
 
 def divergence(state: dict[str, Tensor], config: dict, stream, settings: SensitivitySettings, device: torch.device):
-    """KL in nats per token of the network with some weights changed, from the network itself, as a function of these weights."""
+    """A function of the changed weights: the KL divergence from the network itself to the network with these weights, in nats per token."""
     count = min(settings.tokens, len(stream)) // settings.sequence_length
     require(count >= 1, f"the holdout split has {len(stream)} tokens, fewer than sensitivity.sequence_length; lower that")
     inputs = torch.tensor(stream[: count * settings.sequence_length].astype("int64")).view(count, -1)

@@ -3,10 +3,10 @@
     d_u = what the network loses when only unit u is quantized, `coarseness` times as coarse as it would be
     multiplier_u = sqrt(N_u / d_u), divided by its geometric mean over the weights, within [least, most]
 
-Damage grows with the square of the step and adds up over units, and bits fall by one per octave. The best split of the bits therefore
-gives every weight the same damage. Squared gradients of single tokens (the Fisher information) cannot replace the measurement: the error
-of a matrix is the same for all tokens, so its parts add up in a way that they do not contain. Steps are relative; the constant of the
-model makes up for their mean.
+Damage grows with the square of the step and adds up over units, and each doubling of the step saves one bit. The best split of the bits
+therefore gives every weight the same damage. Squared gradients of single tokens (the Fisher information) cannot replace the measurement:
+the error of a matrix is the same for all tokens, so its effects add up in a way that these gradients do not show. Steps are relative; the
+constant of the model compensates for their mean.
 """
 
 import math
@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from stages.lib.quant.entropy_model import Model
 
-NEGLIGIBLE = 1e-3  # share of the mean damage per weight: below it a damage is noise
+NEGLIGIBLE = 1e-3  # share of the mean damage per weight, below which a damage is noise
 
 
 def units(names: list[str], *, by: str, depth_groups: int) -> dict[str, list[str]]:
-    """Names of matrices by unit: each `matrix` alone, or by `kind` (its name without the layer) and part of the depth."""
+    """Names of matrices by unit: each `matrix` alone, or grouped by `kind` (the name without the layer) and part of the depth."""
     if by == "matrix":
         return {name: [name] for name in names}
     depth = 1 + max((layer for name in names if (layer := _layer(name)) is not None), default=0)
@@ -41,7 +41,7 @@ def _layer(name: str) -> int | None:
 def damages(
     model: Model, parts: dict[str, list[str]], *, constant: float, coarseness: float, loss_of: Callable[[dict[str, Tensor]], float]
 ) -> dict[str, float]:
-    """Damage by unit: `loss_of` the weights that differ from the network's, which is 0 without any."""
+    """Damage by unit: `loss_of` the weights that differ from the network's. It is 0 if none differ."""
     found = {}
     for unit, names in tqdm(parts.items(), desc="sensitivity", unit=" units", mininterval=1.0):
         quantized = model.quantize(constant * coarseness, only=set(names))
@@ -50,7 +50,7 @@ def damages(
 
 
 def multipliers(damage: dict[str, float], sizes: dict[str, int], *, least: float, most: float) -> dict[str, float]:
-    """sqrt(N / d) by unit, relative to the weights' geometric mean. A damage of about 0 or less counts as very little."""
+    """sqrt(N / d) by unit, relative to the weights' geometric mean. A damage near or below 0 counts as a very small one."""
     if not all(map(math.isfinite, damage.values())):
         raise ValueError(
             "the loss of the quantized network is not finite; lower sensitivity.coarseness or quantize.entropy.bits_per_weight"
@@ -65,7 +65,7 @@ def multipliers(damage: dict[str, float], sizes: dict[str, int], *, least: float
 
 
 def predicted_gain(damage: dict[str, float], sizes: dict[str, int]) -> float:
-    """Bits per weight that the multipliers save at equal loss: half the log2 of arithmetic over geometric mean of d / N."""
+    """Bits per weight that the multipliers save at equal loss: half the log2 of (arithmetic / geometric) mean of d / N."""
     total = sum(sizes.values())
     mean = sum(max(value, 0.0) for value in damage.values()) / total
     if not mean > 0:

@@ -1,7 +1,7 @@
-"""Bits per byte of general-purpose compressors on the validation text, the peers that a language model has to beat.
+"""Bits per byte of general-purpose compressors on the validation text, for comparison with the language model.
 
-Each is measured on val alone, and those of `after_train` on val after train: what it adds to the compressed train text. The text is the
-documents' own bytes in order, with nothing in between: exactly the bytes that every score is divided by.
+Each compressor is measured on val alone. Those of `after_train` are also measured on val after train, as what val adds to the compressed
+train text. The text is the documents' own bytes in order, without separators: exactly the bytes that every score is divided by.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from stages.lib.node.stage import Input, Metrics
 from stages.lib.text import corpus
 from stages.text_compressors import compressors
 
-NUM_THREADS = 2  # each holds a compressor's tables: up to 1 GB at the strongest levels
+NUM_THREADS = 2  # each thread holds a compressor's tables, which take up to 1 GB at the strongest levels
 
 
 @dataclass(frozen=True)
 class TextCompressorsSettings:
-    """Which compressors, which of them are measured after train text too, and how many bytes at its end they are given first."""
+    """Which compressors to measure, which of them also after train text, and how many bytes from the end of train they get first."""
 
     SECTION: ClassVar[str] = "text_compressors"
     compressors: tuple[str, ...]

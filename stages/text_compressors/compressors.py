@@ -1,10 +1,10 @@
-"""General-purpose compressors on the text that is scored: what a language model has to beat to be worth its bytes.
+"""General-purpose compressors on the text that is scored. A language model must beat them to be worth its bytes.
 
     bits_per_byte              = 8 * |C(val)| / |val|
     bits_per_byte_after_train  = 8 * (|C(train + val)| - |C(train)|) / |val|
 
-The second row gives the compressor what a trained model has: text of the same kind. Each compressor runs at the best
-its library offers, without checksums, and the text is one stream: no compressor pays per document.
+The second row gives the compressor what a trained model has seen: text of the same kind. Each compressor runs at the best setting of its
+library, without checksums. The text is one stream, so there is no overhead per document.
 """
 
 import difflib
@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
 
-XZ_DICTIONARY_BYTES = (64 << 20, 1536 << 20)  # that of preset 9, and the most that liblzma takes
-ZSTD_WINDOW_LOG = (10, 31)  # what zstd takes on 64-bit machines
-BROTLI_WINDOW_LOG = 24  # 16 MB; the library has larger windows, its Python binding does not
+XZ_DICTIONARY_BYTES = (64 << 20, 1536 << 20)  # the size of preset 9, and the largest that liblzma accepts
+ZSTD_WINDOW_LOG = (10, 31)  # the range that zstd accepts on 64-bit machines
+BROTLI_WINDOW_LOG = 24  # 16 MB; larger windows exist in the library but not in its Python binding
 
 
 def xz_9e(data: bytes) -> bytes:
-    """LZMA2 at preset 9 extreme; the dictionary covers all of `data` up to 1.5 GiB."""
+    """LZMA2 at preset 9 extreme. The dictionary covers all of `data` up to 1.5 GiB."""
     smallest, largest = XZ_DICTIONARY_BYTES
     dictionary = min(max(len(data), smallest), largest)
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": dictionary}]
@@ -28,14 +28,14 @@ def xz_9e(data: bytes) -> bytes:
 
 
 def brotli_11(data: bytes) -> bytes:
-    """Brotli at quality 11 in text mode; it sees the last 16 MB only, so a longer train text helps it no further."""
+    """Brotli at quality 11 in text mode. Its window is the last 16 MB, so more train text does not help it."""
     import brotli
 
     return brotli.compress(data, mode=brotli.MODE_TEXT, quality=11, lgwin=BROTLI_WINDOW_LOG)
 
 
 def zstd_22(data: bytes) -> bytes:
-    """Zstandard at level 22 with long-distance matching; the window covers all of `data` up to 2 GiB."""
+    """Zstandard at level 22 with long-distance matching. The window covers all of `data` up to 2 GiB."""
     import zstandard
 
     smallest, largest = ZSTD_WINDOW_LOG
@@ -49,14 +49,14 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {"xz_9e": xz_9e, "brotli_11":
 
 
 class Job(NamedTuple):
-    """One run of a compressor over `val`, `train` or `train_val`, the two in that order."""
+    """One run of a compressor over `val`, `train` or `train_val` (train followed by val)."""
 
     compressor: str
     text: str
 
 
 def check(names: Iterable[str]) -> None:
-    """ValueError if a name is unknown (the nearest is offered), given twice, or if there is none."""
+    """ValueError if a name is unknown (the nearest is offered) or given twice, or if there is no name."""
     names = list(names)
     for name in names:
         if name not in COMPRESSORS:
@@ -71,12 +71,12 @@ def check(names: Iterable[str]) -> None:
 def measure(
     names: Iterable[str], after_train: Iterable[str], val: bytes, train: bytes, *, workers: int
 ) -> Iterator[tuple[Job, int, float]]:
-    """Each job with its compressed bytes and its seconds, as they finish: `val` for all, the others for those of `after_train`.
+    """Each job with its compressed bytes and its seconds, as they finish. `val` is run for all names, the other texts for `after_train`.
 
-    The libraries release the interpreter's lock: threads run in parallel.
+    The jobs run in parallel threads, because the libraries release the interpreter's lock.
     """
     texts = {"train_val": train + val, "train": train, "val": val}
-    # Longest first, so that no thread ends with a long job alone: brotli takes three times as long as the others.
+    # Longest first (brotli takes three times as long as the others), so that no long job is left alone at the end.
     names = sorted(names, key=lambda name: name != "brotli_11")
     after_train = set(after_train)
     jobs = [Job(name, text) for text in texts for name in names if text == "val" or name in after_train]

@@ -1,9 +1,9 @@
-"""Encode one split into token shards and, for holdout and val, a byte sidecar, in the field's format.
+"""Encode one split into token shards and, for holdout and val, a byte sidecar, in the contest's format.
 
-Every document becomes BOS + its ids, no EOS. Its bytes are counted three times, on the text, per token and from the pieces; the
-first document that disagrees ends the stage. Shards that were published are taken as they are and counted the same way. All
-cores work (CADDIE_WORKERS changes that, and not the result); killed at any moment, the same command goes on where it
-stopped. One node per split: nothing trained on can have read the val text.
+Every document becomes BOS and its ids, without EOS. Its bytes are counted three times: on the text, per token and from the pieces. The
+first document whose counts disagree ends the stage. Published shards are used unchanged and counted in the same way. All cores are used
+(CADDIE_WORKERS sets another number; the result is the same). If the command is killed at any moment, the same command continues where it
+stopped. There is one node per split, so nothing that is trained on can have read the val text.
 
     python -m stages.tokenize --inspect SHARD.bin       tokens, documents, bytes, and the first lines as text
 """
@@ -102,7 +102,7 @@ def _encode(split: str, settings: TokenizeSettings, documents: Path, prepared: d
     except parallel.WorkerKilled:
         raise
     except ValueError:
-        work.remove()  # it may hold tokens of a text that is not the one that was prepared
+        work.remove()  # it may contain tokens of a text other than the prepared one
         raise
     return {
         "tokens": totals.tokens,
@@ -113,7 +113,7 @@ def _encode(split: str, settings: TokenizeSettings, documents: Path, prepared: d
 
 
 def _take(split: str, settings: TokenizeSettings, documents: Path, prepared: dict, model: Path, work: Folder) -> dict:
-    """Published shards were checked and counted by prepare; they are linked, as 16 GB need not lie there twice."""
+    """Link published shards, which prepare has checked and counted. Links, because 16 GB need not be stored twice."""
     if prepared["tokenizer_sha256"] != files.sha256(model):
         raise ValueError(
             "the shards that prepare took over were made with another tokenizer than artifacts/vocabulary has; set "
@@ -127,7 +127,7 @@ def _take(split: str, settings: TokenizeSettings, documents: Path, prepared: dic
 
 
 def _check_unchanged(path: Path, prepared: dict) -> None:
-    """Before the first chunk and after the last: a chunk of another text must not be continued from."""
+    """Called before the first chunk and after the last, because chunks of another text must not be continued from."""
     if files.sha256(path) != prepared["sha256"]:
         raise ValueError(f"{path} is not what prepare wrote, it was changed since; run: dvc repro prepare")
 

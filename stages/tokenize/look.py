@@ -1,4 +1,4 @@
-"""What a person wants to see first of a shard: tokens, documents, bytes, and the beginnings of its documents as text."""
+"""Show what a shard contains: numbers of tokens, documents and bytes, and the beginnings of its documents as text."""
 
 import argparse
 from pathlib import Path
@@ -11,11 +11,11 @@ from stages.runtime.text import caseops
 from stages.runtime.text.tokenizer import BOS, Tokenizer
 from stages.runtime.tokens import shards
 
-LINE = 100  # characters of a document that are shown
+LINE = 100  # number of characters shown of each document
 
 
 def run(argv: list[str]) -> None:
-    """The command line; a user's mistake ends as one sentence and exit code 1."""
+    """Run the command line. A user's mistake is reported in one sentence, with exit code 1."""
     parser = argparse.ArgumentParser(prog="python -m stages.tokenize", description=__doc__)
     parser.add_argument("--inspect", nargs="+", type=Path, required=True, metavar="SHARD", help="token shards, or their byte sidecars")
     parser.add_argument("--model", type=Path, help="the tokenizer (default: the one beside the shard, else artifacts/vocabulary's)")
@@ -27,7 +27,7 @@ def run(argv: list[str]) -> None:
 
 
 def describe(path: Path, *, model: Path | None = None, documents: int = 5) -> list[str]:
-    """The lines to print. ValueError if the shard is damaged or of another tokenizer; FileNotFoundError if there is none."""
+    """The lines to print. ValueError if the shard is damaged or was made with another tokenizer; FileNotFoundError if there is none."""
     values = shards.read(path)
     if "_bytes_" in path.name:
         return [
@@ -73,7 +73,7 @@ def _beginning(tokenizer: Tokenizer, ids: np.ndarray) -> str:
 
 
 def find_model(path: Path, model: Path | None) -> Path:
-    """The tokenizer to decode with."""
+    """Find the tokenizer to decode with."""
     if model is not None:
         return model
     for place in (path.parent / corpus.TOKENIZER, Path("artifacts/vocabulary") / corpus.TOKENIZER):

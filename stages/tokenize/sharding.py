@@ -1,8 +1,8 @@
-"""Documents -> token shards in a scratch folder: spread over processes, in order, and to be continued after a kill.
+"""Turn documents into token shards in a scratch folder, in several processes, in order, and continue after a kill.
 
-The text is cut into chunks of whole lines; each gives its ids and byte counts, whatever process encodes it; they are appended
-in order. What is on disk is recorded every few seconds together with the number of the next chunk. So the shards depend
-neither on the number of processes nor on kills, and no process holds more than a few chunks.
+The text is divided into chunks of whole lines. Any process may encode a chunk; its ids and byte counts are appended in the order of the
+chunks. What is on disk is recorded every few seconds together with the number of the next chunk. So the shards depend neither on the number
+of processes nor on kills, and no process holds more than a few chunks.
 """
 
 import os
@@ -19,14 +19,14 @@ from stages.lib.text.encoder import Encoder
 from stages.runtime.tokens import shards
 
 SAVE_SECONDS = 5.0
-FEW_BYTES = 4_000_000  # less text than this is encoded faster than other processes start
+FEW_BYTES = 4_000_000  # less text than this is encoded before other processes have started
 
 
 @dataclass
 class Totals:
-    """Of all that was written: documents, tokens with BOS, bytes of the raw documents, and the three counts (accounting.py).
+    """Totals of what was written: documents, tokens with BOS, bytes of the raw documents, and the three counts (accounting.py).
 
-    `pieces` counts what the pieces spell: for CaseOps the transformed text.
+    `pieces` counts the bytes of what the pieces spell, which for CaseOps is the transformed text.
     """
 
     documents: int = 0
@@ -50,7 +50,7 @@ class Encoded(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Lines that begin in [start, end) of a prepared split."""
+    """The lines that begin in [start, end) of a prepared split."""
 
     folder: Path
     start: int
@@ -67,7 +67,7 @@ def _start(model: bytes) -> None:
 
 
 def encode(task: Task) -> Encoded:
-    """Encode one chunk; with a sidecar every document is counted three times. ValueError naming the document that disagrees."""
+    """Encode one chunk. With a sidecar, every document is counted three times. ValueError naming the document that disagrees."""
     found, tokenizer = _encoder.encode(corpus.read_chunk(task.folder, task.start, task.end), sidecar=task.sidecar), _encoder.tokenizer
     counts = found.byte_counts if task.sidecar else tokenizer.byte_counts(found.ids)
     where = f"{task.folder / corpus.DOCUMENTS} after byte {task.start}"
@@ -95,7 +95,7 @@ class Writer:
         self.saved = time.monotonic()
 
     def add(self, encoded: Encoded) -> None:
-        """Append one chunk and, now and then, record it."""
+        """Append one chunk and, every few seconds, record what is on disk."""
         for name, values in zip(self.names, (encoded.ids, encoded.byte_counts), strict=False):
             self._append(name, values)
         self.totals.add(encoded.totals)
@@ -117,7 +117,7 @@ class Writer:
             position, view = position + len(part), view[len(part) :]
 
     def finish(self) -> None:
-        """Record the end and write the headers: a shard without one is refused by every reader, half of one is never a whole."""
+        """Record the end and write the headers. Readers refuse a shard without header, so an incomplete one is never taken for complete."""
         self.save()
         for name in self.names:
             for i, start in enumerate(range(0, 2 * self.totals.tokens, self.shard_bytes)):
@@ -139,7 +139,7 @@ class Writer:
             return
         state = files.read_json(self.state, required=("chunks", "totals"))
         totals = Totals(**state["totals"])
-        for name in self.names:  # all that was recorded is there; what was written behind it will be written again
+        for name in self.names:  # everything recorded is there; what was written after it will be written again
             for i, start in enumerate(range(0, 2 * totals.tokens, self.shard_bytes)):
                 path, length = self.folder / name.format(i), min(self.shard_bytes, 2 * totals.tokens - start)
                 if not path.is_file() or path.stat().st_size < shards.HEADER_BYTES + length:
@@ -154,7 +154,7 @@ class Writer:
 
 
 def write(folder: Path, documents: Path, split: str, *, model: bytes, shard_tokens: int, sidecar: bool, progress) -> Totals:
-    """Encode the prepared split `documents` into shards below `folder`. `progress` is called with the bytes of each chunk."""
+    """Encode the prepared split `documents` into shards below `folder`. `progress` is called with the number of bytes of each chunk."""
     writer = Writer(folder, split, shard_tokens=shard_tokens, sidecar=sidecar)
     chunks = corpus.chunks(documents)
     progress(sum(end - start for start, end in chunks[: writer.chunks]))

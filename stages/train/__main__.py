@@ -1,7 +1,7 @@
-"""Train a GPT on the train shards: Muon for the matrices, AdamW for the rest; several averages of the weights.
+"""Train a GPT on the train shards, with Muon for the matrices and AdamW for the rest. Several averages of the weights are kept.
 
-One process, or several through torchrun (train.processes). Killed at any moment, the same command continues from its last
-checkpoint under scratch/.
+It runs in one process, or several through torchrun (train.processes). If it is killed at any moment, the same command continues from its
+last checkpoint under scratch/.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ class Model:
     tied_head: bool
     embedding_std: float
     initialisation: Literal["published", "naive"]
-    attention_backend: Literal["auto", "plain", "sdpa", "varlen", "flash2", "flash3", "flash4"]  # not architecture: it stays here
+    attention_backend: Literal["auto", "plain", "sdpa", "varlen", "flash2", "flash3", "flash4"]  # not part of the architecture
     features: dict
 
 
@@ -71,13 +71,13 @@ def main(
     batches.check_processes(settings.processes)
     batches.check_parts(settings.micro_batch_tokens, settings.processes)
     with torch.device("meta"):
-        GPT(config)  # says what is wrong with the features
+        GPT(config)  # raises a clear error if a feature's settings are wrong
     chosen = {
         "precision": precision,
         "attention_backend": _backend(asked, settings, precision, config),
         **loop.programs(settings, launch.device_type(settings.device)),
     }
-    launch.relaunch(settings.processes, "stages.train", settings.device)  # after the checks: one sentence from one process
+    launch.relaunch(settings.processes, "stages.train", settings.device)  # after the checks, so that only one process reports an error
     with launch.world(settings.device, threads=settings.threads) as world:
         model = GPT(config)
         initialise(model, generator=torch.Generator().manual_seed(settings.seed))

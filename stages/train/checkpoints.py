@@ -1,8 +1,8 @@
 """Checkpoints of a running training, outside DVC: scratch/<stage>/<key>/step_<n>.safetensors.
 
-The key is a hash of everything that makes two trainings the same (parameters, text, code), so a checkpoint of other
-parameters is never picked up. Written under a temporary name and renamed; the last two are kept, all are removed at the end.
-An exclusive lock on the folder keeps an orphan of a killed run and its successor from training side by side.
+The key is a hash of everything that the training depends on (parameters, text, code), so a checkpoint made with other parameters is never
+used. A checkpoint is written under a temporary name and renamed. The last two are kept; all are removed at the end. An exclusive lock on
+the folder prevents a still running earlier process and its successor from training at the same time.
 """
 
 from pathlib import Path
@@ -23,12 +23,12 @@ class Folder(scratch.Folder):
             old.unlink()
 
     def save_snapshot(self, step: int, weights: dict[str, Tensor], *, half: list[str]) -> None:
-        """Weights that outlive the checkpoints: the trainer moves them to its output at the end. `half`: parameters that are stored
-        in bfloat16, and so must what is put together from the snapshots."""
+        """Save weights that outlive the checkpoints: the trainer moves them to its output at the end. `half`: parameters that are stored in
+        bfloat16, so that an average computed from the snapshots must be rounded to bfloat16 too."""
         tensors.save(self.snapshots / f"step_{step:09d}.safetensors", weights, {"step": step, "half": half})
 
     def drop_snapshots_after(self, step: int) -> None:
-        """Forget what a killed run saved beyond the checkpoint that is continued from: a clock may take another way this time."""
+        """Delete what a killed run saved after the checkpoint that is continued from, because a real clock may now take other steps."""
         for path in self.snapshots.glob("step_*.safetensors"):
             if int(path.stem.removeprefix("step_")) > step:
                 path.unlink()
@@ -38,7 +38,7 @@ class Folder(scratch.Folder):
         return self.path / "snapshots"
 
     def latest(self) -> tuple[dict[str, Tensor], dict] | None:
-        """The newest readable checkpoint, or None. A damaged one is skipped with a line that says so."""
+        """The newest readable checkpoint, or None. A damaged one is skipped, and a line says so."""
         for path in reversed(self._files()):
             try:
                 return tensors.load(path)

@@ -1,4 +1,4 @@
-"""The training loop: tensors and small dataclasses in, tensors and a curve out; files only through the checkpoint folder.
+"""The training loop. It takes and returns tensors and small dataclasses; it writes files only through the checkpoint folder.
 
 Per step: learning-rate scale, recurrence and rounding for this share of the budget -> forward and backward -> optimizers (gradients
 averaged over processes, clipped, applied) -> running averages. The budget is in steps, or in seconds of training.
@@ -30,20 +30,20 @@ from stages.train.prefetch import Prefetcher
 from stages.train.qat import Rounding
 from stages.train.settings import TrainSettings
 
-GRAPHS = 64  # that may be compiled: packed rows come in several numbers of segments (#1855 has the same limit)
+GRAPHS = 64  # compiled graphs at most: packed rows have varying numbers of segments (#1855 has the same limit)
 DIVERGED_STEPS = 20
 ADVICE = (
     "lower train.matrix_learning_rate or train.embedding_learning_rate, or set train.gradient_clip; checkpoints that were made "
     "before are in scratch/train"
 )
-PACE_STEPS = 50  # that the speed in the progress bar is of
-HOLDOUT_TARGETS = 32_768  # of the curve: enough to see the trend, cheap enough not to slow the run
+PACE_STEPS = 50  # number of last steps from which the progress bar's speed is computed
+HOLDOUT_TARGETS = 32_768  # targets per point of the curve: enough to see the trend, and fast enough
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What tells how well it is used: FLOPs of training per token, before and after the recurrence starts, and FLOPs per second of
-    matrix products, of all processes."""
+    """What is needed to tell how well the hardware is used: FLOPs of training per token, before and after the recurrence starts, and FLOPs
+    per second of matrix products, summed over all processes."""
 
     plain: int
     looped: int
@@ -55,13 +55,13 @@ class Hardware:
 
 @dataclass
 class Run:
-    """State of a training: everything that a checkpoint must hold."""
+    """The state of a training: everything that a checkpoint must hold."""
 
     model: gpt.GPT
     optimizers: Optimizers
     averages: Averages
     rounding: Rounding
-    loss: Callable[..., Tensor]  # loss.py, compiled where that was chosen
+    loss: Callable[..., Tensor]  # from loss.py, compiled if that was chosen
     hardware: Hardware
     step: int = 0
     seconds: float = 0.0
@@ -75,7 +75,7 @@ class Run:
 
 
 def start(model: gpt.GPT, settings: TrainSettings, world: World) -> Run:
-    """A fresh run."""
+    """The state of a new run."""
     return Run(
         model,
         Optimizers(model, settings, world),
@@ -87,7 +87,7 @@ def start(model: gpt.GPT, settings: TrainSettings, world: World) -> Run:
 
 
 def hardware_of(model: gpt.GPT, settings: TrainSettings, world: World) -> Hardware:
-    """Measured for a fifth of a second, counted by running the network without values."""
+    """Measure the speed of matrix products (a fifth of a second), and count FLOPs by running the network without values."""
     counts = []
     for fraction in (0.0, 1.0):
         with torch.device("meta"):
@@ -99,8 +99,8 @@ def hardware_of(model: gpt.GPT, settings: TrainSettings, world: World) -> Hardwa
 
 
 def programs(settings: TrainSettings, device: str) -> dict[str, bool]:
-    """Whether the loss is compiled and fused, on a device of type cpu or cuda: as `settings` say, or where that is auto, whatever
-    is fastest there. ValueError for what cannot run."""
+    """Whether the loss is compiled and whether it is fused, on a device of type cpu or cuda: as `settings` say, or the fastest choice for
+    auto. ValueError for a choice that cannot run here."""
     can_fuse = device == "cuda" and softcap_cross_entropy.is_available()
     if settings.fused_loss == "always" and not can_fuse:
         raise ValueError("train.fused_loss is always, but it needs a GPU and the package triton; set it to auto or never")
@@ -111,13 +111,13 @@ def programs(settings: TrainSettings, device: str) -> dict[str, bool]:
 
 
 def loss_of(model: gpt.GPT, settings: TrainSettings, world: World) -> Callable[..., Tensor]:
-    """The loss by the programs chosen. Compiled, it is one graph for each shape and each state of recurrence and rounding; priming makes
-    them before the clock starts."""
+    """The loss by the chosen programs. If compiled, it is one graph for each shape and each state of recurrence and rounding. Priming
+    compiles them before the clock starts."""
     chosen = programs(settings, world.device.type)
     of = loss.of(model, softcap_cross_entropy.fused if chosen["fused_loss"] else softcap_cross_entropy.plain)
     if not chosen["compiled"]:
         return of
-    torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())  # says it to the compiler too
+    torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())  # makes the compiler deterministic too
     torch._dynamo.config.recompile_limit = GRAPHS
     return torch.compile(of, dynamic=False, fullgraph=True)
 
@@ -129,7 +129,7 @@ def clock_of(settings: TrainSettings) -> schedule.Clock:
 def train(
     run: Run, batches: Prefetcher, holdout: Split, settings: TrainSettings, *, world: World, precision: str, folder: checkpoints.Folder
 ) -> None:
-    """Bring `run` to the end of its budget, in place. Raises ValueError when the loss stops being a number."""
+    """Train `run` to the end of its budget, in place. ValueError if the loss becomes NaN or infinite."""
     model, clock = run.model, clock_of(settings)
     if run.step == 0:
         prime(run, batches, settings, world=world, precision=precision)
@@ -166,7 +166,7 @@ def train(
         if not last and run.seconds - saved > settings.checkpoint_seconds:
             checkpoint(run, batches, world, folder)
             saved = run.seconds
-        started = time.perf_counter()  # measuring and saving are not training
+        started = time.perf_counter()  # measuring and saving do not count as training time
     bar.close()
     recurrence = model.features.get("depth_recurrence")
     if recurrence and not recurrence.looping and world.is_main:
@@ -175,11 +175,11 @@ def train(
             "trained for it; lower model.features.depth_recurrence.start_step or start_fraction",
             file=sys.stderr,
         )
-    model.progress()  # from here on the model is what its configuration says, whatever the budget reached
+    model.progress()  # the finished model is what its configuration says, whatever state the budget reached
 
 
 def _check(run: Run, nats: float) -> None:
-    """ValueError once a run is worse than at its start, where it guesses; the spike of the first steps is normal."""
+    """ValueError if a run is worse than at its start, where it guesses. The spike of the first steps is normal."""
     recent = [row["train_loss"] for row in run.curve[-DIVERGED_STEPS + 1 :]]
     if run.step >= 5 * DIVERGED_STEPS and (sum(recent) + nats) / DIVERGED_STEPS > run.curve[0]["train_loss"] + 1:
         raise ValueError(
@@ -214,12 +214,12 @@ def _loops(run: Run) -> bool:
 
 
 def _crosses(before: float, after: float, budget: float, parts: int) -> bool:
-    """Whether a step went over the end of one of `parts` equal parts of the budget."""
+    """Whether a step passed the end of one of `parts` equal parts of the budget."""
     return parts > 0 and int(before / budget * parts) < int(after / budget * parts)
 
 
 def _slowest(seconds: float, world: World) -> float:
-    """The largest of all processes' clocks: schedule, recurrence and end must come at the same step everywhere, or weights part."""
+    """The largest of all processes' clocks. Schedule, recurrence and end must come at the same step everywhere, or the weights differ."""
     if world.size == 1:
         return seconds
     clock = torch.tensor(seconds, dtype=torch.float64, device=world.device)
@@ -240,7 +240,7 @@ def _step(run: Run, batches: Prefetcher, settings: TrainSettings, scale: float, 
     if world.size > 1:
         dist.all_reduce(value)
         value /= world.size
-    if not torch.isfinite(value):  # before the weights are touched
+    if not torch.isfinite(value):  # before the weights are changed
         raise ValueError(f"the training loss is {value.item()} at step {run.step + 1}; {ADVICE}")
     run.optimizers.step(
         scale=scale,
@@ -254,8 +254,8 @@ def _step(run: Run, batches: Prefetcher, settings: TrainSettings, scale: float, 
 
 
 def prime(run: Run, batches: Prefetcher, settings: TrainSettings, *, world: World, precision: str) -> None:
-    """Full steps that leave no trace, so that compiling and allocating cost no training time: `priming_steps` for each state of
-    recurrence and rounding. Weights and loader are put back, optimizers and averages made anew. Only before the first step."""
+    """Run full steps without lasting effect, so that compiling and allocating take no training time: `priming_steps` for each state of
+    recurrence and rounding. Weights and loader are restored, optimizers and averages created anew. Only before the first step."""
     if not settings.priming_steps:
         return
     before, place = {name: weight.clone() for name, weight in run.weights().items()}, batches.position()
@@ -279,14 +279,14 @@ def _snapshot(run: Run, settings: TrainSettings, world: World, folder: checkpoin
 
 
 def checkpoint(run: Run, batches: Prefetcher, world: World, folder: checkpoints.Folder) -> None:
-    """Save everything; with several processes a collective."""
+    """Save everything. With several processes this is a collective: all must call it."""
     tensors = state(run)
     if world.is_main:
         folder.save(run.step, tensors, facts_of(run, batches))
 
 
 def state(run: Run) -> dict[str, Tensor]:
-    """Every tensor of the run under a flat name; with `facts_of` the inverse of `restore`."""
+    """Every tensor of the run under a flat name. `restore` takes these tensors and `facts_of`."""
     out = {f"model/{name}": weight for name, weight in run.weights().items()}
     out |= {f"optimizer/{name}": tensor for name, tensor in run.optimizers.state().items()}
     return out | {f"average/{name}": tensor for name, tensor in run.averages.state().items()}
@@ -309,7 +309,7 @@ def facts_of(run: Run, batches: Prefetcher) -> dict:
 
 @torch.no_grad()
 def restore(run: Run, batches: Prefetcher, saved: dict[str, Tensor], facts: dict) -> None:
-    """Continue from a checkpoint: `run` and `batches` are as they were after `facts["step"]` steps, bit for bit."""
+    """Continue from a checkpoint. `run` and `batches` become what they were after `facts["step"]` steps, bit for bit."""
     batches.go_to(facts["loader"])
     kinds: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "average": {}}
     for key, tensor in saved.items():
@@ -320,7 +320,7 @@ def restore(run: Run, batches: Prefetcher, saved: dict[str, Tensor], facts: dict
     run.optimizers.restore(kinds["optimizer"])
     run.averages.restore(kinds["average"], facts["averages"])
     run.rounding.started_at = facts["rounding"]
-    if "depth_recurrence" in run.model.features:  # as built it loops; what switched on is told from this
+    if "depth_recurrence" in run.model.features:  # a newly built model has it on, but `events` needs the true state
         run.model.features["depth_recurrence"].looping = facts["looping"]
     run.step, run.seconds, run.flops, run.curve = facts["step"], facts["seconds"], facts["flops"], list(facts["curve"])
     run.times, run.events = [tuple(pair) for pair in facts["times"]], list(facts["events"])

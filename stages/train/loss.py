@@ -1,4 +1,4 @@
-"""What training minimises: the mean cross-entropy of the soft-capped logits in nats, and what features add to it."""
+"""What training minimises: the mean cross-entropy of the soft-capped logits in nats, and the losses that features add to it."""
 
 from collections.abc import Callable
 

@@ -1,6 +1,6 @@
-"""The numerics policy of training: which tensors are stored in which type, and what is computed in which.
+"""The numerics policy of training: in which type each tensor is stored, and in which type each result is computed.
 
-| bf16, the field's policy                                | stored   | computed                                                   |
+| bf16, the contest's policy                              | stored   | computed                                                   |
 |---------------------------------------------------------|----------|------------------------------------------------------------|
 | tables (embedding; bigram_hash, value_embedding)        | bfloat16 | as stored; gradient and both Adam moments are bfloat16 too |
 | linear weights, an untied head                          | float32  | cast at use                                                |
@@ -9,11 +9,11 @@
 | rms, rotary angles, softmax of attention, softcap, loss |          | float32; rms returns its input's type                      |
 | running averages                                        | float32  | float32                                                    |
 
-fp32: all of it float32. auto: bf16 on a GPU, fp32 on a CPU. The weights that leave a training are float32 in either case, but each
-has a value that its parameter could hold: averages of a table are rounded as the field rounds them when they replace the weights.
+fp32: everything is float32. auto: bf16 on a GPU, fp32 on a CPU. The weights that a training outputs are float32 in either case, but each
+has a value that its parameter's type can hold. Averages of a table are rounded, as the contest does when they replace the weights.
 
-Source: the published stacks, which build the model, cast it to bfloat16 and lift everything but the embeddings back; that is why an
-untied head, an embedding here, stays float32: there it is a linear layer.
+Source: the published code, which builds the model, casts it to bfloat16 and casts everything but the embeddings back. There an untied head
+is a linear layer, so it stays float32 here too, although it is an embedding here.
 """
 
 import torch
@@ -30,14 +30,14 @@ def resolve(precision: str, device: str) -> str:
 
 
 def store(model: GPT, precision: str) -> None:
-    """Give every parameter the type it is stored in, in place: after initialisation, before the optimizers see it."""
+    """Convert every parameter, in place, to its stored type. Call it after initialisation, before the optimizers are made."""
     if precision == "bf16":
         for table in tables(model):
             table.to(torch.bfloat16)
 
 
 def tables(model: GPT) -> list[nn.Embedding]:
-    """What is looked up by token. The head's own table is multiplied like a matrix and is none of them."""
+    """The tables that are looked up by token. The head's own table is not among them, because it is multiplied like a matrix."""
     return [module for name, module in model.named_modules() if isinstance(module, nn.Embedding) and name != "unembedding"]
 
 
@@ -52,5 +52,5 @@ def cast_at_use(precision: str, device: str) -> torch.autocast:
 
 
 def leaving(model: GPT, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`weights` (by parameter name) as they are handed on: float32, with values that the parameters' types can hold."""
+    """`weights` (by parameter name) as the training outputs them: float32, with values that the parameters' types can hold."""
     return {name: weights[name].to(parameter.dtype).float() for name, parameter in model.named_parameters()}

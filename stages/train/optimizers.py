@@ -1,4 +1,4 @@
-"""Which optimizer moves which parameter: Muon (or AdamW) the matrices, AdamW the tables and the scalars; every one exactly once.
+"""Which optimizer updates which parameter: Muon (or AdamW) the matrices, AdamW the tables and the scalars; each exactly once.
 
 | group    | members                                                                | learning rate           | decay                  |
 |----------|------------------------------------------------------------------------|-------------------------|------------------------|
@@ -22,7 +22,7 @@ from stages.train.settings import Split, TrainSettings
 
 
 class Optimizers:
-    """The two optimizers of one model. ValueError where train.muon.projections names what the model has not."""
+    """The two optimizers of one model. ValueError if train.muon.projections names a feature that the model does not have."""
 
     def __init__(self, model: gpt.GPT, settings: TrainSettings, world: World):
         self.settings, self.world, self.model = settings, world, model
@@ -46,10 +46,10 @@ class Optimizers:
 
     @torch.no_grad()
     def step(self, *, scale: float, momentum: float, taper: float) -> None:
-        """One update from the gradients of this process. `scale`: of every learning rate; `taper`: of the matrices' decay."""
+        """One update from the gradients of this process. `scale` multiplies every learning rate, `taper` the decay of the matrices."""
         settings = self.settings
         for weight in self.model.parameters():
-            if weight.grad is None:  # a part of the model that this step did not use
+            if weight.grad is None:  # this step did not use this part of the model
                 weight.grad = torch.zeros_like(weight)
         if settings.split.form == "published":
             self._scale_early_gradients()
@@ -64,7 +64,7 @@ class Optimizers:
         self.muon.step(rate=settings.matrix_learning_rate * scale, momentum=momentum, weight_decay=settings.matrix_weight_decay * taper)
 
     def _scale_early_gradients(self) -> None:
-        """What #1172 ran: Muon's update does not depend on the size of a gradient, so this does nothing but re-weight the clipping."""
+        """What #1172 ran. Muon's update does not depend on the size of a gradient, so this only changes the weights in the clipping."""
         weights = dict(self.model.named_parameters())
         for name in self.early:
             weights[name].grad.mul_(self.settings.split.rate)
@@ -80,7 +80,7 @@ class Optimizers:
             gradient.mul_(factor.to(gradient.dtype))
 
     def state(self) -> dict[str, Tensor]:
-        """Every tensor of both under <parameter>/<slot>. With several processes a collective."""
+        """Every tensor of both optimizers, under <parameter>/<slot>. With several processes this is a collective: all must call it."""
         return self.muon.state() | self.adam.state()
 
     def restore(self, saved: dict[str, Tensor]) -> None:
@@ -89,7 +89,7 @@ class Optimizers:
 
 
 def members(model: gpt.GPT, projections: tuple[str, ...]) -> dict[str, dict[str, nn.Parameter]]:
-    """Parameters by group and name, each in exactly one group; `projections` are features whose linear layers are matrices."""
+    """Parameters by group and name, each in exactly one group. `projections` are features whose linear layers count as matrices."""
     for feature in projections:
         linear = [name for name in gpt.matrices(model) if name.startswith(f"{feature}.")]
         require(

@@ -1,4 +1,4 @@
-"""The next batch is read while the current one is computed with: one thread, one batch ahead, in pinned memory for a GPU."""
+"""Read the next batch while the current one is used: one thread reads one batch ahead, into pinned memory for a GPU."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -8,9 +8,9 @@ from stages.lib.tokens.loader import Batch, Loader
 
 
 class Prefetcher:
-    """A loader's batches in the order of the steps, on the device. The state that it reports is that before the batch ahead.
+    """A loader's batches in the order of the steps, on the device. `position` is the state before the batch that was read ahead.
 
-    `is_ahead` pays on a GPU; on a CPU the cores are busy, and reading is a thousandth of a step.
+    `is_ahead` helps on a GPU. On a CPU the cores are busy anyway, and reading takes a thousandth of a step.
     """
 
     def __init__(self, loader: Loader, world: World, *, is_ahead: bool):
@@ -30,7 +30,7 @@ class Prefetcher:
         return found.to(self.world.device)
 
     def position(self) -> dict:
-        """What a checkpoint must hold beside the step."""
+        """The state that a checkpoint must hold beside the step."""
         return self.ahead[2] if self.ahead else self.loader.position()
 
     def go_to(self, position: dict) -> None:

@@ -1,4 +1,4 @@
-"""Rounding in the forward pass, late in training, so that the weights settle where the quantizer will put them.
+"""Rounding in the forward pass, late in training, so that the weights move to values that the quantizer can represent well.
 
 Per row s = max(max|w| / q, min_step), q = 2^(bits-1) - 1, n = w / s:
 
@@ -6,9 +6,9 @@ Per row s = max(max|w| / q, min_step), q = 2^(bits-1) - 1, n = w / s:
     soft_round         w' = s clamp(floor(n) + σ(a (n - floor(n) - 1/2)), -q, q)       true gradient, also through s; a from 1 to 16
                                                                                        linearly over ramp_steps
 
-It is on from the first step, not before `earliest_step`, at which the schedule's scale is below `threshold`. `scope`: all linear
-layers (#1089), or the features' projections only, which is what #549's family ran: its other weights were in banks that bypass it.
-Only training steps round; holdout measurements and averages see the weights themselves.
+It starts at the first step, not before `earliest_step`, at which the schedule's scale is below `threshold`. `scope`: all linear layers
+(#1089), or only the features' projections, which is what #549's family ran, because its other weights were in banks that bypass it. Only
+training steps round; holdout measurements and averages use the weights without rounding.
 """
 
 # M rows, K columns
@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from stages.runtime.network import gpt
 from stages.train.settings import Quantization
 
-SHARPNESS = (1.0, 16.0)  # of the soft rounding, at its start and from the end of its ramp on (#1172)
+SHARPNESS = (1.0, 16.0)  # sharpness of soft_round at the start and from the end of the ramp on (#1172)
 
 
 def straight_through(weight_MK: Tensor, *, bits: int, min_step: float) -> Tensor:
-    """Rounded to the grid of its row, with the identity as gradient."""
+    """The weight rounded to the grid of its row, with the identity as gradient."""
     limit = 2 ** (bits - 1) - 1
     with torch.no_grad():
         step_M1 = (weight_MK.abs().amax(dim=1, keepdim=True) / limit).clamp(min=max(min_step, 1e-12))
@@ -36,7 +36,7 @@ def straight_through(weight_MK: Tensor, *, bits: int, min_step: float) -> Tensor
 
 
 def soft_round(weight_MK: Tensor, sharpness: Tensor, *, bits: int, min_step: float) -> Tensor:
-    """Pulled towards the grid of its row, the harder the larger the sharpness (a scalar tensor: changing it compiles nothing anew)."""
+    """The weight pulled towards the grid of its row, harder for a larger sharpness (a tensor, so that changing it does not recompile)."""
     limit = 2 ** (bits - 1) - 1
     step_M1 = (weight_MK.abs().amax(dim=1, keepdim=True) / limit).clamp(min=max(min_step, 1e-12))
     codes_MK = weight_MK / step_M1
@@ -45,7 +45,7 @@ def soft_round(weight_MK: Tensor, sharpness: Tensor, *, bits: int, min_step: flo
 
 
 class Rounding:
-    """The rounding of one model's linear layers; `started_at` is what a checkpoint must hold."""
+    """The rounding of one model's linear layers. A checkpoint must hold `started_at`."""
 
     def __init__(self, model: gpt.GPT, settings: Quantization):
         self.settings, self.started_at, self.is_rounding = settings, None, False
@@ -57,7 +57,7 @@ class Rounding:
                 name: layer for name, layer in gpt.matrices(model).items() if settings.scope == "matrices" or not name.startswith("blocks.")
             }
         )
-        # made once: a compiled loss is compiled again for every new function that it meets
+        # created once, because a compiled loss is compiled again for every new function
         self.forwards = {name: self._forward(layer) for name, layer in self.layers.items()}
         if settings.form != "none" and not self.layers:
             raise ValueError(
@@ -65,7 +65,7 @@ class Rounding:
             )
 
     def progress(self, step: int, scale: float) -> None:
-        """Before each step: switch on when it is time, and sharpen."""
+        """Call before each step: starts the rounding when its condition is met, and increases the sharpness."""
         if not self.layers:
             return
         if self.started_at is None and scale < self.settings.threshold and step >= self.settings.earliest_step:
@@ -76,7 +76,7 @@ class Rounding:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """The forward pass of the layers rounds inside the block, if it is time."""
+        """Inside the block, the layers round in the forward pass, if the rounding has started."""
         if self.started_at is None:
             yield
             return

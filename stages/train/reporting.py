@@ -1,4 +1,4 @@
-"""What a training leaves for people: its metrics and its curve. Not part of the one script."""
+"""Write what people read about a training: its metrics and its curve. Not part of the one script."""
 
 import csv
 from pathlib import Path
@@ -14,7 +14,7 @@ from stages.train.settings import TrainSettings
 def write(
     metrics: Path, curve: Path, run: loop.Run, settings: TrainSettings, world: launch.World, chosen: dict, *, text_sha256: str
 ) -> None:
-    """Both files, of a finished run; `chosen` are the programs that it used."""
+    """Write both files of a finished run. `chosen` are the programs that it used."""
     write_curve(curve, run.curve)
     files.write_json(metrics, figures(run, settings, world, text_sha256=text_sha256) | chosen)
 

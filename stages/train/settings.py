@@ -1,4 +1,4 @@
-"""The section `train` of params.yaml, and what no training can have. Units and sources: params.yaml."""
+"""The section `train` of params.yaml, and the checks that hold for every training. Units and sources are in params.yaml."""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ LOADERS = "stages.lib.tokens.loaders"
 
 @dataclass(frozen=True)
 class Split:
-    """A learning rate of their own for the matrices of the first layers."""
+    """A separate learning rate for the matrices of the first layers."""
 
     layers: AtLeastZero
     rate: NonNegative

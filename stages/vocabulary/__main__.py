@@ -1,9 +1,9 @@
-"""The tokenizer: trained on the train split only, taken from a file, or the field's 260 bytes; and its certificate.
+"""Make the tokenizer and its certificate. It is trained on the train split only, taken from a file, or the contest's 260 bytes.
 
 source: bpe     SentencePiece BPE with byte fallback. `normalization: identity` keeps every text, decode(encode(text)) == text;
-                `nmt_nfkc` is the field's own setting, which replaces characters and merges blanks.
+                `nmt_nfkc` is the contest's own setting, which replaces characters and merges blanks.
         bytes   4 special ids and the 256 bytes
-        file    vocabulary.path, such as the field's fineweb_1024_bpe.model
+        file    vocabulary.path, such as the contest's fineweb_1024_bpe.model
         shards  the one that came with the token shards of prepare
 
 `transform: caseops` writes the case of words as operators in front of them (runtime/text/caseops.py), which become pieces.

@@ -1,10 +1,10 @@
-"""SentencePiece BPE training, with lossless settings or exactly with the field's.
+"""SentencePiece BPE training, with lossless settings or exactly with the contest's.
 
-Special ids as in the field: pad 0, bos 1, eos 2, unk 3; byte fallback, split digits, no dummy prefix. Two normalizations:
+Special ids are as in the contest: pad 0, bos 1, eos 2, unk 3; byte fallback, split digits, no dummy prefix. There are two normalizations:
 
-    nmt_nfkc   the field's (its exporter's settings): NFKC and merged blanks, whole stripped documents with NUL as a blank;
+    nmt_nfkc   the contest's (its exporter's settings): NFKC and merged blanks, whole stripped documents with NUL as a blank;
                the trainer drops documents longer than 4,192 bytes
-    identity   nothing is changed or removed, so that every text comes back; documents are cut at line ends instead of dropped
+    identity   nothing is changed or removed, so every text can be recovered; documents are cut at line ends instead of dropped
 
 With CaseOps the text is transformed first, and the four operators are user-defined symbols.
 """
@@ -31,7 +31,7 @@ def train(
 ) -> bytes:
     """Model bytes of a BPE vocabulary with `size` pieces, trained on the first `sample_bytes` or `sample_documents` of the texts.
 
-    ValueError if the texts are empty or too small or uniform for so many pieces. Same texts, same bytes.
+    ValueError if the texts are empty, or too small or uniform for this many pieces. Equal texts give equal bytes.
     """
     import sentencepiece
 
@@ -71,7 +71,7 @@ def train(
 
 
 def _way_out(message: str) -> str:
-    """SentencePiece's two complaints about the size, as advice; anything else as it said it."""
+    """SentencePiece's two errors about the size, as advice; any other message unchanged."""
     if most := re.search(r"value <= (\d+)", message):
         return f"set it to at most {most.group(1)}, or give more text"
     if least := re.search(r"required_chars\. \d+ vs (\d+)", message):
@@ -95,7 +95,7 @@ def _with(first: str, rest: Iterator[str]) -> Iterator[str]:
 
 
 def _documents(texts: Iterable[str]) -> Iterator[str]:
-    """As the field's exporter hands them over: NUL as a blank, stripped, empty ones skipped."""
+    """The documents as the contest's exporter passes them: NUL as a blank, stripped, empty ones skipped."""
     for text in texts:
         if stripped := text.replace("\0", " ").strip():
             yield stripped

@@ -1,6 +1,6 @@
-"""Build `submission.pyz`: a zip that python runs, with the model, the tokenizer and only the code that scoring needs.
+"""Build `submission.pyz`: a zip that Python can run. It holds the model, the tokenizer and only the code that scoring needs.
 
-Same inputs, same bytes: entries are sorted and carry a fixed date.
+Equal inputs give equal bytes: entries are sorted and carry a fixed date.
 """
 
 import functools
@@ -26,7 +26,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold
 
 @dataclass(frozen=True)
 class PackageSettings:
-    """What is packed, how it scores unless told otherwise, and the limit on all bytes."""
+    """What is packed, how the artifact scores by default, and the limit on the total size in bytes."""
 
     SECTION: ClassVar[str] = "package"
     blob: str
@@ -37,7 +37,7 @@ class PackageSettings:
 
 
 def shipped(blob: str, runs: Iterable[str]) -> list[str]:
-    """The runs of compress.runs of which the smallest blob ships, by `package.blob`. ValueError if it names none."""
+    """The runs of compress.runs among which `package.blob` chooses: the smallest blob ships. ValueError if it names none of them."""
     runs = list(runs)
     kind, _, run = blob.partition("/")
     require(
@@ -48,7 +48,7 @@ def shipped(blob: str, runs: Iterable[str]) -> list[str]:
 
 
 def submission(blob: bytes, tokenizer: bytes, config: dict, settings: PackageSettings) -> bytes:
-    """The bytes of the pyz for a blob of the model that `config` describes: with the plug-ins that the blob names, and the evaluators."""
+    """The bytes of the pyz for a blob of the model that `config` describes, with the plug-ins that the blob names and the evaluators."""
     plugins = header.read(blob).plugins()
     manifest = {
         "format": 2,
@@ -63,7 +63,7 @@ def submission(blob: bytes, tokenizer: bytes, config: dict, settings: PackageSet
 
 
 def code(*, plugins: list[str], evaluators: tuple[str, ...], features: tuple[str, ...]) -> dict[str, str]:
-    """Program by path inside the zip: the closure of the entry point and the plug-ins by name; `plugins` as codecs/brotli."""
+    """Source text by path inside the zip: all that the entry point and the plug-ins import. `plugins` are names such as codecs/brotli."""
     modules = [
         "stages.runtime.entry",
         *map(plugin.package, ("codecs", "coders", "filters")),
@@ -82,10 +82,10 @@ def code(*, plugins: list[str], evaluators: tuple[str, ...], features: tuple[str
 
 @functools.cache
 def shortened(source: str, *, shared: frozenset[str] | None = None, arguments: bool = False) -> str:
-    """The same program without docstrings, comments and long names inside of functions: two thirds of the bytes, which all count.
+    """The same program without docstrings and comments and with short local names: two thirds of the bytes, all of which count.
 
-    `shared` are the names that other modules use; where it is given, other names of the module are shortened too, and assertions go.
-    Annotations of fields stay, because settings are checked against them; those of arguments stay unless `arguments` says that they go.
+    `shared` are the names that other modules use. If it is given, all other names of the module are shortened too and assertions are
+    removed. Annotations of fields stay because settings are checked against them. Annotations of arguments stay unless `arguments` is true.
     """
     annotations = python_minifier.RemoveAnnotationsOptions(
         remove_variable_annotations=True,
@@ -112,13 +112,13 @@ def build(sources: dict[str, str], *, manifest: dict, blob: bytes, tokenizer: by
         for path, source in sorted(sources.items()):
             _add(archive, path, source.encode(), zipfile.ZIP_DEFLATED)
         for name, content in sorted(data.items()):
-            method = zipfile.ZIP_STORED if name == "model.blob" else zipfile.ZIP_DEFLATED  # the blob is coded already
+            method = zipfile.ZIP_STORED if name == "model.blob" else zipfile.ZIP_DEFLATED  # the blob is already compressed
             _add(archive, f"{PACKAGE}/data/{name}", content, method)
     return sink.getvalue()
 
 
 def sizes(pyz: bytes) -> dict[str, int]:
-    """Bytes that the content of each entry occupies in the zip, by path; what is missing from its length is the zip's own structure."""
+    """Bytes that each entry's content occupies in the zip, by path. The zip's own structure is the rest of its length."""
     with zipfile.ZipFile(io.BytesIO(pyz)) as archive:
         return {entry.filename: entry.compress_size for entry in archive.infolist()}
 

@@ -1,4 +1,4 @@
-"""Where every byte of the artifact goes: a table whose rows add up to the file.
+"""Where every byte of the artifact goes: a table whose rows add up to the size of the file.
 
     part        group                                         name
     model       header | a role of matrices | scales |        a tensor; the header has one row
@@ -7,9 +7,9 @@
     code        entry | network | features | codecs | ...       a module
     archive     structure                                     names, dates and checksums of the zip
 
-A section of the blob is coded as a whole, and no coder says what a tensor costs in it. Its bytes are shared out by the order-0 entropy of
-the tensors' values, floats by that of each byte of theirs: right for the section, close for a tensor. Bytes are whole numbers, by the
-method of the largest remainder, so that nothing is lost in rounding.
+A section of the blob is compressed as a whole, so the cost of one tensor in it cannot be measured. The section's bytes are divided among
+its tensors by the order-0 entropy of their values (for floats: of each of their bytes). The sum is exact for the section and approximate
+for a tensor. The largest remainder method makes the bytes whole numbers without changing their sum.
 """
 
 import csv
@@ -27,7 +27,7 @@ Row = tuple[str, str, str, int]
 
 
 def rows(pyz: bytes, blob: bytes, model: Model) -> list[Row]:
-    """The table of `pyz`, which holds `blob`, which holds `model` in some order."""
+    """The table of `pyz`. The pyz holds `blob`, and the blob holds `model`, possibly with its tensors in another order."""
     inside = f"{bundle.PACKAGE}/data/"
     by_path = bundle.sizes(pyz)
     found = of_blob(blob, model)
@@ -57,7 +57,7 @@ def of_blob(blob: bytes, model: Model) -> list[Row]:
 
 
 def group(name: str, model: Model) -> str:
-    """What kind of tensor it is, in a word for the table."""
+    """The kind of a tensor, as one word for the table."""
     if quantized_model.is_codes(name):
         return matrix_context.role(name.removesuffix(matrix_context.CODES))[0]
     if name not in model.tensors:  # the permutations of sort_rows
@@ -68,7 +68,7 @@ def group(name: str, model: Model) -> str:
 
 
 def share(total: int, weights: Sequence[float]) -> list[int]:
-    """`total` in whole numbers, in proportion to `weights`; they add up to `total`. Equal parts where all weights are 0."""
+    """Divide `total` into whole numbers in proportion to `weights`; they add up to `total`. If all weights are 0, the parts are equal."""
     parts = np.asarray(weights, np.float64) if any(weights) else np.ones(len(weights))
     exact = total * parts / parts.sum()
     whole = np.floor(exact).astype(np.int64)
@@ -78,7 +78,7 @@ def share(total: int, weights: Sequence[float]) -> list[int]:
 
 
 def write(path: Path, table: list[Row]) -> None:
-    """The table as CSV, in its order."""
+    """Write the table as CSV, in its order."""
     with open(path, "w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(COLUMNS)

@@ -1,4 +1,4 @@
-"""A run of `compress.runs` read and checked, and the sections that it makes of a model.
+"""Read and check a run of `compress.runs`, and divide a model into the sections that the run asks for.
 
     whole:   {codec: brotli, filters: [{byte_shuffle: {stride: 2}}], options: {quality: 11, window_bits: 24}}
     groups:  {groups: {<group>: {codec | coder: <name>, filters: [...], options: {...}}, ..., rest: {...}}, filters: [...]}
@@ -11,8 +11,8 @@
 | orders                            | the permutations of sort_rows                                                   |
 | rest                              | everything else: low-rank factors, float16 tensors; always there                |
 
-The groups' order in the blob is that of this table: a mapping in params.yaml keeps none. Filters: transpose and sort_rows act on codes
-only. The filters beside `groups`, or first in a whole run, may be those that put the model in another, equivalent order: hidden_order.
+The groups' order in the blob is that of this table, whatever their order in params.yaml. The filters transpose and sort_rows work on codes
+only. A filter that reorders the whole model into an equivalent one (hidden_order) is listed beside `groups`, or first in a whole run.
 """
 
 import difflib
@@ -37,7 +37,7 @@ REORDERINGS = {"hidden_order": hidden_order.apply}
 
 @dataclass(frozen=True)
 class Grouped:
-    """A run with groups as params.yaml has it."""
+    """A run with groups, as written in params.yaml."""
 
     groups: dict
     filters: tuple[str | dict, ...]
@@ -45,7 +45,7 @@ class Grouped:
 
 @dataclass(frozen=True)
 class Codec:
-    """A whole run, or one group, as params.yaml has it."""
+    """A whole run or one group, with a codec, as written in params.yaml."""
 
     codec: str
     filters: tuple[str | dict, ...]
@@ -54,7 +54,7 @@ class Codec:
 
 @dataclass(frozen=True)
 class Coder:
-    """The same with a coder, which only a group of codes can have."""
+    """One group with a coder, as written in params.yaml. Only a group of codes can have a coder."""
 
     coder: str
     filters: tuple[str | dict, ...]
@@ -72,7 +72,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Run:
-    """One of `compress.runs`; `groups` by name in the order of GROUPS, a whole run has the one group `rest`."""
+    """One of `compress.runs`. `groups` are by name in the order of GROUPS; a whole run has only the group `rest`."""
 
     SECTION: ClassVar[str] = "compress.runs.{variant}"
     groups: dict[str, Group]
@@ -80,7 +80,7 @@ class Run:
 
     @classmethod
     def from_params(cls, values: dict, path: str) -> "Run":
-        """ValueError naming the path of what is wrong."""
+        """Read a run from its parameters. ValueError naming the path of what is wrong."""
         if not isinstance(values, dict) or "groups" not in values:
             whole = params.build(Codec, values, path)
             filters = _filters(whole.filters, f"{path}.filters")
@@ -105,17 +105,17 @@ class Run:
         return cls(groups, reorderings)
 
     def plugins(self) -> list[str]:
-        """codecs/<name> and coders/<name> of the run, in the order of its groups."""
+        """The plug-ins of the run, as codecs/<name> and coders/<name>, in the order of its groups."""
         return list(dict.fromkeys(group.how for group in self.groups.values()))
 
     def reordered(self, model: Model) -> Model:
-        """The equivalent model that is coded."""
+        """The equivalent model that is compressed."""
         for name, options in self.reorderings:
             model = REORDERINGS[name](model, **options)
         return model
 
     def codings(self, model: Model) -> dict[str, Coding]:
-        """The sections by group; a group that is empty for this model has none."""
+        """The sections by group. A group that is empty for this model is left out."""
         names: dict[str, list[str]] = {group: [] for group in self.groups}
         for name in model.tensors:
             names[self._group_of(name, model)].append(name)

@@ -1,11 +1,11 @@
-"""Hidden order: the units of a feed-forward layer in another order, a free symmetry: nothing is stored and nothing undone.
+"""Hidden order: reorder the units of a feed-forward layer. The output stays the same, and nothing is stored or undone.
 
     out = W_down a(W_up u): rows of W_up and columns of W_down move together
 
-`by: norm` sorts units by the step of their row of W_up (#2046 sorted by row norm: -12 KB with brotli); `by: nearest` lines up similar rows.
-The sums over units are taken in another order then, so that logits change in the last bits. A layer is left as it is where its order is not
-free: a trellis runs down its rows, groups of columns share scales, the input is rotated, corrections are in groups, or another feed-forward
-part shares a matrix with it.
+`by: norm` sorts units by the step of their row of W_up (#2046 sorted by row norm: -12 KB with brotli). `by: nearest` puts similar rows next
+to each other. The sums over units are then taken in another order, so logits change in the last bits. A layer is not changed if its order
+is not free: a trellis runs along its rows, groups of columns share scales, the input is rotated, corrections are in groups, or another
+feed-forward part shares a matrix with it.
 """
 
 # M hidden units, K columns
@@ -20,7 +20,7 @@ BY = ("norm", "nearest")
 
 
 def apply(model: Model, *, by: str) -> Model:
-    """An equivalent model. ValueError for an unknown order."""
+    """An equivalent model with its hidden units reordered. ValueError for an unknown order."""
     if by not in BY:
         raise ValueError(f"hidden_order takes by: {' | '.join(BY)}, not {by!r}")
     tensors = dict(model.tensors)

@@ -1,4 +1,4 @@
-"""The quantized model that codecs and coders compete on, and what of it is what. No torch: compressing and packing start quickly."""
+"""The quantized model that is the input of all codecs and coders: reading, comparison and sizes. Works without torch, so it starts fast."""
 
 import json
 import math
@@ -27,7 +27,7 @@ def read(path: Path) -> tuple[Model, dict]:
 
 
 def same(one: Model, other: Model) -> bool:
-    """Whether two models are equal to the bit, in whatever order their tensors stand."""
+    """Whether two models are equal to the bit, whatever the order of their tensors."""
     return (
         one.config == other.config
         and one.schemes == other.schemes
@@ -52,7 +52,7 @@ def is_side(name: str, tensors: dict[str, np.ndarray]) -> bool:
 
 
 def sizes(model: Model) -> dict:
-    """What there is to code: numbers of weights, raw bytes, and the order-0 entropy of the codes of all quantized matrices."""
+    """The size before compression: numbers of weights, raw bytes, and the order-0 entropy of the codes of all quantized matrices."""
     tensors = model.tensors
     codes = {name: array for name, array in tensors.items() if is_codes(name)}
     quantized = sum(array.size for array in codes.values())
@@ -64,5 +64,5 @@ def sizes(model: Model) -> dict:
         "raw_bytes": sum(array.nbytes for array in tensors.values()),
         "entropy_bytes": math.ceil(total / 8),
         "entropy_bits_per_weight": total / quantized if quantized else None,
-        "left_out_bytes": sum(array.nbytes for array in rest.values()),  # of the entropy: scales, steps, float16 tensors, as stored
+        "left_out_bytes": sum(array.nbytes for array in rest.values()),  # not in the entropy: scales, steps, float16 tensors, as stored
     }

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import yaml
 
 VAL = ("artifacts/prepare/val", "artifacts/tokenize/val")
-ROOT_STAGE = "prepare"  # it splits the documents: the one stage that must see them all
+ROOT_STAGE = "prepare"  # it splits the documents, so it is the only stage that must see all of them
 
 
 def read(lock: Path) -> dict:
@@ -29,12 +29,12 @@ def makers(stages: dict) -> dict[str, str]:
 
 
 def makers_of(path: str, made_by: dict[str, str]) -> set[str]:
-    """The stages that made `path`, something in it, or the folder that it lies in."""
+    """The stages that made `path`, a file inside it, or a folder that contains it."""
     return {maker for out, maker in made_by.items() if within(path, out) or within(out, path)}
 
 
 def touches_val(path: str) -> bool:
-    """Is `path` the val split, inside it, or a folder that contains it?"""
+    """Whether `path` is the val split, inside it, or a folder that contains it."""
     return any(within(path, val) or within(val, path) for val in VAL)
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 
 def resolved(name: str, *, root: Path) -> str:
-    """The commit that git or DVC knows by this name. ValueError if there is none, or the name says more than one."""
-    from dvc.exceptions import DvcException  # half a second, and only here
+    """The commit that git or DVC finds under this name. ValueError if there is none, or if the name is ambiguous."""
+    from dvc.exceptions import DvcException  # the import takes half a second and is needed only here
     from dvc.repo import Repo
     from dvc.scm import resolve_rev
 

@@ -1,7 +1,7 @@
-"""Which files of this repository a module imports, directly or through others: read from the source, nothing is executed.
+"""Which files of this repository a module imports, directly or through others. The source is read; nothing is executed.
 
 DVC does not follow imports (treeverse/dvc #1401, #9195). A test compares this list with the folders of every node in dvc.yaml; `package`
-and `script` use it to decide which modules ship. Plug-ins are loaded by name and are not seen here.
+and `script` use it to decide which modules ship. Plug-ins are loaded by name, so this list does not contain them.
 """
 
 import ast
@@ -19,7 +19,7 @@ def files(module: str, *, root: Path = ROOT) -> list[str]:
 
 
 def paths(*modules: str) -> list[Path]:
-    """The same for several modules, as absolute paths: for keys that must change with the code."""
+    """The same for several modules, as absolute paths. Used for keys that must change with the code."""
     return [ROOT / path for path in sorted({path for module in modules for path in files(module)})]
 
 

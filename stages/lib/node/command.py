@@ -1,6 +1,6 @@
-"""A stage as a command: `python -m stages.<name>` has one positional argument for the variant, one option for each path, and --help.
+"""A stage as a command. `python -m stages.<name>` has one positional argument for the variant, one option for each path, and --help.
 
-A user's mistake ends as one sentence and exit code 1.
+A user's mistake is reported in one sentence, with exit code 1.
 """
 
 import argparse
@@ -28,7 +28,7 @@ PATH_ERRORS = {
 
 
 def run(main: Callable, argv: list[str] | None = None) -> None:
-    """Parse the command line, read params.yaml, call `main`; a user's mistake ends as one sentence and exit code 1."""
+    """Parse the command line, read params.yaml and call `main`. A user's mistake is reported in one sentence, with exit code 1."""
     name = inspect.getmodule(main).__spec__.parent.removeprefix("stages.")
     parser = argparse.ArgumentParser(
         prog=f"python -m stages.{name}", description=inspect.getmodule(main).__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -67,15 +67,15 @@ def _way_out(path: Path) -> str:
 
 @contextlib.contextmanager
 def sentences(name: str) -> Iterator[None]:
-    """Turn what a user can cause into `caddie <name>: <one sentence>` and exit code 1; our own bugs keep their traceback.
+    """Turn an error that a user can cause into `caddie <name>: <one sentence>` and exit code 1. Our own bugs keep their traceback.
 
-    A reader that closes the pipe, such as `head`, ends the command without a word and with the exit code of SIGPIPE.
+    If the reader closes the pipe, as `head` does, the command ends without a message and with the exit code of SIGPIPE.
     """
     try:
         try:
             yield
         finally:
-            sys.stdout.flush()  # at the end of Python a closed pipe would be a traceback
+            sys.stdout.flush()  # flushed here, because at Python's exit a closed pipe would print a traceback
     except BrokenPipeError:
         if not _is_closed(1):
             raise
@@ -100,7 +100,7 @@ def sentences(name: str) -> Iterator[None]:
 def _is_closed(descriptor: int) -> bool:
     """Whether nobody reads what is written to a pipe."""
     poll = select.poll()
-    poll.register(descriptor, 0)  # errors are always told
+    poll.register(descriptor, 0)  # poll always reports errors, also without an event mask
     return any(events & select.POLLERR for _, events in poll.poll(0))
 
 

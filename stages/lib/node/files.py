@@ -1,4 +1,4 @@
-"""Files as every stage writes and reads them: atomically, as JSON with checks, and by their hashes."""
+"""Write and read files as every stage does: atomic writes, checked JSON, and hashes."""
 
 import contextlib
 import hashlib
@@ -11,9 +11,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path` for a file or folder; it becomes `path` only if the block ends without error.
+    """Yield a temporary name beside `path` for a file or folder. It is renamed to `path` only if the block ends without error.
 
-    A kill leaves at most a `.partial` entry, never a half-written `path`. Files are fsynced before the rename.
+    If the process is killed, at most a `.partial` entry is left, never a half-written `path`. Files are fsynced before the rename.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ def atomic(path: Path) -> Iterator[Path]:
         if partial.is_file():
             with open(partial, "rb") as handle:
                 os.fsync(handle.fileno())
-        if path.is_dir():  # a folder cannot be replaced in one step: move the old one away whole, never delete it in place
+        if path.is_dir():  # a folder cannot be replaced in one step, so move the whole old one away instead of deleting it in place
             os.replace(path, old)
         os.replace(partial, path)
     finally:
@@ -36,14 +36,14 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def link(source: Path, path: Path) -> None:
-    """Make a finished folder appear as `path`, which it replaces as a whole. `source` stays until its owner removes it, so that a
-    kill in between costs nothing; the files are hard links where the file system allows, else copies."""
+    """Make a finished folder appear as `path`, replacing whatever was there. `source` stays until its owner removes it, so a kill in
+    between loses nothing. The files are hard links where the file system allows them, else copies."""
     with atomic(path) as partial:
         shutil.copytree(source, partial, copy_function=link_file)
 
 
 def link_file(source: Path, path: Path) -> None:
-    """A hard link, or a copy where that cannot be."""
+    """Make a hard link, or a copy where a link is not possible."""
     try:
         os.link(source, path)
     except OSError:
@@ -66,13 +66,13 @@ def _remove(path: Path) -> None:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write `content` as indented JSON, atomically. NaN and infinity are refused: no reader agrees on them."""
+    """Write `content` as indented JSON, atomically. NaN and infinity are refused, because JSON readers disagree about them."""
     with atomic(path) as partial:
         partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path, *, required: tuple[str, ...] = ()) -> dict:
-    """Parse a JSON object; a ValueError names the file if it is none, or lacks a required key."""
+    """Parse a JSON object. ValueError naming the file if it is not a JSON object or lacks a required key."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""One process or several: torchrun starts them, gloo (CPU) or NCCL (GPU) connects them."""
+"""Run a stage in one process or several. torchrun starts them; gloo (CPU) or NCCL (GPU) connects them."""
 
 import contextlib
 import math
@@ -13,12 +13,12 @@ import torch.distributed as dist
 
 from stages.lib.node.access_log import is_worker
 
-THREADS = 2  # results of CPU matrix products depend on the number of threads in the last bits; fixed, so bytes repeat
+THREADS = 2  # fixed, because the last bits of CPU matrix products depend on the number of threads
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among all: rank 0 writes and prints."""
+    """This process among all processes. Rank 0 writes files and prints."""
 
     rank: int
     size: int
@@ -30,7 +30,7 @@ class World:
 
 
 def relaunch(processes: int, module: str, device: str) -> None:
-    """Replace this process by torchrun with `processes` workers of `python -m module`, unless it is one, or one is enough."""
+    """Replace this process by torchrun with `processes` workers of `python -m module`, unless it is a worker or one is enough."""
     section = module.removeprefix("stages.")
     if processes < 1:
         raise ValueError(f"{section}.processes is {processes}; it takes 1 or more")
@@ -43,19 +43,19 @@ def relaunch(processes: int, module: str, device: str) -> None:
 
 
 def device_type(device: str, *, section: str = "train") -> str:
-    """cpu or cuda, for auto | cpu | cuda; `section` of params.yaml is what the error speaks of."""
+    """cpu or cuda, for auto | cpu | cuda. The error names `section` of params.yaml."""
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"{section}.device is cuda, but torch sees no GPU; set it to auto or cpu, or install a CUDA build of torch")
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def gpu_name(device: torch.device) -> str | None:
-    """What a certificate tells machines apart by; None on a CPU."""
+    """The GPU's name, by which a certificate tells machines apart. None on a CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOPs per second of the best of a few square matrix products here: what a model's use of the hardware is measured against."""
+    """FLOPs per second of the fastest of a few square matrix products here. A model's hardware utilisation is measured against it."""
     size = 8192 if device.type == "cuda" else 1024
     a, best = torch.ones(size, size, device=device, dtype=dtype), math.inf
     for _ in range(6):
@@ -68,11 +68,11 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 @contextlib.contextmanager
 def world(device: str, *, threads: int = THREADS, section: str = "train") -> Iterator[World]:
-    """Join the process group, if torchrun started one; `device` is auto, cpu or cuda."""
+    """Join the process group if torchrun started one. `device` is auto, cpu or cuda."""
     cuda = device_type(device, section=section) == "cuda"
     torch.set_num_threads(threads)
-    torch.set_deterministic_debug_mode("default" if cuda else "error")  # the other way to say it imports the compiler, a second
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs 3 % of a step
+    torch.set_deterministic_debug_mode("default" if cuda else "error")  # use_deterministic_algorithms would import the compiler (1 s)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # this debugging aid costs 3 % of a step
     size, rank, place = (
         int(os.environ[name]) if is_worker() else single for name, single in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
     )
@@ -89,8 +89,8 @@ def world(device: str, *, threads: int = THREADS, section: str = "train") -> Ite
 
 
 def _join(backend: str, section: str) -> None:
-    """The process group, with the addresses of its members under a name of its own: a script of several stages joins one group after
-    the other, and who is early must not take the addresses of the last group for those of this one, which hangs both."""
+    """Join the process group, with the members' addresses under a name of its own. A script of several stages joins one group after the
+    other; an early process must not take the addresses of the last group for those of this one, because both would then hang."""
     store, rank, size = next(dist.rendezvous("env://"))
     dist.init_process_group(backend, store=dist.PrefixStore(section, store), rank=rank, world_size=size)
 

@@ -1,4 +1,4 @@
-"""Work spread over processes, results in order, with a bounded number of them waiting: memory does not grow with the work."""
+"""Spread work over processes. Results come in order, and only a bounded number of them waits, so memory does not grow with the work."""
 
 import multiprocessing
 import os
@@ -12,11 +12,11 @@ from stages.lib.node import access_log
 
 
 class WorkerKilled(ValueError):
-    """A process that did a part of the work was ended from outside."""
+    """A worker process was ended from outside."""
 
 
 def workers() -> int:
-    """Processes to use: CADDIE_WORKERS, else the cores that this process may run on. No result depends on it."""
+    """The number of processes to use: CADDIE_WORKERS, else the cores that this process may run on. No result depends on it."""
     chosen = os.environ.get("CADDIE_WORKERS", "")
     if chosen:
         if not chosen.isdecimal() or int(chosen) < 1:
@@ -26,7 +26,7 @@ def workers() -> int:
 
 
 def _begin(initializer: Callable | None, arguments: tuple) -> None:
-    """End with the process that started this one: a worker whose parent is killed would wait for tasks for ever."""
+    """End this process together with the one that started it: a worker whose parent was killed would wait for tasks forever."""
     threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
     access_log.join()
     if initializer:
@@ -36,9 +36,9 @@ def _begin(initializer: Callable | None, arguments: tuple) -> None:
 def in_order(
     function: Callable, tasks: Iterable, *, processes: int, initializer: Callable | None = None, arguments: tuple = ()
 ) -> Iterator:
-    """`map(function, tasks)` over `processes`; at most two tasks per process are under way. One process: no others are started.
+    """`map(function, tasks)` over `processes`, with at most two tasks per process in progress. With one process, no other is started.
 
-    `initializer(*arguments)` runs once in each process that does the work. An exception in a task is raised here, in its turn.
+    `initializer(*arguments)` runs once in each process that does the work. An exception in a task is raised here, when its result is due.
     """
     if processes == 1:
         if initializer:

@@ -1,11 +1,10 @@
 """Read one section of params.yaml into a frozen dataclass, or say exactly what is wrong with it.
 
-A section class has no defaults (params.yaml is complete and literal: what you see is what runs) and names the section
-it reads in `SECTION`; a `{variant}` in it is filled with the name of the run. Checked: every top-level section is a
-known one, no key is missing, no key is unknown (the nearest spelling is offered), every value has its field's type and lies in
-its field's range. A range is written into the type, by one of the names below or an Interval of its own; what two parameters must
-satisfy together is a function of the section. Pydantic compares and the sentences are ours. A section that is built directly, by
-`dataclasses.replace` too, is not checked.
+A section class has no defaults, because params.yaml is complete and literal. It names the section that it reads in `SECTION`; a `{variant}`
+in that name is filled with the name of the run. These rules are checked: every top-level section is known, no key is missing, no key is
+unknown (the nearest spelling is offered), and every value has its field's type and lies in its field's range. A range is part of the type:
+one of the names below, or an Interval. A rule about two parameters together is a function of the section. Pydantic checks the values; the
+error sentences are our own. A section that is built directly, also with `dataclasses.replace`, is not checked.
 """
 
 import difflib
@@ -23,20 +22,20 @@ from annotated_types import Interval
 
 AtLeastOne = Annotated[int, Interval(ge=1)]
 AtLeastZero = Annotated[int, Interval(ge=0)]
-Seed = Annotated[int, Interval(ge=0, lt=1 << 63)]  # what torch and numpy both take
+Seed = Annotated[int, Interval(ge=0, lt=1 << 63)]  # the range that torch and numpy both accept
 Positive = Annotated[float, Interval(gt=0)]
 NonNegative = Annotated[float, Interval(ge=0)]
 Share = Annotated[float, Interval(ge=0, le=1)]
-Decay = Annotated[float, Interval(ge=0, lt=1)]  # of a running average: at 1 it would never move
+Decay = Annotated[float, Interval(ge=0, lt=1)]  # of a running average, which would never change at 1
 
 
-FIRST = {"unexpected_keyword_argument": 0, "missing": 1}  # pydantic's names of the errors that are said before all others
+FIRST = {"unexpected_keyword_argument": 0, "missing": 1}  # pydantic's names of the errors that are reported before all others
 STAGES = Path(__file__).resolve().parents[2]
-EXTRA_SECTIONS = {"model"}  # read by `train`; from there on the configuration travels inside the checkpoint
+EXTRA_SECTIONS = {"model"}  # read by `train`; later stages take the configuration from the checkpoint
 
 
 class Yaml12Floats(yaml.SafeLoader):
-    """PyYAML's safe loader, with 1e-08 a number, as DVC reads it and writes it after `dvc exp run -S`; YAML 1.1 wants 1.0e-8."""
+    """PyYAML's safe loader, which also reads 1e-08 as a number. DVC reads and writes it so (`dvc exp run -S`); YAML 1.1 requires 1.0e-8."""
 
 
 Yaml12Floats.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789"))
@@ -48,7 +47,7 @@ def sections() -> set[str]:
 
 
 def read(path: Path) -> dict:
-    """The whole file as a dict; raises ValueError if it is absent, not YAML, or has an unknown top-level section."""
+    """The whole file as a dict. ValueError if it is absent, is not YAML, or has an unknown top-level section."""
     try:
         tree = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=Yaml12Floats)
     except FileNotFoundError:
@@ -66,9 +65,9 @@ def read(path: Path) -> dict:
 
 
 def section(tree: dict, schema: type, *, variant: str | None = None):
-    """`schema` filled from its section of `tree`. Raises ValueError naming the path of the offending key.
+    """`schema` filled from its section of `tree`. ValueError naming the path of the offending key.
 
-    A schema whose sections come in several shapes reads them itself: `from_params(values, path)`.
+    A schema whose sections have several forms reads them itself, with `from_params(values, path)`.
     """
     path = schema.SECTION.format(variant=variant)
     return getattr(schema, "from_params", functools.partial(build, schema))(lookup(tree, path), path)
@@ -86,13 +85,13 @@ def lookup(tree: dict, path: str):
 
 
 def build(schema: type, values, path: str):
-    """An instance of the dataclass `schema` from a mapping; `path` is used in the error messages."""
-    from pydantic import ValidationError  # a tenth of a second, for which `--help` need not wait
+    """An instance of the dataclass `schema` from a mapping. `path` is used in error messages."""
+    from pydantic import ValidationError  # imported here, because it takes a tenth of a second that `--help` should not wait for
 
     try:
         return _adapter(schema).validate_json(json.dumps({path: _plain(values)}, default=str))[path]
     except ValidationError as error:
-        # A misspelled key is unknown and leaves another one missing: say the former. Of a union, say what came furthest.
+        # A misspelled key is unknown, and the right one is missing: report the unknown one. In a union, report the error that got furthest.
         found = min(error.errors(include_url=False), key=lambda found: (FIRST.get(found["type"], len(FIRST)), -len(found["loc"])))
         raise ValueError(_sentence(found, schema, path)) from None
 
@@ -137,7 +136,7 @@ def _place(location: tuple, hint, path: str) -> tuple[str, object]:
     """The path in params.yaml of one of pydantic's locations, and the annotation of what belongs there."""
     for part, *more in (location[i:] for i in range(len(location))):
         arms = [arm for arm in typing.get_args(hint) if arm is not types.NoneType] if _is_union(hint) else [hint]
-        if len(arms) > 1:  # pydantic names the arm that it tried, and only a list has places within it
+        if len(arms) > 1:  # pydantic names the member of the union that it tried, and only a list has positions inside it
             hint = next(arm for arm in arms if typing.get_origin(arm) is tuple) if more else hint
         elif is_dataclass(arms[0]):
             path, hint = f"{path}.{part}", typing.get_type_hints(arms[0], include_extras=True)[part]
@@ -189,7 +188,7 @@ def nearest(name, known) -> str:
 
 
 def whole(name: str) -> type:
-    """A schema that takes a section as it stands, for a stage that hands it on; the section's own stage checks it."""
+    """A schema that takes a section unchanged, for a stage that passes it on. The stage that owns the section checks it."""
 
     def from_params(cls, values: dict, path: str):
         return cls(values)
@@ -203,6 +202,6 @@ def whole(name: str) -> type:
 
 
 def require(condition: bool, sentence: str) -> None:
-    """Raise ValueError(sentence) unless `condition` holds: for what a user can set wrong."""
+    """Raise ValueError(sentence) unless `condition` holds. Used for mistakes that a user can make."""
     if not condition:
         raise ValueError(sentence)

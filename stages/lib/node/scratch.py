@@ -1,7 +1,7 @@
-"""Work that a killed run left behind, outside DVC: scratch/<stage>/<key>/, removed when the work is done.
+"""Unfinished work of a killed run, outside DVC: scratch/<stage>/<key>/. It is removed when the work is done.
 
-The key is a hash of everything that makes two works the same, so what other parameters left is never picked up. An
-exclusive lock on the folder keeps an orphan of a killed run and its successor from working side by side.
+The key is a hash of everything that the work depends on, so work left by a run with other parameters is never reused. An exclusive lock on
+the folder prevents a still running earlier process and its successor from working in it at the same time.
 """
 
 import contextlib
@@ -24,17 +24,17 @@ def key(*parts) -> str:
 
 
 class Folder:
-    """The folder of one work."""
+    """The scratch folder of one piece of work."""
 
     def __init__(self, path: Path):
         self.path = path
 
     @contextlib.contextmanager
     def locked(self) -> Iterator["Folder"]:
-        """Hold the folder; ValueError if another process has it."""
+        """Hold the lock on the folder. ValueError if another process holds it."""
         self.path.mkdir(parents=True, exist_ok=True)
         for gone in self.path.parent.glob("*.removed"):
-            shutil.rmtree(gone, ignore_errors=True)  # of a process that was killed while it removed its work
+            shutil.rmtree(gone, ignore_errors=True)  # left by a process that was killed while it removed its folder
         with open(self.path / "lock", "a+") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -50,7 +50,7 @@ class Folder:
             yield self
 
     def remove(self) -> None:
-        """All of it at once: a kill in between must not leave a part that looks like work to continue."""
+        """Remove the whole folder in one step, so that a kill in between does not leave a part that looks like work to continue."""
         gone = self.path.with_name(f"{self.path.name}.{os.getpid()}.removed")
         os.replace(self.path, gone)
         shutil.rmtree(gone)

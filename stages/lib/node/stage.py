@@ -28,13 +28,13 @@ Input = Annotated[Path, "input"]
 Output = Annotated[Path, "output"]
 Metrics = Annotated[Path, "metrics"]
 Plot = Annotated[Path, "plot"]
-Untracked = Annotated[Path, "untracked"]  # not in dvc.yaml: checkpoints that a killed run continues from, dvc.lock itself
+Untracked = Annotated[Path, "untracked"]  # not in dvc.yaml, such as checkpoints that a killed run continues from, or dvc.lock
 
 
 @dataclasses.dataclass(frozen=True)
 class Contract:
-    """What one `main()` declares, with `{variant}` filled in: paths by kind, and the sections of params.yaml it reads. `opened` is the
-    output that every stage has: the record of the data files that it really opened."""
+    """What one `main()` declares, with `{variant}` filled in: its paths by kind, and the sections of params.yaml that it reads. `opened` is
+    an output that every stage has: the record of the data files that it opened."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -45,8 +45,8 @@ class Contract:
 
 
 def contract(main: Callable, *, variant: str | None = None, tree: dict | None = None, resolve: bool = True) -> Contract:
-    """Read the contract off the signature of `main`. `tree` (parsed params.yaml) fills the `${section.key}` in paths;
-    with `resolve=False` they stay as dvc.yaml spells them."""
+    """Read the contract from the signature of `main`. `tree` (parsed params.yaml) fills `${section.key}` in paths. With `resolve=False`
+    they stay as dvc.yaml spells them."""
     found: dict[object, list[str]] = {Input: [], Output: [], Metrics: [], Plot: []}
     read = []
     for parameter in inspect.signature(main).parameters.values():
@@ -61,19 +61,19 @@ def contract(main: Callable, *, variant: str | None = None, tree: dict | None = 
 
 
 def record_path(outputs: list[str], metrics: list[str]) -> str:
-    """Where lib/node/access_log.py keeps its record: beside the metrics; of a stage that has only a folder, beside the folder."""
+    """The path of lib/node/access_log.py's record: beside the metrics, or beside the output folder of a stage without metrics."""
     return str(Path(metrics[0]).parent / access_log.NAME) if metrics else f"{outputs[0]}.{access_log.NAME}"
 
 
 def fill(path: str, variant: str | None, tree: dict | None) -> str:
-    """`{variant}` and dvc-like `${section.key}` in a declared path, resolved."""
+    """Fill `{variant}` and the DVC-like `${section.key}` in a declared path."""
     path = path.replace("{variant}", str(variant))
     return re.sub(r"\$\{([\w.]+)\}", lambda match: str(params.lookup(tree or {}, match[1])), path)
 
 
 def arguments_of(main: Callable, tree: dict, *, variant: str | None = None, paths: dict[str, str] | None = None) -> dict:
-    """What `main` is called with: its variant, its sections of `tree` (parsed params.yaml) and its paths, those in `paths` by name and
-    the others as declared."""
+    """The arguments for `main`: its variant, its sections of `tree` (parsed params.yaml) and its paths. `paths` replaces declared paths by
+    name."""
     out = {}
     for parameter in inspect.signature(main).parameters.values():
         if parameter.annotation is Variant:

@@ -1,4 +1,4 @@
-"""Named tensors with a JSON configuration in a safetensors file: how stages hand weights to each other. Never pickled."""
+"""Named tensors with a JSON configuration in a safetensors file. Stages pass weights to each other this way; nothing is pickled."""
 
 import json
 from pathlib import Path
@@ -10,11 +10,11 @@ from safetensors.torch import save_file
 from stages.lib.node import access_log
 from stages.lib.node.files import atomic
 
-KEY = "caddie"  # one metadata entry: safetensors does not fix the order of several, and the bytes must be repeatable
+KEY = "caddie"  # a single metadata entry, because safetensors does not fix the order of several and the bytes must be repeatable
 
 
 def save(path: Path, tensors: dict[str, torch.Tensor], config: dict) -> None:
-    """Write atomically; same tensors and configuration, same bytes."""
+    """Write atomically. Equal tensors and configuration give equal bytes."""
     with atomic(path) as partial:
         save_file(
             {name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata={KEY: json.dumps(config, sort_keys=True)}
@@ -23,7 +23,7 @@ def save(path: Path, tensors: dict[str, torch.Tensor], config: dict) -> None:
 
 def load(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     """Tensors and configuration. ValueError naming the file if it is damaged or was not written by `save`."""
-    access_log.report(path)  # its reader is no Python
+    access_log.report(path)  # safetensors opens the file outside of Python
     try:
         with safe_open(path, "pt") as handle:
             config = json.loads((handle.metadata() or {})[KEY])

@@ -1,8 +1,8 @@
-"""The pages that people read (the report, the comparison, the certificates): how a template becomes text, and the look that they share.
+"""The pages that people read (the report, the comparison, the certificates): rendering of templates, and the style that the pages share.
 
-A template gets its values by name and may use what lies in this folder: `page.html.j2` is the frame of every page, `parts.html.j2` has
-the parts that several use, `style.css` is the one style sheet. A page is one file without script, font or network. Every value is
-escaped where it is written, so that nothing from a file or from params.yaml is taken for markup; a name without a value is an error.
+A template gets its values by name and may use the files of this folder: `page.html.j2` is the frame of every page, `parts.html.j2` has the
+parts that several pages use, and `style.css` is the only style sheet. A page is one file without script, font or network. Every value is
+escaped where it is written, so text from a file or from params.yaml is never taken for markup. A name without a value is an error.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent
 
 
 def render(template: Path, **values: object) -> str:
-    """The text of a template, which may include and extend those beside it and those of this folder. Equal values give equal text."""
+    """The text of a template, which may include and extend templates beside it and in this folder. Equal values give equal text."""
     environment = Environment(
         loader=FileSystemLoader([template.parent, FOLDER]),
         autoescape=True,
@@ -28,12 +28,12 @@ def render(template: Path, **values: object) -> str:
 
 
 def breakable(text: str) -> Markup:
-    """The text with places where a long name may be broken."""
+    """The text with marks where a long name may be broken into lines."""
     for sign in "_/.":
         text = escape(text).replace(sign, Markup(f"{sign}<wbr>"))
     return escape(text)
 
 
 def words(name: str) -> str:
-    """A name of the code as words."""
+    """A name in the code, as words for people."""
     return name.replace("_", " ")

@@ -1,16 +1,16 @@
 """Quantization for codes that are entropy coded afterwards: the least output error for a given number of coded bits.
 
-GPTQ's recursion with four changes, each of which can be switched off:
+It is GPTQ's recursion with four changes, each of which can be switched off:
 
-    step(i,j) = step · 2^((r_i + b_j)/8)       no clamp: codes are as large as they are, the coder has an escape
-    b_j = round(8 log2 U_jj / mean)            column steps: each input's step answers for its own share of the error (WaterSIC)
-    r_i                                        row steps, from what a row's error costs (`row_steps`)
-    p_j = trellis search down column j         levels on half a step's grid, see runtime/weights/trellis.py; without: rounding
-    ŵ_j = gain_j p_j step(·,j) / 2             the least-squares gain that the decoder finds in the levels itself
-    e_j = (w_j - ŵ_j) / U_jj;   w_m <- w_m - e_j U_jm   for m behind j in the order of decreasing diag(H)
+    step(i,j) = step · 2^((r_i + b_j)/8)       no clamp: codes may be of any size, the coder has an escape
+    b_j = round(8 log2 U_jj / mean)            column steps: each input's step follows its own share of the error (WaterSIC)
+    r_i                                        row steps, from the cost of an error in the row (`row_steps`)
+    p_j = trellis search down column j         levels on a grid of half steps, see runtime/weights/trellis.py; without: rounding
+    ŵ_j = gain_j p_j step(·,j) / 2             the least-squares gain, which the decoder computes from the levels
+    e_j = (w_j - ŵ_j) / U_jj;   w_m <- w_m - e_j U_jm   for m after j in the order of decreasing diag(H)
 
-U is the upper Cholesky factor of H⁻¹, H damped. Sources: GPTQ arXiv:2210.17323; column steps arXiv:2603.04956; the trellis
-fits into the recursion because rows do not affect each other, so a column is an ordinary source for a trellis.
+U is the upper Cholesky factor of H⁻¹, where H is damped. Sources: GPTQ arXiv:2210.17323; column steps arXiv:2603.04956. A trellis can be
+used inside the recursion because rows do not affect each other, so each column is an ordinary source sequence for it.
 """
 
 # N matrices of one shape, M rows, K columns, C columns of a block
@@ -25,14 +25,14 @@ from stages.lib.quant.quantized import Quantized, smallest_integers
 from stages.runtime.weights import dequantize
 
 ROW_RULES = ("none", "std", "gradient")
-FLOOR = 0.02  # share of the mean that is added to row weights: rows that no calibration token needed are still coded
-BLOCK = 128  # columns per lazy update; speed only
+FLOOR = 0.02  # share of the mean that is added to row weights, so that rows that no calibration token used are still coded
+BLOCK = 128  # columns per lazy update; affects only the speed
 
 
 @dataclass(frozen=True)
 class Options:
-    """The parts that are on. trellis 0 | 4 | 8 | 16 | 32 states; damping a share of mean diag(H); rate_distortion in squared steps
-    per bit: how much error a bit is worth when levels are chosen (0: none; 0.1155 is the slope of fine rounding)."""
+    """Which parts are switched on. `trellis`: 0 | 4 | 8 | 16 | 32 states. `damping`: a share of mean diag(H). `rate_distortion`: how much
+    error, in squared steps, a saved bit is worth when levels are chosen (0: none; 0.1155 is the slope of fine rounding)."""
 
     trellis_search: int
     column_steps: bool
@@ -47,7 +47,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Factor:
-    """H factorised once for any number of quantizations: columns in visiting order, U (K, K) in that order, and the dead inputs."""
+    """A factorised H, usable for any number of quantizations: columns in visiting order, U (K, K) in that order, and the dead inputs."""
 
     order: Tensor
     upper_KK: Tensor
@@ -61,8 +61,8 @@ class Factor:
 
 @dataclass(frozen=True)
 class Rounded:
-    """Levels of N matrices, integers in steps or, with a trellis, half steps (N, M, K); the error of each column as the recursion
-    accounts for it, Σ_i e_ij² (N, K): their sum is tr((W - Ŵ) H (W - Ŵ)') with H damped; and Ŵ (N, M, K)."""
+    """Levels of N matrices (N, M, K), integers in steps or, with a trellis, in half steps; the error of each column in the recursion, Σ_i
+    e_ij² (N, K), whose sum is tr((W - Ŵ) H (W - Ŵ)') with H damped; and Ŵ (N, M, K)."""
 
     levels: Tensor
     losses: Tensor
@@ -72,7 +72,7 @@ class Rounded:
 def factorise(hessian_KK: Tensor, options: Options) -> Factor:
     """Damp, order and factorise H in float64. ValueError if H is not finite, is all zero or is not positive definite.
 
-    With the order reversed, H = R R' has an upper R, and U = R⁻¹: one factorisation and one triangular inverse.
+    With the order reversed, H = R R' with R upper, and U = R⁻¹. This takes one factorisation and one triangular inverse.
     """
     hessian = hessian_KK.double()
     if not torch.isfinite(hessian).all():
@@ -102,16 +102,16 @@ def factorise(hessian_KK: Tensor, options: Options) -> Factor:
 
 
 def eighths(steps: Tensor) -> Tensor:
-    """Positive steps, relative to their geometric mean, in eighths of an octave, int8. 16 octaves from the mean is as far as it goes."""
+    """Positive steps relative to their geometric mean, in eighths of an octave, int8. Clamped at about 16 octaves from the mean."""
     octaves = torch.log2(steps.double())
     return (8 * (octaves - octaves.mean())).round().clamp(-127, 127).to(torch.int8)
 
 
 def row_steps(weight_MK: Tensor, *, rule: str, importance_M: Tensor | None) -> Tensor | None:
-    """Row steps in eighths of an octave, int8 (M,), or None for one step.
+    """Row steps in eighths of an octave, int8 (M,), or None for a single step.
 
-    std: as wide as the row, as clipping by standard deviations has it. gradient: importance^(-1/2), `importance_M` being the mean
-    squared gradient of the loss by the row's output; an error costs importance · error², so errors go where they are cheap.
+    std: proportional to the row's width, as with clipping by standard deviations. gradient: importance^(-1/2), where `importance_M` is the
+    mean squared gradient of the loss by the row's output. An error costs importance · error², so rows with cheap errors get larger steps.
     """
     if rule == "none":
         return None
@@ -129,7 +129,7 @@ def row_steps(weight_MK: Tensor, *, rule: str, importance_M: Tensor | None) -> T
 
 
 def token_row_steps(counts_V: Tensor, *, exponent: float) -> Tensor:
-    """Row steps of a token table, int8 (V,): frequency^(-exponent). A token that is read and predicted often is coded finer."""
+    """Row steps of a token table, int8 (V,): frequency^(-exponent). Frequent tokens get finer steps."""
     return eighths(_floored(counts_V).pow(-exponent))
 
 
@@ -142,14 +142,14 @@ def _floored(values: Tensor) -> Tensor:
 
 
 def quantize(weight_MK: Tensor, hessian_KK: Tensor, *, step: float, row_steps_M: Tensor | None, options: Options) -> Quantized:
-    """One matrix. For many of one shape, `quantize_alike` is several times as fast."""
+    """Quantize one matrix. For many matrices of one shape, `quantize_alike` is several times as fast."""
     return quantize_alike([weight_MK], [factorise(hessian_KK, options)], steps=[step], row_steps=[row_steps_M], options=options)[0]
 
 
 def quantize_alike(
     weights: list[Tensor], factors: list[Factor], *, steps: list[float], row_steps: list[Tensor | None], options: Options
 ) -> list[Quantized]:
-    """Matrices of one shape, each with its own Hessian, step and row steps (all with row steps, or none)."""
+    """Quantize matrices of one shape, each with its own Hessian, step and row steps (all with row steps, or none)."""
     rounded = round_alike(weights, factors, steps=steps, row_steps=row_steps, options=options, dtype=torch.float32)
     out = []
     for levels_MK, factor, step, rows in zip(rounded.levels, factors, steps, row_steps, strict=True):
@@ -170,7 +170,7 @@ def round_alike(
     options: Options,
     dtype: torch.dtype,
 ) -> Rounded:
-    """The recursion, on the device of the weights. float32 is enough as long as U was factorised in float64."""
+    """Run the recursion on the device of the weights. float32 is enough if U was factorised in float64."""
     weight_NKM = torch.stack([weight.to(dtype) for weight in weights]).mT.contiguous()
     if not torch.isfinite(weight_NKM).all():
         raise ValueError("weights are not finite; lower the learning rates and train again")

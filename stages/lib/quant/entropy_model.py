@@ -1,8 +1,8 @@
-"""Entropy-constrained quantization of all matrices of a model with one constant, and the constant that meets a budget.
+"""Entropy-constrained quantization of all matrices of a model with one constant, and the search for the constant that meets a budget.
 
     step of matrix m = c · multiplier_m · rms(W_m)            multiplier 1: the same bits per weight for every matrix
 
-Coded bits are a smooth function of c: an octave of c is one bit per weight. The constant for a budget is found in two to four passes.
+The number of coded bits is a smooth function of c: doubling c saves one bit per weight. The search takes two to four passes.
 """
 
 # M rows, K columns
@@ -22,17 +22,17 @@ from stages.lib.quant.quantized import Quantized
 from stages.lib.quant.settings import EntropySettings
 
 GAUSSIAN_BITS = 2.047  # log2 sqrt(2 pi e): entropy of a Gaussian in steps of its own standard deviation
-COARSEST = 6.0  # octaves above the rms at which the search gives up: every code is 0 long before
-FINEST = 10.0  # bits per weight beyond which nothing is gained: float16 has no more
+COARSEST = 6.0  # octaves above the rms at which the search gives up; all codes are 0 far below it
+FINEST = 10.0  # bits per weight beyond which nothing is gained, because float16 has no more precision
 PASSES = 16
-TOLERANCE = 0.001  # share of the budget that may be left: 16 kB of 16 MB
-UNMET = 6  # passes without one that fits
-BATCH_WEIGHTS = 1 << 25  # matrices of one shape are quantized together up to so many weights: bounds the memory
+TOLERANCE = 0.001  # share of the budget that may stay unused: 16 kB of 16 MB
+UNMET = 6  # passes without a result that fits, after which the coarsest steps are tried
+BATCH_WEIGHTS = 1 << 25  # most weights of one shape that are quantized together; bounds the memory
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """One matrix: W (M, K), H (K, K) or None if nothing is known about the inputs, row steps int8 (M,) or None, and its multiplier."""
+    """One matrix: W (M, K); H (K, K), or None if nothing is known about the inputs; row steps int8 (M,) or None; and its multiplier."""
 
     weight: Tensor
     hessian: Tensor | None
@@ -42,8 +42,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Budget:
-    """The constant that was chosen, what it makes of the matrices, the measured bits of that, (constant, bits) of every pass, and the
-    limit."""
+    """The chosen constant, the quantized matrices, their measured bits, (constant, bits) of every pass, and the limit."""
 
     constant: float
     quantized: dict[str, Quantized]
@@ -52,7 +51,7 @@ class Budget:
     limit: float
 
     def summary(self) -> dict:
-        """The numbers of metrics.json."""
+        """The numbers for metrics.json."""
         return {
             "constant": self.constant,
             "estimated_bytes": round(self.bits / 8),
@@ -63,7 +62,7 @@ class Budget:
 
 
 def options(settings: EntropySettings) -> Options:
-    """The part of the settings that is the same for every constant. ValueError for values that cannot be."""
+    """The part of the settings that is the same for every constant. ValueError for values that are not possible."""
     return Options(settings.trellis, settings.column_steps, settings.gain, settings.damping, settings.rate_distortion)
 
 
@@ -75,10 +74,10 @@ def matrices(
     settings: EntropySettings,
     multipliers: dict[str, float],
 ) -> dict[str, Matrix]:
-    """Every weight (M, K) by parameter name with what calibration says of it; hessians and rows by module name.
+    """Every weight (M, K) by parameter name, with what calibration measured for it. `hessians` and `rows` are by module name.
 
-    Row steps follow the rule `row_steps`. A table whose look-ups were counted and which has no gradient, or whose gradient is not asked
-    for, has them from `frequency_exponent`, unless that is 0. What has neither has one step with `gradient`.
+    Row steps follow the rule `row_steps`. A table with counted look-ups gets them from `frequency_exponent` instead (unless that is 0) if
+    it has no gradient or the rule is not `gradient`. With the rule `gradient`, a matrix with neither gradient nor counts has one step.
     """
     return {
         name: Matrix(
@@ -100,7 +99,7 @@ def _row_steps(name: str, weight_MK: Tensor, rows: dict[str, Tensor], settings: 
 
 
 class Model:
-    """Matrices by name with their factors, which every pass uses again. Works on `device`."""
+    """Matrices by name with their factors, which every pass reuses. Works on `device`."""
 
     def __init__(self, matrices: dict[str, Matrix], *, options: Options, device: torch.device):
         if not matrices:
@@ -114,7 +113,7 @@ class Model:
         self.num_weights = sum(matrix.weight.numel() for matrix in matrices.values())
 
     def quantize(self, constant: float, *, only: set[str] | None = None) -> dict[str, Quantized]:
-        """All matrices, or some, with steps of `constant` times multiplier times rms."""
+        """Quantize all matrices, or those in `only`, with steps of constant · multiplier · rms."""
         out: dict[str, Quantized] = {}
         chosen = [name for name in self.matrices if only is None or name in only]
         for batch in tqdm(self._batches(chosen), desc="quantize", unit=" batches", mininterval=1.0):
@@ -129,7 +128,7 @@ class Model:
         return {name: out[name] for name in chosen}
 
     def start(self, bits_per_weight: float) -> float:
-        """The constant that would give so many bits per weight if every column were Gaussian: a good first guess."""
+        """The constant that would give this many bits per weight if every column were Gaussian. It is a good first guess."""
         octaves = 0.0
         for name, matrix in self.matrices.items():
             rms_K = matrix.weight.double().square().mean(dim=0).sqrt()
@@ -141,7 +140,7 @@ class Model:
         hessian = torch.eye(K) if matrix.hessian is None else matrix.hessian
         if hessian.shape != (K, K):
             raise ValueError(f"{name} has {K} inputs, its Hessian is {tuple(hessian.shape)}; run: dvc repro calibrate -f")
-        if self.last is None or not torch.equal(self.last[0], hessian):  # query, key and value share theirs
+        if self.last is None or not torch.equal(self.last[0], hessian):  # query, key and value share one Hessian
             try:
                 factor = entropy_constrained.factorise(hessian.to(self.device), self.options)
             except ValueError as error:
@@ -172,20 +171,20 @@ def _scale(name: str, matrix: Matrix) -> float:
 
 
 def estimated(quantized: dict[str, Quantized]) -> rate.Rate:
-    """The bits that an adaptive coder needs for these matrices: rate.py."""
+    """The bits that an adaptive coder needs for these matrices, by rate.py."""
     arrays = {name: {suffix: array.numpy() for suffix, array in found.arrays.items()} for name, found in quantized.items()}
     return rate.estimate(arrays, {name: found.scheme for name, found in quantized.items()})
 
 
 def finest(model: Model, *, limit: float, tolerance: float, bits_of: Callable[[dict[str, Quantized]], float]) -> Budget:
-    """The finest quantization whose `bits_of` is at most `limit`, to within `tolerance` bits of it where the steps allow that.
+    """The finest quantization whose `bits_of` is at most `limit`, and within `tolerance` bits of it where the steps allow that.
 
-    Newton's step with a slope of one bit per weight and octave, then secants, inside a bracket. ValueError with the smallest size there
-    is if even the coarsest steps are too many bits.
+    The search is Newton's step with a slope of one bit per weight and octave, then secants, inside a bracket. If even the coarsest steps
+    need too many bits, it raises ValueError with the smallest possible size.
     """
     count, goal = model.num_weights, limit - tolerance / 2
     octave = math.log2(model.start(max(goal / count, 0.1)))
-    fine, coarse, best = -math.inf, math.inf, None  # octaves too fine, octaves that fit
+    fine, coarse, best = -math.inf, math.inf, None  # the coarsest octave that is too fine, the finest that fits
     passes: list[tuple[float, float]] = []
     previous, slope = None, float(count)
     for _ in range(PASSES):
@@ -210,7 +209,7 @@ def finest(model: Model, *, limit: float, tolerance: float, bits_of: Callable[[d
         previous = octave, bits
         octave = min(octave + (bits - goal) / slope, COARSEST)
         if len(passes) == UNMET and math.isinf(coarse):
-            octave = COARSEST  # what cannot be met is known from the coarsest steps
+            octave = COARSEST  # the coarsest steps show whether the limit can be met at all
         if not fine < octave < coarse:
             octave = (fine + coarse) / 2 if math.isfinite(fine + coarse) else octave
         if coarse - fine < 1e-6:
@@ -224,8 +223,8 @@ def finest(model: Model, *, limit: float, tolerance: float, bits_of: Callable[[d
 
 
 def within_budget(model: Model, *, settings: EntropySettings, others: dict[str, Quantized], rest_bits: float) -> Budget:
-    """The finest quantization of `bits_per_weight`, side information included; or, if `target_bytes` is set, of so many bytes together
-    with `others`, what other methods quantized, and `rest_bits`. Sizes are those of rate.py. No matrix is coded finer than FINEST."""
+    """The finest quantization with `bits_per_weight`, side information included. If `target_bytes` is set, that is the limit instead, also
+    for `others` (quantized by other methods) and `rest_bits`. Sizes are rate.py's estimates. No matrix is coded finer than FINEST."""
     fixed, limit = 0.0, settings.bits_per_weight * model.num_weights
     if settings.target_bytes is not None:
         if settings.target_bytes == "auto":

@@ -1,4 +1,4 @@
-"""LQER: the error of a quantized matrix, corrected by the product of two thin factors of few bits.
+"""LQER: correct the error of a quantized matrix by the product of two thin factors with few bits per element.
 
     E = W - Ŵ ≈ U_r S_r V_r' (truncated SVD);   left = U_r S_r (M, r),   right = V_r' (r, K);   W ≈ Ŵ + left · right
 
@@ -7,8 +7,8 @@
 | asymmetric | int2: one scale max|left| / 1.5, codes -2..1           | int4: a scale max / 7.5 for each `group` flattened values, -8..7  |
 | symmetric  | int4: a scale max / 7 for each row of M, codes -7..7   | int4: a scale max / 7 for each of r rows, codes -7..7             |
 
-Asymmetric factors whose right side does not divide into groups are stored symmetric, as published. The matrices that get a correction
-are those whose error has the largest Frobenius norm. It is not divided by the number of weights, so large matrices are preferred.
+If the right factor does not divide into groups, both are stored symmetric, as in the published code. The matrices with the largest
+Frobenius norm of the error get a correction. The norm is not divided by the number of weights, so large matrices are preferred.
 
 Source: parameter-golf #1797, #1851, #1855 (three matrices, rank 4, asymmetric, groups of 64); the method: arXiv:2402.02446.
 """
@@ -25,7 +25,7 @@ FORMS = ("asymmetric", "symmetric")
 
 
 def largest(errors: dict[str, float], count: int) -> list[str]:
-    """The `count` names with the largest errors, largest first; the first among equals."""
+    """The `count` names with the largest errors, largest first. Equal errors keep their order."""
     return sorted(errors, key=errors.get, reverse=True)[:count]
 
 
@@ -35,7 +35,7 @@ def residual(weight_MK: Tensor, quantized: Quantized) -> Tensor:
 
 
 def correct(quantized: Quantized, weight_MK: Tensor, *, rank: int, form: str, group: int) -> Quantized:
-    """The same with a low-rank correction. ValueError if the rank is more than the matrix has."""
+    """The same matrix with a low-rank correction. ValueError if the rank is larger than the matrix allows."""
     if not 1 <= rank <= min(weight_MK.shape):
         raise ValueError(
             f"quantize.low_rank.rank is {rank}; a matrix of {weight_MK.size(0)} x {weight_MK.size(1)} takes 1 to {min(weight_MK.shape)}"

@@ -1,8 +1,8 @@
-"""One network's weights into codes: which method each tensor gets, and the corrections that look at all of them.
+"""Quantize the weights of one network: choose a method for each tensor, then apply the corrections that compare all tensors.
 
-    for each tensor of a group: rotate, choose steps, round;   then make the cheapest codes zero;   then correct what is worst
+    for each tensor of a group: rotate, choose steps, round;   then make the cheapest codes zero;   then correct the largest errors
 
-Tensors in no group, with method none, or with fewer than `min_elements` elements stay as they are, in float16.
+Tensors in no group, with method none, or with fewer than `min_elements` elements stay float16.
 """
 
 import fnmatch
@@ -24,8 +24,8 @@ from stages.runtime.base import plugin
 
 @dataclass
 class Result:
-    """Quantized matrices by name, with the group and settings of each; float16 tensors; dampings that had to be raised; the constant
-    of the matrices that share a budget, if there are any (entropy_model.Budget)."""
+    """Quantized matrices by name, with the group and settings of each; float16 tensors; dampings that had to be raised; and the Budget
+    (entropy_model.py) of the matrices that share one, if there are any."""
 
     matrices: dict[str, Quantized] = field(default_factory=dict)
     groups: dict[str, tuple[str, Group]] = field(default_factory=dict)
@@ -34,7 +34,9 @@ class Result:
     budget: Any = None
 
     def stored(self) -> dict[str, Tensor]:
-        """All stored tensors: integers before floats, then by suffix, then by kind. Similar arrays are adjacent and compress better."""
+        """All stored tensors, integers before floats, then by suffix, then by kind, so that similar arrays are adjacent and compress
+        better.
+        """
         found = dict(self.float16)
         for name, quantized in self.matrices.items():
             found |= quantized.stored(name)
@@ -42,7 +44,7 @@ class Result:
         return {name: found[name] for name in order}
 
     def schemes(self) -> dict[str, dict]:
-        """How codes become weights again, of matrices that have more than codes and a scale for each row."""
+        """How codes are turned back into weights, for matrices that have more than codes and a scale for each row."""
         return {name: quantized.scheme for name, quantized in self.matrices.items() if quantized.scheme}
 
 
@@ -61,8 +63,8 @@ def quantize(
     multipliers: dict[str, float],
     device: torch.device,
 ) -> Result:
-    """All of `state`. `group_of` by parameter, `hessians` and `rows` (gradients and counts) by module, `multipliers` of the steps by
-    parameter. ValueError names the tensor that cannot be quantized so."""
+    """Quantize all of `state`. `group_of` is by parameter, `hessians` and `rows` (gradients and counts) are by module, `multipliers` of the
+    steps are by parameter. ValueError names a tensor that cannot be quantized as asked."""
     result, kept = Result(), {}
     for name, weight in state.items():
         require(bool(torch.isfinite(weight).all()), f"weight {name} is not finite; lower the training's rates, or train again")
@@ -116,7 +118,7 @@ def quantize(
 
 
 def own_settings(name: str, group: str | None, settings: QuantizeSettings) -> Group | None:
-    """The settings of the group with every override that matches the name, the last one last; None: in no group."""
+    """The settings of the group, with every override whose pattern matches the name; later ones win. None if the tensor is in no group."""
     if group is None:
         return None
     found = getattr(settings.groups, group)
@@ -131,12 +133,12 @@ def own_settings(name: str, group: str | None, settings: QuantizeSettings) -> Gr
 
 
 def as_matrix(weight: Tensor) -> Tensor:
-    """(M, K): itself, or the layers and heads of a gate on top of each other."""
+    """The weight as (M, K): unchanged, or the layers and heads of a gate stacked into rows."""
     return weight.reshape(-1, weight.size(-1))
 
 
 def halved(name: str, weight: Tensor) -> Tensor:
-    """float16. ValueError if it does not fit."""
+    """The weight as float16. ValueError if a value is out of range."""
     half = weight.half()
     require(
         bool(torch.isfinite(half).all()),
@@ -146,7 +148,7 @@ def halved(name: str, weight: Tensor) -> Tensor:
 
 
 def correct(matrices: dict[str, Quantized], state: dict[str, Tensor], settings: QuantizeSettings) -> None:
-    """Low-rank corrections for the matrices with the largest errors, in place."""
+    """Add low-rank corrections to the matrices with the largest errors, in place."""
     options = settings.low_rank
     norms = {name: low_rank.residual(as_matrix(state[name]), quantized).norm().item() for name, quantized in matrices.items()}
     for name in low_rank.largest(norms, options.matrices):
@@ -165,7 +167,7 @@ def quantize_one(
     kept: dict,
     device: torch.device,
 ) -> Quantized:
-    """One matrix by a method that works on one after the other, on the device; the result is on the CPU."""
+    """Quantize one matrix on the device by a method of the first kind (methods/__init__.py). The result is on the CPU."""
     if method.NEEDS_HESSIAN and hessian_KK is None:
         raise ValueError("it has no Hessian, only linear layers and the tables of the head have one; set the group's method to nearest")
     is_rotated = method.ROTATES and group_name in settings.rotation.groups

@@ -1,10 +1,10 @@
-"""Selective zeroing: make the cheapest codes of ±1 zero, to save the last kilobytes of an artifact.
+"""Selective zeroing: set the cheapest codes of ±1 to zero, to save the last kilobytes of an artifact.
 
     cost of a code = s²,   the square of its step;   the `count` cheapest over all matrices become 0
 
-Sorted by cost this empties the rows with the smallest steps one after the other, which is what saves bytes: about 0.3 bytes for each code,
-because a row of zeros costs nothing. A zero among other codes saves 0.12 bits. Per byte it costs more than coarser steps do; it is
-for an artifact that is slightly over the cap after everything else: eight codes for each byte too many (#1334, #1485).
+In order of cost, this empties the rows with the smallest steps one after the other. It saves about 0.3 bytes for each code, because a row
+of zeros costs nothing; a zero among other codes saves 0.12 bits. Per saved byte it does more damage than coarser steps. It is for an
+artifact that is slightly over the cap after everything else: eight codes for each byte too many (#1334, #1485).
 
 Source: parameter-golf #609, #1334.
 """
@@ -31,7 +31,7 @@ def candidates(quantized: Quantized) -> Tensor:
 
 
 def cheapest(matrices: dict[str, Quantized], count: int) -> dict[str, Quantized]:
-    """The matrices with the `count` cheapest codes of ±1 made zero, or all of them if there are fewer; the first among equals."""
+    """The matrices with the `count` cheapest codes of ±1 (or all, if there are fewer) set to zero. Equal costs are taken in order."""
     if count <= 0:
         return matrices
     costs = torch.cat([candidates(quantized).flatten() for quantized in matrices.values()])

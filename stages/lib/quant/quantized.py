@@ -1,4 +1,4 @@
-"""What every quantizer returns: the stored arrays of one matrix, and the scheme by which they become weights again."""
+"""The result of every quantizer: the stored arrays of one matrix, and the scheme by which they become weights again."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class Quantized:
         return torch.from_numpy(dequantize.matrix(self._numpy(), self.scheme))
 
     def stored(self, name: str) -> dict[str, Tensor]:
-        """The arrays under the names that they have in the file."""
+        """The arrays under their names in the file."""
         return {f"{name}.{suffix}": array for suffix, array in self.arrays.items()}
 
     def _numpy(self) -> dict[str, np.ndarray]:

@@ -1,14 +1,14 @@
-"""The bits that an adaptive entropy coder needs for quantized matrices, computed without coding them.
+"""The number of bits that an adaptive entropy coder needs for quantized matrices, computed without coding them.
 
-The expected variance v_ij of a level is that of its column so far times what is known of its row: nothing, the row's step, or a class
-of the row that is stored with it, whichever is cheapest. It says which of the classes, a sixth of an octave wide, the weight is in; each
-class, and with a trellis each parity z0, has one adaptive histogram for all matrices together:
+The expected variance v_ij of a level is that of its column in the rows above, times a factor for its row. The factor is 1, the row's step,
+or a class of the row that is stored with it, whichever is cheapest. The variance gives the weight's class, a sixth of an octave wide. Each
+class (with a trellis, each class and parity z0) has one adaptive histogram for all matrices together:
 
     bits = Σ over classes of -log2 of Π Γ(n_k + a P_k) / Γ(a P_k) · Γ(a) / Γ(n + a)
 
-n_k counts of code k, a P_k what the histogram starts with: `PRIOR` observations spread like a Gaussian of the class's width. This is the
-exact length of such a code, whatever the order of the weights in a class. Escapes behind ±`ESCAPE` cost an Elias gamma code each.
-The coder that ships may predict columns from each other and then needs less.
+n_k is the count of code k. a P_k is the initial content of the histogram: `PRIOR` observations spread like a Gaussian of the class's width.
+This is the exact length of such a code, whatever the order of the weights in a class. Escapes beyond ±`ESCAPE` cost an Elias gamma code
+each. The coder that ships may also predict columns from each other, and then needs less.
 """
 
 # M rows, K columns
@@ -21,18 +21,18 @@ import numpy as np
 from stages.runtime.weights import trellis
 
 CLASSES_PER_OCTAVE = 6
-CLASSES = 96  # of the standard deviation, from 2^-4 steps up
+CLASSES = 96  # classes of the standard deviation, from 2^-4 steps upwards
 ROW_CLASSES_PER_OCTAVE = 4
 ESCAPE = 128
 SYMBOLS = 2 * ESCAPE + 2  # the last one announces an escape
 PRIOR = 24.0  # observations
-START = 4.0  # rows that the expected variance counts for
-FLAT = 0.01  # share of the prior that is flat, for tails
+START = 4.0  # number of rows that the initial expected variance counts as
+FLAT = 0.01  # share of the prior that is uniform, for the tails
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Bits of codes, and of everything else that a matrix needs; number of weights; each by name of the matrix."""
+    """By name of the matrix: bits of its codes, bits of everything else that it needs, and its number of weights."""
 
     codes: dict[str, float]
     sides: dict[str, float]
@@ -48,7 +48,7 @@ class Rate:
 
 
 def estimate(matrices: dict[str, dict[str, np.ndarray]], schemes: dict[str, dict]) -> Rate:
-    """Rate of quantized matrices by name, arrays by suffix as runtime/weights/dequantize.py has them."""
+    """The Rate of quantized matrices, given by name; their arrays are by suffix, as in runtime/weights/dequantize.py."""
     counts, extras = {}, {}
     for name, arrays in matrices.items():
         counts[name], extras[name] = _histograms(arrays, schemes.get(name, {}).get("trellis", 0))
@@ -64,7 +64,7 @@ def estimate(matrices: dict[str, dict[str, np.ndarray]], schemes: dict[str, dict
 
 
 def side_bits(suffix: str, array: np.ndarray) -> float:
-    """Steps and corrections are small integers with a histogram of their own; anything else is stored as it is."""
+    """Bits of an array other than codes. Small integers have an adaptive histogram of their own; other arrays are stored as they are."""
     if suffix == "codes":
         return 0.0
     return _order_0_bits(array) if array.dtype == np.int8 else 8.0 * array.nbytes

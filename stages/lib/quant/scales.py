@@ -5,8 +5,8 @@
     sigmas           clip_i = clip · std_j w_ij, unbiased                                                SDClip, #1394
     hessian_sigmas   that times 1 + strength (r_i - 1), r_i = mean_j |w_ij| H_jj over its mean of rows     #1412: strength 0.175
 
-Stored as float16, or as float8 (e4m3) times one float32 step for the matrix. Codes must be rounded with the stored steps, never with
-the exact ones, or decoding misses them. A row's step is never 0: a dead row still divides, and gets codes 0.
+They are stored as float16, or as float8 (e4m3) times one float32 step for the matrix. Codes must be rounded with the stored steps, not with
+the exact ones, because the decoder uses the stored ones. A row's step is never 0: a row of zeros is still divided and gets codes 0.
 
 Source: parameter-golf #1394, #1412; the floor of 1 (steps of at least 1/127, 1/31) is that of the naive baseline and of #549's family.
 """
@@ -28,26 +28,26 @@ LARGEST_FLOAT8, SMALLEST_FLOAT8 = 448.0, 2.0**-9
 
 @dataclass(frozen=True)
 class Steps:
-    """`arrays` as stored, by suffix: scales (M), with float8 also step (). `values` (M) in float32 as the decoder reads them."""
+    """`arrays` are as stored, by suffix: scales (M), and with float8 also step (). `values` (M) are what the decoder reads, in float32."""
 
     arrays: dict[str, Tensor]
     values: Tensor
 
 
 def limit(bits: int) -> int:
-    """Largest code of a symmetric integer with `bits` bits: 31 for 6. ValueError outside of 2 to 8."""
+    """Largest code of a symmetric integer with `bits` bits, such as 31 for 6. ValueError outside of 2 to 8 bits."""
     if not 2 <= bits <= 8:
         raise ValueError(f"a quantized tensor takes 2 to 8 bits, not {bits}")
     return 2 ** (bits - 1) - 1
 
 
 def takes(rule: str) -> str:
-    """What a rule takes as its clip, in words."""
+    """The values that a rule accepts as its clip, in words."""
     return "a quantile above 0 and up to 1" if rule == "percentile" else "a positive number"
 
 
 def clips(weight_MK: Tensor, *, rule: str, clip: float, hessian_KK: Tensor | None = None, strength: float = 0.0) -> Tensor:
-    """clip_i, float32 (M): the largest weight that a row can hold. ValueError for a clip that the rule does not take."""
+    """clip_i, float32 (M): the largest weight that a row can represent. ValueError for a clip that the rule does not accept."""
     absolute_MK = weight_MK.float().abs()
     if not clip > 0 or (rule == "percentile" and clip > 1):
         raise ValueError(f"clip is {clip}; {rule} takes {takes(rule)}")
@@ -67,7 +67,7 @@ def clips(weight_MK: Tensor, *, rule: str, clip: float, hessian_KK: Tensor | Non
 
 
 def steps(clip_M: Tensor, *, bits: int, clip_floor: float, stored_as: str) -> Steps:
-    """Rounded to what is stored. ValueError if float16 cannot hold one."""
+    """The steps, rounded to their stored form. ValueError if float16 cannot represent one."""
     exact_M = clip_M.clamp_min(clip_floor) / limit(bits)
     if stored_as == "float16":
         scales_M = exact_M.clamp_min(SMALLEST_FLOAT16).half()

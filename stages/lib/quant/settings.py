@@ -1,4 +1,4 @@
-"""The section `quantize` of params.yaml, and what its parts must satisfy together."""
+"""The section `quantize` of params.yaml, and the rules that its parts must satisfy together."""
 
 from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar, Literal
@@ -15,7 +15,7 @@ METHODS = "stages.lib.quant.methods"
 
 @dataclass(frozen=True)
 class EntropySettings:
-    """The method `entropy`; params.yaml says what each leaf is."""
+    """Settings of the method `entropy`; params.yaml explains each field."""
 
     SECTION: ClassVar[str] = "quantize.entropy"
     bits_per_weight: Annotated[float, Interval(gt=0, le=16)]
@@ -31,7 +31,7 @@ class EntropySettings:
 
 @dataclass(frozen=True)
 class Group:
-    """How the tensors of one group are quantized. `method`: none, or a file of stages/lib/quant/methods. `clip`: one number, or a list of
+    """How the tensors of one group are quantized. `method`: none, or a file of stages/lib/quant/methods. `clip`: one number, or a list from
     which the best is taken."""
 
     method: Annotated[str, PluginName(METHODS, "none")]
@@ -105,7 +105,7 @@ class QuantizeSettings:
 
 
 def check(settings: QuantizeSettings) -> None:
-    """ValueError for parameters that do not fit together, or do not fit this machine."""
+    """ValueError for parameters that do not fit together, or that this machine cannot run."""
     names = [field.name for field in fields(Groups)]
     for name in names:
         check_group(getattr(settings.groups, name), f"quantize.groups.{name}")
@@ -116,7 +116,7 @@ def check(settings: QuantizeSettings) -> None:
 
 
 def check_group(group: Group, path: str) -> None:
-    """The same for one group; `path` is used in the sentence."""
+    """The same for one group. `path` is used in the error message."""
     require(bool(group.clips), f"{path}.clip is an empty list; give at least one number")
     for clip in group.clips:
         require(clip <= 1 or group.scales != "percentile", f"{path}.clip has {clip}; {group.scales} takes {takes(group.scales)}")

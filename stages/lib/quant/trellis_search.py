@@ -1,11 +1,11 @@
-"""The encoder of trellis-coded levels: the path through the trellis that is nearest to the targets (Viterbi's search).
+"""The encoder of trellis-coded levels: find the path through the trellis that is nearest to the targets (Viterbi's algorithm).
 
     minimise Σ_i (t_i - p_i)²  over all p that the machine of runtime/weights/trellis.py can reach from state 0, end state free
 
-t and p in half steps. Rows are one long sequence, so a column is cut into blocks that are searched at the same time, each from
-`WARM_UP` rows before its first one; by then the best paths to all states have a common past, and the block decides as the
-whole sequence would (measured on Gaussian targets: at most 0.1 % more distortion, 0.0007 bits a weight). The blocks' paths are then
-joined at their states, so that what comes out is always a path.
+t and p are in half steps. The rows of a column are one long sequence. It is cut into blocks that are searched at the same time, and each
+search starts `WARM_UP` rows before its block. By then the best paths to all states share their past, so the block decides nearly as a
+search of the whole sequence would (measured on Gaussian targets: at most 0.1 % more distortion, 0.0007 bits a weight). The paths of the
+blocks are then joined at equal states, so the result is always a valid path.
 """
 
 # N sequences, M rows, B blocks, S states, R = N B
@@ -18,12 +18,12 @@ from torch import Tensor
 
 from stages.runtime.weights import trellis
 
-BLOCK = {"cpu": 64, "cuda": 16}  # rows: shorter blocks are fewer steps, of more work each
+BLOCK = {"cpu": 64, "cuda": 16}  # rows; shorter blocks mean fewer steps with more work in each
 WARM_UP = {4: 48, 8: 64, 16: 96, 32: 128}  # rows
 
 
 def search(target_NM: Tensor, *, states: int) -> Tensor:
-    """p, float like the targets, (N, M)."""
+    """The best p, of the targets' float type, (N, M)."""
     N, M = target_NM.shape
     device = target_NM.device
     source_2S, residue_2S = _branches(states, device)
@@ -38,9 +38,9 @@ def search(target_NM: Tensor, *, states: int) -> Tensor:
     decision_TSR = torch.empty(length, states, N * blocks, dtype=torch.bool, device=device)
     metric_SR, way_2SR = target_NM.new_zeros(states, N * blocks), target_NM.new_empty(2 * states, N * blocks)
     metric_SNB, (zero_SR, one_SR) = metric_SR.view(states, N, blocks), way_2SR.view(2, states, -1)
-    starts = {warm_up - block * number: number for number in range(blocks)}  # the step at which a block meets the first row of all
+    starts = {warm_up - block * number: number for number in range(blocks)}  # the step at which a block reaches row 0
     for step, (cost_2SR, decision_SR) in enumerate(zip(cost_T2SR.unbind(), decision_TSR.unbind(), strict=True)):
-        if step in starts:  # state 0
+        if step in starts:  # row 0: only state 0 is possible
             metric_SNB[:, :, starts[step]] = torch.inf
             metric_SNB[0, :, starts[step]] = 0.0
         torch.index_select(metric_SR, 0, source_2S, out=way_2SR)
@@ -79,7 +79,7 @@ def _chain(start_SNB: Tensor, end_N: Tensor) -> Tensor:
 
     Maps end -> start are composed over 1, 2, 4 ... blocks, so that 128 blocks take 7 steps."""
     blocks, reach = start_SNB.size(2), 1
-    over_SNB = start_SNB.clone()  # end of a block `reach` - 1 behind (or of the last one) -> start of this one
+    over_SNB = start_SNB.clone()  # end of the block `reach` - 1 after this one (or of the last) -> start of this one
     while reach < blocks:
         behind_SNB = over_SNB[:, :, reach:]
         over_SNB = torch.cat((over_SNB[:, :, :-reach].gather(0, behind_SNB), over_SNB[:, :, -reach:]), dim=2)

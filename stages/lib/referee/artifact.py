@@ -1,7 +1,7 @@
-"""Run a packed submission the way a stranger would: isolated interpreter, empty folder, nothing of this repository.
+"""Run a packed submission as an outsider would: with an isolated interpreter, in an empty folder, without this repository.
 
-The only way in which `evaluate` and `audit` touch a model. No torch is imported here. Around each run stands the guard of guard.py,
-which refuses files, programs and sockets that no submission needs; what it refused is part of the result.
+`evaluate` and `audit` touch a model only through this module, which does not import torch. Each run is protected by the guard of guard.py:
+it refuses files, programs and sockets that no submission needs, and reports what it refused as part of the result.
 """
 
 import json
@@ -22,20 +22,20 @@ from stages.lib.node import closure
 from stages.lib.referee import guard
 from stages.runtime.tokens import shards
 
-PROGRAMS = ("lrzip", "zpaq")  # what a codec may start
+PROGRAMS = ("lrzip", "zpaq")  # programs that a codec may start
 PYZ = "submission.pyz"
-SHARING = {"OMP_WAIT_POLICY": "PASSIVE"}  # where several run at the same time; alone, threads that wait awake are up to a third faster
-THREADS = 2  # what submission.pyz takes by default: probes are to repeat its numbers bit for bit
+SHARING = {"OMP_WAIT_POLICY": "PASSIVE"}  # if several run at the same time; alone, threads that wait actively are up to a third faster
+THREADS = 2  # the default of submission.pyz, because probes must repeat its numbers bit for bit
 
 
 class Failed(ValueError):
-    """The artifact ended with an error; the sentence is its own."""
+    """The artifact ended with an error. The message is the artifact's own."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One scored stream: the line that the artifact printed, nats per target, the rows of log p that were asked for, (first target,
-    last target, chunk) of each window in the order of their commits, and the accesses that were refused."""
+    """One scored stream: the line that the artifact printed, nats per target, the requested rows of log p, (first target, last target,
+    chunk) of each window in the order of their commits, and the accesses that were refused."""
 
     line: dict
     nats: np.ndarray
@@ -46,8 +46,8 @@ class Result:
 
 @dataclass(frozen=True)
 class Request:
-    """What is scored of the base stream: its first `length` targets with `ids` in place of those from `position` on, declared as of
-    `declared` targets; all of it or a part (I, K) or a span of targets; with the whole rows of some."""
+    """What to score: the first `length` targets of the base stream, with `ids` replacing the tokens from `position` on, declared as
+    `declared` targets; all of them, a part (I, K) or a span of targets; with the full rows of the targets in `rows`."""
 
     length: int
     declared: int
@@ -70,10 +70,10 @@ def score(
     shares: bool = False,
     progress: bool = False,
 ) -> list[Result]:
-    """Score token streams with one evaluator of the artifact, in one process. ValueError with the artifact's own sentence.
+    """Score token streams with one evaluator of the artifact, in one process. ValueError with the artifact's own message.
 
-    `part` is as in runtime/scoring/harness.py; `gpu` is the only one that the process sees; with `shares`, other processes run on the same
-    cores. With `progress`, what the artifact says on stderr is passed on while it runs.
+    `part` is as in runtime/scoring/harness.py. `gpu` is the only GPU that the process sees. Set `shares` if other processes run on the same
+    cores. With `progress`, the artifact's stderr is passed on while it runs.
     """
     packed(pyz, evaluator)
     with _Folder(pyz) as folder:
@@ -94,9 +94,9 @@ def score(
 
 
 def probe(pyz: Path, base: np.ndarray, requests: list[Request], *, evaluator: str, options: dict) -> list[Result]:
-    """Score what is asked for with the artifact's own harness, each with a fresh evaluator, all in one process.
+    """Score the requests with the artifact's own harness, each with a fresh evaluator, all in one process.
 
-    `line` of the results says whether the evaluator `carries`; if it does, parts and spans are not scored and their nats are nan.
+    `line` of the results says whether the evaluator `carries`. If it does, parts and spans are not scored and their nats are NaN.
     """
     packed(pyz, evaluator)
     with _Folder(pyz) as folder:
@@ -112,9 +112,9 @@ def probe(pyz: Path, base: np.ndarray, requests: list[Request], *, evaluator: st
 
 
 class Stream:
-    """The artifact token by token: it is told a token only after its distribution has been received. A context manager.
+    """Run the artifact token by token: it gets a token only after its distribution for it was received. A context manager.
 
-    `num_targets` is declared, `first` is the token before the first target. One thread: the same on both sides of a code.
+    `num_targets` is declared to it, `first` is the token before the first target. It uses one thread, so that both sides of a code agree.
     """
 
     def __init__(self, pyz: Path, *, evaluator: str, options: dict, num_targets: int, first: int):
@@ -141,7 +141,7 @@ class Stream:
         self.folder.__exit__()
 
     def dist(self) -> np.ndarray:
-        """ln p (V) of the next token, float64, with what was pushed so far known and nothing else."""
+        """ln p (V) of the next token, float64. The artifact knows only the tokens that were pushed so far."""
         self._send(b"d")
         row = self.process.stdout.read(8 * self.vocabulary)
         if len(row) < 8 * self.vocabulary:
@@ -149,8 +149,8 @@ class Stream:
         return np.frombuffer(row, "<f8")
 
     def push(self, ids: Sequence[int]) -> None:
-        """The next tokens are known."""
-        for start in range(0, len(ids), 4096):  # less than a pipe holds: neither side waits for the other
+        """Tell the artifact the next tokens."""
+        for start in range(0, len(ids), 4096):  # less than a pipe holds, so that neither side waits for the other
             part = np.asarray(ids[start : start + 4096], "<u4")
             self._send(b"p" + len(part).to_bytes(4, "little") + part.tobytes())
 
@@ -191,7 +191,7 @@ class _Folder:
             return self._start(settings, arguments, environment, **({"stderr": errors} | pipes))
 
     def _start(self, settings: str, arguments: list[str], environment: dict, **pipes) -> subprocess.Popen:
-        # torch sets the last one where it has run before
+        # torch sets the last variable if it has run before
         home = dict.fromkeys(("HOME", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR"), str(self.path))
         command = [sys.executable, "-I", "-B", guard.__file__, settings, *arguments]
         report = (self.report.fileno(),)
@@ -219,7 +219,7 @@ class _Folder:
 
 
 def read(pyz: Path, name: str) -> bytes:
-    """One of the data files packed in a submission. ValueError if the file is damaged."""
+    """One of the data files packed in a submission. ValueError if it is damaged."""
     try:
         with zipfile.ZipFile(pyz) as archive:
             return archive.read(f"caddie/data/{name}")
@@ -228,7 +228,7 @@ def read(pyz: Path, name: str) -> bytes:
 
 
 def packed(pyz: Path, evaluator: str) -> None:
-    """ValueError unless `pyz` is a readable submission that packs the evaluator."""
+    """ValueError if `pyz` is not a readable submission or does not contain the evaluator."""
     manifest = json.loads(read(pyz, "manifest.json"))
     if evaluator not in manifest["evaluators"]:
         raise ValueError(

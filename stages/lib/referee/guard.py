@@ -1,22 +1,22 @@
-"""What runs around an artifact, in a process of its own: a guard first, then the artifact's command line or what an audit asks of it.
+"""The program that runs an artifact in a process of its own. It sets up a guard, then runs the artifact's command line or an audit's
+requests.
 
     python -I -B guard.py GUARD run ARGUMENT...                    the command line of the artifact, unchanged
     python -I -B guard.py GUARD probe EVALUATOR OPTIONS THREADS     scores the requests in requests.json with the artifact's own harness
     python -I -B guard.py GUARD stream EVALUATOR OPTIONS THREADS N FIRST    token by token, over stdin and stdout
 
 GUARD is JSON: the artifact's file, the descriptor to which refused accesses are reported, the programs that may be started, and folders
-that are closed wherever they lie. From the guard on, Python code may open files of the Python installation and the system, and of the
-current folder, which is empty but for the artifact and its input; it may write only there, start no program but the named ones, and open
-no socket. What it tries beyond is refused and reported. It is a guard and not a jail: compiled code that opens a file by itself is not
-seen.
+that are always closed. Once the guard is set, Python code may open files of the Python installation, of the system and of the current
+folder, which contains only the artifact and its input. It may write only in that folder, start only the named programs, and open no socket.
+Anything else is refused and reported. This is a guard and not a sandbox: it does not see files that compiled code opens by itself.
 
-The protocol of `stream`: a line of JSON from the artifact, {"vocabulary": V, "carries": true or false}; then requests of one byte each:
-"d" is answered by ln p of the next token (V float64), "p" is followed by a count (u32) and so many ids (u32), which become known. The
-end of the input ends it.
+The protocol of `stream`: the artifact first sends a line of JSON, {"vocabulary": V, "carries": true or false}. Then come requests of one
+byte each. "d" is answered by ln p of the next token (V float64). "p" is followed by a count (u32) and that many ids (u32), which become
+known. The end of the input ends the program.
 """
 
 import contextlib
-import ctypes  # noqa: F401  what torch and numpy need is loaded before the guard stands
+import ctypes  # noqa: F401  loaded before the guard is set, because torch and numpy need it
 import json
 import os
 import subprocess  # noqa: F401
@@ -35,7 +35,7 @@ PROGRAM_EVENTS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork
 
 
 class Guard:
-    """An audit hook (PEP 578) that refuses and reports."""
+    """An audit hook (PEP 578) that refuses accesses and reports them."""
 
     def __init__(self, *, report: int, programs: list[str], closed: list[str]):
         installation = {sys.prefix, sys.base_prefix, sys.exec_prefix, *(path for path in sys.path if path)}
@@ -61,7 +61,7 @@ class Guard:
                 self._refuse(f"{event} {library}")
 
     def _allows(self, event: str, path, arguments: tuple) -> bool:
-        if path is None or isinstance(path, int):  # a descriptor that is open already; the current folder
+        if path is None or isinstance(path, int):  # an already open descriptor, or the current folder
             return True
         real = os.path.realpath(os.fsdecode(path))
         if self._within(real, (self.home,)):
@@ -69,7 +69,7 @@ class Guard:
         writes = event not in READING or (event == "open" and self._writes(arguments))
         if writes:
             return real == "/dev/null"
-        if self._within(real, self.closed):  # but the virtual environment may lie in the project's folder
+        if self._within(real, self.closed):  # but the virtual environment may be inside the project's folder
             return any(self._within(real, (path,)) for path in self.installation if self._within(path, self.closed))
         return real in SINGLE or self._within(real, self.readable) or os.fsdecode(path) in SINGLE
 
@@ -93,13 +93,13 @@ class Guard:
 
 
 def main() -> None:
-    """Read the command line, set up the guard, run."""
+    """Read the command line, set up the guard, and run the command."""
     pyz, report, programs, closed = json.loads(sys.argv[1])
     command, arguments = sys.argv[2], sys.argv[3:]
     import numpy  # noqa: F401
     import torch  # noqa: F401
 
-    with contextlib.suppress(ImportError):  # not every tokenizer needs it
+    with contextlib.suppress(ImportError):  # some tokenizers do not need it
         import sentencepiece  # noqa: F401
     tempfile.tempdir = os.getcwd()
     sys.addaudithook(Guard(report=report, programs=programs, closed=closed))
@@ -110,7 +110,7 @@ def main() -> None:
         runpy.run_path(pyz, run_name="__main__")
         return
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the artifact prints is no answer
+    os.dup2(2, 1)  # keep what the artifact prints apart from the answers
     sys.path.insert(0, pyz)
     from caddie import entry
 
@@ -164,7 +164,7 @@ def _stream(evaluator, num_targets: int, first: int, answers) -> None:
 
 
 def _push(stream, ids: list[int], *, carries: bool) -> None:
-    """Make `ids` known; an evaluator that carries nothing along has nothing to learn from them, which millions of them would wait for."""
+    """Make `ids` known. An evaluator that carries no state cannot learn from them, so millions of ids need no processing one by one."""
     if carries:
         for token in ids:
             stream.push(token)

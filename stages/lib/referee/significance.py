@@ -1,13 +1,13 @@
-"""Is a score better than a record by more than chance: one-sided t-tests over training seeds.
+"""Whether a score beats a record by more than chance: one-sided t-tests over training seeds.
 
 One sample, the record a number:    t = (m - (r - margin)) sqrt(n) / s,                          n - 1 degrees of freedom
 Welch, the record a sample too:     t = (m - (r - margin)) / sqrt(s²/n + s_r²/n_r),
                                     degrees (s²/n + s_r²/n_r)² / ((s²/n)²/(n - 1) + (s_r²/n_r)²/(n_r - 1))
 
-m mean, s standard deviation (n - 1 below the line) of n scores, lower is better. p = P(T < t): how likely scores this low are if the true
-mean is only record - margin. The field asks for p < 0.01 at a margin of 0.005 nats per token (between runs of one tokenizer; else compare
-bits per byte). One seed has no standard deviation: then p is None, and nothing can be said.
-Source of P(T < t): continued fraction of the incomplete beta function, DLMF 8.17.22.
+m is the mean and s the standard deviation (divisor n - 1) of n scores; lower is better. p = P(T < t): how likely scores this low are if the
+true mean is only record - margin. The contest asks for p < 0.01 at a margin of 0.005 nats per token (between runs of one tokenizer; else
+compare bits per byte). One seed has no standard deviation, so p is None and no conclusion is possible. Source of P(T < t): continued
+fraction of the incomplete beta function, DLMF 8.17.22.
 """
 
 import math
@@ -21,7 +21,7 @@ LEVEL = 0.01  # the same sentence: "at p < 0.01"
 
 @dataclass(frozen=True)
 class Significance:
-    """One test. `gain`: record minus mean, in the unit of the scores; t, degrees and p are None where a sample has one value."""
+    """The result of one test. `gain` is record minus mean, in the unit of the scores. t, degrees and p are None for samples of one."""
 
     mean: float
     deviation: float | None
@@ -34,7 +34,7 @@ class Significance:
 
     @property
     def sentence(self) -> str:
-        """What may be said of it, in one sentence."""
+        """The conclusion of the test, in one sentence."""
         if self.p is None:
             return "one seed: nothing can be said about significance; train the same configuration with two more seeds"
         word = "significant" if self.p < LEVEL else "not significant"
@@ -45,13 +45,13 @@ class Significance:
 
 
 def one_sample(values: Sequence[float], record: float, margin: float) -> Significance:
-    """Are `values` (one score per seed, lower is better) below record - margin? The record's own spread is not known."""
+    """Test whether `values` (one score per seed, lower is better) are below record - margin. The record's own spread is not known."""
     mean, deviation, count = _described(values)
     return _tested(mean, deviation, count, record - mean, margin, (deviation or 0.0) ** 2 / count, count - 1 if count > 1 else None)
 
 
 def welch(values: Sequence[float], record: Sequence[float], margin: float) -> Significance:
-    """The same against the scores of the record's own seeds; samples may differ in size and spread."""
+    """The same test against the scores of the record's own seeds. The samples may differ in size and spread."""
     mean, deviation, count = _described(values)
     record_mean, record_deviation, record_count = _described(record)
     if deviation is None or record_deviation is None:
@@ -86,7 +86,7 @@ def _tested(
         raise ValueError(f"a test takes a finite record and a margin of 0 or more; gain {gain}, margin {margin}")
     if degrees is None:
         return Significance(mean, deviation, count, gain, margin, None, None, None)
-    excess = margin - gain  # above 0: not even the margin
+    excess = margin - gain  # above 0 if the gain is below the margin
     t = excess / math.sqrt(variance) if variance else math.copysign(math.inf, excess) if excess else 0.0
     return Significance(mean, deviation, count, gain, margin, t, float(degrees), student_below(t, degrees))
 
@@ -100,7 +100,7 @@ def _incomplete_beta(x: float, a: float, b: float) -> float:
         return 1 - _incomplete_beta(1 - x, b, a)
     front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)) / a
     value = 0.0
-    for m in range(200, 0, -1):  # from the inside out: 200 pairs are far past double precision for every sample of seeds
+    for m in range(200, 0, -1):  # from the inside out; 200 terms are far more than double precision needs here
         even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
         odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
         value = even / (1 + odd / (1 + value))

@@ -1,7 +1,7 @@
-"""The field's rule on time: 600 s for what makes the artifact, and 600 s for what scores it, on eight H100 and on nothing else.
+"""The contest's time limits: 600 s to make the artifact and 600 s to score it, measured on eight H100 GPUs.
 
-No other machine's seconds are that clock, so of another machine nothing follows. Source: the challenge's README; calibration counts as
-training (#677, 27 Mar 2026).
+Seconds on any other machine say nothing about these limits. Source: the challenge's README; calibration counts as training (#677, 27 Mar
+2026).
 """
 
 SECONDS = 600

@@ -1,10 +1,10 @@
-"""Bytes that cannot be wrong: three independent counts of every document, and a name for the ways in which they part.
+"""Count the bytes of every document in three independent ways, and name the likely mistake where the counts differ.
 
     text      bytes of the document itself (encoder.py counts them on the text that the tokenizer's certificate names)
     sidecar   sum of the bytes per token, as the shards will hold them
-    pieces    the field's look-up tables over the ids, built here from the names of the pieces
+    pieces    the contest's look-up tables over the ids, built here from the names of the pieces
 
-Most invalid records of the field were wrong here. Their mistakes are recognised by their traces:
+Most invalid records of the contest had a mistake here. The known mistakes are recognised by their traces:
 
 | trace                                                        | seen in             |
 |--------------------------------------------------------------|---------------------|
@@ -13,7 +13,7 @@ Most invalid records of the field were wrong here. Their mistakes are recognised
 | CaseOps operators have bytes: counted with the piece tables  | #2071               |
 | BOS has bytes                                                |                     |
 | a sidecar read as tokens: it has zeros, a token stream none  | the `_val_*` glob   |
-| fewer documents than the 50,000 of the field's val split     | #2127               |
+| fewer documents than the 50,000 of the contest's val split   | #2127               |
 """
 
 import functools
@@ -22,17 +22,17 @@ import numpy as np
 
 from stages.runtime.text.tokenizer import BLANK, BOS, NUM_SPECIAL, Tokenizer
 
-VAL_DOCUMENTS = 50_000  # the first so many documents of the field's list
+VAL_DOCUMENTS = 50_000  # number of documents at the start of the contest's list that are val
 VAL_BYTES = 151_080_891  # their canonical bytes, whatever the tokenizer
-VAL_TOLERANCE = 0.0002  # raw, normalized and piece-covered bytes differ by less than this share
+VAL_TOLERANCE = 0.0002  # relative; raw, normalized and piece-covered bytes differ by less
 VAL_TOKENS = {"sp1024": 62_021_846, "sp8192": 40_540_803, "sp8192_lossless_caps_caseops_v1_reserved": 47_853_344}  # with BOS
 
 
 @functools.lru_cache(maxsize=4)
 def piece_tables(tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The field's look-up tables over ids: bytes without one leading blank (int64), has a leading blank, is a boundary.
+    """The contest's look-up tables over ids: bytes without one leading blank (int64), has a leading blank, is a boundary.
 
-    Built by the published rule from the names of the pieces, and not from what runtime/text/tokenizer.py decodes them to.
+    They are built by the published rule from the names of the pieces, independently of how runtime/text/tokenizer.py decodes them.
     """
     size, processor = tokenizer.vocabulary_size, tokenizer.processor
     num_bytes, lead, boundary = np.zeros(size, np.int64), np.zeros(size, bool), np.ones(size, bool)
@@ -48,7 +48,7 @@ def piece_tables(tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def piece_counts(tokenizer: Tokenizer, tokens: np.ndarray) -> np.ndarray:
-    """The field's look-up tables over a stream, int64 (N,): bytes[y] + (leading_blank[y] and not boundary[x])."""
+    """The contest's byte count of each token of a stream, int64 (N,): bytes[y] + (leading_blank[y] and not boundary[x])."""
     without_blank, lead, boundary = piece_tables(tokenizer)
     tokens = np.asarray(tokens)
     counts = without_blank[tokens]
@@ -69,14 +69,14 @@ def check_documents(
 ) -> int:
     """Compare the three counts of each document of a stream; `starts` are their BOS. Returns the total of the piece tables.
 
-    `text_bytes` (D,): of the documents; `written_bytes` (D,): of what their pieces spell, which CaseOps makes another text.
-    ValueError naming the first that disagrees (the first of all has `number`), the token, and what it looks like.
+    `text_bytes` (D,) are the bytes of the documents. `written_bytes` (D,) are those of the text that their pieces spell, which CaseOps
+    changes. ValueError names the first document that disagrees (counted from `number`), the token, and the likely mistake.
     """
     if not len(starts):
         return 0
     tokens, counts, pieces = np.asarray(tokens), np.asarray(sidecar, np.int64), piece_counts(tokenizer, tokens)
     by_sidecar, by_pieces = np.add.reduceat(counts, starts), np.add.reduceat(pieces, starts)
-    # The tables let a blank at the start of a document go free; what spells the document has it.
+    # The tables do not count a blank at the start of a document; the text that the pieces spell contains it.
     first_tokens = np.minimum(starts + 1, len(tokens) - 1)
     free_blank = piece_tables(tokenizer)[1][tokens[first_tokens]] & (first_tokens > starts)
     wrong = (by_sidecar != text_bytes) | (by_pieces + free_blank != written_bytes) | (counts[starts] != 0)
@@ -102,9 +102,9 @@ def check_documents(
 
 
 def check_operators(tokenizer: Tokenizer, tokens: np.ndarray, sidecar: np.ndarray, *, text_bytes: int, where: str) -> None:
-    """What can be said of a published CaseOps sidecar over nmt_nfkc without the raw text: BOS and operators stand for nothing, and
-    the sum is near the bytes of the normalized document (blanks that were merged, characters that were replaced). That is no
-    proof: such a sidecar is certified only where its total is the field's (audit)."""
+    """The possible checks of a published CaseOps sidecar over nmt_nfkc without the raw text: BOS and operators have no bytes, and the sum
+    is near the bytes of the normalized document (which differs by merged blanks and replaced characters). This proves little, so the audit
+    certifies such a sidecar only if its total equals the contest's."""
     tokens, counts = np.asarray(tokens), np.asarray(sidecar, np.int64)
     right = tokenizer.byte_counts(tokens)
     silent = np.isin(tokens, tokenizer.operators) | (tokens == BOS)
@@ -115,7 +115,7 @@ def check_operators(tokenizer: Tokenizer, tokens: np.ndarray, sidecar: np.ndarra
 
 
 def explain(tokenizer: Tokenizer, tokens: np.ndarray, counts: np.ndarray, *, text_bytes: int, by_pieces: int, where: str) -> str:
-    """One sentence: the counts, the first token where they part, and which known mistake it is."""
+    """One sentence with the counts, the first token where they differ, and the known mistake that this looks like."""
     right = tokenizer.byte_counts(tokens)
     sentence = f"{where}: the text has {text_bytes} bytes, the sidecar sums to {int(counts.sum())}, the pieces to {by_pieces}"
     wrong = np.flatnonzero(counts != right)
@@ -148,7 +148,7 @@ def _name(tokenizer: Tokenizer, tokens: np.ndarray, counts: np.ndarray, right: n
 
 
 def check_stream(tokenizer: Tokenizer, tokens: np.ndarray, *, where: str, at_start: bool) -> None:
-    """ValueError unless `tokens` can be a part of a token stream; `at_start`: of the beginning of a split."""
+    """ValueError if `tokens` cannot be a part of a token stream. `at_start`: they are the beginning of a split."""
     if not len(tokens):
         return
     if int(tokens.max()) >= tokenizer.vocabulary_size:
@@ -171,7 +171,7 @@ def check_stream(tokenizer: Tokenizer, tokens: np.ndarray, *, where: str, at_sta
 
 
 def check_val_documents(found: int, expected: int, *, where: str) -> None:
-    """ValueError unless the val split has exactly as many documents as params.yaml says (the field: 50,000)."""
+    """ValueError unless the val split has exactly as many documents as params.yaml says (the contest has 50,000)."""
     if found == expected:
         return
     known = " (10,000 is the default of a circulated script, which trains on the other 40,000: #2127)" if found == 10_000 else ""
@@ -182,12 +182,12 @@ def check_val_documents(found: int, expected: int, *, where: str) -> None:
 
 
 def is_fields_val(documents: int, num_bytes: int) -> bool:
-    """Has a val split the field's number of documents and, within the tolerance, of bytes?"""
+    """Whether a val split has the contest's number of documents and, within the tolerance, its number of bytes."""
     return documents == VAL_DOCUMENTS and abs(num_bytes - VAL_BYTES) <= VAL_TOLERANCE * VAL_BYTES
 
 
 def check_val_fingerprint(*, documents: int, num_bytes: int, tokens: int | None = None, variant: str = "", where: str) -> None:
-    """ValueError unless these are the field's 50,000 val documents, by their bytes and, for known exports, their tokens."""
+    """ValueError unless these are the contest's 50,000 val documents, judged by their bytes and, for known exports, their tokens."""
     check_val_documents(documents, VAL_DOCUMENTS, where=where)
     if not is_fields_val(documents, num_bytes):
         raise ValueError(

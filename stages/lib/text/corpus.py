@@ -1,9 +1,9 @@
-"""One prepared split: `artifacts/prepare/<split>/` holds documents, or token shards that somebody has published, and meta.json.
+"""One prepared split: `artifacts/prepare/<split>/` holds meta.json, and either documents or token shards that were published by others.
 
     contents: documents   documents.jsonl, one {"text": ...} a line
     contents: tokens      fineweb_<split>_<i>.bin, perhaps their byte sidecars, and the tokenizer.model that made them
 
-meta.json: contents, split, documents, bytes, sha256 (of documents.jsonl, or of all token ids as they follow each other).
+meta.json: contents, split, documents, bytes, sha256 (of documents.jsonl, or of all token ids in order).
 """
 
 import json
@@ -22,7 +22,7 @@ CHUNK_BYTES = 1 << 22
 
 
 def facts(folder: Path) -> dict:
-    """meta.json of a prepared split; ValueError if it is missing or not one."""
+    """meta.json of a prepared split. ValueError if it is missing or not a valid one."""
     if not (Path(folder) / META).is_file():
         raise ValueError(f"{folder} is not a prepared split (it has no {META}); run: dvc repro prepare")
     found = read_json(Path(folder) / META, required=("contents", "split", "documents", "bytes", "sha256"))
@@ -33,7 +33,7 @@ def facts(folder: Path) -> dict:
 
 
 def texts(folder: Path) -> Iterator[str]:
-    """The documents of a prepared split in order; token shards are decoded. ValueError for a line or shard that is damaged."""
+    """The documents of a prepared split in order. Token shards are decoded. ValueError for a damaged line or shard."""
     folder = Path(folder)
     if facts(folder)["contents"] == "tokens":
         tokenizer = Tokenizer((folder / TOKENIZER).read_bytes())
@@ -44,7 +44,7 @@ def texts(folder: Path) -> Iterator[str]:
 
 
 def last_texts(folder: Path, num_bytes: int) -> list[str]:
-    """The last whole documents of at most `num_bytes` bytes of text together; reads about as much and no more."""
+    """The last whole documents with at most `num_bytes` bytes of text together. Reads hardly more than these."""
     folder, kept, used = Path(folder), [], 0
     for text in _backwards(folder):
         used += len(text.encode())
@@ -55,7 +55,7 @@ def last_texts(folder: Path, num_bytes: int) -> list[str]:
 
 
 def chunks(folder: Path) -> list[tuple[int, int]]:
-    """Byte ranges that cover documents.jsonl; a line belongs to the range in which it begins."""
+    """Byte ranges that cover documents.jsonl. A line belongs to the range in which it begins."""
     total = (Path(folder) / DOCUMENTS).stat().st_size
     return [(start, min(start + CHUNK_BYTES, total)) for start in range(0, total, CHUNK_BYTES)]
 
@@ -66,7 +66,7 @@ def read_chunk(folder: Path, start: int, end: int) -> Iterator[str]:
     with open(path, "rb") as handle:
         if start:
             handle.seek(start - 1)
-            handle.readline()  # to the end of the line that began before
+            handle.readline()  # skip to the end of the line that began before `start`
         position = handle.tell()
         while position < end and (line := handle.readline()):
             yield _text(line, path, position)
@@ -74,7 +74,7 @@ def read_chunk(folder: Path, start: int, end: int) -> Iterator[str]:
 
 
 def token_documents(folder: Path, split: str) -> Iterator[np.ndarray]:
-    """The ids of each document of a split of token shards, without BOS; one shard and one document are held at a time."""
+    """The ids of each document of a split of token shards, without BOS. Holds one shard and one document in memory at a time."""
     carried: list[np.ndarray] = []
     for path in shards.token_paths(folder, split):
         tokens = shards.read(path)
@@ -85,7 +85,7 @@ def token_documents(folder: Path, split: str) -> Iterator[np.ndarray]:
         for part in parts[1:]:
             if carried:
                 yield np.concatenate(carried)[1:]
-            carried = [part]  # begins with BOS
+            carried = [part]  # begins with BOS, which starts a new document
     if carried:
         yield np.concatenate(carried)[1:]
 
@@ -105,7 +105,7 @@ def _backwards(folder: Path) -> Iterator[str]:
         tokenizer = Tokenizer((folder / TOKENIZER).read_bytes())
         for path in reversed(shards.token_paths(folder, facts(folder)["split"])):
             tokens = shards.read(path)
-            for ids in reversed(np.split(tokens, np.flatnonzero(tokens == BOS))[1:]):  # without the one that began a shard earlier
+            for ids in reversed(np.split(tokens, np.flatnonzero(tokens == BOS))[1:]):  # without a document that began in an earlier shard
                 yield decoded(tokenizer, ids[1:])
         return
     for start, end in reversed(chunks(folder)):
@@ -122,7 +122,7 @@ def _text(line: bytes, path: Path, position: int) -> str:
 
 
 def walk(path: Path) -> list[Path]:
-    """The files below a folder without hidden ones, in no particular order; linked folders are followed, each once."""
+    """The files below a folder, without hidden ones, in no particular order. Links to folders are followed, each once."""
     found, seen = [], set()
     for folder, folders, names in os.walk(path, followlinks=True):
         real = os.path.realpath(folder)

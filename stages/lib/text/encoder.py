@@ -1,12 +1,12 @@
-"""Fast encoding: the ids of `Tokenizer.encode`, word by word with a memory of words, and the bytes of text behind each id.
+"""Fast encoding: the same ids as `Tokenizer.encode`, computed word by word with a cache of words, and the bytes of text behind each id.
 
-No piece of the field's vocabularies goes on after a blank (SentencePiece's split_by_whitespace), and BPE merges neighbours
-only, so a text may be cut in front of every blank and its words encoded one by one: the ids are the same, and most words
-were seen before. A vocabulary with a blank inside a piece, or one that is no BPE, is encoded whole.
+In the contest's vocabularies a piece has a blank only at its start (SentencePiece's split_by_whitespace), and BPE merges only neighbours.
+So a text may be cut before every blank and its words encoded one by one: the ids are the same, and most words are in the cache. A
+vocabulary with a blank inside a piece, or one that is not BPE, encodes whole documents.
 
     document --CaseOps, normalization--> what its pieces spell --words--> ids
 
-Whatever is encoded, a word or a whole document, is spelled out again from its ids and compared before it is used.
+Every encoded word or document is spelled out again from its ids and compared before it is used.
 """
 
 import functools
@@ -20,17 +20,17 @@ import numpy as np
 from stages.runtime.text import caseops, sentencepiece_model
 from stages.runtime.text.tokenizer import BLANK, BOS, NUM_SPECIAL, Tokenizer, load_processor
 
-MAX_WORDS = 1 << 19  # of about 170 bytes; 19 of 20 words of English are among the first so many different ones
+MAX_WORDS = 1 << 19  # size of the cache, at 170 bytes a word; it holds 19 of 20 words of English text
 BATCH_CHARACTERS = 1 << 20
 MAX_COUNT = (1 << 16) - 1
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Some documents: ids, each document with BOS in front, uint16 (N,), and the bytes of text behind each, uint16 (N,) or None.
+    """Some documents: ids uint16 (N,), where each document starts with BOS, and the bytes of text behind each id, uint16 (N,) or None.
 
-    Per document (D,): where it starts in ids, bytes of the raw text, bytes that the score divides by, and bytes of what its
-    pieces spell after CaseOps and normalization; all but the starts are counted on texts, none on ids.
+    Per document (D,): where it starts in ids, bytes of the raw text, bytes that the score divides by, and bytes of what its pieces spell
+    after CaseOps and normalization. All but the starts are counted on texts, not on ids.
     """
 
     ids: np.ndarray
@@ -49,7 +49,7 @@ class Encoder:
         self.processor = self.tokenizer.processor
         if not self.tokenizer.is_lossless:  # words are normalized before they are looked up
             self.processor = load_processor(sentencepiece_model.without_normalization(model))
-        # A cut in front of every blank is safe if no piece has a blank anywhere but in front.
+        # Cutting before every blank is safe if no piece has a blank anywhere but at its start.
         self.by_word = (
             self.processor is not None
             and self.tokenizer.settings.is_bpe
@@ -58,7 +58,7 @@ class Encoder:
         self.words: dict[str, bytes] = {}  # a word with the blank in front of it -> its ids
 
     def encode(self, texts: Iterable[str], *, sidecar: bool = True) -> Encoded:
-        """Encode documents; without `sidecar` no bytes per token. ValueError if the pieces of a word do not spell it."""
+        """Encode documents. Without `sidecar`, no bytes per token are computed. ValueError if the pieces of a word do not spell it."""
         texts = list(texts)
         raw = [len(text.encode()) for text in texts]
         if not self.processor:
@@ -76,14 +76,14 @@ class Encoder:
             counts = [
                 self._surfaces(ids, text, np.asarray(origins)) for ids, text, (_, origins) in zip(parts, transformed, aligned, strict=True)
             ]
-            # What normalization cuts off at the two ends is blank and holds no operator: the rest is the raw text without it.
+            # Normalization cuts off only blanks at both ends, without operators, so the rest is the raw text minus these bytes.
             cut = [
                 len(text[: origins[0]].encode()) + len(text[origins[-1] :].encode())
                 for text, (_, origins) in zip(transformed, aligned, strict=True)
             ]
             return self._assembled(parts, counts, raw, [a - b for a, b in zip(raw, cut, strict=True)], _sizes(spelled), True)
         spelled = [normalize(text).replace(BLANK, " ") for text in transformed]
-        # A blank in front of a document goes free, as in the field's tables.
+        # A blank at the start of a document is not counted, as in the contest's tables.
         text_bytes = raw if has_caseops else [size - text.startswith(" ") for size, text in zip(_sizes(spelled), spelled, strict=True)]
         return self._assembled(self._ids(spelled), None, raw, text_bytes, _sizes(spelled), sidecar)
 
@@ -163,7 +163,7 @@ class Encoder:
         belongs to the last of them, as in SentencePiece's own alignment.
         """
         characters, is_byte, continues = self._shapes
-        goes_on = np.append(continues[ids[1:]], False)[: len(ids)]  # the next piece is a byte of the same character
+        goes_on = np.append(continues[ids[1:]], False)[: len(ids)]  # whether the next piece is a byte of the same character
         ends = np.cumsum(np.concatenate(([0], np.where(is_byte[ids], ~goes_on, characters[ids]))))
         edges = origins[ends].tolist()
         counts = caseops.byte_counts([transformed[start:end] for start, end in itertools.pairwise(edges)])

@@ -1,9 +1,9 @@
-"""Token shards that somebody else has made: find them, check them, and take them over as they are.
+"""Token shards that were published by others: find them, check them, and use them unchanged.
 
-A folder of the field holds `fineweb_{train,val}_%06d.bin`, for CaseOps also `fineweb_val_bytes_%06d.bin`, and somewhere in it
-or beside it (datasets/<export>/ and tokenizers/) the tokenizer, `fineweb_<V>_bpe.model` or `fineweb_pure_byte_260.json`.
+A folder of the contest holds `fineweb_{train,val}_%06d.bin` and, for CaseOps, `fineweb_val_bytes_%06d.bin`. In the folder or beside it
+(datasets/<export>/ and tokenizers/) is the tokenizer, `fineweb_<V>_bpe.model` or `fineweb_pure_byte_260.json`.
 
-val stays as it is; the last documents of train become holdout, so that train remains a prefix of the published stream.
+val is not changed. The last documents of train become holdout, so train remains a prefix of the published stream.
 """
 
 import fnmatch
@@ -26,12 +26,12 @@ from stages.runtime.tokens import shards
 TOKENIZERS = ("*_bpe.model", "*.model", "*_byte_260.json")
 NAME = re.compile(r"_(train|val|val_bytes)_\d+\.bin$")
 COPY_BYTES = 1 << 24
-REENCODED = 1000  # val documents whose text must give the same tokens again
+REENCODED = 1000  # number of val documents that are decoded and encoded again for comparison
 
 
 @dataclass(frozen=True)
 class Shards:
-    """The files of one export; `sidecars` are those of val and may be absent."""
+    """The files of one export. `sidecars` are the val sidecars and may be absent."""
 
     train: tuple[Path, ...]
     val: tuple[Path, ...]
@@ -40,7 +40,7 @@ class Shards:
 
 
 def find(path: Path) -> Shards | None:
-    """The one export below `path`, or None if there are no shards. ValueError if there are several, or parts are missing."""
+    """The export below `path`, or None if there are no shards. ValueError if there are several exports, or files are missing."""
     named = [(file, NAME.search(file.name)) for file in corpus.walk(path)] if Path(path).is_dir() else []
     found = [(file, match[1]) for file, match in named if match]
     if not found:
@@ -89,10 +89,10 @@ def _tokenizer(path: Path, folder: Path) -> Path:
 
 
 def take(found: Shards, folder: Path, *, val_documents: int, holdout_documents: int, progress: Callable[[int], None]) -> dict[str, dict]:
-    """Copy an export into `folder/<split>/` and return the facts of each split. Files that are there already are kept.
+    """Copy an export into `folder/<split>/` and return the facts of each split. Files that are already there are kept.
 
-    ValueError, naming shard, token or document: magic, version, length, an id above the vocabulary, a sidecar among the tokens,
-    a val split of another number of documents, bytes that disagree. `progress` is called with the bytes that were read.
+    ValueError, naming shard, token or document, for: magic, version, length, an id above the vocabulary, a sidecar among the tokens,
+    another number of val documents, or bytes that disagree. `progress` is called with the number of bytes read.
     """
     tokenizer = read_tokenizer(found.tokenizer)
     if tokenizer.has_caseops and not tokenizer.is_lossless and not found.sidecars:
@@ -110,7 +110,7 @@ def take(found: Shards, folder: Path, *, val_documents: int, holdout_documents: 
     facts["train"], facts["holdout"] = _part_holdout(tokenizer, folder, facts["train"], holdout_documents)
     for split in facts:
         shutil.copyfile(found.tokenizer, folder / split / corpus.TOKENIZER)
-        # The shards are hashed as they now lie there: what was copied earlier counts as little as what is copied now.
+        # Hash the copied files and not the sources, because a copy may also be left from an earlier run.
         facts[split] |= {
             "contents": "tokens",
             "split": split,
@@ -121,7 +121,7 @@ def take(found: Shards, folder: Path, *, val_documents: int, holdout_documents: 
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer in a file; ValueError naming the file."""
+    """The tokenizer in a file. ValueError naming the file if it cannot be read."""
     try:
         return Tokenizer(path.read_bytes())
     except ValueError as error:
@@ -172,7 +172,7 @@ def _counted(tokenizer: Tokenizer, folder: Path, split: str) -> dict:
         written = b"".join(map(tokenizer.piece_bytes.__getitem__, ids.tolist()))
         text_bytes = len(corpus.decoded(tokenizer, ids).encode())
         if tokenizer.counts_follow_from_ids:
-            text_bytes -= not tokenizer.is_lossless and written.startswith(b" ")  # as the field's tables do not count it
+            text_bytes -= not tokenizer.is_lossless and written.startswith(b" ")  # not counted, as in the contest's tables
             totals["pieces"] += accounting.check_documents(
                 tokenizer,
                 document,
@@ -228,7 +228,7 @@ def _part_holdout(tokenizer: Tokenizer, folder: Path, train: dict, num_documents
             "to be taken from their end; lower that number or get more shards"
         )
     tokens = np.array(shards.read(paths[index]))
-    shutil.rmtree(folder / "holdout", ignore_errors=True)  # of a killed attempt
+    shutil.rmtree(folder / "holdout", ignore_errors=True)  # left by a killed attempt
     (folder / "holdout").mkdir()
     names = [folder / "holdout" / f"fineweb_holdout_{i:06d}.bin" for i in range(len(paths) - index)]
     shards.write(names[0], tokens[cut:])

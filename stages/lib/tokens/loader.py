@@ -1,7 +1,7 @@
-"""What every loader is: a rule for the first token of each row of a step, and one copy into one int64 array.
+"""The base of every loader. A loader is a rule for the first token of each row of a step; the rows are copied into one int64 array.
 
-The global batch of a step is the same for every number of processes W; rank r takes the rows r, r+W, ... of it. What was
-read before changes nothing: `batch(step)` always gives the same.
+The global batch of a step is the same for every number of processes W; rank r takes rows r, r+W, ... of it. Earlier reads change nothing:
+`batch(step)` always gives the same result.
 """
 
 # B rows of one rank, T time
@@ -14,16 +14,16 @@ from torch import Tensor
 
 from stages.lib.tokens.stream import Stream
 
-PADDING = 64  # entries of cu_seqlens come in multiples of this, so that few shapes are compiled for (#1530)
-SPANS = 8  # processes times accumulation of every published run: its global step is this many spans of text
+PADDING = 64  # cu_seqlens is padded to multiples of this many entries, so that few shapes are compiled (#1530)
+SPANS = 8  # spans of text per global step: processes times accumulation steps of every published run
 
 
 @dataclass(frozen=True)
 class Batch:
-    """inputs, targets: int64 (B, T), targets[b, t] is the token after inputs[b, t].
+    """inputs, targets: int64 (B, T); targets[b, t] is the token after inputs[b, t].
 
-    cu_seqlens: int32 (S+1,), first token of each segment in the flattened B T inputs, then B T until the end; attention stays
-    inside a segment. None where each row is one segment. max_seqlen: tokens that no segment exceeds.
+    cu_seqlens: int32 (S+1,), the first token of each segment in the flattened B T inputs, then B T until the end. Attention stays inside a
+    segment. None if each row is one segment. max_seqlen: an upper limit on the tokens of a segment.
     """
 
     inputs: Tensor
@@ -32,7 +32,7 @@ class Batch:
     max_seqlen: int
 
     def parts(self, tokens: int) -> list["Batch"]:
-        """The same rows as batches of `tokens` tokens each, which must be whole rows and divide the batch; packed or not."""
+        """The same rows as batches of `tokens` tokens each, packed or not. `tokens` must be whole rows and divide the batch."""
         if tokens == self.inputs.numel():
             return [self]
         rows, out = tokens // self.inputs.size(1), []
@@ -47,7 +47,7 @@ class Batch:
         return out
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on `device`; from pinned memory the copy does not wait."""
+        """The same batch on `device`. From pinned memory the copy is asynchronous."""
         inputs, targets, cu_seqlens = (
             None if tensor is None else tensor.to(device, non_blocking=True) for tensor in (self.inputs, self.targets, self.cu_seqlens)
         )
@@ -55,10 +55,9 @@ class Batch:
 
 
 class Loader:
-    """Batches of `batch_tokens` tokens from `stream`; `section` of params.yaml is what errors speak of.
+    """Batches of `batch_tokens` tokens from `stream`. Errors name `section` of params.yaml.
 
-    A kind sets `num_rows` and `row_length` (their product is `batch_tokens`) and defines `_starts`. ValueError if the geometry
-    cannot be.
+    A subclass sets `num_rows` and `row_length` (their product is `batch_tokens`) and defines `_starts`. ValueError for impossible sizes.
     """
 
     def __init__(self, stream: Stream, *, sequence_length: int, batch_tokens: int, seed: int, section: str):
@@ -71,7 +70,7 @@ class Loader:
         self.num_rows, self.row_length = batch_tokens // sequence_length, sequence_length
 
     def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> Batch:
-        """The rows of one rank for one step. ValueError for a token outside the vocabulary, or rows that do not divide."""
+        """The rows of one rank for one step. ValueError for a token outside the vocabulary, or if the rows do not divide evenly."""
         self.check_processes(world_size)
         starts = self._starts(step)[rank::world_size].tolist()
         spans = np.empty((len(starts), self.row_length + 1), np.int64)
@@ -99,11 +98,11 @@ class Loader:
             )
 
     def position(self) -> dict:
-        """What a checkpoint must hold beside the step, JSON-able: nothing where `_starts` is a formula in the step."""
+        """The state that a checkpoint must hold beside the step, JSON-able. It is empty if `_starts` is a formula in the step."""
         return {}
 
     def go_to(self, position: dict) -> None:
-        """Go to where `position` was taken."""
+        """Return to the state that `position` gave."""
 
     def _starts(self, step: int) -> np.ndarray:
         """Stream offset of the first token of each row of the global batch, int64 (num_rows,)."""
@@ -118,10 +117,10 @@ class Loader:
 
 
 def windows_of(stream: Stream, sequence_length: int) -> np.ndarray:
-    """How many rows each shard has room for at phase 0: floor((N - 1) / T), the last target being a token too."""
+    """The number of rows that fit into each shard at phase 0: floor((N - 1) / T), because the last target is a token too."""
     return np.array([max(len(shard) - 1, 0) // sequence_length for shard in stream.shards], np.int64)
 
 
 def largest_phase(num_tokens: int, sequence_length: int) -> int:
-    """The largest offset, below T, of a shard's first row that leaves room for a row."""
+    """The largest offset of a shard's first row, below T, after which a whole row still fits."""
     return min(sequence_length - 1, num_tokens - sequence_length - 1)

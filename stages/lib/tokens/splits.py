@@ -1,7 +1,7 @@
 """One tokenized split: shards, byte sidecar, and the facts that later stages pass on.
 
-Shards are memory-mapped, so a split may be larger than the memory. What is scored is read with its sidecar, and then every id
-is checked here; what is trained on is checked batch by batch by the loaders, as a scan of 16 GB would delay the first step.
+Shards are memory-mapped, so a split may be larger than the memory. Text to be scored is read with its sidecar, and every id is checked
+here. Text to be trained on is checked batch by batch by the loaders, because a scan of 16 GB would delay the first step.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from stages.runtime.tokens import shards
 
 @dataclass(frozen=True)
 class Split:
-    """tokens: the shards as one stream; byte_counts: int64 text bytes per token, or None where not asked for; facts: meta.json."""
+    """tokens: the shards as one stream. byte_counts: int64 text bytes per token, or None if not asked for. facts: meta.json."""
 
     tokens: Stream
     byte_counts: np.ndarray | None
@@ -32,7 +32,7 @@ class Split:
 
 
 def read(folder: Path, split: str, *, sidecar: bool = False) -> Split:
-    """Open `artifacts/tokenize/<split>`. ValueError if tokens, sidecar and meta.json do not agree, as far as is read (see above)."""
+    """Open `artifacts/tokenize/<split>`. ValueError if tokens, sidecar and meta.json disagree, as far as they are read (see above)."""
     facts = read_json(Path(folder) / "meta.json", required=("tokens", "bytes", "vocabulary_size", "text_sha256", "tokenizer_sha256"))
     tokens = Stream(
         [shards.read(path) for path in shards.token_paths(folder, split)], name=str(folder), vocabulary_size=facts["vocabulary_size"]

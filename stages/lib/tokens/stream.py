@@ -1,7 +1,7 @@
 """The token shards of a split as one long array that stays on disk.
 
-Offset t counts from the first token of the first shard on. A slice inside one shard is a view of the memory map; only a slice
-across shard ends is copied, and only as long as it is.
+Offset t counts from the first token of the first shard. A slice inside one shard is a view of the memory map. Only a slice across shard
+boundaries is copied.
 """
 
 from bisect import bisect_right
@@ -12,13 +12,13 @@ from numpy.typing import DTypeLike
 
 
 class Stream:
-    """uint16 tokens of `shards`, one after the other; `name` (a folder) and `vocabulary_size` are what `check` speaks of.
+    """uint16 tokens of `shards`, one after the other. The errors of `check` name `name` (a folder) and `vocabulary_size`.
 
-    offsets: first offset of each shard and, last, the length. `np.asarray(stream)` is the whole as one array.
+    offsets: the first offset of each shard, and the total length last. `np.asarray(stream)` is the whole stream as one array.
     """
 
     def __init__(self, shards: Sequence[np.ndarray], *, name: str, vocabulary_size: int):
-        self.shards = [np.asarray(shard) for shard in shards]  # plain views: slicing an np.memmap object is ten times slower
+        self.shards = [np.asarray(shard) for shard in shards]  # plain views, because slicing an np.memmap object is ten times slower
         self.name, self.vocabulary_size = name, vocabulary_size
         self.offsets = [0, *np.cumsum([len(shard) for shard in self.shards]).tolist()]
 
@@ -47,7 +47,7 @@ class Stream:
         return np.array(self[:], dtype, copy=copy)
 
     def read(self, start: int, out: np.ndarray) -> None:
-        """Write the tokens from offset `start` on into the vector `out`, of any integer type; after the last comes the first again."""
+        """Write the tokens from offset `start` on into the vector `out`, of any integer type. After the last token the first follows."""
         number, done = bisect_right(self.offsets, start) - 1, 0
         while done < len(out):
             within = start + done - self.offsets[number]
@@ -60,7 +60,7 @@ class Stream:
                     number, start = 0, start - len(self)
 
     def check(self, tokens: np.ndarray) -> None:
-        """ValueError unless every id is of the vocabulary: the embedding has no row for another."""
+        """ValueError unless every id is in the vocabulary, because the embedding has no row for others."""
         if tokens.size and (largest := int(tokens.max())) >= self.vocabulary_size:
             raise ValueError(
                 f"{self.name} holds token {largest}, its vocabulary has {self.vocabulary_size}; the shards are of another "

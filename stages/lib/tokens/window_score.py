@@ -1,4 +1,4 @@
-"""Bits per byte with plain non-overlapping windows: the quick measure between two stages. The score proper is `evaluate`."""
+"""Bits per byte with plain non-overlapping windows: a quick measurement between stages. The real score is that of `evaluate`."""
 
 import math
 import time
@@ -25,7 +25,7 @@ class Score:
 
 @torch.no_grad()  # not inference_mode: the model may cache tensors that later need gradients
 def chunked(model, split: Split, *, window: int, batch: int = 16, max_targets: int | None = None) -> Score:
-    """Every target of the split once (or of its first `max_targets`), context at most `window`, restarted each window."""
+    """Score every target of the split once (or its first `max_targets`). The context is at most `window` and restarts with each window."""
     started = time.perf_counter()
     num_targets = len(split.tokens) - 1
     if max_targets is not None:

@@ -1,11 +1,11 @@
-"""Averages of the weights along a run, float32, so that one can be chosen afterwards. w_t: weights after step t, w_0 as initialised.
+"""Averages of the weights during a run, in float32, from which one is chosen afterwards. w_t: weights after step t, w_0 as initialised.
 
-    ema_<d>       e <- d e + (1 - d) w,  e_0 = w_0                                              the field: 0.997, 0.9965
+    ema_<d>       e <- d e + (1 - d) w,  e_0 = w_0                                              published: 0.997, 0.9965
     swa           mean of w at every `swa_every`-th step while the schedule's scale is below `swa_below`
     lawa          mean of the last `lawa_last` w at every `lawa_every`-th step
     power_<g>     e <- b e + (1 - b) w,  b = (1 - 1/t)^(g+1): w_t weighs about t^g               Karras et al., arXiv:2312.02696
 
-From snapshots of two power averages any other average can be put together after the run (posthoc_averages.py).
+From snapshots of two power averages, any other average can be computed after the run (posthoc_averages.py).
 """
 
 import torch
@@ -22,7 +22,7 @@ def power_name(gamma: float) -> str:
 
 
 class Averages:
-    """All averages of one model's parameters; `settings` is the section `train.averages`."""
+    """All averages of one model's parameters. `settings` is the section `train.averages`."""
 
     def __init__(self, model: nn.Module, settings):
         self.check(settings)
@@ -31,11 +31,11 @@ class Averages:
         self.powers = {power_name(gamma): gamma for gamma in settings.power}
         self.tensors: dict[str, dict[str, Tensor]] = {average: self._copy() for average in (*self.decays, *self.powers)}
         self.swa_count = 0
-        self.recent: list[dict[str, Tensor]] = []  # of lawa, oldest first
+        self.recent: list[dict[str, Tensor]] = []  # the weights that lawa averages, oldest first
 
     @staticmethod
     def check(settings) -> None:
-        """ValueError for averages that cannot be told apart."""
+        """ValueError for averages with the same name."""
         for kind, values, spelled in (("ema", settings.ema, name), ("power", settings.power, power_name)):
             if len({spelled(value) for value in values}) < len(values):
                 raise ValueError(f"train.averages.{kind} {list(values)} has values that share a name; six digits must tell them apart")
@@ -45,7 +45,7 @@ class Averages:
 
     @torch.no_grad()
     def update(self, step: int, scale: float) -> None:
-        """After step `step` (the first is 1), whose learning rates had the multiplier `scale`."""
+        """Add the weights after step `step` (the first is 1) to all averages. `scale` was the multiplier of the step's learning rates."""
         weights = [weight.detach().float() for weight in self.parameters.values()]
         for average, decay in self.decays.items():
             torch._foreach_lerp_(list(self.tensors[average].values()), weights, 1 - decay)
@@ -67,11 +67,11 @@ class Averages:
         return out
 
     def power_averages(self) -> dict[str, Tensor]:
-        """A snapshot: every power average under <average>/<parameter>."""
+        """A snapshot: every power average, under <average>/<parameter>."""
         return {f"{average}/{key}": tensor for average in self.powers for key, tensor in self.tensors[average].items()}
 
     def state(self) -> dict[str, Tensor]:
-        """For a checkpoint, together with `facts`."""
+        """The tensors that a checkpoint must hold, together with `facts`."""
         out = {f"{average}/{key}": tensor for average, weights in self.tensors.items() for key, tensor in weights.items()}
         return out | {f"lawa_{i}/{key}": tensor for i, weights in enumerate(self.recent) for key, tensor in weights.items()}
 

@@ -1,13 +1,13 @@
-"""FLOPs of a network per token, counted by torch while the network runs on the meta device, where tensors have shapes and no values.
+"""FLOPs of a network per token. Torch counts them while the network runs on the meta device, where tensors have shapes but no values.
 
     a matrix (out, in), the head included                                     2 in out
     attention of H heads of width K, causal average of (T + 1) / 2 keys       2 H K (T + 1): scores and weighted sum
 
-A layer that runs several times counts each time. Looking tables up, norms and elementwise work count nothing. Training is three times
-the forward pass: each product has two in the backward pass. Packed documents see fewer keys than a full row: there it is a bound.
+A layer that runs several times counts each time. Table look-ups, norms and elementwise work are not counted. Training is three times the
+forward pass, because each product has two in the backward pass. For packed documents, which see fewer keys, it is an upper bound.
 
-Torch counts attention as if every token read all T keys. A row of T tokens then has a T + c T² FLOPs; rows of 1 and of 2 tokens give a
-and c, and a token of a causal row has a + c (T + 1) / 2. A row of 3 tokens shows whether the network is of that form.
+Torch counts attention as if every token read all T keys. A row of T tokens then has a T + c T² FLOPs. Rows of 1 and of 2 tokens give a and
+c, and a token of a causal row has a + c (T + 1) / 2. A row of 3 tokens shows whether the network is of that form.
 """
 
 import re
@@ -20,14 +20,14 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from stages.runtime.network.gpt import GPT
 
-TRAINING = 3  # forward passes that a training step is worth
-ROWS = (1, 2, 3)  # tokens of the rows that are counted
-PRODUCT = re.compile("mm|mv|dot|conv|attention|matmul|linear|cdist|fft")  # in the name of every operator of torch that multiplies and sums
-WHERE = ("aten", "prim", "prims")  # namespaces of torch's own operators; elsewhere are kernels, whose work the name does not tell
+TRAINING = 3  # cost of a training step in forward passes
+ROWS = (1, 2, 3)  # lengths in tokens of the rows that are counted
+PRODUCT = re.compile("mm|mv|dot|conv|attention|matmul|linear|cdist|fft")  # part of the name of each torch operator that multiplies and sums
+WHERE = ("aten", "prim", "prims")  # namespaces of torch's own operators; the work of other kernels is not visible in their names
 
 
 class Known(TorchDispatchMode):
-    """ValueError for a product that torch's counter would take for 0."""
+    """Raises ValueError for a product that torch's counter would count as 0."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         is_product = func.namespace not in WHERE or PRODUCT.search(func.overloadpacket.__name__)
@@ -41,7 +41,7 @@ class Known(TorchDispatchMode):
 
 @contextmanager
 def counted() -> Iterator[FlopCounterMode]:
-    """Counts what runs inside, without gradients; ValueError for a product that cannot be counted."""
+    """Count what runs inside the block, without gradients. ValueError for a product that cannot be counted."""
     with FlopCounterMode(display=False) as counter, Known(), torch.no_grad():
         yield counter
 
@@ -51,7 +51,7 @@ def tokens(length: int) -> torch.Tensor:
 
 
 def causal(rows: tuple[int, ...], *, length: int) -> int:
-    """Per token of a row of `length` tokens, from torch's counts of the rows of ROWS."""
+    """FLOPs per token of a row of `length` tokens, from torch's counts of the rows of ROWS."""
     one, two, three = rows
     per_key = (two - 2 * one) // 2
     per_token = one - per_key
@@ -64,7 +64,7 @@ def causal(rows: tuple[int, ...], *, length: int) -> int:
 
 
 def forward(net: GPT, *, length: int) -> int:
-    """Per token of a row of `length` tokens; the network is on the meta device."""
+    """FLOPs of the forward pass per token, in a row of `length` tokens. The network is on the meta device."""
     rows = []
     for row in ROWS:
         with counted() as counter:
@@ -74,7 +74,7 @@ def forward(net: GPT, *, length: int) -> int:
 
 
 def auxiliary(net: GPT, *, length: int) -> int:
-    """Per token, forward, of what only training computes."""
+    """FLOPs per token of the forward pass of what only training computes."""
     losses = net.hooks.having["auxiliary_loss"]
     if not losses:
         return 0
@@ -87,5 +87,5 @@ def auxiliary(net: GPT, *, length: int) -> int:
 
 
 def training(net: GPT, *, length: int) -> int:
-    """Per token, forward and backward."""
+    """FLOPs per token of the forward and backward pass."""
     return TRAINING * (forward(net, length=length) + auxiliary(net, length=length))

@@ -1,7 +1,7 @@
-"""What changes during a run, as functions of the budget: learning rates, momentum, weight decay; and the clock it is measured by.
+"""What changes during a run, as functions of the budget (learning rates, momentum, weight decay), and the clock that measures the budget.
 
-The budget is in steps, or in seconds of training: real ones, or those of a virtual clock, which makes a run of seconds the same
-on any machine. With b the budget, e what is spent of it after n steps and f = e / b:
+The budget is in steps, or in seconds of training. The seconds are real, or those of a virtual clock, with which a run in seconds is the
+same on any machine. With b the budget, e what is spent of it after n steps and f = e / b:
 
     fraction      scale = 1 for f < 1 - w, else max((1 - f) / w, floor)                          #1285, #1855
     iterations    scale = min(1, (b - e) / (K e / n)), at least floor: K average steps           naive baseline, #549
@@ -19,8 +19,8 @@ def fraction_scale(fraction: float, *, warmdown: float, floor: float) -> float:
 
 
 def iteration_scale(pace: float | None, *, spent: float, budget: float, warmdown: float, floor: float) -> float:
-    """The same with a warm-down over what the last `warmdown` steps would take at the average `pace` per step so far; None: unknown,
-    as before the first step of a run of real seconds."""
+    """The same with a warm-down over the time of the last `warmdown` steps, at the average `pace` per step so far. The pace is None if it
+    is unknown, as before the first step of a run of real seconds."""
     left, needed = max(budget - spent, 0.0), warmdown * (pace or 0.0)
     if left > needed or needed <= 0:
         return 1.0
@@ -40,9 +40,9 @@ def decay_taper(fraction: float, *, start: float, floor: float) -> float:
 
 
 class Clock:
-    """What is spent after a number of steps: steps, or seconds; where `knots` are given, theirs and not the real ones.
+    """What is spent after a number of steps, in steps or in seconds. If `knots` are given, their seconds replace the real ones.
 
-    knots: [step, seconds] pairs, growing; linear between them from [0, 0] on, and after the last as between the last two.
+    knots: increasing [step, seconds] pairs. Seconds are linear between them, from [0, 0] on; after the last one the last slope continues.
     """
 
     def __init__(self, *, steps: int, seconds: float | None, reserve_seconds: float, knots: tuple[tuple[float, ...], ...]):
@@ -51,20 +51,20 @@ class Clock:
         self.knots = [(0.0, 0.0), *knots] if knots else []
 
     def spent(self, step: int, real_seconds: float) -> float:
-        """Of the budget, after `step` steps that took `real_seconds`."""
+        """What is spent of the budget after `step` steps that took `real_seconds`."""
         if not self.in_seconds:
             return float(step)
         return self.virtual(step) if self.knots else real_seconds
 
     def virtual(self, step: int) -> float:
-        """Seconds that the knots give to `step` steps."""
+        """The seconds of `step` steps according to the knots."""
         for (step0, seconds0), (step1, seconds1) in itertools.pairwise(self.knots):
             if step <= step1 or step1 == self.knots[-1][0]:
                 return seconds0 + (seconds1 - seconds0) * (step - step0) / (step1 - step0)
         raise AssertionError("a clock without knots")
 
     def pace(self, step: int, real_seconds: float) -> float | None:
-        """Spent per step on average; before the first what that one will take, None where nobody knows."""
+        """What a step costs on average; before the first step, what that one will cost, or None if that is unknown."""
         if step:
             return self.spent(step, real_seconds) / step
         return None if self.in_seconds and not self.knots else self.spent(1, 0.0)
@@ -74,14 +74,14 @@ class Clock:
 
 
 def total_steps(clock: Clock) -> int:
-    """How many steps a run with a budget in steps, or with a virtual clock, has. ValueError for real seconds."""
+    """The number of steps of a run with a budget in steps, or with a virtual clock. ValueError for real seconds."""
     if clock.in_seconds and not clock.knots:
         raise ValueError("a budget of real seconds has no number of steps; set train.clock, or train.seconds to null")
     return first_step(lambda step: clock.is_over(step, 0.0), clock.steps)
 
 
 def first_step(holds: Callable[[int], bool], most: int) -> int:
-    """The smallest of 0 .. most for which `holds`, which holds for all after it; `most` if there is none before."""
+    """The smallest of 0 .. most for which `holds` is true (it must then be true for all larger ones); `most` if there is none before."""
     low, high = 0, most
     while low < high:
         middle = (low + high) // 2
@@ -90,8 +90,9 @@ def first_step(holds: Callable[[int], bool], most: int) -> int:
 
 
 def record(times: list[tuple[int, float]], events: list[int], *, every: int = 100) -> list[list[float]]:
-    """Knots that repeat a run of real seconds: `times` are (step, seconds) after each step; kept are every `every`-th, those at
-    `events` (steps at which something switched on) and the one before, and the last two, so that the same steps see the same events."""
+    """Knots that repeat a run of real seconds. `times` are (step, seconds) after each step. Kept are every `every`-th, those at `events`
+    (steps at which something switched on) and the one before, and the last two, so that the same steps see the same events.
+    """
     last = times[-1][0] if times else 0
     wanted = {step for event in events for step in (event - 1, event)} | {last - 1, last}
     return [[step, seconds] for step, seconds in times if step in wanted or step % every == 0]

@@ -1,10 +1,10 @@
-"""Mean cross-entropy of soft-capped logits, without a second copy of the logits in memory: Triton on a GPU, and the plain form.
+"""Mean cross-entropy of soft-capped logits. The Triton kernel for a GPU needs no second copy of the logits; there is also a plain form.
 
     l = c tanh(z / c);   loss = mean over rows of  logsumexp(l) - l_y
     dz_v = g / N (p_v - [v = y]) (1 - tanh²(z_v / c)),   p = softmax(l)
 
 z (N, V) are the logits before the cap, in bfloat16 or float32; sums are float32. The kernel reads z once forward and once backward and
-keeps z and one number for each row; the plain form also keeps the capped logits in float32, as large as z twice. Source: the
+keeps z and one number for each row. The plain form also keeps the capped logits in float32, which is twice the size of z. Source: the
 formula of #1855's fused kernel.
 """
 
@@ -16,16 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-COLUMNS = 1024  # of the vocabulary at a time
+COLUMNS = 1024  # columns of the vocabulary per pass of the kernel's loop
 
 
 def plain(logits_NV: Tensor, targets_N: Tensor, cap: float) -> Tensor:
-    """The definition."""
+    """The definition, in plain torch operations."""
     return F.cross_entropy(cap * torch.tanh(logits_NV.float() / cap), targets_N)
 
 
 def is_available() -> bool:
-    """Whether the fused form can run here, given tensors on a GPU."""
+    """Whether the fused form can run here, if the tensors are on a GPU."""
     return importlib.util.find_spec("triton") is not None
 
 
@@ -89,7 +89,7 @@ if is_available():
 
     def _differentiate(context, gradient_N, _):
         logits_NV, targets_N, normalisers_N = context.saved_tensors
-        # the loss is a mean: every row has the same gradient
+        # the loss is a mean, so every row has the same gradient
         scale = gradient_N.float().mean().reshape(1)
         return _gradients(logits_NV, targets_N, normalisers_N, scale, context.cap), None, None
 
@@ -97,5 +97,5 @@ if is_available():
 
 
 def fused(logits_NV: Tensor, targets_N: Tensor, cap: float) -> Tensor:
-    """The same number by the kernel. Needs Triton, and tensors on a GPU (or Triton's interpreter)."""
+    """The same value by the kernel. Needs Triton, and tensors on a GPU (or Triton's interpreter)."""
     return _losses(logits_NV.contiguous(), targets_N.contiguous(), cap)[0].mean()

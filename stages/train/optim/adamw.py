@@ -1,4 +1,4 @@
-"""AdamW over groups of named parameters: torch's own, with its state by name, so that a checkpoint can hold it.
+"""AdamW over groups of named parameters. It is torch's own, with its state by name, so that a checkpoint can hold it.
 
     m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) g²;   w <- w (1 - lr wd) - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 
@@ -33,7 +33,7 @@ class Group:
 
 
 class AdamW:
-    """Every process holds all of it: these parameters are small, or rows of tables. Gradients are averaged in one flat buffer."""
+    """Every process holds the whole state, as these parameters are small or rows of tables. Gradients are averaged in one flat buffer."""
 
     def __init__(self, groups: list[Group], options: Options, *, world: World):
         self.groups, self.world = [group for group in groups if group.weights], world
@@ -62,7 +62,7 @@ class AdamW:
 
     @torch.no_grad()
     def gradients(self) -> list[Tensor]:
-        """The averaged gradients, the same on every process: what clipping measures and scales in place."""
+        """The averaged gradients, the same on every process. Clipping measures them and scales them in place."""
         for buffer, work, weights in self.flat:
             work.wait()
             buffer /= self.world.size
@@ -72,7 +72,7 @@ class AdamW:
         return [weight.grad for weight in self.weights]
 
     def step(self, *, scale: float) -> None:
-        """Needs `start` before. `scale`: the schedule's multiplier of every learning rate."""
+        """Call `start` first. `scale` is the schedule's multiplier of every learning rate."""
         self.gradients()
         if self.torch is None:
             return
@@ -81,7 +81,7 @@ class AdamW:
         self.torch.step()
 
     def state(self) -> dict[str, Tensor]:
-        """By name and slot."""
+        """Every tensor of the state, by name and slot."""
         found = self.torch.state.items() if self.torch else ()
         return {f"{self.name_of[id(weight)]}/{slot}": torch.as_tensor(value) for weight, slots in found for slot, value in slots.items()}
 

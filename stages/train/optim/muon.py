@@ -1,4 +1,4 @@
-"""Muon: momentum, then the nearest semi-orthogonal matrix as the update; the work divided over the processes.
+"""Muon: momentum, then the nearest semi-orthogonal matrix as the update. The work is divided over the processes.
 
     M <- mu M + G;   U = G + mu M (Nesterov);   [rows of U to length 1];   O = orthogonalise(U);   [rows of O to equal size]
     W <- W (1 - lr wd) - lr m sqrt(max(1, rows/cols)) O            m: the matrix's own multiplier of the learning rate
@@ -10,9 +10,9 @@
 |               | norm back; 0 is off                                                                      |                         |
 | coefficients, iterations, bound | see orthogonalise.py                                                   |                         |
 
-Matrices of one shape are stacked and done in one batch. With W processes each stack is padded to a multiple of W: gradients
-are averaged and scattered (each process gets its share), momentum and orthogonalisation are done on the share, and the updates
-are gathered while the next stack is orthogonalised. Source: Jordan et al. 2024; the sharded form #549.
+Matrices of one shape are stacked and computed in one batch. With W processes each stack is padded to a multiple of W. Gradients are
+averaged and scattered (each process gets its share), momentum and orthogonalisation are computed on the share, and the updates are gathered
+while the next stack is orthogonalised. Source: Jordan et al. 2024; the sharded form #549.
 """
 
 # N matrices of one shape (S: of this process), M rows, K columns
@@ -35,7 +35,7 @@ all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_te
 
 @dataclass(frozen=True)
 class Options:
-    """The section `train.muon`; momentum is what it is warmed up to (stages/lib/training/schedule.py)."""
+    """The section `train.muon`. `momentum` is the value at the end of its warm-up (stages/lib/training/schedule.py)."""
 
     momentum: Share
     momentum_start: Share
@@ -61,7 +61,7 @@ class Stack:
         self.work = None
 
     def start(self) -> None:
-        """Begin to average the gradients over the processes; this one gets its share."""
+        """Begin to average the gradients over the processes. This process gets its share."""
         stacked_NMK = torch.stack([weight.grad for weight in self.weights])
         if self.world.size == 1:
             self.gradients_SMK = stacked_NMK
@@ -87,7 +87,7 @@ class Stack:
         if options.row_normalize:
             update_SMK = update_SMK / update_SMK.norm(dim=-1, keepdim=True).clamp(min=EPSILON)
         if update_SMK.is_cuda:
-            update_SMK = update_SMK.bfloat16()  # as the field runs it; on the CPU float32 keeps the bytes repeatable
+            update_SMK = update_SMK.bfloat16()  # as in the contest; on the CPU float32 keeps the bytes repeatable
         update_SMK = orthogonalise(update_SMK, coefficients=options.coefficients, iterations=options.iterations, bound=options.bound)
         return self._equalise(update_SMK.float(), options.neuron_beta2) if options.neuron_beta2 else update_SMK
 
@@ -101,7 +101,7 @@ class Stack:
         return scaled_SMK * (norms[0] / norms[1].clamp(min=EPSILON))
 
     def collect(self, update_SMK: Tensor) -> tuple[Tensor, dist.Work | None]:
-        """The updates of all processes (N + padding, M, K), complete once the work is."""
+        """Begin to gather the updates of all processes (N + padding, M, K). They are complete once the returned work is finished."""
         if self.world.size == 1:
             return update_SMK, None
         gathered_NMK = update_SMK.new_empty(self.share * self.world.size, *update_SMK.shape[1:])
@@ -110,12 +110,12 @@ class Stack:
     def write(self, update_NMK: Tensor, *, rate: float, weight_decay: float) -> None:
         rows, columns = self.weights[0].shape
         factor = max(1.0, rows / columns) ** 0.5
-        for weight, update, multiplier in zip(self.weights, update_NMK, self.multipliers, strict=False):  # the padding is last
+        for weight, update, multiplier in zip(self.weights, update_NMK, self.multipliers, strict=False):  # the padding is left out
             own = rate * multiplier
             weight.mul_(1 - own * weight_decay).add_(update.to(weight.dtype), alpha=-own * factor)
 
     def state(self) -> dict[str, Tensor]:
-        """The momentum (and second moments) of every matrix by name; every process must call it, and gets all."""
+        """The momentum (and second moments) of every matrix by name. Every process must call it, and each gets all of them."""
         out = {}
         for slot, own in (("momentum", self.momentum_SMK), ("second", self.second_SM1)):
             if own is not None:
@@ -138,7 +138,7 @@ class Stack:
 
 
 class Muon:
-    """For 2-D weights by name. `multipliers`: of the learning rate, 1 where a name is missing."""
+    """Muon for 2-D weights by name. `multipliers` are those of the learning rate; a missing name has 1."""
 
     def __init__(self, weights: dict[str, nn.Parameter], options: Options, *, world: World, multipliers: dict[str, float] | None = None):
         self.options, multipliers = options, multipliers or {}
@@ -152,17 +152,17 @@ class Muon:
         ]
 
     def start(self) -> None:
-        """Begin to exchange gradients; to be called right after the backward pass."""
+        """Begin to exchange gradients. Call it right after the backward pass."""
         for stack in self.stacks:
             stack.start()
 
     def gradients(self) -> list[Tensor]:
-        """This process's share of the averaged gradients: what clipping measures and scales in place."""
+        """This process's share of the averaged gradients. Clipping measures them and scales them in place."""
         return [stack.arrived() for stack in self.stacks]
 
     @torch.no_grad()
     def step(self, *, rate: float, momentum: float, weight_decay: float) -> None:
-        """Needs `start` before. `rate` is the size of every singular value of a step; decay is decoupled and uses `rate` too."""
+        """Call `start` first. `rate` is the size of every singular value of a step. Decay is decoupled and uses `rate` too."""
         waiting: tuple[Stack, Tensor, dist.Work | None] | None = None
         for stack in self.stacks:
             gathered, work = stack.collect(stack.next_update(momentum=momentum, options=self.options))
@@ -179,7 +179,7 @@ class Muon:
         stack.write(update_NMK, rate=rate, weight_decay=weight_decay)
 
     def state(self) -> dict[str, Tensor]:
-        """By name and slot. With several processes a collective."""
+        """Every tensor of the state, by name and slot. With several processes this is a collective: all must call it."""
         return {key: tensor for stack in self.stacks for key, tensor in stack.state().items()}
 
     def restore(self, saved: dict[str, Tensor]) -> None:

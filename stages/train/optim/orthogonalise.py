@@ -1,4 +1,4 @@
-"""The nearest semi-orthogonal matrix by Newton-Schulz iteration, with the coefficients that the field uses.
+"""The nearest semi-orthogonal matrix by Newton-Schulz iteration, with the coefficients that the contest's submissions use.
 
     X0 = U / bound(U);   X <- (a I + b A + c A²) X,  A = X X'
 
@@ -7,23 +7,23 @@
 | classical     | every iteration              | between about 0.7 and 1.2       | Jordan et al. 2024                              |
 | polar_express | each of the first iterations | between about 0.86 and 1.14     | Amsel et al., arXiv:2505.16932; #1855's triples |
 
-The iteration needs singular values s up to about 1, and each costs a factor of a to bring small ones up: the tighter the bound of the
-largest, the fewer iterations.
+The iteration needs singular values s up to about 1, and each iteration multiplies small ones by about a. So the tighter the bound of the
+largest, the fewer iterations are needed.
 
 | bound     | is               | random 192 x 832: bound / largest s | source                                              |
 |-----------|------------------|-------------------------------------|-----------------------------------------------------|
 | frobenius | (Σ s²)^(1/2)     | 9.4                                 | Jordan et al. 2024                                  |
 | schatten8 | (Σ s⁸)^(1/8)     | 1.4                                 | ours; = ‖(X X')²‖_F^(1/4), which the iteration has  |
 
-A matrix of more than WIDE times as many columns as rows goes through its Gram matrix, TOGETHER iterations at a time. Polynomials of
-A are symmetric and commute, so this is the same function with two products of X for all of them:
+A matrix with more than WIDE times as many columns as rows uses its Gram matrix, TOGETHER iterations at a time. Polynomials of A are
+symmetric and commute, so the result is the same function, with only two products of X for all iterations together:
 
     A = X X';   P = a I + b A + c A²,  Q <- P Q,  A <- P A P  for each;   X <- Q X
 
-n iterations are 4n - 3 products of 2 M³ operations and two of 2 M² K, instead of n and 2n: fewer where K > 1.5 M. A holds the squares
-of the singular values, and what rounding makes of small ones grows by a² per iteration: relative to the plain form the error in
-float32 is 4e-5 after four iterations where the singular values spread over all scales, 1e-6 where they do not, and after ten it
-could diverge. So X is made anew after four, and half precision takes the plain form.
+n iterations are 4n - 3 products of 2 M³ operations and two of 2 M² K, instead of n and 2n. That is less work where K > 1.5 M. A holds the
+squares of the singular values, and the rounding errors of small ones grow by a² per iteration. Relative to the plain form, the error in
+float32 after four iterations is 4e-5 if the singular values spread over all scales, and 1e-6 if they do not; after ten iterations it could
+diverge. Therefore X is computed anew after four iterations, and half precision uses the plain form.
 """
 
 # N matrices of one shape, M rows, K columns
@@ -58,7 +58,7 @@ def orthogonalise(update_NMK: Tensor, *, coefficients: str = "classical", iterat
     tall = update_NMK.size(-2) > update_NMK.size(-1)
     x_NMK = update_NMK.mT if tall else update_NMK
     bound_N11 = x_NMK.norm(dim=(-2, -1), keepdim=True) + EPSILON
-    gram_NMM = x_NMK @ x_NMK.mT / bound_N11**2  # before the eighth powers, which of small gradients would be 0
+    gram_NMM = x_NMK @ x_NMK.mT / bound_N11**2  # scaled first, because the eighth powers of small gradients would be 0
     square_NMM = gram_NMM @ gram_NMM
     if bound == "schatten8":
         share_N11 = square_NMM.norm(dim=(-2, -1), keepdim=True).pow(0.25).clamp(min=EPSILON)
@@ -76,7 +76,7 @@ def powers(x_NMK: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def plain(x_NMK: Tensor, gram_NMM: Tensor, square_NMM: Tensor, triples: list[tuple[float, float, float]]) -> Tensor:
-    """The iteration as it is written, once for each triple, from X and its `powers`."""
+    """The iteration as written above, once for each triple, from X and its `powers`."""
     for i, (a, b, c) in enumerate(triples, 1):
         x_NMK = torch.baddbmm(x_NMK, torch.add(b * gram_NMM, square_NMM, alpha=c), x_NMK, beta=a)
         if i < len(triples):
@@ -85,7 +85,7 @@ def plain(x_NMK: Tensor, gram_NMM: Tensor, square_NMM: Tensor, triples: list[tup
 
 
 def through_gram(x_NMK: Tensor, gram_NMM: Tensor, square_NMM: Tensor, triples: list[tuple[float, float, float]]) -> Tensor:
-    """The same through the Gram matrix."""
+    """The same iteration through the Gram matrix."""
     product_NMM = None
     for i, (a, b, c) in enumerate(triples, 1):
         step_NMM = torch.add(b * gram_NMM, square_NMM, alpha=c)

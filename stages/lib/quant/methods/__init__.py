@@ -1,15 +1,15 @@
-"""One method of quantizing per file; `quantize.groups.<group>.method` names the file. A method works on one matrix after the other:
+"""Quantization methods, one per file; `quantize.groups.<group>.method` names the file. A method handles one matrix at a time:
 
     quantize_one(job: Job) -> Quantized        the stored arrays of one matrix
     ROTATES: bool                              whether the matrix may be rotated before (quantize.rotation)
     NEEDS_HESSIAN: bool                        whether a matrix without a Hessian is refused
 
-or on all of its matrices together, because they share a budget of bits:
+or all of its matrices together, because they share a budget of bits:
 
     quantize_together(weights, *, hessians, rows, multipliers, settings, others, rest_bits, device) -> Budget
 
-`weights` are (M, K) by parameter name; `hessians` and `rows` by module name, as stages/calibrate wrote them; `others` is what the methods
-of the first kind made, `rest_bits` the bits of what stays float16.
+`weights` are (M, K) by parameter name. `hessians` and `rows` are by module name, as stages/calibrate wrote them. `others` are the results
+of the methods of the first kind, and `rest_bits` is the size in bits of the tensors that stay float16.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ from stages.lib.quant.settings import Group, QuantizeSettings
 
 @dataclass(frozen=True)
 class Job:
-    """One matrix: W (M, K) and H (K, K) or None on the device, rotated already where that was asked for. `kept` is what a method leaves
-    from one matrix for the next."""
+    """One matrix on the device: W (M, K), and H (K, K) or None, both already rotated if that was asked for. A method may use `kept` to pass
+    data from one matrix to the next."""
 
     name: str
     weight_MK: Tensor
@@ -34,7 +34,7 @@ class Job:
     kept: dict
 
     def candidates(self) -> list[Steps]:
-        """The steps of the rows, for each clip of the group."""
+        """The steps of the rows, one set for each clip of the group."""
         clips = [
             scales.clips(
                 self.weight_MK, rule=self.group.scales, clip=clip, hessian_KK=self.hessian_KK, strength=self.settings.hessian_strength

@@ -1,7 +1,7 @@
 """Entropy-constrained quantization: the least error for a number of coded bits, over all matrices of the method together.
 
-One constant sets the steps of all matrices; it is the finest that the budget of quantize.entropy allows (entropy_model.py), and each matrix
-is rounded by a trellis inside GPTQ (entropy_constrained.py).
+One constant sets the steps of all matrices. It is the finest that the budget in quantize.entropy allows (entropy_model.py). Each matrix is
+rounded by a trellis inside GPTQ (entropy_constrained.py).
 """
 
 import torch
@@ -23,7 +23,7 @@ def quantize_together(
     rest_bits: float,
     device: torch.device,
 ) -> entropy_model.Budget:
-    """The matrices within the budget. ValueError where it cannot be met."""
+    """Quantize the matrices within the budget. ValueError if the budget cannot be met."""
     matrices = entropy_model.matrices(weights, hessians, rows, settings=settings.entropy, multipliers=multipliers)
     model = entropy_model.Model(matrices, options=entropy_model.options(settings.entropy), device=device)
     return entropy_model.within_budget(model, settings=settings.entropy, others=others, rest_bits=rest_bits)

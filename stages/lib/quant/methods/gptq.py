@@ -1,11 +1,11 @@
-"""GPTQ: round column by column and push each rounding error onto the columns that are still to come.
+"""GPTQ: round column by column, and push each rounding error onto the columns that are still to come.
 
     H <- H + damping · mean(diag H) · I over the columns that fired;   U = upper Cholesky factor of H⁻¹ (H⁻¹ = U'U)
     for column j:  q_j = clamp(round(w_j / s), -R, R);   e = (w_j - s q_j) / U_jj;   w_m <- w_m - e U_jm  for m > j
 
-The order of the columns is that of decreasing diag(H), or the natural one. Dead columns (H_jj = 0) get weight 0 and take no part in the
-mean: no evidence, and their zeros cost nothing. The factor comes from H itself: with J the reversal, J H J = L L' gives H = R R' with
-R = J L J upper, and U = R⁻¹. In float64, because a Hessian of 2048 hidden units that hardly fire is close to singular.
+Columns are visited in the order of decreasing diag(H), or in their natural order. Dead columns (H_jj = 0) get weight 0, which costs nothing
+to store, and are left out of the mean. The factor is computed from H itself: with J the reversal, J H J = L L' gives H = R R' with R = J L
+J upper, and U = R⁻¹. This is done in float64, because a Hessian of 2048 hidden units that rarely fire is close to singular.
 
 Source: Frantar et al., arXiv:2210.17323; order and damping as in parameter-golf #1019 and after (there in float32).
 """
@@ -25,12 +25,12 @@ from stages.lib.quant.quantized import Quantized
 from stages.lib.quant.scales import Steps, limit
 
 ROTATES, NEEDS_HESSIAN = True, True
-LARGEST_DAMPING = 1.0  # beyond it, H is no more than its diagonal's mean
+LARGEST_DAMPING = 1.0  # with more, the added diagonal dominates H
 
 
 @dataclass(frozen=True)
 class Factor:
-    """What GPTQ needs of a Hessian: the order of the columns, U (K, K) in that order, which are dead, and the damping that it took."""
+    """What GPTQ needs from a Hessian: the order of the columns, U (K, K) in that order, the dead columns, and the damping that was used."""
 
     order: Tensor
     upper_KK: Tensor
@@ -39,7 +39,7 @@ class Factor:
 
 
 def factorise(hessian_KK: Tensor, *, damping: float, sort_columns: bool) -> Factor:
-    """Damped, ordered, factorised. If that fails, damping is raised tenfold and again: `damping` of the result says so.
+    """Damp, order and factorise H. If that fails, it is tried again with ten times the damping; the result's `damping` is the one used.
 
     ValueError if H is all zero, not finite, or not positive definite with any damping up to 1. H is not modified.
     """
@@ -73,7 +73,7 @@ def factorise(hessian_KK: Tensor, *, damping: float, sort_columns: bool) -> Fact
 
 
 def quantize_one(job: Job) -> Quantized:
-    """The matrix with its group's bits and clips. Query, key and value share their Hessian, so the last factor is kept for the next."""
+    """Quantize the matrix with its group's bits and clips. Query, key and value share a Hessian, so the last factor is kept for reuse."""
     last, damping = job.kept.get("factor"), job.settings.gptq.damping
     if last is None or not torch.equal(last[0], job.hessian_KK):
         last = job.hessian_KK, factorise(job.hessian_KK, damping=damping, sort_columns=job.settings.gptq.sort_columns)
@@ -86,7 +86,7 @@ def quantize_one(job: Job) -> Quantized:
 def quantize(weight_MK: Tensor, factor: Factor, *, bits: int, candidates: Sequence[Steps], block: int) -> Quantized:
     """Integers for the best of the candidate steps (gptq_lite.py). W is not modified.
 
-    Lazy updates: within a block of columns one by one, the rest once per block. The size of a block changes the speed, not the result.
+    Updates are lazy: one by one within a block of columns, and once per block for the rest. The block size changes only the speed.
     """
     assert block >= 1 and not math.isnan(factor.damping)
     weight_MK = weight_MK.float().masked_fill(factor.dead, 0.0)
@@ -97,9 +97,9 @@ def quantize(weight_MK: Tensor, factor: Factor, *, bits: int, candidates: Sequen
 
 
 def sweep(weight_MK: Tensor, factor: Factor, steps_M: Tensor, *, bound: int, block: int) -> Tensor:
-    """One pass over the columns: codes (M, K), still float32."""
+    """One pass over the columns. Returns codes (M, K), still in float32."""
     upper, num_columns = factor.upper_KK, weight_MK.size(1)
-    work_KM = weight_MK[:, factor.order].T.contiguous()  # a column of W is a row here: contiguous
+    work_KM = weight_MK[:, factor.order].T.contiguous()  # transposed, so that a column of W is contiguous
     codes_KM = torch.empty_like(work_KM)
     for start in range(0, num_columns, block):
         stop = min(start + block, num_columns)

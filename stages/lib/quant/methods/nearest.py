@@ -1,6 +1,6 @@
-"""Round to nearest: q = clamp(round(w / s), -R, R), half to even; no Hessian, no look at other columns.
+"""Round to nearest: q = clamp(round(w / s), -R, R), half to even. It uses no Hessian and treats each weight separately.
 
-It is GPTQ with H = I, and what the field's naive baseline and its tables use. Source: parameter-golf, naive baseline.
+It equals GPTQ with H = I. The contest's naive baseline uses it, also for its tables. Source: parameter-golf, naive baseline.
 """
 
 # M rows, K columns
@@ -19,7 +19,7 @@ ROTATES, NEEDS_HESSIAN = True, False
 
 
 def quantize_one(job: Job) -> Quantized:
-    """The matrix with its group's bits and clips."""
+    """Quantize the matrix with its group's bits and clips."""
     return quantize(job.weight_MK, bits=job.group.bits, candidates=job.candidates())
 
 

@@ -2,8 +2,8 @@
 
     s = mean |w| of the group;   q = clamp(round(w / s), -1, 1);   decoded s q / mean |q|
 
-The division undoes a shrinkage: without it, decoded values would be too small by the group's share of zeros. The decoder has the codes, so
-it costs no bytes. Source: parameter-golf #640 (groups of 128), after BitNet b1.58, arXiv:2402.17764.
+The division corrects a bias: without it, decoded values would be too small by the group's share of zeros. The decoder computes mean |q|
+from the codes, so it costs no bytes. Source: parameter-golf #640 (groups of 128), after BitNet b1.58, arXiv:2402.17764.
 """
 
 # M rows, K columns, G groups
@@ -19,12 +19,12 @@ ROTATES, NEEDS_HESSIAN = False, False
 
 
 def quantize_one(job: Job) -> Quantized:
-    """The matrix with quantize.ternary's groups of columns."""
+    """Quantize the matrix in quantize.ternary's groups of columns."""
     return quantize(job.weight_MK, group=job.settings.ternary.group)
 
 
 def quantize(weight_MK: Tensor, *, group: int) -> Quantized:
-    """Ternary codes of every group. ValueError unless `group` divides the columns. W is not modified."""
+    """Ternary codes of every group. ValueError if `group` does not divide the number of columns. W is not modified."""
     rows, columns = weight_MK.shape
     if group < 1 or columns % group:
         raise ValueError(f"quantize.ternary.group is {group}; it must divide its {columns} columns")

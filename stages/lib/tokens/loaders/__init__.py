@@ -1,4 +1,4 @@
-"""The field's training-data loaders, one per file; `train.loader` names the file.
+"""The contest's training-data loaders, one per file; `train.loader` names the file.
 
 | file       | the next batch                                                       | of                          | looks random |
 |------------|----------------------------------------------------------------------|-----------------------------|--------------|
@@ -7,6 +7,6 @@
 | shuffled   | any windows not yet seen in this epoch                               | #1394, #1493                | yes          |
 | packed     | the next documents, attention kept inside each                       | #1530, #1855                | no           |
 
-The module lib/tokens/loader.py holds what they share. Nothing is read ahead: a loader fills a batch faster than any one device trains on it
-(benchmarks/loader.py), and shards are memory-mapped, so their pages are read ahead by the operating system.
+Their common base is lib/tokens/loader.py. Loaders do not read ahead: filling a batch takes less time than any single device needs to train
+on it (benchmarks/loader.py), and shards are memory-mapped, so the operating system reads their pages ahead.
 """

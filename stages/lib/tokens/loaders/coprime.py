@@ -1,8 +1,8 @@
-"""L1, strides through several shards at once: the rows of a batch come from far apart, and no permutation is held in memory.
+"""L1, strides through several shards at once: the rows of a batch come from distant places, and no permutation is held in memory.
 
-A shard is entered with a random phase (at most T - 1), which leaves it c windows, a random first window and a random stride g
-with gcd(g, c) = 1; its j-th window is then number (first + j g) mod c, and after c windows it is entered anew. For one batch
-of G = batch_tokens / T windows, with p = min(batches so far / 1800, 1):
+A shard is entered with a random phase (at most T - 1), which leaves it c windows, a random first window and a random stride g with gcd(g,
+c) = 1. Its j-th window is then number (first + j g) mod c, and after c windows it is entered again. For one batch of G = batch_tokens / T
+windows, with p = min(batches so far / 1800, 1):
 
     weight of a shard   (windows left in it)^(0.9 - 0.4 p)
     number of shards    m = round(low + p (high - low)),  low = min(8, S, G),  high = min(64, S, G),  S shards
@@ -10,9 +10,9 @@ of G = batch_tokens / T windows, with p = min(batches so far / 1800, 1):
 
 The windows are then dealt in rounds: one of each shard that has any left, in a random order of the shards.
 
-Source: #1060, #1218, #1285, with the draws in their order. Differences: the generator is keyed by `seed` and not by the spelling
-of the shards' paths, and the whole global batch is one draw with the constants of eight processes, where the published code draws
-per micro-step (which makes p run faster with fewer processes).
+Source: #1060, #1218, #1285, with the draws in the same order. There are two differences. The generator is keyed by `seed` and not by the
+shards' paths. The whole global batch is one draw with the constants of eight processes, where the published code draws per micro-step, so
+that p rises faster with fewer processes.
 """
 
 import math
@@ -23,14 +23,14 @@ import numpy as np
 from stages.lib.tokens import loader
 from stages.lib.tokens.stream import Stream
 
-RAMP_BATCHES = 1800  # until the mixture is at its widest (#1060)
-EXPONENT_START, EXPONENT_END = 0.9, 0.5  # of the windows left (#1060)
+RAMP_BATCHES = 1800  # number of batches until p = 1 (#1060)
+EXPONENT_START, EXPONENT_END = 0.9, 0.5  # exponent of the windows left (#1060)
 SHARDS_START, SHARDS_END = 8, 64  # per batch: max(8, W) and max(32, 8 W) at W = 8 (#1060)
-FRESH = {"phase": 0, "windows": 0, "first": 0, "stride": 1, "used": 0}  # a shard not entered yet
+FRESH = {"phase": 0, "windows": 0, "first": 0, "stride": 1, "used": 0}  # state of a shard that was not entered yet
 
 
 class Loader(loader.Loader):
-    """Its position is the generator and one cursor per shard. ValueError if no shard has room for a row."""
+    """The position is the generator and one cursor per shard. ValueError if no shard has room for a row."""
 
     def __init__(self, stream: Stream, *, sequence_length: int, batch_tokens: int, seed: int, section: str):
         super().__init__(stream, sequence_length=sequence_length, batch_tokens=batch_tokens, seed=seed, section=section)
@@ -50,7 +50,7 @@ class Loader(loader.Loader):
     def _restart(self) -> None:
         self.batches, self.cursors = 0, [dict(FRESH) for _ in self.windows]
         self.generator = np.random.Generator(np.random.PCG64(self.seed))
-        self.drawn: np.ndarray | None = None  # the last batch: other ranks ask for it again
+        self.drawn: np.ndarray | None = None  # the last batch is kept, because other ranks ask for it again
 
     def _starts(self, step: int) -> np.ndarray:
         if step < self.batches - (self.drawn is not None):
@@ -77,7 +77,7 @@ class Loader(loader.Loader):
         return np.fromiter(self._deal(buckets), np.int64, self.num_rows)
 
     def _left(self, shard: int) -> int:
-        """Windows left in a shard; all of them before it is entered, and 1 when it is to be entered anew."""
+        """Windows left in a shard: all of them before it is entered, and 1 if it must be entered again."""
         cursor = self.cursors[shard]
         return max(cursor["windows"] - cursor["used"], 1) if cursor["windows"] else self.windows[shard]
 

@@ -1,11 +1,11 @@
 """L3, documents packed end to end: a step is 8 spans of n + 1 consecutive tokens, n = batch_tokens / 8, and each span is one row.
 
-A segment begins at each BOS and at the start of a row, and is cut every `sequence_length` tokens counted from its start;
-attention stays inside it. The target across a document's end (the next BOS) stays in the loss. Shards are read in order, each
-from its first BOS on; what is left of one when it is shorter than the 8 spans is dropped, and after the last comes the first.
+A segment begins at each BOS and at the start of a row, and is cut every `sequence_length` tokens counted from its start. Attention stays
+inside it. The loss includes the target across a document's end (the next BOS). Shards are read in order, each from its first BOS on. A rest
+of a shard that is shorter than the 8 spans is dropped; after the last shard the first follows again.
 
-Source: #1530, #1855. There each of W processes takes one span and W micro-steps make up the eight; here a process that has
-several spans gets them as rows of one batch, and `cu_seqlens` counts over all of its rows.
+Source: #1530, #1855. There each of W processes takes one span, and the eight spans are 8 / W micro-steps. Here a process with several spans
+gets them as rows of one batch, and `cu_seqlens` counts over all of its rows.
 """
 
 from dataclasses import replace
@@ -16,8 +16,8 @@ import torch
 from stages.lib.tokens import loader
 from stages.lib.tokens.stream import Stream
 
-BOS = 1  # as in runtime/text/tokenizer.py (a test compares): importing it would retrain whenever the tokenizer's code changes
-CHUNK = 1 << 16  # tokens looked at at a time for the first BOS
+BOS = 1  # as in runtime/text/tokenizer.py (a test compares); with an import, every change of the tokenizer's code would retrain
+CHUNK = 1 << 16  # number of tokens that the search for the first BOS reads at a time
 
 
 class Loader(loader.Loader):
@@ -35,7 +35,7 @@ class Loader(loader.Loader):
         firsts = [_first_document(shard) for shard in stream.shards]
         steps = [(len(shard) - first) // self.step_tokens for shard, first in zip(stream.shards, firsts, strict=True)]
         self.first_tokens = np.array(stream.offsets[:-1]) + firsts
-        self.last_steps = np.cumsum(steps)  # steps of the shards up to and including each
+        self.last_steps = np.cumsum(steps)  # steps in each shard and all shards before it
         if not self.last_steps[-1]:
             raise self._too_short(self.step_tokens, "batch_tokens")
 
@@ -53,7 +53,7 @@ class Loader(loader.Loader):
 
 
 def segments(inputs_BT: np.ndarray, *, cut: int) -> np.ndarray:
-    """cu_seqlens of the flattened rows: segment starts in order, then B T up to a multiple of 64 entries (at least once); int32."""
+    """cu_seqlens of the flattened rows, int32: segment starts in order, then B T (at least once) up to a multiple of 64 entries."""
     total = inputs_BT.size
     is_start_BT = inputs_BT == BOS
     is_start_BT[:, 0] = True

@@ -1,10 +1,10 @@
-"""L0, the text in its order: step s is the tokens from s · 8 (n + 1) on, n = batch_tokens / 8, and after the last token the first.
+"""L0, the text in its order: step s is the tokens from s · 8 (n + 1) on, n = batch_tokens / 8. After the last token the first follows.
 
-Span k of a step is n + 1 tokens, the last of them only a target, so the next span begins behind it; its rows overlap by the
-one token that is a target here and an input there. Documents are not looked at; the seed changes nothing.
+Span k of a step is n + 1 tokens. The last of them is only a target, and the next span begins after it. The rows of a span overlap by one
+token, which is a target in one row and an input in the next. Document boundaries and the seed have no effect.
 
-Published: each of W processes takes one span per micro-step, 8/W micro-steps (naive baseline, #549, #1019). Eight spans are
-a step here whatever the number of processes.
+In the published code each of W processes takes one span per micro-step, with 8/W micro-steps (naive baseline, #549, #1019). Here a step is
+always eight spans, for any number of processes.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from stages.lib.tokens.stream import Stream
 
 
 class Loader(loader.Loader):
-    """ValueError unless a span is whole rows: batch_tokens is a multiple of 8 sequence_length."""
+    """ValueError unless a span is whole rows, that is, batch_tokens is a multiple of 8 sequence_length."""
 
     def __init__(self, stream: Stream, *, sequence_length: int, batch_tokens: int, seed: int, section: str):
         super().__init__(stream, sequence_length=sequence_length, batch_tokens=batch_tokens, seed=seed, section=section)

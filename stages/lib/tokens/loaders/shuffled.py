@@ -1,12 +1,12 @@
-"""L2, every window once per epoch, in random order: the default.
+"""L2, every window once per epoch, in random order. This is the default.
 
-An epoch draws a phase for each shard (uniform, at most T - 1), cuts the shard from there on into windows of T tokens and one
-target more, and puts the windows of all shards in one random order. Row i of the training is window i of that endless order.
+An epoch draws a phase for each shard (uniform, at most T - 1), cuts the shard from there on into windows of T tokens and one extra target,
+and puts the windows of all shards in one random order. Row i of the training is window i of this endless sequence.
 
-Published (#1394, #1493): each row picks a shard in proportion to its unused windows and takes one of them at random. That is
-a uniform draw from all unused windows, hence the one permutation. Differences: process r had its own shards and the seed r, here
-the batch is the same for every number of processes; and a shard gives floor((N - 1 - largest phase) / T) windows whatever the
-phase, so that all epochs are equally long (the published one is longer by one window per shard, for some phases).
+In the published code (#1394, #1493) each row picks a shard in proportion to its unused windows and takes one of them at random. That is a
+uniform draw from all unused windows, so one permutation is equivalent. There are two differences. There, process r had its own shards and
+the seed r; here, the batch is the same for every number of processes. A shard here gives floor((N - 1 - largest phase) / T) windows for
+every phase, so all epochs are equally long; there, some phases give one more window per shard.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from stages.lib.tokens.stream import Stream
 
 
 class Loader(loader.Loader):
-    """windows_per_epoch: rows until the text begins again. ValueError if no shard has room for a row."""
+    """`windows_per_epoch` is the number of rows until the text repeats. ValueError if no shard has room for a row."""
 
     def __init__(self, stream: Stream, *, sequence_length: int, batch_tokens: int, seed: int, section: str):
         super().__init__(stream, sequence_length=sequence_length, batch_tokens=batch_tokens, seed=seed, section=section)
