@@ -38,7 +38,7 @@ main(F,pathlib.Path(__file__))
 
 
 def contents(tree: dict) -> dict[str, str]:
-    """What the script unpacks, by path: the modules, and run.json for the driver. ValueError for an unsuitable `tree` (params.yaml, parsed)."""
+    """What the script unpacks, by path: the modules, and run.json. ValueError for an unsuitable `tree` (params.yaml, parsed)."""
     sources = {path: bundle.shortened((closure.ROOT / path).read_text(encoding="utf-8")) for path in modules(tree)}  # no word of docstrings
     used_in = Counter(word for source in sources.values() for word in set(re.findall(r"\w+", source)))
     shared = frozenset(word for word, count in used_in.items() if count > 1)
