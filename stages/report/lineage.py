@@ -13,11 +13,7 @@ import pandas as pd
 from stages.lib.dvc import dvc_lock
 
 SHIPS, ITSELF = "package", "report"
-BY_RUN = {
-    "compress": "compress",
-    "evaluate": "evaluate",
-    "audit": "evaluate",
-}  # node -> the section of params.yaml whose runs are its variants
+BY_RUN = {"compress": "compress", "evaluate": "evaluate", "audit": "evaluate"}  # node -> the section that names its variants in `runs`
 
 
 @dataclass(frozen=True)
