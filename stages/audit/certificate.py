@@ -111,7 +111,7 @@ def condition(found: list[tuple[str, dict]]) -> str:
 
 
 def _under(name: str, checks: dict[str, dict]) -> Iterator[tuple[str, dict]]:
-    """The checks of one condition in their order there; those of none are under the rules."""
+    """The checks of one condition, in its order; checks without a condition are under the rules."""
     named = [check for _, _, members in CONDITIONS.values() for check in members]
     members = CONDITIONS[name][2] or [check for check in checks if check not in named]
     yield from ((check, checks[check]) for check in members if check in checks)

@@ -189,7 +189,7 @@ def _millions(flops: int) -> str:
 
 
 def _aligned(rows: list[tuple[str, ...]], *, left: int) -> list[str]:
-    """Columns of equal width, numbers to the right, the column `left` to the left."""
+    """Rows as lines with aligned columns: numbers on the right, the column `left` on the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

@@ -1,4 +1,4 @@
-"""What was read of a submission folder, and what was found in it."""
+"""The data that was read from a submission folder, and the findings about it."""
 
 import math
 from dataclasses import dataclass, field

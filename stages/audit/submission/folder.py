@@ -3,7 +3,7 @@
     implied bytes = loss N / (ln 2 · bpb)          loss nats per token, N targets, bpb bits per byte
 
 The log alone determines the bytes that the score was divided by. They are compared with the known totals of the contest's val split; the
-known mistakes in published counts are recognised by their ratio to it. A finding is pass, fail, doubt or unknown. Only arithmetic on what
+known mistakes in published counts are recognised by the ratio. A finding is pass, fail, doubt or unknown. Only arithmetic on what
 the folder states can give a fail; hints from the code never do.
 Source of the totals: reference of the referee, §1.3 and §1.5.
 """

@@ -1,4 +1,4 @@
-"""The numbers in a training log of the contest, in every spelling that its scripts print.
+"""Read the numbers in a training log of the contest, in every spelling that its scripts print.
 
     passes     `<name> val_loss:2.05 val_bpb:1.21 [eval_time:67952ms]`, in the order of the log; each `exact` line belongs to its pass
     tokens     `val_tokens: 62021632`, or `tokens:62021632` on the line of the val loader

@@ -1,6 +1,6 @@
 """CaseOps: a lossless form of text in which operators in front of lower-case letters stand for ASCII capitals.
 
-    The NASA iPhone  ->  T the  A nasa  i C phone            (without the blanks around the operators, which are only shown here)
+    The NASA iPhone  ->  T the  A nasa  i C phone            (the real text has no blanks after the operators, nor before C)
 
     TITLE   U+E001   the next letter is a capital: the first of its word
     ALLCAPS U+E002   the whole word is capitals; two letters at least

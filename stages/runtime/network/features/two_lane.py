@@ -76,7 +76,7 @@ class Sequential(Simultaneous):
     initial_stay, skips_join_both = STAY**0.5, True
 
     def write(self, p_BTD: Tensor, q_BTD: Tensor, attended_BTD: Tensor, enter: Lane, feed: Lane, layer: int) -> tuple[Tensor, Tensor]:
-        """Both lanes after a layer; the feed-forward part reads what attention has written."""
+        """Both lanes after a layer; the feed-forward part reads lane q after attention has written to it."""
         stay, attention, mlp = (weight[layer].to(p_BTD.dtype) for weight in (self.stay, self.attention, self.mlp))
         p_BTD, q_BTD = (stay[0] * lane + attention[i] * attended_BTD for i, lane in enumerate((p_BTD, q_BTD)))
         fed_BTD = feed(enter(q_BTD))

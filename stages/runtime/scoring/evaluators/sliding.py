@@ -1,7 +1,7 @@
 """Sliding window: each target is predicted from up to `window` tokens before it, `stride` targets per forward pass.
 
 The head, and the queries and the feed-forward part of the last layer, run on the scored rows only. With `reset_at` (the id that starts a
-document; 1 in the contest's tokenizers) no attention crosses a document's start. The other windowed evaluators inherit from this one.
+document; 1 in the contest's tokenizers) no attention crosses a document's start. Most other evaluators inherit from this one.
 Source: parameter-golf's stride-64 evaluation, in its exactly-once form (#1218); documents apart: #77.
 """
 

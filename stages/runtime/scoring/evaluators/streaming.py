@@ -2,8 +2,8 @@
 
 Each token is computed once and reads, in every layer, the `window`-1 tokens before it and itself. Every target has full context, for which
 a strided window computes each token window/stride times. Through L layers, more than `window` tokens influence a target; this does not
-occur in training, but attention scores only distances that do. `block` targets are computed per pass, which changes speed and rounding.
-No published stack uses it. Source of the window: Longformer, arXiv:2004.05150.
+occur in training, but each attention score is for a distance that does. `block` targets are computed per pass; it
+changes speed and rounding. No published stack uses it. Source of the window: Longformer, arXiv:2004.05150.
 """
 
 # T rows of a pass, R scored rows, V vocabulary

@@ -1,7 +1,7 @@
 """Interleaved range ANS: many coders side by side (lanes) that share one stream of 16-bit words.
 
-    encode symbol with [start, start + freq) of 65536:   x <- (x // freq) 2^16 + x mod freq + start       after x has given away
-    decode:   slot = x mod 2^16;   x <- freq (x // 2^16) + slot - start                                    or taken one word
+    encode symbol with [start, start + freq) of 65536:   x <- (x // freq) 2^16 + x mod freq + start    before: a word out if x >= 2^22 freq
+    decode:   slot = x mod 2^16;   x <- freq (x // 2^16) + slot - start                                after: a word in if x < 2^22
 
 Every lane's state is in [2^22, 2^38) between steps. One step codes at most one symbol per lane, the first symbols of the step in the
 first lanes. Invariants and their proofs: docs/range-coder.md. Source: Duda, arXiv:1311.2540; Giesen, arXiv:1402.3392.
