@@ -1,9 +1,9 @@
-"""Certify one evaluated score: each property is checked by a file under checks/, mechanically, and the evidence is kept.
+"""Certify one evaluated score: each file under checks/ tests one property by running code, and the certificate keeps the evidence.
 
     python -m stages.audit sliding                                 the run of the workspace
     python -m stages.audit --rev NAME [NAME ...] [--run sliding]   of an experiment or commit, from DVC's cache (stages/audit/revision.py)
 
-A score is legal if every check passes, not legal if one fails, and not ruled if none fails but one had nothing to look at.
+A score is legal if every check passes, and not legal if one fails. It is not ruled if none fails but at least one could not be done.
 """
 
 import importlib
@@ -88,7 +88,7 @@ def main(
         },
     )
     modules = {name: importlib.import_module(f"stages.audit.checks.{name}") for name in checks()}
-    with ThreadPoolExecutor(len(modules)) as pool:  # most of them wait for a run of the artifact that another one asked for first
+    with ThreadPoolExecutor(len(modules)) as pool:  # most checks wait for a run of the artifact that another check has started
         verdicts = dict(zip(modules, pool.map(judged, modules.values(), [evidence] * len(modules)), strict=True))
     ruling = verdict(verdicts)
     written = {
@@ -115,7 +115,7 @@ def main(
 
 
 def judged(module, evidence: Evidence) -> Verdict:
-    """The check's verdict; an artifact that fails where it is looked at fails the check."""
+    """The check's verdict. If the artifact breaks down in a run that the check needs, the check fails."""
     try:
         found = module.check(evidence)
     except artifact.Failed as error:
@@ -124,7 +124,7 @@ def judged(module, evidence: Evidence) -> Verdict:
 
 
 def finite(value):
-    """What JSON can hold: numbers that are none, which a broken artifact can give, as text."""
+    """`value` as JSON can hold it: NaN and infinity, which a broken artifact can give, become text."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
 """A certificate as a page that a reviewer can print, and as Markdown for a README: the same facts as certificate.json, no others.
 
-The page is one file without script, font or network, light and dark. Checks stand under the condition of the field that they test; one
-that is not named here stands under the rules, so that a new check needs no change.
+The page is one file; it needs no script, font or network and has a light and a dark form. Each check is listed under the condition of
+the contest that it tests. A check that CONDITIONS does not name is listed under the rules, so a new check needs no change here.
 """
 
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ TEMPLATE = Path(__file__).with_name("certificate.html.j2")
 
 
 def html(certificate: dict) -> str:
-    """The page."""
+    """The certificate as an HTML page."""
     conditions = []
     for name, (title, words, _) in CONDITIONS.items():
         if found := list(_under(name, certificate["checks"])):
@@ -73,7 +73,7 @@ def html(certificate: dict) -> str:
 
 
 def markdown(certificate: dict) -> str:
-    """The same for a README."""
+    """The certificate as Markdown for a README."""
     lines = [f"# {certificate['run']}: {certificate['verdict']}", "", MEANING[certificate["verdict"]], ""]
     lines += [f"* {name}: {value}" for name, value in _head(certificate).items()]
     for name, (title, words, _) in CONDITIONS.items():
@@ -105,13 +105,13 @@ def markdown(certificate: dict) -> str:
 
 
 def condition(found: list[tuple[str, dict]]) -> str:
-    """The verdict of several checks together: the worst that decides; `reported` only where nothing else was done."""
+    """The joint verdict of several checks: the worst one that decides, and `reported` only if no check decides."""
     verdicts = {facts["verdict"] for _, facts in found}
     return next((verdict for verdict in ("fail", "not_applicable", "pass") if verdict in verdicts), "reported")
 
 
 def _under(name: str, checks: dict[str, dict]) -> Iterator[tuple[str, dict]]:
-    """The checks of one condition in their order there; those of none are under the rules."""
+    """The checks of one condition, in its order; checks without a condition are under the rules."""
     named = [check for _, _, members in CONDITIONS.values() for check in members]
     members = CONDITIONS[name][2] or [check for check in checks if check not in named]
     yield from ((check, checks[check]) for check in members if check in checks)

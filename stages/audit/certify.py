@@ -1,9 +1,9 @@
-"""The round trip over all of val: code every token with the artifact, decode every token in another process, compare.
+"""The round trip over all of val: encode every token with the artifact, decode every token in another process, and compare.
 
     python -m stages.audit.certify RUN          after dvc repro; `make certify` does it for the first of the default's runs
 
-It goes through val twice, token by token: some milliseconds for each token on a CPU. A killed run goes on where it was: coder states
-are kept under scratch/certify/. What it found is printed, and written beside them as certified.json.
+It goes through val twice, token by token, which takes some milliseconds per token on a CPU. The coder states are kept under
+scratch/certify/, so a killed run continues where it stopped. The result is printed, and written to certified.json in the same folder.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from stages.lib.referee import artifact
 from stages.lib.tokens import splits
 from stages.runtime.text import arithmetic
 
-KEEP_EVERY = 1024  # tokens between two states that a killed run goes on from
+KEEP_EVERY = 1024  # tokens between two saved states from which a killed run can continue
 
 
 @dataclass
@@ -38,7 +38,7 @@ class State:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Certify one run; 0 if the round trip succeeds."""
+    """Certify one run. Returns the exit code: 0 if the round trip succeeds."""
     parser = argparse.ArgumentParser(
         prog="python -m stages.audit.certify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def certify(submission: Path, evaluator: str, options: dict, ids: np.ndarray, ledger: np.ndarray, count: int, folder: Path) -> int:
-    """Code and decode the first `count` targets of `ids`; 0 if every one comes back from as many bits as the ledger says."""
+    """Encode and decode the first `count` targets of `ids`. Returns 0 if all come back from as many bits as the ledger states."""
     told = {"evaluator": evaluator, "options": options, "num_targets": len(ids) - 1, "first": int(ids[0])}
     code = folder / "code"
     if not code.is_file():
@@ -87,7 +87,7 @@ def certify(submission: Path, evaluator: str, options: dict, ids: np.ndarray, le
 
 
 def encode(submission: Path, ids: np.ndarray, ledger: np.ndarray, count: int, kept: Path, told: dict) -> State:
-    """Code the first `count` targets."""
+    """Encode the first `count` targets; continues from the state in the file `kept`, if there is one."""
     state = _read(kept)
     with artifact.Stream(submission, **told) as stream:
         stream.push(ids[1 : state.done + 1])
@@ -103,7 +103,7 @@ def encode(submission: Path, ids: np.ndarray, ledger: np.ndarray, count: int, ke
 
 
 def decode(submission: Path, folder: Path, count: int, told: dict) -> np.ndarray:
-    """What the other process decodes; it goes on from what a killed one left in `folder`."""
+    """The tokens that the other process decodes; it continues from what a killed decoder left in `folder`."""
     output = folder / "ids.npy"
     if not output.is_file():
         bar = tqdm(total=count, desc="decoding", unit=" tokens", mininterval=1)

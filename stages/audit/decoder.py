@@ -1,9 +1,9 @@
-"""Decode a code with the artifact, in a process that sees the artifact, the bits, the declared number of targets and nothing else.
+"""Decode a coded file with the artifact, in a process that sees only the artifact, the bits and the declared number of targets.
 
     python -m stages.audit.decoder ARTIFACT CODE OUTPUT EVALUATOR OPTIONS NUM_TARGETS FIRST COUNT
 
 `run` starts it in an empty folder. It writes the first COUNT tokens after FIRST (the token every stream begins with) as int64 to OUTPUT.
-The tokens it has found are all that the artifact is told; OUTPUT.partial.npz along the way is where a killed decoder goes on.
+The artifact is told only the tokens that were decoded before. A killed decoder continues from OUTPUT.partial.npz, which is saved meanwhile.
 """
 
 import json
@@ -19,11 +19,11 @@ from stages.lib.node import closure
 from stages.lib.referee import artifact
 from stages.runtime.text import arithmetic
 
-KEEP_EVERY = 1024  # tokens between two states that a killed decoder goes on from
+KEEP_EVERY = 1024  # tokens between two saved states from which a killed decoder can continue
 
 
 def run(submission: Path, code: bytes, *, count: int, **told) -> np.ndarray | str:
-    """What another process makes of `code` in an empty folder: the tokens, or its last words if it fails. `told` as for `start`."""
+    """Decode `code` in another process and an empty folder. Returns the tokens, or its last line if it fails. `told` as for `start`."""
     with tempfile.TemporaryDirectory(prefix="caddie-") as name:
         folder = Path(name)
         (folder / "code").write_bytes(code)
@@ -35,7 +35,7 @@ def run(submission: Path, code: bytes, *, count: int, **told) -> np.ndarray | st
 
 
 def start(submission: Path, folder: Path, *, count: int, evaluator: str, options: dict, num_targets: int, first: int) -> subprocess.Popen:
-    """The process that decodes `folder`/code to `folder`/ids.npy; it prints how many tokens it has, now and then."""
+    """Start the process that decodes `folder`/code to `folder`/ids.npy; it prints from time to time how many tokens it has decoded."""
     arguments = [Path(submission).resolve(), "code", "ids.npy", evaluator, json.dumps(options), num_targets, first, count]
     with open(folder / "stderr", "wb") as errors:
         return subprocess.Popen(

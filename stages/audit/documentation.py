@@ -1,6 +1,6 @@
-"""The table of checks in docs/certification.md, from the checks' own sentences.
+"""Build the table of checks in docs/certification.md from the sentences in the checks.
 
-python -m stages.audit.documentation            exit code 1 if the page says something else
+python -m stages.audit.documentation            exit code 1 if the page has another table
 python -m stages.audit.documentation --write    write it into the page
 """
 
@@ -17,7 +17,7 @@ BEGIN, END = "<!-- checks: python -m stages.audit.documentation --write -->", "<
 
 
 def table() -> str:
-    """One block for each condition, one row for each file of checks/."""
+    """The table: one block per condition, one row per file of checks/."""
     names = sorted(path.stem for path in (Path(__file__).parent / "checks").glob("*.py") if path.stem != "__init__")
     named = [name for _, _, members in certificate.CONDITIONS.values() for name in members]
     lines = []
@@ -32,7 +32,7 @@ def table() -> str:
 
 
 def page(text: str) -> str:
-    """The page with the table of today. ValueError if it has no place for one."""
+    """The page with the current table in it. ValueError if the page has no place for the table."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

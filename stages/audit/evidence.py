@@ -1,4 +1,4 @@
-"""What every check may look at: the artifact, its ledger and metrics, the raw documents, dvc.lock, and runs of the artifact.
+"""The inputs of every check: the artifact, its ledger and metrics, the raw documents, dvc.lock, and runs of the artifact.
 
 The contract of a check, one file under checks/:
 
@@ -7,11 +7,10 @@ The contract of a check, one file under checks/:
     PRECEDENT: str     the ruling that it follows, with its date; or "none"
     check(evidence: Evidence) -> Verdict
 
-There are three runs, in processes of their own. `first` scores the unchanged probe, the beginning of val; `probes` scores it again and
-copies in which something was changed (probes.py); `replay` goes over val token by token, and has the code of it decoded (replay.py).
-Probes are declared as long as val, and what is compared comes from equal shapes: an honest evaluator repeats itself bit for bit. An
-artifact that fails in a run fails the checks that rest on it. All checks are made at the same time, so that runs that need not
-wait for each other do not.
+There are three runs, each in a process of its own. `first` scores the unchanged probe, which is the beginning of val. `probes` scores the
+probe again, and changed copies of it (probes.py). `replay` scores val token by token, codes it, and has the code decoded (replay.py).
+Probes are declared as long as val, and only results from equal shapes are compared, so an honest evaluator gives equal bits. If the
+artifact breaks down in a run, the checks that use the run fail. The checks run at the same time, so independent runs overlap.
 """
 
 import functools
@@ -49,11 +48,11 @@ class AuditSettings:
 
 @dataclass(frozen=True)
 class Verdict:
-    """pass | fail | not_applicable (there was nothing to look at, so nothing is certified) | reported (facts that speak neither for nor
-    against), with the numbers it rests on.
+    """The result of one check, with the numbers that support it: pass | fail | not_applicable (there was nothing to look at, so nothing is
+    certified) | reported (facts that are neither for nor against the score).
 
-    `positions`: how many targets, rows or documents were looked at; `largest_deviation`: from what was demanded, in the unit that the
-    evidence names. None where a check counts nothing, or measures nothing.
+    `positions`: how many targets, rows or documents were looked at. `largest_deviation`: the largest deviation from the required value, in
+    the unit that the evidence names. Each is None where the check has no such number.
     """
 
     verdict: str
@@ -63,15 +62,15 @@ class Verdict:
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """How far apart, 0 where both are the same infinity and infinite where one is no number at all."""
+    """|one - other| by element; 0 where both are the same infinity, infinite where one is NaN."""
     with np.errstate(invalid="ignore"):
         apart = np.abs(one - other)
     return np.where(one == other, 0.0, np.where(np.isnan(apart), np.inf, apart))
 
 
 def once(run):
-    """A property that runs once, whichever thread asks first, and keeps what came of it, the artifact's failure too: that is raised
-    whenever it is looked at."""
+    """A property that runs once, for the first thread that asks, and keeps the result. If the artifact failed, every access raises
+    that failure."""
 
     @functools.wraps(run)
     def look(self):
@@ -104,7 +103,7 @@ class Evidence:
     train: Path
     holdout: Path
     making: dict[str, dict]
-    kept: dict = field(default_factory=dict, repr=False)  # what came of the runs
+    kept: dict = field(default_factory=dict, repr=False)  # results of the runs
     locks: dict = field(default_factory=lambda: defaultdict(threading.Lock), repr=False)
 
     @property
@@ -113,12 +112,12 @@ class Evidence:
 
     @property
     def probe_length(self) -> int:
-        """Targets of the probes."""
+        """The number of targets of the probes."""
         return min(self.settings.probe_tokens, len(self.tokens) - 1)
 
     @once
     def first(self) -> artifact.Result:
-        """The unchanged probe, in a process that does nothing else; `line` says whether the evaluator carries anything along."""
+        """The unchanged probe, in a separate process; its `line` says whether the evaluator carries anything from chunk to chunk."""
         request = probes.base(self.probe_length, len(self.tokens) - 1, ())
         (result,) = artifact.probe(self.submission, self.tokens, [request], evaluator=self.evaluator, options=self.options)
         return result
@@ -139,7 +138,7 @@ class Evidence:
 
     @once
     def probes(self) -> list[artifact.Result]:
-        """The results of the plan's requests; the first is the unchanged probe."""
+        """The results of the requests of `probe_set`; the first is the unchanged probe."""
         return artifact.probe(self.submission, self.tokens, self.probe_set.requests, evaluator=self.evaluator, options=self.options)
 
     @once
@@ -160,7 +159,7 @@ class Evidence:
         )
 
     def _decode(self, code: bytes, count: int) -> np.ndarray | str:
-        """The tokens that another process makes of the replay's code; its last words if it fails."""
+        """The tokens that another process decodes from the replay's code, or its last line if it fails."""
         return decoder.run(
             self.submission,
             code,
@@ -173,6 +172,6 @@ class Evidence:
 
     @property
     def refused(self) -> list[str]:
-        """Accesses that the guard refused to the artifact in these runs and in that of the score: files, programs, sockets."""
+        """Accesses to files, programs and sockets that the guard refused, in these runs and in the run that made the score."""
         runs = [*self.first.refused, *self.probes[0].refused, *self.replay.refused, *self.metrics["refused"]]
         return list(dict.fromkeys(runs))

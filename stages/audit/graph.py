@@ -1,4 +1,4 @@
-"""The graph of stages in a dvc.lock: what an artifact descends from, and what each stage above it really opened.
+"""The graph of stages in a dvc.lock: the stages that an artifact was made by, and the files that each of them really opened.
 
 A stage's entry has `deps` (what it declares to read) and `outs` (what it wrote), each with the MD5 that DVC took; a folder's MD5 is that of
 the JSON list of its files' MD5s. One of the outs is the record of the files that the stage opened (stages/lib/node/access_log.py).
@@ -16,8 +16,8 @@ from stages.lib.node import access_log, files
 
 @dataclass
 class Ancestry:
-    """`trails`: each stage above the artifact with its path from the artifact; `val`: the first path that leads to the val split;
-    `stale`: deps that are not the outs that the lock records."""
+    """What an artifact was made from. `trails`: each stage that it depends on, with the path from the artifact; `val`: the first path that
+    leads to the val split; `stale`: one sentence for each dep that differs from the output that the lock records."""
 
     trails: dict[str, tuple[str, ...]] = field(default_factory=dict)
     val: tuple[str, ...] | None = None
@@ -25,7 +25,7 @@ class Ancestry:
 
 
 def ancestry(stages: dict, artifact: str) -> Ancestry:
-    """Walk from `artifact` up, nearest stages first, so that the path to the val split is a shortest one."""
+    """Follow the stages back from `artifact`, nearest first, so that the path to the val split is a shortest one."""
     made_by = dvc_lock.makers(stages)
     recorded = {out["path"]: out.get("md5") for entry in stages.values() for out in entry.get("outs", [])}
     found, queue = Ancestry(), deque([(artifact, (artifact,))])
@@ -46,7 +46,7 @@ def ancestry(stages: dict, artifact: str) -> Ancestry:
 
 
 def record(stages: dict, name: str, root: Path) -> tuple[list[str] | None, str | None]:
-    """What stage `name` opened, and what is wrong with the record: (None, why) if there is none that can be believed."""
+    """(files that stage `name` opened, None), or (None, why) if there is no record that can be trusted."""
     out = next((out for out in stages[name].get("outs", []) if out["path"].endswith(access_log.NAME)), None)
     if out is None:
         return None, f"{name} has no record of the files that it opened: it ran before there was one, run: dvc repro --force {name}"
@@ -62,13 +62,13 @@ def record(stages: dict, name: str, root: Path) -> tuple[list[str] | None, str |
 
 
 def undeclared(entry: dict, lines: list[str]) -> list[str]:
-    """What a stage opened and neither declares to read nor wrote itself."""
+    """Files that a stage opened although it neither declares them as deps nor wrote them."""
     known = [item["path"] for item in [*entry.get("deps", []), *entry.get("outs", [])]]
     return [line for line in lines if not any(dvc_lock.within(line, path) for path in known)]
 
 
 def idle(entry: dict, lines: list[str]) -> list[str]:
-    """Data that a stage declares and never opened: harmless, and worth knowing."""
+    """Data that a stage declares as deps and never opened. This is harmless but worth reporting."""
     return [
         dep["path"]
         for dep in entry.get("deps", [])
@@ -78,7 +78,7 @@ def idle(entry: dict, lines: list[str]) -> list[str]:
 
 
 def md5(path: Path) -> str:
-    """The MD5 of a file or folder as DVC takes it."""
+    """The MD5 of a file or folder, computed as DVC does."""
     if not path.is_dir():
         return files.md5(path)
     inside = sorted((str(PurePosixPath(file.relative_to(path))), file) for file in path.rglob("*") if file.is_file())

@@ -1,10 +1,10 @@
-"""How much a test of sampled positions can miss.
+"""How large a leak a test of sampled positions can miss.
 
-A leak sits at a fraction f of the positions and shows whenever one of them is looked at; k positions are drawn without regard to it:
+A leak is at a fraction f of the positions and shows whenever one of them is tested; k positions are drawn independently of it:
 
     P(caught) = 1 - (1 - f)^k            k for P:  ln(1 - P) / ln(1 - f)            f caught with P:  1 - (1 - P)^(1/k)
 
-A score can be too low by at most f times its nats per token where the leak makes a token free: the bound that `facts` gives.
+If a leak makes each of its tokens free, the score is too low by at most f times its nats per token; `facts` gives this bound.
 """
 
 import math
@@ -14,22 +14,22 @@ CONFIDENCE = 0.99
 
 
 def caught(fraction: float, positions: int) -> float:
-    """Probability that a leak at `fraction` of the positions is met by `positions` drawn at random."""
+    """Probability that at least one of `positions` randomly drawn positions has a leak that is at `fraction` of all positions."""
     return 1 - (1 - fraction) ** positions
 
 
 def needed(fraction: float, confidence: float = CONFIDENCE) -> int:
-    """How many positions meet such a leak with probability `confidence`."""
+    """How many positions must be drawn to find such a leak with probability `confidence`."""
     return math.ceil(math.log(1 - confidence) / math.log(1 - fraction))
 
 
 def found(positions: int, confidence: float = CONFIDENCE) -> float:
-    """The smallest fraction of leaking positions that is met with probability `confidence`."""
+    """The smallest fraction of leaking positions that is found with probability `confidence`."""
     return 1 - (1 - confidence) ** (1 / positions) if positions else 1.0
 
 
 def facts(positions: int, bits_per_byte: float) -> dict:
-    """For a certificate: what `positions` looked at are worth, and what a leak that they miss can be worth at most."""
+    """For a certificate: what a test of `positions` positions can find, and the largest gain that a leak it misses can give."""
     return {
         "positions": positions,
         "probability_to_catch_a_leak_at": {str(fraction): caught(fraction, positions) for fraction in FRACTIONS},

@@ -1,7 +1,7 @@
-"""Short streams that the artifact is asked to score: what is changed in them, where, and how their results are found again.
+"""Probes, the short streams that the artifact is asked to score: what is changed in them, where, and which result belongs to which.
 
-All are the beginning of val, declared as long as the whole of it: nothing tells an evaluator that it is not the real one. Where
-an evaluator carries nothing from chunk to chunk, chunks from anywhere in val are asked for as well, each as it is and changed.
+All are the beginning of val and are declared as long as val, so an evaluator cannot tell a probe from the real stream. If an evaluator
+carries nothing from chunk to chunk, chunks from anywhere in val are requested as well, each unchanged and changed.
 """
 
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ import numpy as np
 from stages.lib.referee.artifact import Request, Result
 from stages.runtime.text.tokenizer import BOS
 
-ROWS = 64  # whole rows of the unchanged probe
-EARLY = 512  # tokens after which every token of a sample is tried as the next; evaluators that learn start anew for each
+ROWS = 64  # rows of the unchanged probe that are kept in full
+EARLY = 512  # sampled tokens are tried at a position up to this; an evaluator that learns restarts for each of them
 
 
 @dataclass(frozen=True)
 class Flip:
-    """Token `position` gets another id, and with `whole_future` all later ones of the probe; `kind`: what lies there."""
+    """Token `position` gets another id, and with `whole_future` so do all later tokens of the probe. `kind` says what is there."""
 
     position: int
     whole_future: bool
@@ -28,7 +28,7 @@ class Flip:
 
 @dataclass
 class ProbeSet:
-    """Requests for one process, and what each of them is for (numbers of requests)."""
+    """Requests for one process, and for each purpose the indices of its requests."""
 
     requests: list[Request] = field(default_factory=list)
     flips: list[Flip] = field(default_factory=list)
@@ -44,7 +44,7 @@ class ProbeSet:
 
 
 def base(length: int, num_targets: int, rows: tuple[int, ...]) -> Request:
-    """The unchanged probe."""
+    """The request for the unchanged probe."""
     return Request(length, num_targets, rows=rows)
 
 
@@ -59,7 +59,7 @@ def probe_set(
     sample: int,
     generator: np.random.Generator,
 ) -> ProbeSet:
-    """What to ask of an evaluator whose unchanged probe gave `first`: its commits say where windows and chunks end."""
+    """The requests for an evaluator whose unchanged probe gave `first`; the commits in `first` say where windows and chunks end."""
     num_targets, made = len(tokens) - 1, ProbeSet()
     kinds = places(tokens[: length + 1], first.commits)
     chosen = choose(kinds, flips, generator)
@@ -92,12 +92,12 @@ def probe_set(
 
 
 def other_ids(ids: np.ndarray, vocabulary: int, generator: np.random.Generator) -> tuple[int, ...]:
-    """Another id in place of each: adding 1..V-1 modulo V changes every one."""
+    """A different random id for each of `ids`: adding 1..V-1 modulo V changes every one."""
     return tuple(int(i) for i in (np.asarray(ids, np.int64) + generator.integers(1, vocabulary, len(ids))) % vocabulary)
 
 
 def places(tokens: np.ndarray, commits: np.ndarray) -> dict[str, np.ndarray]:
-    """Targets by what lies there: the structural edges first, where leaks sit."""
+    """The targets of each kind of place. The edges of batches and windows come first, because leaks are most likely there."""
     firsts, lasts, chunks = commits.T
     new_chunk = np.diff(chunks, prepend=-1) != 0
     middle = (firsts + lasts) // 2
@@ -117,7 +117,7 @@ def places(tokens: np.ndarray, commits: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def choose(kinds: dict[str, np.ndarray], count: int, generator: np.random.Generator) -> list[tuple[int, str]]:
-    """`count` different targets, the kinds taking turns."""
+    """`count` different targets, taken from each kind in turn."""
     left = {kind: generator.permutation(targets).tolist() for kind, targets in kinds.items()}
     chosen: dict[int, str] = {}
     while len(chosen) < count and any(left.values()):
@@ -130,7 +130,7 @@ def choose(kinds: dict[str, np.ndarray], count: int, generator: np.random.Genera
 
 
 def cuts(kinds: dict[str, np.ndarray], length: int, count: int, generator: np.random.Generator) -> list[int]:
-    """Where streams are cut off: at an edge, one before, one after, and anywhere."""
+    """The lengths at which streams are cut off: at an edge, one token before it, one after it, and anywhere."""
     edges = np.concatenate([kinds["first target of a batch"], kinds["last target of a window"]])
     edge = int(generator.choice(edges)) if len(edges) else length // 2
     wanted = [edge, edge - 1, edge + 1, *generator.integers(1, length + 1, count).tolist()]

@@ -1,6 +1,6 @@
-"""What a script says that it does with validation tokens, read off its syntax tree: hints for a reviewer, never a verdict.
+"""What a script does with validation tokens, as far as its syntax tree shows: hints for a reviewer, never a verdict.
 
-In every function that names validation tokens, statements are put in the order in which they stand:
+In every function that names validation tokens, these statements are found and compared by their order in the source:
 
     score    x += ... or x.add_(...) where x is a sum of losses           (loss_sum, nll_total, val_loss_sum, ...)
     update   y.backward(), optimizer.step(...), autograd.grad(...)
@@ -9,9 +9,9 @@ In every function that names validation tokens, statements are put in the order 
     update before score, in one loop         -> the scored tokens were learned first (SLOT, last-epoch scoring)
     score before update, in one loop         -> score first: what the rules allow
 
-and four shapes of expressions are looked for: a fitted parameter that has no axis of windows although windows come in batches; a target
-inside a hash; a gate that is looked up by the target; the smaller of several losses. Names decide what is a target or a loss, so a renamed
-variable hides anything from this reading, and an odd name accuses the innocent. Source: reference of the referee, §3.5 and S1.
+Four kinds of expressions are looked for too: a fitted parameter that has no axis of windows although windows come in batches; a target
+inside a hash; a gate that is indexed by the target; the smaller of several losses. Only names tell what is a target or a loss, so a
+renamed variable hides a leak and an unlucky name accuses honest code. Source: reference of the referee, §3.5 and S1.
 """
 
 import ast
@@ -31,7 +31,7 @@ NETWORK = ("requests", "urllib", "http", "socket", "huggingface_hub", "datasets"
 
 @dataclass(frozen=True)
 class Hint:
-    """One thing that was read: `kind` is a word for tables, `text` a sentence for people; `against`: would it break a rule?"""
+    """One finding: `kind` is a word for tables, `text` a sentence for people, `against` says whether it would break a rule."""
 
     kind: str
     where: str
@@ -40,7 +40,7 @@ class Hint:
 
 
 def hints(name: str, tree: ast.Module) -> list[Hint]:
-    """Everything that one module shows, in the order of its lines."""
+    """All hints of one module, in the order of its lines."""
     found = []
     for function in _functions(tree):
         found += _of_function(f"{name}: {function.name}, line {function.lineno}", function)
@@ -95,7 +95,7 @@ def _order(where: str, function: ast.AST) -> list[Hint]:
         ]
     loops = [node for node in ast.walk(function) if isinstance(node, ast.For | ast.While)]
     shared = [loop for loop in loops if _holds(loop, scores) and _holds(loop, updates)]
-    smallest = max(shared, key=_start, default=function)  # of loops that hold the same place, the one that starts last
+    smallest = max(shared, key=_start, default=function)  # of nested loops, the innermost starts last
     first_score = min(_start(node) for node in scores if _holds(smallest, [node]))
     first_update = min(_start(node) for node in updates if _holds(smallest, [node]))
     if first_update < first_score:

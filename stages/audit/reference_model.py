@@ -1,10 +1,10 @@
-"""A small language model of clean lineage: it has seen the train tokens that it is given and nothing else.
+"""A small language model that has seen only the train tokens that it is given, so it cannot know val.
 
 Trigrams, interpolated with the weights of Witten and Bell (1991), down to the uniform distribution:
 
     p_k(w | h) = (c(h w) + u(h) p_{k-1}(w | h')) / (c(h) + u(h))          c count, u number of different w after h, h' without its first
 
-It predicts worse than a network, but it finds the same text easy or hard, which is what it is for: stages/audit/checks/memorization.py.
+It predicts worse than a network, but the same texts are easy or hard for it. stages/audit/checks/memorization.py uses it for that.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ class Trigram:
         stream = np.asarray(stream, np.int64)
         p = np.full(len(stream) - 1, 1 / self.vocabulary)
         for length, (keys, counts, histories, totals, kinds) in enumerate(self.tables, 1):
-            start = max(length - 1, 1)  # the first target that has so many tokens before it
+            start = max(length - 1, 1)  # the first target that has enough tokens before it
             found = self._keys(stream, length)[start - length + 1 :]
             count, total, kind = (
                 _at(keys, counts, found),

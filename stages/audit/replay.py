@@ -1,12 +1,12 @@
-"""The artifact replayed token by token over the real stream: it is told a token only after its distribution for it has been received.
+"""Replay the real stream token by token: the artifact gets a token only after it has given its distribution for that token.
 
     positions: the first `coded` targets, and `sampled` others drawn from all of val (an evaluator that carries what it learns from
-    chunk to chunk has to walk there, and then only as far as `walk`)
+    chunk to chunk must score everything before a position, so they are drawn from the first `walk` targets only)
     nats[t] = -ln p_t(v[t])    to be compared with the ledger of the score:  excess[t] = nats[t] - ledger[t]
-    bits    the first targets, arithmetically coded with the rows that were received; `decode` has them while the others are replayed
+    bits    the first targets, arithmetically coded with the received rows; `decode` works on them while the other targets are replayed
 
-The stream runs in a process that has never met the tokens it has not been told, so what it says is causal whatever is in its code;
-a score that rests on more shows as an excess. A replay whose excess cannot pass any more ends early.
+The stream runs in a process that has no access to tokens that it was not yet told, so its distributions are causal, whatever its code does.
+If the ledger used later tokens, the replay shows an excess. A replay ends early once its excess is too large to pass.
 """
 
 from collections.abc import Callable
@@ -19,37 +19,37 @@ import numpy as np
 from stages.lib.referee import artifact
 from stages.runtime.text import arithmetic
 
-PER_TOKEN = 0.005  # nats: batch and stream differ by rounding, and by what a fit makes of rounding
-MEAN = 2e-4  # the same of the mean over all positions
-ENOUGH = 48  # so many positions off by more than PER_TOKEN end a replay
+PER_TOKEN = 0.005  # nats: batch and stream differ by rounding, which a fit can enlarge
+MEAN = 2e-4  # nats: the same for the mean over all positions
+ENOUGH = 48  # this many positions that differ by more than PER_TOKEN end a replay
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What a replay found, by position in order. `coded` tokens are in `code`; `finished`: nothing ended it early."""
+    """The result of a replay; arrays are in the order of the positions. `code` holds `coded` tokens; `finished`: it did not end early."""
 
     positions: np.ndarray
     nats: np.ndarray
     expected: np.ndarray
     code: bytes
     coded: int
-    uncodable: str  # why a row could not be coded with; empty if all could
+    uncodable: str  # why a row could not be used for coding; empty if all could
     finished: bool
     sums: np.ndarray  # |1 - Σ p| of each row
     is_complete: bool  # every row finite, with an entry for each token of the vocabulary
     events: list[tuple[str, int, int]]  # ("dist", t, t) and ("push", first, last), as they happened
-    reach: int  # the positions come from the first so many targets
+    reach: int  # the positions are drawn from this many first targets
     refused: tuple[str, ...]
-    decoded: np.ndarray | str | None  # what `decode` made of the code; None: it is no code that a decoder could read
+    decoded: np.ndarray | str | None  # the result of `decode`; None: it was not called, see `run`
 
     @property
     def excess(self) -> np.ndarray:
-        """Nats by which the replay needs more than the score says."""
+        """Nats that the replay needs beyond what the ledger states, by position."""
         return self.nats - self.expected
 
     @property
     def off(self) -> np.ndarray:
-        """At which of the positions the replay and the score say different things."""
+        """Whether the replay and the ledger differ by more than PER_TOKEN, by position."""
         return ~(np.abs(self.excess) <= PER_TOKEN)
 
 
@@ -67,8 +67,8 @@ def run(
     generator: np.random.Generator,
     decode: Callable[[bytes, int], np.ndarray | str],
 ) -> Replay:
-    """Replay `coded` first targets and `sampled` others. `decode` takes the code of the first and their number, if all of them could be
-    coded with the lengths that the score says."""
+    """Replay the first `coded` targets and `sampled` others. `decode(code, count)` is called with the code of the first ones if all of them
+    could be coded and none differed from the ledger by more than PER_TOKEN."""
     num_targets = len(tokens) - 1
     coded = min(coded, num_targets)
     encoder, uncodable, at, wrong, is_complete = arithmetic.Encoder(), "", 1, 0, True

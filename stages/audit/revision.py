@@ -3,9 +3,9 @@
     python -m stages.audit --rev five-bits                      every run of the experiment
     python -m stages.audit --rev seed-42 seed-43 seed-44 --run sliding --record 1.0810 --output certificates
 
-The revision's own dvc.lock and params.yaml say what belongs to it; the files come by their MD5 from DVC's cache into a folder that is
-removed afterwards. Sizes of the audit are those of the workspace's params.yaml. Several revisions are taken for seeds of one
-configuration: with --record their scores are tested against it, margin 0.005 nats per token. Exit code 1 unless all are legal.
+The revision's own dvc.lock and params.yaml name its files. The files are fetched by their MD5 from DVC's cache into a folder that is
+removed afterwards. The sizes of the audit come from the workspace's params.yaml. Several revisions are treated as seeds of one
+configuration: with --record their scores are tested against it with a margin of 0.005 nats per token. Exit code 1 unless all are legal.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from stages.lib.referee.significance import MARGIN_NATS, one_sample
 
 
 def run(main: Callable, run_section: type, argv: list[str] | None = None) -> int:
-    """`main` is the stage, `run_section` the dataclass of its run."""
+    """Run the command line; returns the exit code. `main` is the function of the stage, `run_section` the dataclass of its run."""
     parser = argparse.ArgumentParser(
         prog="python -m stages.audit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -49,7 +49,7 @@ def run(main: Callable, run_section: type, argv: list[str] | None = None) -> int
 
 
 def audited(name: str, main: Callable, run_section: type, settings: AuditSettings, *, runs: list[str] | None, output: Path | None):
-    """(run, certificate) of each run of a revision, one after the other."""
+    """Audit the runs of a revision one after the other; yields (run, certificate)."""
     commit = resolved(name, root=Path.cwd())
     written, tree = _text(commit, "dvc.lock", name), yaml.safe_load(_text(commit, "params.yaml", name))
     output = output.absolute() / name if output else None
@@ -82,9 +82,9 @@ def audited(name: str, main: Callable, run_section: type, settings: AuditSetting
 
 
 def bring(stages: dict, path: str, cache, root: Path, *, required: bool) -> None:
-    """Make an output of the lock appear under `root`, by links into `cache`, DVC's store of contents; each content is what its MD5 says.
+    """Link an output of the lock under `root` from `cache`, DVC's store of contents, after checking the MD5 of each file.
 
-    Not through DVCFileSystem: that takes a folder's list from an index of its own, unchecked, and copies the files, 16 GB at full size.
+    DVCFileSystem is not used: it takes a folder's list from its own index, unchecked, and copies the files, which are 16 GB at full size.
     """
     out = next((out for entry in stages.values() for out in entry.get("outs", []) if out["path"] == path), None)
     place = root / path
@@ -96,7 +96,7 @@ def bring(stages: dict, path: str, cache, root: Path, *, required: bool) -> None
     source = Path(cache.oid_to_path(md5))
     if not source.is_file():
         if not required:
-            return  # lineage says that the record is missing
+            return  # the check `lineage` reports the missing record
         raise ValueError(f"{path} of this revision is not in DVC's cache; get it (dvc fetch, dvc exp pull) or run the experiment again")
     if not md5.endswith(".dir"):
         _link(source, place, md5)
@@ -138,7 +138,7 @@ def _check(source: Path, md5: str) -> None:
 
 
 def significance(certificates: list[dict], record: float) -> str:
-    """The test over revisions; the margin in bits per byte of these runs' own tokens."""
+    """The significance test over revisions, as text; the margin is converted to bits per byte with these runs' own bytes per token."""
     first = certificates[0]
     margin = MARGIN_NATS * first["bits_per_byte"] / first["loss_nats"]
     return one_sample([certificate["bits_per_byte"] for certificate in certificates], record, margin).sentence
@@ -147,7 +147,7 @@ def significance(certificates: list[dict], record: float) -> str:
 @contextlib.contextmanager
 def _cache() -> Iterator:
     """DVC's store of contents by MD5 (dvc_data's HashFileDB), wherever this repository has it."""
-    from dvc.repo import Repo  # half a second, and only here
+    from dvc.repo import Repo  # takes half a second to import, and only this function needs it
 
     with contextlib.closing(Repo(".")) as repo:
         yield repo.cache.local

@@ -1,6 +1,6 @@
 """Score the val split with the packed artifact and one evaluator: a ledger of nats per token, and bits per byte.
 
-bits_per_byte = Σ nats / ln 2 / bytes, both sums over the same targets; the bytes are those of the sidecar
+bits_per_byte = Σ nats / ln 2 / bytes, where both sums are over the same targets and the bytes come from the sidecar
 """
 
 import math
@@ -38,7 +38,7 @@ def main(
 ) -> None:
     split = splits.read(text, "val", sidecar=True)
     artifact.packed(submission, settings.evaluator)
-    try:  # with no model: does it carry anything from chunk to chunk?
+    try:  # built without a model, only to see whether it carries anything from chunk to chunk
         carries = getattr(plugin.load("evaluators", settings.evaluator).Evaluator(None, **settings.options), "carries", True)
     except TypeError as error:
         raise ValueError(f"evaluate.runs.{run}.options do not fit {settings.evaluator}: {error}") from None
@@ -61,7 +61,7 @@ def main(
             progress=sys.stderr.isatty(),
         )
     num_bytes = int(split.byte_counts[1:].sum())
-    # The artifact counts by itself where ids say enough: not for CaseOps over nmt_nfkc, whose bytes only the sidecar has.
+    # The artifact counts the bytes too, if the ids determine them; for CaseOps over nmt_nfkc only the sidecar has the bytes.
     if result.line["bytes"] not in (num_bytes, None) or len(result.nats) != len(split.tokens) - 1:
         raise ValueError(
             f"the artifact counts {result.line['bytes']} bytes and {len(result.nats)} targets, the sidecar {num_bytes} "

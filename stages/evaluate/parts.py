@@ -1,7 +1,7 @@
-"""An evaluation in parts, over processes and GPUs, that a killed run continues: each finished part is kept under scratch/evaluate/.
+"""Evaluate in parts, over processes and GPUs. Finished parts are kept under scratch/evaluate/, so a killed evaluation can continue.
 
-Only for evaluators that carry nothing from chunk to chunk; the parts' ledgers together are those of one process, bit for bit. The others
-adapt as they go, from the first token to the last: one process, from the beginning.
+This is only for evaluators that carry nothing from chunk to chunk; the joined ledgers equal that of one process, bit for bit. Other
+evaluators adapt from the first token to the last, so they run in one process, and a killed run starts from the beginning.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ from tqdm import tqdm
 from stages.lib.node import files, parallel, scratch
 from stages.lib.referee import artifact
 
-PART_TARGETS = 4_000_000  # what a killed run loses at most, on each process
-THREADS = 2  # of one process on the CPU: what submission.pyz takes by default
+PART_TARGETS = 4_000_000  # a killed run loses at most this many targets per process
+THREADS = 2  # of one process on the CPU: the default of submission.pyz
 
 
 def divide(num_targets: int, *, carries: bool, gpus: int) -> tuple[int, int]:
-    """(processes, parts)."""
+    """(processes, parts) for a stream of `num_targets` targets; one of each if the evaluator carries anything from chunk to chunk."""
     processes = 1 if carries else gpus or max(parallel.workers() // THREADS, 1)
     return processes, 1 if carries else processes * math.ceil(num_targets / (processes * PART_TARGETS))
 
@@ -30,7 +30,7 @@ def divide(num_targets: int, *, carries: bool, gpus: int) -> tuple[int, int]:
 def score(
     pyz: Path, tokens: np.ndarray, *, evaluator: str, options: dict, processes: int, parts: int, gpus: int, folder: Path, progress: bool
 ) -> artifact.Result:
-    """The whole ledger; `line` has the artifact's words, and the seconds of all parts divided by the processes."""
+    """The whole ledger. `line` is that of the first part, with the seconds of all parts divided by the number of processes."""
     text = hashlib.sha256(np.ascontiguousarray(tokens)).hexdigest()
     key = scratch.key(files.sha256(pyz), evaluator, options, parts, text)
     free: queue.SimpleQueue = queue.SimpleQueue()

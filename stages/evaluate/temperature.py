@@ -1,6 +1,6 @@
-"""Fit the constant of the evaluator `temperature` on the holdout split, for the artifact's weights; val is not read.
+"""Fit the constant of the evaluator `temperature` for the artifact's weights, on the holdout split; val is not read.
 
-    python -m stages.evaluate.temperature          prints the temperature, what it gains on holdout, and the line that uses it
+    python -m stages.evaluate.temperature          prints the temperature, its gain on holdout, and the line for params.yaml
 
 With b = 1/T the mean of -log softmax(b z)[target] is convex in b; its slope E_p[z] - z_target and curvature Var_p[z] give Newton's steps.
 """
@@ -21,11 +21,11 @@ from stages.runtime.weights import dequantize
 
 MODEL, TEXT = Path("artifacts/quantize/model.safetensors"), Path("artifacts/tokenize/holdout")
 WINDOWING = ("window", "stride", "batch")
-LOWEST, HIGHEST = 1 / 64, 64.0  # of b; beyond, the model is no model of this text
+LOWEST, HIGHEST = 1 / 64, 64.0  # limits of b; outside them the model does not fit this text at all
 
 
 def run(argv: list[str] | None = None) -> None:
-    """The command line; a user's mistake ends as one sentence and exit code 1."""
+    """Run the command line; a user's mistake gives one sentence and exit code 1."""
     parser = argparse.ArgumentParser(
         prog="python -m stages.evaluate.temperature", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -65,7 +65,7 @@ def loss(logits_NV: Tensor, target_N: Tensor, inverse: float) -> float:
 
 
 def fit(logits_NV: Tensor, target_N: Tensor) -> float:
-    """The b with the least loss. ValueError if it is not between LOWEST and HIGHEST."""
+    """The b with the lowest loss. ValueError if it is not between LOWEST and HIGHEST."""
     logits_NV, inverse = logits_NV.double(), 1.0
     for _ in range(50):
         p_NV = torch.softmax(inverse * logits_NV, dim=1)

@@ -1,4 +1,4 @@
-"""Recipes: a published stack, or a profile, as one flat file of `path: value`; docs/recipes.md has them all.
+"""Recipes: each is a published stack, or a profile, as one flat file of `path: value`; docs/recipes.md lists them all.
 
 python -m stages.recipes                            the names
 python -m stages.recipes pr1855                     its -S flags, for: dvc exp run $(python -m stages.recipes pr1855)
@@ -17,7 +17,7 @@ from pathlib import Path
 from stages.lib.node import command, params
 from stages.recipes import catalog, describe, document, shrink
 
-DEFAULT = "default"  # params.yaml as it is, where a recipe's name is asked for
+DEFAULT = "default"  # stands for params.yaml as it is, in place of a recipe's name
 PARAMS = Path("params.yaml")
 
 
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def scaled(name: str, scale: str, tree: dict) -> dict:
-    """The recipe's values by path, at full size or in small. ValueError for a profile in small: it has its sizes already."""
+    """The recipe's values by path, at full size or with small sizes. ValueError for a profile with small sizes: it sets its own sizes."""
     found = catalog.values(name, tree)
     if scale == "full":
         return found
@@ -62,7 +62,7 @@ def scaled(name: str, scale: str, tree: dict) -> dict:
 
 
 def check() -> int:
-    """Print every stack with its parameters and the published number; 1 if any differs."""
+    """Print every stack with its number of parameters and the published number. Returns the exit code: 1 if any differs."""
     tree, is_wrong = params.read(PARAMS), False
     for name in catalog.stacks():
         published = catalog.read_header(name).parameters

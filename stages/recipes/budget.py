@@ -1,4 +1,4 @@
-"""How many steps a run has, and how many of them before its recurrence starts, without training: read off the training's own clock."""
+"""The number of steps of a run, and how many come before its recurrence starts, from the training's own clock and without training."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from stages.lib.training import schedule
 
 @dataclass(frozen=True)
 class Steps:
-    """`plain` steps, then `looped` ones with the recurrence on (0 without a recurrence)."""
+    """A run's number of `plain` steps, then of `looped` steps with the recurrence on (0 without a recurrence)."""
 
     plain: int
     looped: int
@@ -18,7 +18,7 @@ class Steps:
 
 
 def steps(train: dict, features: dict) -> Steps | None:
-    """The steps of a run with these sections; None where the budget is real seconds, which no one knows before."""
+    """The steps of a run with these sections; None if the budget is in real seconds, because then the number is known only afterwards."""
     if train["seconds"] is not None and not train["clock"]:
         return None
     clock = schedule.Clock(

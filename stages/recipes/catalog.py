@@ -1,6 +1,6 @@
-"""The recipe files: flat `path: value`, set over params.yaml. The values are what runs; a stack's header is parsed by header.py.
+"""The recipe files: flat `path: value`, which replace values of params.yaml. header.py parses the comment header of a stack.
 
-`tiny` is a profile: sizes for trying things, no stack, and so without a header.
+`tiny` is a profile: it sets small sizes for trials. It is not a published stack, so it has no header.
 """
 
 import copy
@@ -21,7 +21,7 @@ def names() -> list[str]:
 
 
 def stacks() -> list[str]:
-    """The recipes that replicate a published stack: all but the profiles."""
+    """The recipes that replicate a published stack: all except the profiles."""
     return [name for name in names() if name not in PROFILES]
 
 
@@ -57,7 +57,7 @@ def flags(found: dict) -> list[str]:
     out = []
     for path, value in found.items():
         text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-        if isinstance(value, dict):  # hydra would merge it into what is there, refuses new keys, and takes none in quotes
+        if isinstance(value, dict):  # hydra would merge it with the present mapping, refuses new keys, and accepts no quoted keys
             out += ["-S", f"~{path}", "-S", f"+{path}={text.replace(chr(34), '')}"]
         else:
             out += ["-S", f"{path}={text}"]
@@ -65,7 +65,7 @@ def flags(found: dict) -> list[str]:
 
 
 def apply(found: dict, path: Path) -> None:
-    """Write values into a params.yaml, keeping its comments: what `dvc exp run` does, without an experiment."""
+    """Write values into a params.yaml and keep its comments, as `dvc exp run` does, but without an experiment."""
     from ruamel.yaml import YAML  # comes with dvc
 
     yaml_file = YAML()

@@ -1,6 +1,6 @@
-"""What a recipe's network is and costs: its layers in the order in which they run, parameters and bytes by group, FLOPs.
+"""Describe a recipe's network and its costs: layers in the order in which they run, parameters and bytes by group, FLOPs.
 
-Everything is read off the network itself, built at full size on the meta device (places.py; lib/training/flops.py has the counting rule).
+All is measured on the network itself, built at full size on the meta device (places.py; lib/training/flops.py has the counting rule).
 """
 
 from dataclasses import dataclass, fields
@@ -15,7 +15,7 @@ from stages.runtime.network import gpt
 from stages.runtime.network.config import ModelConfig
 from stages.runtime.network.features import TRAINING_ONLY
 
-SCALE_BYTES, REST_BITS = 2, 16  # a float16 scale for each row of codes; what is not quantized travels as float16
+SCALE_BYTES, REST_BITS = 2, 16  # a float16 scale for each row of codes; parameters that are not quantized are stored as float16
 TERNARY_BITS = 2
 BYTES_VOCABULARY = 260
 RULE = (
@@ -26,7 +26,7 @@ RULE = (
 
 @dataclass
 class Group:
-    """Parameters of one kind. `bits` per parameter in the artifact, before the codec; `scales` are rows with a scale of their own."""
+    """Parameters of one kind. `bits`: per parameter in the artifact, before the codec; `scales`: number of rows with their own scale."""
 
     name: str
     bits: int
@@ -40,8 +40,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Description:
-    """Places are those of the network with its recurrence on; FLOPs are per token: of a forward pass, and of a training step; `plain`:
-    before the recurrence starts. The head is at the end."""
+    """A network and its costs. `places` are those with the recurrence on. FLOPs are per token: `flops` of a forward pass, `step_flops` of a
+    training step; names with `plain` are for the time before the recurrence starts. The head counts in `end_flops`."""
 
     places: list[places.Place]
     front_features: list[str]
@@ -67,14 +67,14 @@ class Description:
 
     @property
     def training_flops(self) -> int | None:
-        """Of the whole run; None where its number of steps is not known."""
+        """FLOPs of the whole run; None if its number of steps is not known."""
         if self.steps is None:
             return None
         return self.batch_tokens * (self.steps.plain * self.plain_step_flops + self.steps.looped * self.step_flops)
 
 
 def network(tree: dict) -> places.Watched:
-    """The network that the parsed params.yaml asks for, with shapes and no values. ValueError for sizes that cannot be."""
+    """The network that the parsed params.yaml asks for, with shapes but without values. ValueError for impossible sizes."""
     section, vocabulary = tree["model"], tree["vocabulary"]
     size = BYTES_VOCABULARY if vocabulary["source"] == "bytes" else vocabulary["size"]
     names = [field.name for field in fields(ModelConfig) if field.name != "vocabulary_size"]
@@ -85,7 +85,7 @@ def network(tree: dict) -> places.Watched:
 
 
 def describe(tree: dict) -> Description:
-    """All of it, for a parsed params.yaml."""
+    """The description for a parsed params.yaml."""
     train, features, net = tree["train"], tree["model"]["features"], network(tree)
     parts = groups(net, tree["quantize"])
     looped = plain = places.run(net, length=train["sequence_length"])
@@ -189,7 +189,7 @@ def _millions(flops: int) -> str:
 
 
 def _aligned(rows: list[tuple[str, ...]], *, left: int) -> list[str]:
-    """Columns of equal width, numbers to the right, the column `left` to the left."""
+    """Rows as lines with aligned columns: numbers on the right, the column `left` on the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

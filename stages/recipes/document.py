@@ -1,6 +1,6 @@
-"""docs/recipes.md: every stack's header, what its network is and costs, and the verdict of its certificate here.
+"""Write docs/recipes.md: every stack's header, its network with its costs, and the verdict that its certificate got here.
 
-Verdicts come from docs/recipes.csv, which `python benchmarks/recipes.py --write` measures; everything else from the recipes.
+The verdicts come from docs/recipes.csv, which `python benchmarks/recipes.py --write` writes; everything else comes from the recipes.
 """
 
 import csv
@@ -137,7 +137,7 @@ def _brief(row: dict, *, named: bool) -> str:
 
 
 def _ruled(head: header.Header) -> str:
-    """The ruling in a word; whether it is an organiser's or follows from the conditions alone stands in the ruling."""
+    """The ruling in a word; the full text says whether it is an organiser's or follows from the conditions alone."""
     word = "accepted" if head.ruling.startswith("accepted") else "not legal"
     is_silent = re.search(r"no organiser ruled|ruling was asked for and none given", head.ruling, re.IGNORECASE)
     return f"{word} by the conditions, no organiser ruled" if is_silent else word

@@ -1,13 +1,13 @@
-"""The comment header of a recipe: what was published, what was run, and what the replica does otherwise. It is parsed.
+"""Parse the comment header of a recipe, which says what was published, what was run, and what the replica does differently.
 
     # Field: text
     #   more of the same text
 
-Every field of FIELDS, once, in that order. `Parameters` and `Steps` are whole numbers; `Published` has one entry per seed,
+It has every field of FIELDS once, in that order. `Parameters` and `Steps` are whole numbers; `Published` has one entry per seed,
 
     seed 42: 1.05989 bits per byte, 15,897,259 bytes, 599.5 s of training, 455 s of evaluation; seed 0: ...
 
-whose seconds may be left out where no log has them.
+in which the seconds may be left out if no log has them.
 """
 
 import re
@@ -22,7 +22,7 @@ SEED = re.compile(
 
 @dataclass(frozen=True)
 class Seed:
-    """One published run. Seconds are None where no log has them."""
+    """One published run. Seconds are None if no log has them."""
 
     seed: int
     bits_per_byte: float
@@ -33,7 +33,7 @@ class Seed:
 
 @dataclass(frozen=True)
 class Header:
-    """The fields of one recipe; `parameters` and `steps` are what was published, and what --check and the tests hold it to."""
+    """The fields of one recipe. `parameters` and `steps` are the published numbers; --check and the tests compare the replica with them."""
 
     stack: str
     source: str
@@ -48,7 +48,7 @@ class Header:
 
 
 def parse(text: str, name: str) -> Header:
-    """The header of the recipe file `text`. ValueError names the field that is missing, unknown, twice there or not readable."""
+    """The header of the recipe file `text`. ValueError names the field that is missing, unknown, repeated or unreadable."""
     found: dict[str, str] = {}
     for line in text.splitlines():
         if not line.startswith("#"):

@@ -1,7 +1,7 @@
-"""What a network does in one forward pass: the order of its layers, who reads which skip, which feature acts where, and FLOPs by place.
+"""What a network does in one forward pass: the order of its layers, which place reads which skip, where features act, FLOPs by place.
 
-The features are seen at work: a feature acts where its hook returns another tensor than it was given. Which skips are read, and from
-where on the lanes or the residual are parallel, is read off the configuration as the spine reads it (runtime/network/gpt.py).
+The features are observed in a pass: a feature acts where its hook returns another tensor than it was given. Which skips are read, and the
+layer from which the lanes or the residual are parallel, come from the configuration, as in runtime/network/gpt.py.
 """
 
 from dataclasses import dataclass, field
@@ -32,8 +32,8 @@ class Place:
 
 @dataclass
 class Run:
-    """Places in order of execution, what acts before the first and after the last of them, and FLOPs per token there; those of the head
-    are with the latter."""
+    """One forward pass: places in order of execution, and the features and FLOPs per token before the first place (front) and after the
+    last (end, which includes the head)."""
 
     places: list[Place]
     front_features: list[str]
@@ -43,12 +43,12 @@ class Run:
 
     @property
     def flops(self) -> int:
-        """Per token, forward."""
+        """FLOPs per token of the whole forward pass."""
         return self.front_flops + sum(place.flops for place in self.places) + self.end_flops
 
 
 class Noting(Hooks):
-    """The hooks of a network; `seen` has (hook, feature) of each that replaced its tensor."""
+    """The hooks of a network; `seen` lists (hook, feature) for each feature that replaced its tensor."""
 
     def __init__(self, features: dict[str, torch.nn.Module]):
         super().__init__(features)
@@ -63,14 +63,14 @@ class Noting(Hooks):
 
 
 class Watched(gpt.GPT):
-    """The same network; `layers` has, after a pass, each layer that ran with the features that acted and the FLOPs of the row."""
+    """A GPT that records its pass: for each layer that ran, `layers` has (layer, features that acted, FLOPs before it, FLOPs after it)."""
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
         self.hooks, self.layers, self.counter = Noting(self.features), [], FlopCounterMode(display=False)
 
     def count(self, row: int) -> int:
-        """One pass over a row of so many tokens: the FLOPs of all of it."""
+        """Run one pass over a row of `row` tokens and return its FLOPs."""
         self.hooks.seen, self.layers = [], []
         with flops.counted() as self.counter:
             self(flops.tokens(row))
@@ -91,8 +91,8 @@ class Watched(gpt.GPT):
 
 
 def run(net: Watched, *, length: int) -> Run:
-    """A forward pass over a row of `length` tokens."""
-    parts = []  # of each row: FLOPs in front, of each layer, and at the end
+    """The places and FLOPs of a forward pass over a row of `length` tokens."""
+    parts = []  # for each row: FLOPs in front, of each layer, and at the end
     for row in flops.ROWS:
         total = net.count(row)
         layers = [after - before for _, _, before, after in net.layers]
@@ -108,7 +108,7 @@ def run(net: Watched, *, length: int) -> Run:
 
 
 def _reads(net: gpt.GPT, position: int, count: int) -> int | None:
-    """The second half reads the first in reverse; of an odd number of places the last reads nothing."""
+    """The place whose output this position reads. The second half reads the first in reverse; if `count` is odd, the last reads nothing."""
     source = 2 * (count // 2) - 1 - position
     return source if "unet_skips" in net.features and 0 <= source < count // 2 else None
 

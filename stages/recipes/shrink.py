@@ -1,8 +1,8 @@
-"""The same recipe in small: every feature on, every option as published, from the built-in text to a certificate in minutes on a CPU.
+"""Shrink a recipe: every feature stays on, only sizes change, and the built-in text leads to a certificate in minutes on a CPU.
 
-What is a size shrinks; what is a choice stays. Layers, ratios of heads and of the feed-forward part, wiring, loader, optimizer,
-schedule, rates, averages, codec, evaluator and epochs stay. A number of steps keeps its share of the run (its first steps and its
-decays too), a number of tokens its share of a row, a number of features its share of the width.
+Sizes shrink and choices stay. Layers, ratios of heads and of the feed-forward part, wiring, loader, optimizer, schedule, rates,
+averages, codec, evaluator and epochs stay. A number of steps keeps its share of the run (also first steps and decays), a number of
+tokens keeps its share of a row, and a number of features keeps its share of the width.
 
 | size                                           | becomes                                                    |
 |------------------------------------------------|------------------------------------------------------------|
@@ -24,9 +24,9 @@ from stages.lib.training import averages
 from stages.recipes import budget
 
 WIDTH, VOCABULARY, LENGTH, ROWS, STEPS = 64, 512, 64, 16, 24
-TABLE_SHARE = 16  # a hashed table has so many times fewer rows
+TABLE_SHARE = 16  # hashed tables have this many times fewer rows
 SMALLEST_ROTATION = 4  # rope_trained_length needs more than 2 dimensions
-PROBE_BATCHES = 1.2  # the audit's probe crosses the edge of a batch of windows
+PROBE_BATCHES = 1.2  # of a batch of windows, so that the audit's probe crosses the edge of a batch
 FIXED = {
     "prepare.source": "builtin",
     "prepare.split": "hash",
@@ -35,7 +35,7 @@ FIXED = {
     "vocabulary.source": "bpe",
     "vocabulary.size": VOCABULARY,
     "vocabulary.sample_documents": None,
-    "tokenize.shard_tokens": 20_000,  # several shards, as the coprime loader mixes shards
+    "tokenize.shard_tokens": 20_000,  # gives several shards, because the coprime loader mixes shards
     "train.steps": STEPS,
     "train.seconds": None,
     "train.reserve_seconds": 0.0,
@@ -46,7 +46,7 @@ FIXED = {
     "train.holdout_every": STEPS // 2,
     "train.device": "cpu",
     "train.processes": 1,
-    "train.threads": 1,  # two are no faster at this size, and 40 times slower on cores that something else uses
+    "train.threads": 1,  # two threads are no faster at this size, and 40 times slower when other programs use the cores
     "prequant_ttt.sequence_length": LENGTH,
     "prequant_ttt.batch_tokens": ROWS * LENGTH // 4,
     "prequant_ttt.device": "cpu",
@@ -64,7 +64,7 @@ FIXED = {
 
 
 def values(tree: dict) -> dict:
-    """Values by path that shrink the parsed params.yaml of a recipe. ValueError where its number of steps is not known."""
+    """Values by path that shrink the parsed params.yaml of a recipe. ValueError if its number of steps is not known."""
     steps = budget.steps(tree["train"], tree["model"]["features"])
     require(
         steps is not None,
@@ -89,17 +89,17 @@ def values(tree: dict) -> dict:
 
 
 def _min_elements(tree: dict) -> int:
-    """What travels as float16 at full size does in small."""
+    """The threshold for which the same matrices as at full size are stored as float16."""
     return round((tree["quantize"]["min_elements"] - 1) * (WIDTH / tree["model"]["width"]) ** 2) + 1
 
 
 def _batch(options: dict) -> int:
-    """Targets that a batch of windows reaches over; of an evaluator without batches, some chunks."""
+    """How many targets a batch of windows covers; for an evaluator without batches, an equivalent number of chunks."""
     return options["window"] + options.get("batch", 16) * options.get("stride", LENGTH // 4)
 
 
 def _windows(options: dict) -> dict:
-    """An evaluator's options with small windows, and what is counted in them or in the model's width."""
+    """An evaluator's options with small windows; options that depend on the window or on the model's width shrink too."""
     out = options | {"window": LENGTH}
     if "stride" in options:
         out["stride"] = LENGTH if options["stride"] == options["window"] else LENGTH // 4
@@ -138,13 +138,13 @@ def _feature(name: str, options: dict, share: float, steps: budget.Steps) -> dic
         out["buckets"] = options["buckets"] // TABLE_SHARE
     if "window" in options:
         out["window"] = min(options["window"], WIDTH)
-    if name == "depth_recurrence" and steps.plain:  # from the same share of the steps, whether steps or seconds started it
+    if name == "depth_recurrence" and steps.plain:  # starts at the same share of the steps, whether steps or seconds started it
         out |= {"start_step": _steps(steps.plain, steps), "start_fraction": 0.0}
     return out
 
 
 def _train(train: dict, steps: budget.Steps) -> dict:
-    """Everything in `train` that is counted in steps."""
+    """All settings of `train` that are counted in steps, shrunk."""
     out = {
         path: _steps(value, steps)
         for path, value in {
@@ -162,7 +162,7 @@ def _train(train: dict, steps: budget.Steps) -> dict:
 
 
 def _averages(tree: dict, steps: budget.Steps) -> dict:
-    """Decays that forget after the same share of the run, and the names that the averages then have."""
+    """Decays with the same effective length relative to the run, and the averages' names that follow from them."""
     decays = tree["train"]["averages"]["ema"]
     section = tree["ema"]
     return {
@@ -173,17 +173,17 @@ def _averages(tree: dict, steps: budget.Steps) -> dict:
 
 
 def _decay(decay: float, steps: budget.Steps) -> float:
-    """The decay per step of the small run that forgets as much over all of it."""
+    """The decay per step whose product over the small run equals that of `decay` over the full run."""
     return round(decay ** (steps.total / STEPS), 4)
 
 
 def _renamed(name: str, steps: budget.Steps) -> str:
-    """The name of an exponential average, kept or put together, with the decay of the small run. Power averages have no such number:
-    their exponent is one of the share of the run."""
+    """The name of an exponential average, kept or post-hoc, with the decay of the small run. Names of power averages stay: their exponent
+    does not depend on the number of steps."""
     found = re.fullmatch(r"(posthoc_|)ema_([0-9.e-]+)", name)
     return found[1] + averages.name(_decay(float(found[2]), steps)) if found else name
 
 
 def _steps(number: float, steps: budget.Steps) -> int:
-    """The same share of the small run; at least 1 where there was any."""
+    """`number` of steps as the same share of the small run; at least 1 unless `number` is 0."""
     return max(1, round(number * STEPS / steps.total)) if number else 0

@@ -1,9 +1,9 @@
 """Show what the other stages measured: one HTML page, its tables and lineage graph as files, one flat metrics file, one summary.
 
-Decides nothing and computes no score. Only runs that params.yaml names are read; the summary is printed too. Another command
-puts experiments side by side, as a table and a page of its own:
+The report decides nothing and computes no score. It reads only runs that params.yaml names, and also prints the summary. Another command
+compares experiments, as a table and a separate page:
 
-    python -m stages.report --compare REV REV...         commits, branches, DVC experiments; `workspace` is what lies here
+    python -m stages.report --compare REV REV...         commits, branches, DVC experiments; `workspace` is this folder's files
 """
 
 import os
@@ -16,7 +16,7 @@ from stages.lib.node import command, files
 from stages.lib.node.stage import Input, Metrics, Output, Plot, Untracked
 from stages.report import compare, page, results, summary, tables
 
-# without a dvc.lock there is nothing to draw, and DVC wants the file all the same
+# without a dvc.lock there is nothing to draw, but DVC still requires the file
 NO_GRAPH = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 40"><text x="8" y="24">dvc.lock is missing: no lineage.</text></svg>\n'
 
 
@@ -93,7 +93,7 @@ def main(
 
 
 def machine() -> dict[str, str]:
-    """Where the report is made, which after an ordinary `dvc repro` is where all of it was measured."""
+    """The machine that makes the report; after an ordinary `dvc repro`, all numbers were measured on it."""
     return {"system": f"{platform.system()} {platform.machine()}", "processors": str(os.cpu_count()), "python": platform.python_version()}
 
 

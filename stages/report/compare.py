@@ -1,9 +1,9 @@
-"""Experiments side by side: the summaries and parameters of git revisions and DVC experiments, as tables and one page.
+"""Compare experiments: the summaries and parameters of git revisions and DVC experiments, as tables and one page.
 
     python -m stages.report --compare main 3f2c1ab swift-bogy workspace
 
-A revision is whatever git or DVC can name; `workspace` is what lies in this folder. Everything comes from the files that the
-revision's own run left: metrics and loss curve by their hashes from DVC's cache, params.yaml from git. Nothing is computed again.
+A revision is any name that git or DVC knows; `workspace` stands for the files in this folder. All data comes from files that the
+revision's own run wrote: metrics and loss curve by their hashes from DVC's cache, params.yaml from git. Nothing is computed again.
 """
 
 import argparse
@@ -52,7 +52,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Experiment:
-    """What one revision has to say. `metrics` is the flat summary, `params` are flat too."""
+    """The data of one revision. `metrics` is the flat summary; `params` are flat too."""
 
     name: str
     metrics: dict
@@ -61,7 +61,7 @@ class Experiment:
 
 
 def run(argv: list[str]) -> None:
-    """The command: read, print the tables, write the page and the CSV files."""
+    """Run the command line: read the revisions, print the tables, write the page and the CSV files."""
     parser = argparse.ArgumentParser(
         prog="python -m stages.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -95,7 +95,7 @@ def write(found: list[Experiment], folder: Path) -> str:
 
 
 def read(revision: str, *, root: Path) -> Experiment:
-    """The files of one revision. ValueError if git and DVC do not know it, or it has no report."""
+    """Read the files of one revision. ValueError if git and DVC do not know it, or if it has no report."""
 
     def content(path: str, maker: str) -> str:
         if revision == WORKSPACE:
@@ -134,7 +134,7 @@ def _at(revision: str, path: str, root: Path) -> str:
 
 
 def flatten(tree: dict, prefix: str = "") -> dict:
-    """Leaves under dotted paths; lists and what lies in them are one leaf."""
+    """The leaves of `tree` by dotted path; a list with its content is one leaf."""
     out = {}
     for key, value in tree.items():
         if isinstance(value, dict) and value:
@@ -145,7 +145,7 @@ def flatten(tree: dict, prefix: str = "") -> dict:
 
 
 def tables(found: list[Experiment]) -> dict[str, pd.DataFrame]:
-    """By name; columns `name`, one for each experiment (r0, r1, …), and `kind`, how the values of the row are written."""
+    """The tables by name. Columns: `name`, one per experiment (r0, r1, …), and `kind`, the format of the row's values."""
 
     def rows(entries: list[tuple[str, str, str]]) -> pd.DataFrame:
         return _frame([(title, *(one.metrics.get(key) for one in found), kind) for key, title, kind in entries], found)
@@ -174,7 +174,7 @@ def _frame(rows: list, found: list[Experiment]) -> pd.DataFrame:
 
 
 def written(table: pd.DataFrame) -> pd.DataFrame:
-    """The same as text; numbers of scores and bytes with their difference to the first experiment."""
+    """The table as text; scores and bytes are followed by their difference to the first experiment."""
     out = table.copy()
     columns = [column for column in table.columns if column not in ("name", "kind")]
     for i, kind in enumerate(table["kind"]):
@@ -192,7 +192,7 @@ def written(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def warn(found: list[Experiment]) -> list[str]:
-    """What makes a comparison of these numbers unfair, in sentences."""
+    """One sentence for each thing that makes a comparison of these numbers unfair."""
     out = []
     if len({one.metrics["text.sha256.val"] for one in found}) > 1:
         out.append("These experiments were scored on different val texts: their bits per byte are not comparable.")
@@ -204,7 +204,7 @@ def warn(found: list[Experiment]) -> list[str]:
 
 
 def render(found: list[Experiment], texts: dict[str, pd.DataFrame], warnings: list[str]) -> str:
-    """The page."""
+    """The comparison as an HTML page."""
     return page.render(
         TEMPLATE,
         names=[one.name for one in found],
@@ -217,7 +217,7 @@ def render(found: list[Experiment], texts: dict[str, pd.DataFrame], warnings: li
 
 
 def drawings(found: list[Experiment]) -> dict[str, Figure]:
-    """Two figures of the report, with all experiments in each."""
+    """Two figures of the report, each with all experiments."""
     scores = [
         {
             "rev": one.name,

@@ -1,7 +1,7 @@
-"""Which node was made from which, and what has seen the val split: read off dvc.lock, which says what every stage really read.
+"""Which node was made from which, and which have seen the val split, according to dvc.lock, which records what every stage read.
 
-A node touches val if it reads it, or reads what a node made that touches it. `prepare`, which splits the documents, is the one
-node that must see them all. Below the artifact that is how a score is made; above it, no score is legal.
+A node touches val if it reads val, or reads the output of a node that touches val. `prepare`, which splits the documents, is the only
+node that may see all of them. Nodes after the artifact must touch val to make a score; if a node before it does, no score is legal.
 """
 
 from collections.abc import Iterable
@@ -13,12 +13,12 @@ import pandas as pd
 from stages.lib.dvc import dvc_lock
 
 SHIPS, ITSELF = "package", "report"
-BY_RUN = {"compress": "compress", "evaluate": "evaluate", "audit": "evaluate"}  # node -> the section whose runs it has variants for
+BY_RUN = {"compress": "compress", "evaluate": "evaluate", "audit": "evaluate"}  # node -> the section that names its variants in `runs`
 
 
 @dataclass(frozen=True)
 class Box:
-    """One node, with those of its variants that agree about val. `ships`: the artifact is made from it, or it is the artifact's."""
+    """One node, with those of its variants that share all these values. `ships`: it makes the artifact or something that goes into it."""
 
     node: str
     variants: tuple[str, ...]
@@ -33,7 +33,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Graph:
-    """Boxes from the top down, and links (from, to) by index; a link that a longer way replaces is left out."""
+    """Boxes from the top down, and links (from, to) by index. A link is left out if a longer path connects the same boxes."""
 
     boxes: tuple[Box, ...]
     links: tuple[tuple[int, int], ...]
@@ -41,7 +41,7 @@ class Graph:
 
 
 def load(path: Path, *, compress_runs: Iterable[str], evaluate_runs: Iterable[str]) -> Graph:
-    """The graph of the nodes of a dvc.lock; runs that params.yaml dropped are left out. Without the file nothing is known: no boxes."""
+    """The graph of the nodes of a dvc.lock, without runs that params.yaml no longer names. It has no boxes if the file does not exist."""
     if not path.is_file():
         return Graph((), (), {})
     stages = dvc_lock.read(path)
@@ -82,7 +82,7 @@ def graph(stages: dict) -> Graph:
 
 
 def spoiled(found: Graph) -> str:
-    """Which nodes above the artifact have seen val, as a sentence; empty if none has."""
+    """A sentence that names the nodes before the artifact that have seen val; empty if there are none."""
     names = [box.name for box in found.boxes if box.ships and box.touches_val]
     return f"the artifact descends from the validation split, through {', '.join(names)}: no score of it is legal" if names else ""
 
@@ -102,9 +102,9 @@ def table(found: Graph) -> pd.DataFrame:
 
 
 def ranks(found: Graph) -> list[int]:
-    """By box: the length of the longest way to it."""
+    """For each box, the length of the longest path to it."""
     out = [0] * len(found.boxes)
-    for _ in found.boxes:  # no way is longer than there are boxes
+    for _ in found.boxes:  # no path is longer than the number of boxes
         for a, b in found.links:
             out[b] = max(out[b], out[a] + 1)
     return out
@@ -116,7 +116,7 @@ def _belongs(stage: str, box: Box) -> bool:
 
 
 def _from_the_top(parents: dict[str, set[str]]) -> list[str]:
-    """Every stage after all that it was made from, in the order of the file where that is free."""
+    """The stages in topological order; otherwise in the order of the file."""
     done: list[str] = []
     while len(done) < len(parents):
         ready = [name for name in parents if name not in done and parents[name] <= set(done)]
@@ -136,7 +136,7 @@ def _above(names: set[str], parents: dict[str, set[str]]) -> set[str]:
 
 
 def _another_way(start: int, end: int, links: set[tuple[int, int]]) -> bool:
-    """Is there a way from start to end over another box?"""
+    """Whether a path from start to end goes through another box."""
     queue, seen = [b for a, b in links if a == start and b != end], set()
     while queue:
         here = queue.pop()

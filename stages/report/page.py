@@ -1,4 +1,4 @@
-"""The report as one HTML page, from a telephone to a wide screen: what came out, why it can be trusted, where everything went."""
+"""The report as one HTML page for small and wide screens: the results, the evidence for them, and where bytes and seconds went."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ TEMPLATE = Path(__file__).parent / "templates/report.html.j2"
 
 
 def drawings(results: Results) -> dict[str, Figure]:
-    """Every figure by name; one without data is left out, and the page then says why."""
+    """Every figure by name; a figure without data is left out, and the page then says why."""
     data = {
         "scores": tables.bits_per_byte(results),
         "evaluators": tables.evaluators(results),

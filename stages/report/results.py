@@ -1,4 +1,4 @@
-"""The files of the other stages, read and checked for what the report shows; nothing is concluded here."""
+"""Read the files of the other stages and check that they have every value that the report shows. Nothing is computed here."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from stages.lib.node import files
 from stages.report import lineage
 
 STAGES = ("train", "ema", "prequant_ttt", "quantize")
-CERTIFIED = ("bits_per_byte", "artifact_sha256")  # what ties a certificate to the score that it is about
+CERTIFIED = ("bits_per_byte", "artifact_sha256")  # values that must agree between a certificate and its score
 CERTIFICATE = ("evaluator", "verdict", "legal", "checks", "claims", "significance", *CERTIFIED)
 CHECKED = ("verdict", "evidence", "positions", "largest_deviation", "proves", "cannot_see", "precedent")
 CLAIMS = ("causal", "score_first", "single_pass")
@@ -28,7 +28,7 @@ PACKED = ("artifact_bytes", "cap_bytes", "code_bytes", "model_bytes", "compress_
 
 @dataclass(frozen=True)
 class Results:
-    """The files of the other stages, parsed, nothing concluded yet; runs are in the order of params.yaml."""
+    """The parsed files of the other stages; runs are in the order of params.yaml."""
 
     prepare: dict
     text_compressors: dict

@@ -34,7 +34,7 @@ WIDTH = 108
 
 
 def flat(results: Results) -> dict:
-    """The summary under dotted keys, scalars only: `dvc metrics diff` and `dvc exp show` print it as it is."""
+    """The summary as scalars under dotted keys, which `dvc metrics diff` and `dvc exp show` print unchanged."""
     top = headline(results)
     out = {"score.bits_per_byte": top.bits_per_byte, "score.evaluator": top.run, "score.is_valid": top.is_valid}
     scored = results.plain_score | results.evaluate
@@ -86,7 +86,7 @@ def summary(results: Results) -> str:
 
 
 def verdict_line(run: str, certificate: dict) -> str:
-    """One line per certificate: verdict, how many of the checks that decide passed, what stands against it."""
+    """One line for a certificate: its verdict, how many of the deciding checks passed, and what speaks against it."""
     verdicts = [check["verdict"] for check in certificate["checks"].values()]
     deciding = len(verdicts) - verdicts.count("reported")
     counts = f"{verdicts.count('pass')} of {deciding} checks passed"

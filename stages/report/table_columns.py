@@ -1,4 +1,4 @@
-"""How values are written: a column has a title and a kind, a kind has a format; tables as a page shows them, and as Markdown."""
+"""The formats of values: a column has a title and a kind, and each kind has a format. Tables for a page, and as Markdown."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One row as text; `small` goes under its name, `beneath` on a line of its own, `is_best` highlights it."""
+    """One row as text; `small` is shown under its name, `beneath` on a separate line, and `is_best` highlights the row."""
 
     cells: tuple[str, ...]
     small: str
@@ -125,7 +125,7 @@ FORMATS = {
 
 
 def cell(value, kind: str) -> str:
-    """One value as text; an absent one is a dash."""
+    """One value as text; an absent value is a dash."""
     return ABSENT if value is None else FORMATS[kind](value)
 
 
@@ -138,7 +138,7 @@ def shown(
     beneath: Callable = lambda row: "",
     is_best: Callable = lambda row: False,
 ) -> Shown:
-    """`frame` as text; the three functions take a row of it and give what `Row` says."""
+    """`frame` as text; each of the three functions takes a row of it and returns that field of `Row`."""
     rows = [
         Row(tuple(cell(getattr(row, column.key), column.kind) for column in columns), small(row), beneath(row), bool(is_best(row)))
         for row in frame.itertuples()

@@ -1,7 +1,7 @@
-"""Parsed metrics in, tables out: what the page, the figures, the terminal, the CSV files and `dvc metrics show` all say.
+"""Turn parsed metrics into tables, which the page, the figures, the terminal, the CSV files and `dvc metrics` all show.
 
-Every table is a DataFrame of raw values (dtype object, so an absent number stays None and a count stays an int); columns.py says
-which of them a reader sees and how they are written. Nothing here reads files (evidence.py does).
+Every table is a DataFrame of raw values (dtype object, so an absent number stays None and a count stays an int). table_columns.py has the
+columns that a reader sees and their formats. Nothing here reads files (results.py does).
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ TRAINED_WITH = ("torch", "device", "processes", "precision", "attention_backend"
 
 @dataclass(frozen=True)
 class Headline:
-    """The result. `run` is the legal evaluator with the fewest bits per byte (None: none is legal)."""
+    """The result. `run` is the run with the fewest bits per byte among those whose score is legal (None: none is legal)."""
 
     run: str | None
     bits_per_byte: float | None
@@ -35,7 +35,7 @@ class Headline:
 
     @property
     def room(self) -> str:
-        """Where the artifact stands against the cap, as a phrase."""
+        """The bytes left below the cap, or above it, as a phrase."""
         left = f"{self.bytes_left:,} bytes left" if self.bytes_left >= 0 else f"{-self.bytes_left:,} bytes too many"
         return f"{left} of {self.cap_bytes:,}"
 
@@ -69,7 +69,7 @@ def verdict(certificate: dict) -> str:
 
 
 def explain(certificate: dict) -> str:
-    """Why a certificate says what it says: the failed checks and the claims that the evaluator does not make."""
+    """The reasons for a certificate's verdict: the failed checks, and claims that the evaluator does not make."""
     failed = [name for name, check in certificate["checks"].items() if check["verdict"] == "fail"]
     unclaimed = [claim for claim in CLAIMS if claim not in certificate["claims"]]
     parts = [f"failed: {', '.join(failed)}"] if failed else []
@@ -79,7 +79,7 @@ def explain(certificate: dict) -> str:
 
 
 def notices(results: Results) -> list[str]:
-    """Sentences about numbers on this page that do not belong together; empty after an ordinary `dvc repro`."""
+    """One sentence for each number on this page that does not match the others; empty after an ordinary `dvc repro`."""
     known, val_bytes = set(results.prepare["sha256"].values()), results.prepare["bytes"]["val"]
     sources = {"text_compressors": results.text_compressors, "train": results.train, "package": results.package}
     sources |= {f"plain_score@{name}": metrics for name, metrics in results.plain_score.items()}
@@ -117,7 +117,7 @@ def notices(results: Results) -> list[str]:
 
 
 def stages(results: Results) -> pd.DataFrame:
-    """Bits per byte after each stage, plain windows; `change` is against the row above."""
+    """Bits per byte after each stage, scored in plain windows; `change` is the difference to the row above."""
     rows, previous = [], None
     for name, metrics in results.plain_score.items():
         score = metrics["bits_per_byte"]
@@ -135,7 +135,7 @@ def stages(results: Results) -> pd.DataFrame:
 
 
 def evaluators(results: Results) -> pd.DataFrame:
-    """The packaged artifact under each evaluator; `gain` is bits per byte saved against the first sliding run."""
+    """The packaged artifact's score in each run; `gain` is the bits per byte saved compared with the first sliding run."""
     sliding = next((m["bits_per_byte"] for m in results.evaluate.values() if m["evaluator"] == "sliding"), None)
     rows = []
     for run, metrics in results.evaluate.items():
@@ -155,7 +155,7 @@ def evaluators(results: Results) -> pd.DataFrame:
 
 
 def codecs(results: Results) -> pd.DataFrame:
-    """Every codec run, smallest blob first, the unavailable ones last with their reason."""
+    """Every codec run, smallest blob first; unavailable ones come last, with the reason."""
     rows = [
         {
             "name": run,
@@ -173,7 +173,7 @@ def codecs(results: Results) -> pd.DataFrame:
 
 
 def groups(results: Results) -> pd.DataFrame:
-    """Where the bytes of each blob are: its header and its groups; runs as in `codecs`."""
+    """The bytes of each blob by its header and groups; runs are in the order of `codecs`."""
     rows = []
     for run in codecs(results).itertuples():
         if run.available:
@@ -184,7 +184,7 @@ def groups(results: Results) -> pd.DataFrame:
 
 
 def entropy_note(results: Results) -> str:
-    """What the entropy counts and what it leaves out."""
+    """A sentence that says what the entropy counts and what it leaves out."""
     if not results.compress:
         return ""
     metrics = next(iter(results.compress.values()))
@@ -195,7 +195,7 @@ def entropy_note(results: Results) -> str:
 
 
 def quantized(results: Results) -> pd.DataFrame:
-    """The tensors of each group together, in the order of the table: bits with side information, error as the mean of its tensors."""
+    """One row per group of tensors, in the order of the table: bits include side information; the error is the mean over the tensors."""
     rows = []
     for group, part in results.tensors.groupby("group", sort=False):
         weights = int(part["weights"].sum())
@@ -216,13 +216,13 @@ def quantized(results: Results) -> pd.DataFrame:
 
 
 def lost(results: Results) -> str:
-    """What quantizing costs, in a line."""
+    """One sentence: what quantizing costs in bits per byte."""
     before, after = (results.plain_score[stage]["bits_per_byte"] for stage in ("prequant_ttt", "quantize"))
     return f"Quantizing costs {cell(after - before, 'signed')} bits per byte: {cell(before, 'score')} before, {cell(after, 'score')} after."
 
 
 def compressors(results: Results) -> pd.DataFrame:
-    """General-purpose compressors on the val split, alone and after the training text; last, the model's score."""
+    """General-purpose compressors on the val split, alone and after the training text; the last row is the model's score."""
     rows = [{"name": name, **{key: entry[key] for key in COMPRESSED}} for name, entry in results.text_compressors["compressors"].items()]
     if (best := headline(results).run) is not None:
         scored = results.evaluate[best]
@@ -261,14 +261,14 @@ def averages(results: Results) -> pd.DataFrame:
 
 
 def goes_on(results: Results) -> str:
-    """Which average the later stages got, in a line."""
+    """One sentence: which average the later stages got."""
     chosen = results.spent["ema"]["average"]
     measured = "" if chosen in set(results.averages["average"]) else ", which is not among ema.candidates and so was not measured here"
     return f"Goes on: {chosen}{measured}."
 
 
 def budget(results: Results) -> pd.DataFrame:
-    """What counts against the competition's two times 600 seconds, the `limit`; `seconds` are those of this machine."""
+    """What counts toward the contest's two budgets of 600 seconds each (`limit`); `seconds` were measured on this machine."""
     spent = results.spent
     notes = {
         "train": f"{spent['train']['spent']:,.5g} of {spent['train']['budget']:,.5g} {spent['train']['budget_unit']}",
@@ -293,8 +293,8 @@ def _against_rule(results: Results, seconds: float, evaluations: list[dict]) -> 
 
 
 def bits_per_byte(results: Results) -> pd.DataFrame:
-    """All bits per byte in one long table, for the figure. `before`: what a stage started from, which is the stage above it, and what an
-    evaluator started from, which is the last stage. `verdict` is empty where the question does not arise."""
+    """All bits per byte in one long table, for the figure. `before` is the score before: for a stage that of the stage above it, for an
+    evaluator that of the last stage. Only evaluators have a `verdict`; elsewhere it is empty."""
     rows, before = [], None
     for name, metrics in results.plain_score.items():
         rows.append((name, "stage", metrics["bits_per_byte"], before or metrics["bits_per_byte"], ""))
@@ -311,12 +311,12 @@ def bits_per_byte(results: Results) -> pd.DataFrame:
 
 
 def counted_on(results: Results) -> str:
-    """The text whose bytes the scores are divided by."""
+    """The name of the text whose bytes the scores are divided by."""
     return ", ".join(sorted({metrics["bytes_counted_on"] for metrics in results.evaluate.values()})) or "none"
 
 
 def environment(results: Results) -> pd.DataFrame:
-    """What the numbers were made with, as far as the stages wrote it down, and where this page was made."""
+    """Software and hardware that made the numbers, as far as the stages recorded it, and the machine that made this page."""
     rows = [("train", key.replace("_", " "), str(results.train[key])) for key in TRAINED_WITH]
     packages = results.prepare.get("packages", {})
     rows += [("prepare", name, packages[name]) for name in ("python", "numpy", "torch") if name in packages]
@@ -324,7 +324,7 @@ def environment(results: Results) -> pd.DataFrame:
 
 
 def hashes(results: Results) -> pd.DataFrame:
-    """sha256 of what the numbers are about: the artifact, the blob and the weights in it, each ledger, each split."""
+    """The sha256 of the artifact, of the blob and the weights in it, of each ledger and of each split."""
     rows = [("artifact, submission.pyz", results.package["sha256"])]
     rows += [
         (f"{what} of {results.package['compress_run']}", metrics[key])

@@ -1,4 +1,4 @@
-"""The command line of `submission.pyz`; HELP says what it does."""
+"""The command line of `submission.pyz`; HELP describes it."""
 
 import argparse
 import hashlib
@@ -22,7 +22,7 @@ from .tokens import shards
 from .weights import dequantize
 
 SUFFIX = ".caddie"
-# not the docstring: those are not packed
+# not a docstring, because docstrings are not packed
 HELP = """Score text with the packed model and one of the packed evaluators, or compress it.
 
     python -I submission.pyz score FILE [MORE ...]        bits per byte of each file or token shard, one JSON line each
@@ -35,7 +35,7 @@ Needs torch, numpy, sentencepiece and the codec's library; reads nothing but its
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code. A user's mistake is one sentence on stderr and 1."""
+    """Run the command line; returns the exit code. A user's mistake gives one sentence on stderr and exit code 1."""
     arguments = _parser().parse_args(argv)
     try:
         manifest = json.loads(read("manifest.json"))
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             _run(arguments, manifest)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads has had enough, such as `head`
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except (ValueError, OSError) as error:
@@ -84,7 +84,7 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def read(name: str) -> bytes:
-    """One of the packed files: manifest.json, model.blob or tokenizer.model."""
+    """Read one of the packed files: manifest.json, model.blob or tokenizer.model."""
     return resources.files(__package__).joinpath("data", name).read_bytes()
 
 
@@ -95,7 +95,7 @@ def load_model():
 
 
 def opened(name: str, *, threads: int, device: str):
-    """(module of the evaluator, function from its options to an evaluator with the packed model, device); sets what torch computes with."""
+    """(module of the evaluator, function from its options to an evaluator with the packed model, device). It also configures torch."""
     if threads < 1:
         raise ValueError("--threads takes 1 or more")
     chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
@@ -105,7 +105,7 @@ def opened(name: str, *, threads: int, device: str):
     if chosen == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products
         torch.set_default_device("cuda")
-    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import the compiler, a second of every start
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import the compiler, one second at every start
     module, model = plugin.load("evaluators", name), load_model().to(chosen)
 
     def evaluator(options: dict):
@@ -164,7 +164,7 @@ def _score(arguments: argparse.Namespace, name: str, options: dict, evaluator, c
         raise ValueError("streams of the same name would share one ledger; rename one of them")
     streams = [(path, *_stream(path, tokenizer)) for path in arguments.files]
     for path, tokens, num_bytes in streams:
-        # A fresh evaluator per stream: nothing learned on one may help on the next.
+        # A new evaluator for each stream, so that nothing learned on one can help on the next.
         ledger = harness.score(
             evaluator(options), tokens, keep_rows=arguments.rows, part=arguments.part, progress=arguments.progress or sys.stderr.isatty()
         )
@@ -193,7 +193,7 @@ def _score(arguments: argparse.Namespace, name: str, options: dict, evaluator, c
 
 
 def _stream(path: Path, tokenizer: Tokenizer) -> tuple[np.ndarray, int | None]:
-    """The tokens of a shard or of any other file, and the bytes that they stand for (None: ids alone do not say)."""
+    """The tokens of a shard or of any other file, and the number of text bytes (None: the ids do not determine it)."""
     if not shards.is_shard(path):
         content = path.read_bytes()
         tokens = np.array([BOS, *text_file.tokens_of(content, tokenizer)[1]])
@@ -210,7 +210,7 @@ def _stream(path: Path, tokenizer: Tokenizer) -> tuple[np.ndarray, int | None]:
 
 
 def _bar(arguments: argparse.Namespace):
-    """A progress line on stderr around a range, if there is someone to see it."""
+    """A function that iterates over a range and shows the progress on stderr, if stderr is a terminal or progress is wanted."""
 
     def show(numbers: range) -> Iterator[int]:
         started, shown = time.perf_counter(), 0.0
@@ -231,7 +231,7 @@ def _bar(arguments: argparse.Namespace):
 
 
 def _write(path: Path, content: bytes) -> None:
-    """A new file, all of it or none."""
+    """Write a new file atomically."""
     if path.exists():
         raise ValueError(f"{path} exists already; remove it, or name another with --output")
     partial = path.with_name(f".{path.name}.partial")

@@ -1,12 +1,12 @@
-"""A submission folder of one recipe: a training per seed as DVC experiments, collected, written down, and audited before it is done.
+"""Make the submission folder of one recipe: train each seed as a DVC experiment, collect the results, write the folder, and audit it.
 
     python -m stages.submission pr1855 --seeds 42,0,1234            artifacts/submission/pr1855/
-    python -m stages.submission pr1855 --scale tiny                 the same in small, minutes on a CPU
+    python -m stages.submission pr1855 --scale tiny                 the same with small sizes, minutes on a CPU
     python -m stages.submission default --record 1.0810             params.yaml as it is, and the test against a record
 
-In the folder: README.md, submission.json, a log per seed, train_gpt.py with readable source beside it, requirements.txt. Every number in it
-comes from a file of a run; what was taken lies in artifacts/submission/<name>.runs/<seed>/. A seed that is finished is not run again,
-unless parameters or code changed. params.yaml is put back at the end.
+The folder has README.md, submission.json, a log per seed, train_gpt.py with readable source beside it, and requirements.txt. Every number
+in it comes from a file of a run; these files are copied to artifacts/submission/<name>.runs/<seed>/. A finished seed is run again only if
+parameters or code changed. params.yaml is restored at the end.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _params_put_back() -> Iterator[None]:
-    """`dvc exp run -S` changes params.yaml; a copy outlives a kill, and the next call begins with it."""
+    """Restore params.yaml, which `dvc exp run -S` changes. The copy survives if the process is killed, and the next call restores it."""
     if KEPT.is_file():
         print(f"params.yaml is put back from {KEPT}, which a killed run left")
         shutil.move(KEPT, "params.yaml")
@@ -69,7 +69,7 @@ def _params_put_back() -> Iterator[None]:
 
 
 def _run(name: str, scale: str, seed: int) -> Path:
-    """The folder with what one seed's run made; run now, if it is not there."""
+    """The folder with the files of one seed's run; the seed is run first if the folder is not up to date."""
     tree = params.read(Path("params.yaml"))
     values = _values(name, scale, tree) | {"train.seed": seed}
     tree = catalog.applied(values, tree)
@@ -90,7 +90,7 @@ def _run(name: str, scale: str, seed: int) -> Path:
 
 
 def _values(name: str, scale: str, tree: dict) -> dict:
-    """What is set over params.yaml, by path."""
+    """The values that replace those of params.yaml, by path."""
     if name != recipes.DEFAULT:
         return recipes.scaled(name, scale, tree)
     return catalog.values("tiny", tree) if scale == "tiny" else {}
@@ -109,7 +109,7 @@ def _numbers(text: str, kind: type, option: str) -> list:
 
 
 def _audit(folder: Path) -> int:
-    """Let the referee read the folder as he reads a stranger's; its word goes into the folder, and decides the exit code."""
+    """Audit the folder as any published folder; the output goes to audit.txt in it, and the audit's exit code is returned."""
     done = subprocess.run([sys.executable, "-m", "stages.audit.submission", str(folder)], capture_output=True, text=True, check=False)
     print(done.stdout + done.stderr, end="")
     (folder / "audit.txt").write_text(done.stdout + done.stderr, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a finished run is kept as, and read from: copies of the pipeline's files, with the environment that made them."""
+"""Keep and read finished runs: copies of the pipeline's files, with the environment that made them."""
 
 import importlib.metadata
 import os
@@ -35,11 +35,11 @@ TAKEN = (
 
 @dataclass(frozen=True)
 class Run:
-    """One seed's run as it was kept. `blob_bytes` and `code_bytes` are of the files that are handed in."""
+    """One seed's run as it was kept. `blob_bytes` and `code_bytes` are the sizes of the submitted files."""
 
     folder: Path
     seed: int
-    name: str  # of the evaluation
+    name: str  # of the run in evaluate.runs
     tree: dict  # params.yaml as it ran
     score: dict
     certificate: dict
@@ -56,7 +56,7 @@ class Run:
 
     @property
     def making_seconds(self) -> float:
-        """Everything that the field counts as training: training, adapting, calibrating."""
+        """Seconds of everything that the contest counts as training: training, adaptation, calibration."""
         return sum(time_budget.making(train=self.train, prequant_ttt=self.prequant_ttt, calibrate=self.calibrate).values())
 
     @property
@@ -65,7 +65,7 @@ class Run:
 
 
 def run_of(tree: dict) -> str:
-    """The evaluation that package.evaluator and package.options stand for. ValueError if there is none."""
+    """The run of evaluate.runs with the evaluator and options of `package`. ValueError if there is none."""
     wanted = {"evaluator": tree["package"]["evaluator"], "options": tree["package"]["options"]}
     found = [name for name, run in tree["evaluate"]["runs"].items() if {key: run[key] for key in wanted} == wanted]
     require(
@@ -76,7 +76,7 @@ def run_of(tree: dict) -> str:
 
 
 def keep(folder: Path, run: str, *, key: str, experiment: str) -> None:
-    """Copy what a submission says of the run that is in artifacts/ now."""
+    """Copy to `folder` the files that a submission needs of the run that is in artifacts/ now."""
     artifacts, tree = Path("artifacts"), params.read(Path("params.yaml"))
     with files.atomic(folder) as partial:
         partial.mkdir(parents=True)
@@ -90,7 +90,7 @@ def keep(folder: Path, run: str, *, key: str, experiment: str) -> None:
 
 
 def environment() -> dict:
-    """What the run ran on."""
+    """The software versions and hardware of this machine."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -109,7 +109,7 @@ def environment() -> dict:
 
 
 def read(folder: Path) -> Run:
-    """A kept run. ValueError if its files disagree with each other."""
+    """Read a kept run. ValueError if its files disagree with each other."""
     done, tree = files.read_json(folder / DONE, required=("run", "environment")), params.read(folder / "params.yaml")
     run = done["run"]
     score = files.read_json(folder / f"evaluate/{run}/metrics.json", required=("bits_per_byte", "loss_nats", "tokens", "bytes", "seconds"))
@@ -135,7 +135,7 @@ def read(folder: Path) -> Run:
 
 
 def check_alike(runs: list[Run]) -> None:
-    """Seeds of one submission differ in nothing but the seed. ValueError else."""
+    """ValueError unless the runs differ only in their seed."""
     first = runs[0]
     for run in runs[1:]:
         same = run.tree | {"train": run.tree["train"] | {"seed": first.seed}} == first.tree

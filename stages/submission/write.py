@@ -1,4 +1,4 @@
-"""The folder that is handed in, from the kept runs: README, submission.json, logs, script, requirements."""
+"""Write the folder that is submitted, from the kept runs: README, submission.json, logs, script, requirements."""
 
 import csv
 import datetime
@@ -14,11 +14,11 @@ from stages.lib.referee.significance import MARGIN_NATS, Significance, one_sampl
 from stages.recipes import catalog
 from stages.submission.collect import Run
 
-READERS = ("submission", "report", "audit")  # what only reads runs; when it changes, no run is another one
+READERS = ("submission", "report", "audit")  # packages that only read runs, so a change in them does not change a run
 
 
 def folder(path: Path, name: str, runs: list[Run], *, command: str, record: list[float], threshold: float | None) -> None:
-    """Write the whole folder, which replaces an older one."""
+    """Write the whole folder; it replaces an older one."""
     tests = significance(runs, record, threshold)
     with files.atomic(path) as partial:
         partial.mkdir(parents=True)
@@ -34,7 +34,7 @@ def folder(path: Path, name: str, runs: list[Run], *, command: str, record: list
 
 
 def significance(runs: list[Run], record: list[float], threshold: float | None) -> dict[str, Significance]:
-    """The tests against the record, in bits per byte; the threshold is in nats per token, which a text turns into bits per byte."""
+    """The tests against the record, in bits per byte. `threshold` is in nats per token and is converted by the bytes per token."""
     if not record:
         return {}
     scores = [run.score["bits_per_byte"] for run in runs]
@@ -57,7 +57,7 @@ def deviation(values: list[float]) -> float | None:
 
 
 def facts(name: str, runs: list[Run], tests: dict[str, Significance]) -> dict:
-    """submission.json, with the field's names."""
+    """The content of submission.json, with the key names of the contest."""
     scores, losses = [run.score["bits_per_byte"] for run in runs], [run.score["loss_nats"] for run in runs]
     first, test = runs[0], tests.get("one_sample")
     on = {evaluator: first.score["evaluator"] == evaluator for evaluator in ("slot", "causal_slot", "lbfgs_slot", "etlb", "mixture")}
@@ -94,7 +94,7 @@ def facts(name: str, runs: list[Run], tests: dict[str, Significance]) -> dict:
         "pytorch_version": first.train["torch"],
         "technique_summary": ", ".join([*first.tree["model"]["features"], first.tree["train"]["optimizer"], first.score["evaluator"]]),
         "compliance": {
-            # of another machine's seconds nothing follows
+            # seconds of another machine say nothing about the budgets
             "train_under_600s": all(run.making_seconds <= time_budget.SECONDS for run in runs) if is_the_fields(first) else None,
             "eval_under_600s": all(run.score["seconds"] <= time_budget.SECONDS for run in runs) if is_the_fields(first) else None,
             "hardware_is_the_fields": is_the_fields(first),
@@ -136,7 +136,7 @@ def source(name: str) -> str:
 
 
 def log(run: Run) -> str:
-    """The log of a seed: the source that ran, what it ran on and with, and what the stages found, in the field's words."""
+    """The log of a seed, in the contest's wording: the source that ran, its environment and settings, and the results of the stages."""
     steps, seconds = run.train["steps"], run.train["train_seconds"]
     source = run.folder / "script/source"
     modules = [f"# {path.relative_to(source)}\n{path.read_text(encoding='utf-8').rstrip()}" for path in sorted(source.rglob("*.py"))]
@@ -172,7 +172,7 @@ def log(run: Run) -> str:
 
 
 def readme(name: str, runs: list[Run], tests: dict[str, Significance], *, command: str) -> str:
-    """README.md: per seed, budgets, certificate, components, and how to do it again."""
+    """The text of README.md: results per seed, budgets, certificate, components, and how to reproduce them."""
     scores = [run.score["bits_per_byte"] for run in runs]
     spread = f", s.d. {deviation(scores):.6f}" if len(runs) > 1 else ""
     first = runs[0]

@@ -1,8 +1,8 @@
-"""T3: what a target would have cost, for many tokens in its place, is one distribution.
+"""T3: the costs that different tokens would have as the same target belong to one distribution.
 
-The prefix up to j is scored again and again with another token a as target j, and only the number in the ledger is looked at:
--nats(a) must be the entry of the row at j for every a, bit for bit, and Σ p(a) over the tokens tried may not exceed 1. Needs no row where
-none is shown: a probability that is made up for the realized token gives itself away by a sum above 1. Source: condition C2.
+The prefix up to j is scored repeatedly, each time with another token a as target j, and only the number in the ledger is used: -nats(a)
+must equal the entry of the row at j for every a, bit for bit, and Σ p(a) over the tokens tried may not exceed 1. The sum needs no row: if
+the probability is made up for whichever token comes, the sum exceeds 1. Source: condition C2.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
-"""T15: what made the artifact took at most 600 s and what scores it at most 600 s, on eight H100.
+"""T15: making the artifact took at most 600 s and scoring took at most 600 s, on eight H100.
 
-On any other machine the seconds are reported and nothing is said about the budget: no other clock is that clock.
+On any other machine the seconds are reported but not judged, because the budget is defined for eight H100.
 """
 
 from stages.audit.evidence import Evidence, Verdict

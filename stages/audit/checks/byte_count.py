@@ -1,10 +1,10 @@
-"""T10: the score is divided by the bytes of the documents, over all of them, each target once.
+"""T10: the score is divided by the bytes of all documents, and each target is counted once.
 
 Every document is encoded again with the artifact's own tokenizer: its ids must be those of the shards, its bytes those of
-the sidecar, and, where the tokenizer is lossless, its ids must decode to it. Of published token shards there are no documents:
-their bytes are counted from the ids. Where those do not tell (CaseOps over nmt_nfkc), nothing but the known total of the field's
-val split can vouch for a sidecar, and any other is not certified. One finite ledger entry per target; the reported bits per byte
-must follow from them, and so must the bytes from what was reported, as reviewers compute them from a log alone:
+the sidecar, and, where the tokenizer is lossless, its ids must decode to it. Published token shards come without documents, so
+their bytes are counted from the ids. Where ids do not determine the bytes (CaseOps over nmt_nfkc), a sidecar is certified only if its
+total is the known total of the contest's val split. The ledger must have one finite entry per target. The reported bits per byte must
+follow from these entries, and the bytes must follow from the reported numbers, as reviewers compute them from a log alone:
 
     implied bytes = loss N / (ln 2 · bits per byte)          loss nats per token, N targets
 """
@@ -36,7 +36,7 @@ def check(evidence: Evidence) -> Verdict:
     texts = corpus.texts(evidence.documents) if has_text else (None for _ in edges[1:])
     for number, (text, start, end) in enumerate(zip_longest(texts, edges[:-1], edges[1:])):
         documents = number + 1
-        if start is None or (has_text and text is None):  # more documents than in the shards, or fewer
+        if start is None or (has_text and text is None):  # the shards have more or fewer documents
             first = {name: number if found is None else found for name, found in first.items()}
             break
         ids, counted = tokens[start:end], counts[start:end]

@@ -1,7 +1,7 @@
-"""T6: what an evaluator makes of the declared length of the stream, it says, and pays for.
+"""T6: an evaluator that uses the declared length of the stream claims so, and is charged for it.
 
-The same probe, declared as long as val and twice as long. A decoder can be told one number, so an evaluator may use it (rates that follow
-a cosine over all chunks), if it claims `uses_length`: then 32 bits are charged. Without the claim no score may move.
+The same probe is scored twice: declared as long as val, and as twice that long. A decoder can be told this one number, so an evaluator may
+use it (rates that follow a cosine over all chunks) if it claims `uses_length`; it then pays 32 bits. Without the claim no score may move.
 """
 
 import numpy as np

@@ -1,9 +1,9 @@
-"""Where documents are claimed to be apart, no document matters to the next.
+"""If an evaluator claims that documents are apart, no document changes the scores of a later one.
 
-One token of the probe is changed, neither a document's start nor made one; after the next document start, every score must be
-bit-equal. (The first start is itself a target of the changed document.) Catches gates that carry the last token over a start
-(the smear gate of #1797). Causal either way: it is a claim about the method and none of the four conditions, so what was not claimed, or
-could not be looked at, stands in no score's way.
+One token of the probe is changed; neither the old nor the new token starts a document. After the next document start, every score must be
+bit-equal. (That start is itself a target of the changed document.) This catches gates that carry the last token over a document start
+(the smear gate of #1797). A method can be causal with or without this property: it is a claim about the method and none of the four
+conditions. So a score without the claim, or with nothing to compare, can still be legal.
 """
 
 import numpy as np

@@ -1,9 +1,9 @@
 """T1: no score depends on anything after its target.
 
-Token j of the probe is changed, in every second probe all later tokens too; every committed score before j must be bit-equal. The places
-are, in turn, just after each kind of structural edge, inside scored zones in the middle of a batch, at document starts, and anywhere;
-where an evaluator carries nothing along, also inside chunks from all over val. Catches SLOT on scored targets, fits shared over
-overlapping windows, two passes. Source: condition C1; PR #1240's perturbation proof, made exact and carried across windows.
+Token j of the probe is changed, and in every second probe all later tokens too. Every committed score before j must be bit-equal. The
+positions j are taken in turn from the edges of batches and windows, the middle of a window inside a batch, document starts and ends, and
+anywhere. If an evaluator carries nothing from chunk to chunk, chunks from anywhere in val are tested too. Catches SLOT on scored targets,
+fits shared over overlapping windows, two passes. Source: condition C1; PR #1240's perturbation proof, made exact and extended over windows.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ def check(evidence: Evidence) -> Verdict:
     for flip in evidence.probe_set.flips:
         before = slice(0, flip.position - 1)  # nats[t-1] belongs to target t
         now, then = evidence.probes[flip.request].nats[before], evidence.probes[flip.unchanged].nats[before]
-        scored = ~np.isnan(then)  # of a chunk from the middle of val, nothing else was scored
+        scored = ~np.isnan(then)  # for a chunk from the middle of val, only its own targets were scored
         apart = difference(now[scored], then[scored])
         compared += apart.size
         moved += int(np.count_nonzero(apart))

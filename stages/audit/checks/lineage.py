@@ -1,8 +1,8 @@
 """Nothing that made the artifact has read the validation split. (T11)
 
-Walks dvc.lock from the artifact up: a stage made each output, and its deps say what it read. Every stage on the way also left a record of
-the files that it really opened; both must agree, so that a stage that opens val by a path that it does not declare is caught. `prepare`,
-which splits the documents, is the one stage that must see them all.
+The check follows dvc.lock back from the artifact: each output was made by a stage, whose deps say what it read. Each of these stages also
+left a record of the files that it really opened. Both must agree, so a stage that opens val by a path that it does not declare is caught.
+`prepare`, which splits the documents, is the only stage that may read all of them.
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ def check(evidence: Evidence) -> Verdict:
 
 
 def walk(stages: dict, artifact: str, md5: str, *, root: Path) -> Verdict:
-    """The verdict for `artifact` from the stages of a dvc.lock; `md5` is that of the file that was evaluated, `root` holds the records."""
+    """The verdict for `artifact` by the stages of a dvc.lock. `md5` is that of the evaluated file; `root` is where the records are."""
     recorded = {out["path"]: out.get("md5") for entry in stages.values() for out in entry.get("outs", [])}
     if recorded.get(artifact) != md5:
         return Verdict("fail", {"reason": f"dvc.lock records another {artifact} (md5 {recorded.get(artifact)}) than was evaluated ({md5})"})

@@ -1,14 +1,15 @@
-"""T13: the artifact does not know val better than it knows other text that it has not seen.
+"""T13: the artifact predicts val no better than other text that it has not seen.
 
-Val and holdout documents are scored in plain windows by the artifact A, and by a trigram model R of clean lineage, which is made here from
-the train tokens and says how hard each document is (stages/audit/reference_model.py). With a, r bits and b bytes of each document,
+Val and holdout documents are scored in plain windows by the artifact A, and by a trigram model R. R is built here from the train tokens
+alone and estimates how hard each document is (stages/audit/reference_model.py). With a, r bits and b bytes of each document,
 
     D = [sum (a - r) / sum b over val] - [the same over holdout]          bits per byte, 0 if val and holdout are alike to both
 
-The error of each term is that of a ratio over documents, s² = n/(n-1) sum (a - r - m b)² / (sum b)², Welch's degrees of freedom f. It
-fails if D < -max(0.005, q s), where q is the 99 % quantile of Student's t with f: 1 % of honest artifacts are accused by chance, where
-documents are independent. A contamination of d bits per byte is found with probability T(d/s - q); how much is found 99 times of 100 is in
-the evidence. Training on val before quantization moved published scores by -0.03 to -0.06 bits per byte, 0.004 the mildest.
+The error of each term is that of a ratio over documents, s² = n/(n-1) sum (a - r - m b)² / (sum b)²; f are Welch's degrees of freedom. The
+check fails if D < -max(0.005, q s), where q is the 99 % quantile of Student's t with f degrees of freedom: if documents are independent,
+1 % of honest artifacts fail by chance. A contamination of d bits per byte is found with probability T(d/s - q). The evidence states the
+contamination that is found with probability 99 %. Training on val before quantization moved published scores by -0.03 to -0.06 bits per
+byte; the smallest change was 0.004.
 """
 
 import math
@@ -29,7 +30,7 @@ CANNOT_SEE = (
 )
 PRECEDENT = "Pre-quantization TTT rejected (organizers, #1972, 2 May 2026), where the lineage does not show it"
 FLOOR, LEVEL = 0.005, 0.01
-TRAIN_TOKENS = 20_000_000  # that the trigram model sees at most
+TRAIN_TOKENS = 20_000_000  # the trigram model reads at most this many
 WINDOW = 128
 
 
@@ -80,7 +81,7 @@ def check(evidence: Evidence) -> Verdict:
 
 
 def quantile(degrees: float) -> float:
-    """The t above which Student's t with so many degrees of freedom lies in LEVEL of all cases, by bisection."""
+    """The t that Student's t with this many degrees of freedom exceeds with probability LEVEL, by bisection."""
     low, high = 0.0, 100.0
     while high - low > 1e-9:
         middle = (low + high) / 2
@@ -99,7 +100,7 @@ def _plain(evidence: Evidence) -> dict | None:
 
 
 def sample(split: splits.Split, limit: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Whole documents, drawn without order up to `limit` tokens and put in theirs; at least two. With their bytes per token."""
+    """At least two whole documents, drawn at random up to `limit` tokens, in the order of the split; and the bytes per token."""
     stream = np.asarray(split.tokens[:], np.int64)
     edges = np.append(np.flatnonzero(stream == BOS), len(stream))
     drawn = np.random.default_rng([seed, 13]).permutation(len(edges) - 1)
@@ -109,6 +110,6 @@ def sample(split: splits.Split, limit: int, seed: int) -> tuple[np.ndarray, np.n
 
 
 def ratio(values: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
-    """sum(values) / sum(sizes) and its error over documents."""
+    """sum(values) / sum(sizes), and the standard error of this ratio over documents."""
     mean, count = values.sum() / sizes.sum(), len(values)
     return float(mean), math.sqrt(count / (count - 1) * float(((values - mean * sizes) ** 2).sum())) / float(sizes.sum())

@@ -1,7 +1,7 @@
 """T4: every row is a probability distribution over the full vocabulary, and the score is its entry for the target.
 
-For sampled rows of the probe and for every row of the replay: Σ_a p(a) = 1 within 1e-6, all entries finite; and in the probe the committed
-score equals -log p(target). Catches scores that were never part of a distribution (hashed n-gram caches, byte mixtures).
+In sampled rows of the probe and in every row of the replay, Σ_a p(a) must be 1 within 1e-6 and all entries must be finite. In the probe,
+the committed score must equal -log p(target). Catches scores that were never part of a distribution (hashed n-gram caches, byte mixtures).
 """
 
 import numpy as np

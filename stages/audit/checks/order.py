@@ -1,8 +1,8 @@
-"""T7: each target is scored once, in order, and before it is told.
+"""T7: each target is scored once, in order, and before the artifact receives it.
 
-Two logs. That of the artifact's own harness in the probe: windows as they were committed, which must follow each other without gap or
-repetition. That of the replay, which the audit itself keeps: the distribution for each replayed target was received before its token was
-sent. Catches repeated tails, gaps, second passes. Source: conditions C3 and C4.
+The check reads two logs. The artifact's own harness logs the windows that it commits in the probe; they must follow each other without
+gap or repetition. The audit logs the replay: it must have received the distribution for each replayed target before it sent that token.
+Catches repeated tails, gaps, second passes. Source: conditions C3 and C4.
 """
 
 import numpy as np

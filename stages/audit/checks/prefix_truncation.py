@@ -1,8 +1,8 @@
-"""T5: a stream that is cut off scores as it did when it went on.
+"""T5: the tokens of a truncated stream get the same scores as in the longer stream.
 
-The probe is cut at an edge of its windows, beside it, and anywhere; the declared number of targets stays, and shapes stay because what is
-missing is 0. Every score must be bit-equal to that of the longer stream. Catches uses of the end of the stream, statistics of the
-whole of it, sorting by what is to come. Source: condition C1.
+The probe is cut at an edge of its windows, one token before or after it, and anywhere. The declared number of targets stays the same, and
+missing tokens are 0, so shapes stay the same too. Every score must be bit-equal to that of the longer stream. Catches methods that use the
+end of the stream, statistics of all of it, or an order that depends on later tokens. Source: condition C1.
 """
 
 import numpy as np

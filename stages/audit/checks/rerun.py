@@ -1,8 +1,9 @@
-"""T16: the same stream gives the same scores: in another process, a second time in the same one, and in the ledger of the score.
+"""T16: the same stream gives the same scores in another process, a second time in the same process, and in the ledger of the score.
 
-The unchanged probe is scored at the start and at the end of the process of the probes, and in a process of its own: bit-equal. The ledger
-may come from another machine, so it is compared within the tolerance of the replay; targets of the last, cut-off chunk too.
-Catches clocks, dice, what is kept on disk or in the process from one run to the next, and a ledger made by something else.
+The unchanged probe is scored at the start and at the end of the process that scores the probes, and in a separate process; all three must
+be bit-equal. The ledger may come from another machine, so it is compared within the tolerance of the replay; so are the targets of the
+last, incomplete chunk. Catches use of the clock, unseeded random numbers, data kept on disk or in the process from one run to the next,
+and a ledger that something else made.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
-"""T9: val can be decoded from as many bits as the score says, by a process that has never seen it.
+"""T9: a process that has never seen val can decode it from as many bits as the score states.
 
 The first targets are arithmetically coded with the rows of the replay. Another process gets the bits, the artifact and the declared number
-of targets, and has to give back every token. The bits may exceed what the ledger says of these targets by 0.01 % and 64, and no target's
-own share may differ by more than the replay allows. Only a method that is causal, normalized, single-pass and repeatable can pass.
+of targets, and must return every token. The number of bits may exceed the ledger's sum for these targets by 0.01 % plus 64 bits, and no
+single target may differ by more than the replay allows. Only a method that is causal, normalized, single-pass and repeatable can pass.
 """
 
 import math

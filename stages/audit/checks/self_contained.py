@@ -1,8 +1,8 @@
 """T14: the score needs the counted file and nothing else.
 
-Every run of the audit and that of the score starts the artifact in an isolated interpreter and an empty folder, behind a guard that
-refuses files, programs and sockets (stages/lib/referee/guard.py); what was refused is reported. The file is counted as it lies on disk,
-in decimal bytes, and is the same after the runs as before.
+Every run of the audit, and the run that made the score, starts the artifact in an isolated interpreter and an empty folder, behind a guard
+that refuses files, programs and sockets (stages/lib/referee/guard.py). What the guard refused is reported. The file's size on disk is
+counted in decimal bytes, and the file must be the same after the runs as before.
 """
 
 import zipfile
@@ -22,7 +22,7 @@ def check(evidence: Evidence) -> Verdict:
     with zipfile.ZipFile(evidence.submission) as archive:
         entries = {entry.filename: entry.compress_size for entry in archive.infolist()}
         outside = [name for name in entries if name.startswith("/") or ".." in name.split("/")]
-    refused = evidence.refused  # after all runs: it starts those that have not been
+    refused = evidence.refused  # waits for all runs, and starts those that no check has started yet
     same = files.sha256(evidence.submission) == evidence.metrics["artifact_sha256"]
     facts = {
         "artifact_bytes": size,

@@ -1,8 +1,8 @@
-"""T12: val is not in the train text under another name.
+"""T12: the train text does not contain the val documents.
 
 Every val document is cut into runs of 64 tokens, which are looked up at every position of the train tokens (stages/audit/shingles.py). A
-document counts as contained if at least half of its runs are there. Some are in any collection; how many, the holdout split says, which was
-split off in the same way and may overlap as any two documents of one source do:
+document counts as contained if at least half of its runs are found. Every collection contains a few such documents. The holdout split,
+which was split off in the same way, shows how many are normal:
 
     fails if    share(val) > share(holdout) + 0.01 + 3 sqrt(p (1 - p) / n),     p share(holdout), at least 1/documents; n val documents
 """

@@ -1,7 +1,7 @@
-"""S1: what the artifact's own code says of itself. A hint for a reader; it never decides.
+"""S1: hints from reading the artifact's code. They are for a reviewer and never decide.
 
-Every Python file of the artifact is parsed: where parameters are updated inside `predict`, which happens before the score is committed,
-and whatever stages/audit/reading.py looks for in code that names validation tokens.
+Every Python file of the artifact is parsed. The hints are updates of parameters inside `predict`, which runs before the score is committed,
+and the patterns that stages/audit/reading.py looks for in code that names validation tokens.
 """
 
 import ast

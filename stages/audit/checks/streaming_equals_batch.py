@@ -1,8 +1,8 @@
-"""T8: token by token, with nothing known beyond, the artifact needs as many nats as its ledger says.
+"""T8: token by token, without later tokens, the artifact needs as many nats as its ledger states.
 
-The replay's excess over the ledger, at the first targets and at positions drawn from all of val: none beyond 0.005 nats, and on average not
-beyond 0.0002 (batch and stream differ by rounding). The ledger is the one that the score was computed from, so an artifact that
-behaves when it is audited and cheats when it is scored is caught by what it gained.
+The replay's excess over the ledger is measured at the first targets and at positions drawn from all of val. No excess may be beyond 0.005
+nats, and their mean may not be beyond 0.0002 (batch and stream differ by rounding). The score was computed from this same ledger, so an
+artifact that cheats only when it is scored, and not when it is audited, shows its gain as an excess.
 """
 
 import numpy as np

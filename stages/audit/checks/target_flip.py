@@ -1,7 +1,7 @@
-"""T2: the distribution of a target is the same whatever the target is.
+"""T2: the distribution for a target does not depend on the target.
 
-The same prefix, another token at j: the whole row for j must be bit-equal, over all of the vocabulary. Catches targets in hash keys,
-gates that look at the target, fits on the scored position itself. Source: conditions C1 and C2, which ask for p_t before x_t is known.
+The prefix stays the same and token j is replaced: the whole row for j, over all of the vocabulary, must be bit-equal. Catches targets in
+hash keys, gates that read the target, fits on the scored position itself. Source: conditions C1 and C2 (p_t is fixed before x_t is known).
 """
 
 import numpy as np

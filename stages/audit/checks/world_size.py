@@ -1,8 +1,8 @@
-"""T17: several processes score as one does.
+"""T17: several processes give the same scores as one process.
 
-An evaluator that carries nothing from chunk to chunk may be scored in parts: three parts of the probe together must be the whole, bit for
-bit. One that carries something refuses parts, so that its score is that of one process. Source: what eight ranks with a state each gave
-in #1399 was another score than one rank's.
+An evaluator that carries nothing from chunk to chunk may be scored in parts: three parts of the probe together must equal the whole, bit
+for bit. An evaluator that carries something must refuse parts, so its score comes from one process. Source: in #1399, eight ranks that
+each kept their own state gave another score than one rank.
 """
 
 import numpy as np

@@ -4,8 +4,8 @@
     python -m stages.audit.submission records/track_10min_16mb/*/ --csv audit.csv          a table over many
     python -m stages.audit.submission FOLDER --record 1.0810                               with the test over seeds against a record
 
-Exit code 1 if a folder is not legal. Arithmetic decides; hints from the code are for people, and a folder that nothing speaks against is
-`not ruled`: whether a score is causal shows only where the artifact runs (docs/certification.md).
+Exit code 1 if a folder is not legal. Only arithmetic decides; hints from the code are for people. A folder without a failure is `not
+ruled`, because only running the artifact can show that a score is causal (docs/certification.md).
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         for folder in chosen.folders:
             try:
                 found.append(audit(folder, record=chosen.record))
-            except ValueError as error:  # one bad folder among many does not hide the others
+            except ValueError as error:  # one unreadable folder does not stop the audit of the others
                 if len(chosen.folders) == 1:
                     raise
                 refused.append(str(error))

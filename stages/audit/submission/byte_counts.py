@@ -1,4 +1,4 @@
-"""Bytes that a score was divided by, from its loss and its bits per byte: bytes = loss · targets / (ln 2 · bits per byte)."""
+"""The bytes that a score was divided by, from its loss and its bits per byte: bytes = loss · targets / (ln 2 · bits per byte)."""
 
 import math
 
@@ -6,10 +6,10 @@ from stages.audit.submission import logs
 from stages.audit.submission.findings import Finding, Submission, decimals, number
 from stages.lib.text.accounting import VAL_BYTES
 
-OWN_TEXT = "own_text"  # the track of a submission that is scored on another text than the field's
+OWN_TEXT = "own_text"  # the track of a submission that is scored on another text than the contest's
 LONGEST_ROW = 4096  # tokens that a loader may drop at the end of the split
-BYTES_PER_TOKEN = 3.8  # at most, in the field's vocabularies
-EXPORTS = {  # targets -> bytes of text over them; None: as many as the split has
+BYTES_PER_TOKEN = 3.8  # at most, in the contest's vocabularies
+EXPORTS = {  # targets -> bytes of their text
     62_021_845: VAL_BYTES,
     62_021_632: 151_080_363,
     45_508_608: 151_074_052,
@@ -18,15 +18,15 @@ EXPORTS = {  # targets -> bytes of text over them; None: as many as the split ha
     47_853_343: VAL_BYTES,
     47_851_520: 151_074_499,
 }
-WRONG_COUNTS = (  # bytes over the right ones, and what makes them so
+WRONG_COUNTS = (  # (wrong count / right count, the mistake that gives this ratio)
     (1.1671, "leading blanks are counted twice (#1698, #1734)"),
     (1.0895, "piece tables are applied to CaseOps ids instead of the sidecar"),
 )
-TAIL_TARGETS, TAIL_BYTES = 31 * 64, 31 * 143  # first windows' lists score the last 64 targets of sp1024 32 times
+TAIL_TARGETS, TAIL_BYTES = 31 * 64, 31 * 143  # early lists of windows score the last 64 targets of sp1024 32 times
 
 
 def check(submission: Submission, readme: str) -> None:
-    """The identity for every log with tokens, and for submission.json by the ratio of its two numbers."""
+    """Check the identity for every log that states its tokens, and for submission.json by the ratio of its loss and bits per byte."""
     if submission.claims.get("track") == OWN_TEXT:
         submission.findings += [
             _of_own_text(log, number(submission.claims, "val_bytes")) for log in submission.logs if log.score and log.val_tokens
@@ -62,7 +62,7 @@ def check(submission: Submission, readme: str) -> None:
 
 
 def _of_own_text(log: logs.Log, stated: float | None) -> Finding:
-    """A text that is not the field's says how many bytes it has: the identity holds or not, and no score on it is one of the field."""
+    """For another text than the contest's, submission.json states the bytes. Its score cannot be compared with the contest's scores."""
     implied = log.score.loss_nats * log.val_tokens / (math.log(2) * log.score.bits_per_byte)
     if stated is None or abs(implied - stated) > 2 + 1e-4 * implied:
         return Finding(

@@ -1,4 +1,4 @@
-"""What was read of a submission folder, and what was found in it."""
+"""The data that was read from a submission folder, and the findings about it."""
 
 import math
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from stages.lib.referee.significance import Significance
 
 @dataclass(frozen=True)
 class Finding:
-    """`verdict`: pass | fail | doubt | unknown; `seed` None: of the whole folder."""
+    """One finding. `verdict`: pass | fail | doubt | unknown; `seed` is None if the finding is about the whole folder."""
 
     check: str
     verdict: str
@@ -21,7 +21,7 @@ class Finding:
 
 @dataclass
 class Submission:
-    """What was read and found. `hints` come from the code and decide nothing."""
+    """What was read from a folder, and the findings. `hints` come from the code and decide nothing."""
 
     folder: Path
     claims: dict
@@ -32,7 +32,7 @@ class Submission:
 
     @property
     def verdict(self) -> str:
-        """not legal if something fails; else not ruled: files alone cannot show that a score is causal."""
+        """`not legal` if a finding fails, else `not ruled`, because files alone cannot show that a score is causal."""
         return "not legal" if any(finding.verdict == "fail" for finding in self.findings) else "not ruled"
 
     @property

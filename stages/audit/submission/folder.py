@@ -1,10 +1,10 @@
-"""One published folder: README, submission.json, logs and scripts against each other and against the rules.
+"""Audit one published folder: compare README, submission.json, logs and scripts with each other and with the rules.
 
     implied bytes = loss N / (ln 2 · bpb)          loss nats per token, N targets, bpb bits per byte
 
-The identity needs nothing but the log: whatever was divided by shows. It is compared with the known totals of the field's val split;
-the ways in which published counts were wrong are recognised by their ratio. A finding is pass, fail, doubt or unknown; only arithmetic on
-what the folder states can fail, hints from the code never do.
+The log alone determines the bytes that the score was divided by. They are compared with the known totals of the contest's val split; the
+known mistakes in published counts are recognised by the ratio. A finding is pass, fail, doubt or unknown. Only arithmetic on what
+the folder states can give a fail; hints from the code never do.
 Source of the totals: reference of the referee, §1.3 and §1.5.
 """
 
@@ -20,12 +20,12 @@ from stages.audit.submission.findings import Finding, Submission, decimals, numb
 from stages.lib.referee import time_budget
 from stages.lib.referee.significance import LEVEL, MARGIN_NATS, one_sample
 
-OVERSHOOT_SECONDS = 1.0  # the last step ends after the cap: 600.2 s were merged, 602.0 s were sent back (#1945)
+OVERSHOOT_SECONDS = 1.0  # the last step may end after the cap: 600.2 s were accepted, 602.0 s were sent back (#1945)
 FILE_BYTES, FILES = 64 << 20, 5_000
 
 
 def audit(folder: Path, *, record: float | None = None) -> Submission:
-    """Everything that the files of `folder` show; `record` in bits per byte adds the test over seeds. ValueError if it is no submission."""
+    """Audit the files of `folder`. `record` (bits per byte) adds the significance test over seeds. ValueError if it is no submission."""
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; name a submission's folder, such as records/track_10min_16mb/<date>_<name>")
@@ -51,7 +51,7 @@ def audit(folder: Path, *, record: float | None = None) -> Submission:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Regular files by their path in the folder; links are not followed, so nothing outside is read."""
+    """Regular files by their path in the folder; links are not followed, so nothing outside the folder is read."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not path.is_file() or any(part.is_symlink() for part in path.parents if folder in part.parents):
@@ -81,7 +81,7 @@ def _claims(path: Path | None) -> dict:
 
 
 def _of_the_score(found: list[logs.Log]) -> list[logs.Log]:
-    """One log per seed: where a seed has several, the one that packed an artifact, and of these the last by name."""
+    """One log per seed: if a seed has several logs, one that packed an artifact, and of these the last by name."""
     best: dict[object, logs.Log] = {}
     for log in found:
         key = log.seed if log.seed is not None else log.file
@@ -91,7 +91,7 @@ def _of_the_score(found: list[logs.Log]) -> list[logs.Log]:
 
 
 def _per_seed(submission: Submission) -> dict[int, dict]:
-    """submission.json's own results by seed, whatever they are called."""
+    """The results by seed in submission.json, under any of the key names in use."""
     results = next(
         (submission.claims[name] for name in ("seed_results", "results", "per_seed") if isinstance(submission.claims.get(name), dict)), {}
     )
@@ -99,7 +99,7 @@ def _per_seed(submission: Submission) -> dict[int, dict]:
 
 
 def _size(submission: Submission, readme: str) -> None:
-    """Every stated size against 16,000,000 decimal bytes."""
+    """Compare every stated size with 16,000,000 decimal bytes."""
     sizes = {(log.seed, log.file): log.total_bytes for log in submission.logs if log.total_bytes}
     sizes |= {
         (seed, "submission.json"): number(entry, "artifact_bytes", "bytes_total", "total_bytes")
@@ -123,7 +123,7 @@ def _size(submission: Submission, readme: str) -> None:
 
 
 def _claimed(submission: Submission, readme: str) -> None:
-    """submission.json against the logs."""
+    """Compare submission.json with the logs."""
     entries = _per_seed(submission)
     for log in submission.logs:
         claimed = number(entries.get(log.seed, {}), "val_bpb", "bpb") if log.seed is not None else None
@@ -207,7 +207,7 @@ def _seeds(submission: Submission, readme: str) -> None:
 
 
 def _lineage(submission: Submission, readme: str) -> None:
-    """An adaptation before quantization that the log times: on which split it ran, only the code says."""
+    """Report an adaptation before quantization that the log times; only the code tells on which split it ran."""
     for log in submission.logs:
         if log.adapted_seconds:
             submission.findings.append(
@@ -222,7 +222,7 @@ def _lineage(submission: Submission, readme: str) -> None:
 
 
 def _time(submission: Submission, readme: str) -> None:
-    """600 s for what makes the artifact, 600 s for what scores it, on eight H100 and nothing else."""
+    """Check 600 s for making the artifact and 600 s for scoring, which are judged only on eight H100."""
     claimed, seen = str(submission.claims.get("hardware", "")), sorted({gpu for log in submission.logs for gpu in log.gpus})
     worlds = {log.world_size for log in submission.logs if log.world_size}
     eight = re.compile(r"\b8\s*[x×*]\s*(NVIDIA\s+)?H100", re.IGNORECASE)
@@ -304,7 +304,7 @@ def _code(submission: Submission, files: dict[str, Path]) -> None:
 
 
 def _significant(submission: Submission, record: float) -> None:
-    """The margin of 0.005 nats per token in bits per byte of this submission's own tokens."""
+    """Test the scores against the record; the margin of 0.005 nats per token is converted with this submission's own bytes per token."""
     if not submission.scores:
         submission.findings.append(Finding("significance", "unknown", "no log has a score"))
         return

@@ -1,11 +1,11 @@
-"""The numbers in a training log of the field, in every spelling that its scripts print.
+"""Read the numbers in a training log of the contest, in every spelling that its scripts print.
 
     passes     `<name> val_loss:2.05 val_bpb:1.21 [eval_time:67952ms]`, in the order of the log; each `exact` line belongs to its pass
     tokens     `val_tokens: 62021632`, or `tokens:62021632` on the line of the val loader
     seconds    `stopping_early: wallclock_cap train_time:599973ms`, `prequant_ttt:done in 494.9s`, `GPTQ:collected 67 Hessians in 2.7s`
     bytes      `Total submission size <codec>: 15787627 bytes` (the last), `Code size: 50051 bytes`
 
-Losses are nats per token, bpb bits per byte. What a log does not say is None; nothing is guessed.
+Losses are nats per token, bpb bits per byte. A number that a log does not state is None; nothing is guessed.
 """
 
 import re
@@ -21,7 +21,7 @@ FIELDS = {
     "val_tokens": re.compile(r"val_tokens\s*[:=]\s*(\d+)|val_loader\S*.*\btokens\s*[:=]\s*(\d+)"),
     "train_shards": re.compile(r"train_shards\s*[:=]\s*(\d+)"),
     "world_size": re.compile(r"world_size\s*[:=]\s*(\d+)"),
-    # with the codec's name; without it stands the size before quantization
+    # with the codec's name; the line without it has the size before quantization
     "total_bytes": re.compile(r"Total submission size(?!\s*:)[^:]*:\s*([\d,]+)\s*bytes", re.IGNORECASE),
 }
 CODE = re.compile(r"Code size[^:]*:\s*([\d,]+)\s*bytes", re.IGNORECASE)
@@ -35,7 +35,7 @@ GPU = re.compile(r"(?:NVIDIA\s+|\b|x)((?:[AHBLTV]|GB|GH)\d{1,3}S?|RTX ?\w*\d{4})
 
 @dataclass(frozen=True)
 class Pass:
-    """One scoring of the validation split; `digits`: decimals of the two numbers; `packed`: after the artifact was written."""
+    """One scoring of the validation split. `digits`: decimals of the two numbers; `packed`: whether the artifact was written before it."""
 
     name: str
     loss_nats: float
@@ -48,7 +48,7 @@ class Pass:
 
 @dataclass
 class Log:
-    """What one log says; `file` is its name in the folder."""
+    """The numbers of one log; `file` is its name in the folder."""
 
     file: str
     seed: int | None = None
@@ -67,7 +67,7 @@ class Log:
 
     @property
     def score(self) -> Pass | None:
-        """The last pass over the packed artifact, else the last that is no diagnostic."""
+        """The last pass over the packed artifact, or else the last pass that is not a diagnostic."""
         for candidates in ([run for run in self.passes if run.packed], self.passes):
             final = [run for run in candidates if not BEFORE_PACKING.search(run.name)]
             if final:
@@ -76,27 +76,27 @@ class Log:
 
     @property
     def making_seconds(self) -> float | None:
-        """What made the artifact: training, adaptation before quantization, calibration."""
+        """Seconds for making the artifact: training, adaptation before quantization, calibration."""
         if self.train_seconds is None:
             return None
         return self.train_seconds + (self.adapted_seconds or 0.0) + (self.calibrated_seconds or 0.0)
 
     @property
     def eval_seconds(self) -> float | None:
-        """All passes over the packed artifact together; None where no pass says its time."""
+        """Seconds of all passes over the packed artifact together; None if no pass states its time."""
         times = [run.seconds for run in self.passes if run.packed and run.seconds is not None]
         return sum(times) if times else self.total_eval_seconds
 
     @property
     def score_seconds(self) -> float | None:
-        """The pass that gave the score; a total that the log states counts where it is longer."""
+        """Seconds of the pass that gave the score, or the total that the log states if it is longer."""
         own = self.score.seconds if self.score else None
         stated = [seconds for seconds in (own, self.total_eval_seconds) if seconds is not None]
         return max(stated) if stated else None
 
 
 def parse(file: str, text: str) -> Log:
-    """Read one log. Source code that some logs begin with is skipped: its lines are format strings, not numbers."""
+    """Read one log. Some logs begin with source code, which is skipped because its lines are format strings, not numbers."""
     log, packed = Log(file), False
     for line in text.splitlines():
         if len(line) > 2000 or "{" in line:
@@ -130,7 +130,7 @@ def _times(log: Log, line: str) -> None:
 
 
 def _add(log: Log, found: re.Match, packed: bool) -> None:
-    """Append a pass, or let an `exact` line give its digits to the pass that it repeats."""
+    """Append a pass; an `exact` line instead gives its digits to the pass that it repeats."""
     name = found["name"].strip(" :,-").split("] ")[-1]
     loss, bits = found[2], found[3]
     timed = EVAL_TIME.search(found["rest"])

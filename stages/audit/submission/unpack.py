@@ -1,8 +1,8 @@
-"""The source inside a self-extracting script, without executing it.
+"""Read the source inside a self-extracting script, without executing it.
 
-A packed script is `exec(decompress(b85decode("...")))` in some spelling. The script is parsed, never run: only constants, names that are
+A packed script is `exec(decompress(b85decode("...")))` in some spelling. The script is parsed, never run. Only constants, names that are
 assigned once to constants, decoders and decompressors of the standard library (and brotli, zstandard) are evaluated, by the table below,
-each up to a bound. What comes out and is Python again is the next layer; an archive's or a JSON object's Python files are layers too.
+each up to a bound. If the result is Python again, it is the next layer; Python files in an archive or a JSON object are layers too.
 
     value ::= constant | name | value + value | [value, ...] | {value: value} | module.CONSTANT | decoder(value) | value.method()
 
@@ -23,16 +23,16 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-SCRIPT_BYTES = 16_000_000  # of one decoded text: no script is larger than the whole artifact may be
+SCRIPT_BYTES = 16_000_000  # limit for one decoded text: a script cannot be larger than the whole artifact may be
 LAYERS, FILES = 6, 2_000
-MEMORY = 256 << 20  # what the LZMA decoder may take
-SMALLEST = 64  # a shorter constant is no packed script
-DEPTH = 40  # of an expression, through names
+MEMORY = 256 << 20  # bytes that the LZMA decoder may use
+SMALLEST = 64  # characters; a shorter constant is not a packed script
+DEPTH = 40  # nesting of an expression, including the names that it refers to
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A piece of source: `name` says how it was reached (`train_gpt.py > lzma`)."""
+    """A piece of source code; `name` says how it was reached (`train_gpt.py > lzma`)."""
 
     name: str
     source: str
@@ -44,7 +44,7 @@ class _NotAValue(Exception):
 
 
 def layers(name: str, text: str) -> tuple[list[Layer], list[str]]:
-    """The script and all that it unpacks, outermost first, and one sentence for each part that could not be read."""
+    """The script and all layers that it unpacks, outermost first; and one sentence for each part that could not be read."""
     found, unread = [], []
     queue = [(name, text, 0)]
     while queue:
@@ -64,19 +64,19 @@ def layers(name: str, text: str) -> tuple[list[Layer], list[str]]:
 
 
 def parse(text: str) -> tuple[ast.Module | None, str]:
-    """The tree of a source, or None and why not. Hostile nesting makes the parser give up, not this process."""
+    """(syntax tree, "") of a source, or (None, why it cannot be parsed). Extreme nesting is such a reason; it does not end this process."""
     if len(text) > SCRIPT_BYTES:
         return None, f"more than {SCRIPT_BYTES:,} characters"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the script's own escapes, which are not ours to judge
+            warnings.simplefilter("ignore")  # warnings about escapes in the script do not matter here
             return ast.parse(text), ""
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return None, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no more is known'}"
 
 
 def _contents(tree: ast.Module, name: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """Sources that a module unpacks, and what it runs without that it could be read."""
+    """Sources that a module unpacks, and one sentence for each thing that it executes and that could not be read."""
     reader, found, missed, done = _Reader(tree), [], [], set()
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or id(node) in done:
@@ -90,7 +90,7 @@ def _contents(tree: ast.Module, name: str) -> tuple[list[tuple[str, str]], list[
             except ValueError as error:
                 missed.append(f"{name}, line {node.lineno}: {error}")
                 data = None
-            done |= {id(part) for part in ast.walk(node)}  # the outermost call is the whole recipe
+            done |= {id(part) for part in ast.walk(node)}  # the outermost call includes all inner ones
             if data is None:
                 continue
             sources = _sources(data, f"{name} > {how}")
@@ -108,8 +108,8 @@ def _called(node: ast.Call) -> str:
 
 
 class _Reader:
-    """Values of the expressions of the table in one module. Names count if the module assigns them once; modules are told by the function
-    that is called, not by their alias. What all values together take is bounded: sums of sums double with every name."""
+    """Evaluates the expressions of the table in one module. A name has a value if the module assigns it once. A decoder is recognised by
+    its function's name, not by the module's alias. The total size of all values is bounded, because nested sums double with every name."""
 
     def __init__(self, tree: ast.Module):
         self.names: dict[str, ast.expr | None] = {}
@@ -120,7 +120,7 @@ class _Reader:
                 self.names[name] = None if name in self.names else node.value
 
     def reads(self, node: ast.expr) -> bool:
-        """Is what is executed a value of the table, or compile() of one?"""
+        """Whether an executed expression is a value of the table, or compile() of one."""
         if isinstance(node, ast.Call) and _called(node) == "compile" and node.args:
             node = node.args[0]
         try:
@@ -129,10 +129,10 @@ class _Reader:
         except _NotAValue:
             return False
         except ValueError:
-            return True  # it was tried, and said so
+            return True  # reading it was tried, and the failure is reported elsewhere
 
     def value(self, node: ast.expr, depth: int = 0):
-        """_NotAValue for an expression that is not in the table; ValueError where a decoder refuses or there is too much."""
+        """The value of an expression. _NotAValue if it is not in the table; ValueError if a decoder refuses it or it exceeds a bound."""
         if depth > DEPTH:
             raise _NotAValue
         found = self._value(node, depth + 1)
@@ -183,7 +183,7 @@ class _Reader:
 
 
 def _decompress(data: bytes, *positional, format=None, filters=None, wbits: int = zlib.MAX_WBITS, **more) -> bytes:
-    """Any `decompress`, whichever module: LZMA by its filters or magic, else what takes the data. Bounded by SCRIPT_BYTES."""
+    """Any `decompress`, of whichever module: LZMA by its filters or magic, else the first decompressor that accepts the data. Bounded."""
     if not isinstance(data, bytes):
         raise TypeError("it takes bytes")
     if positional and isinstance(positional[0], int) and format is None and filters is None:
@@ -269,7 +269,7 @@ METHODS: dict[str, type | tuple] = {"decode": bytes, "encode": str, "strip": (st
 
 
 def _sources(data, name: str) -> list[tuple[str, str]]:
-    """The Python sources in unpacked data: itself, the .py members of an archive, the texts of a JSON object."""
+    """The Python sources in unpacked data: the data itself, the .py members of an archive, or the texts of a JSON object."""
     if isinstance(data, bytes) and data[:2] == b"PK":
         return _archive(data, name)
     text = data
@@ -309,7 +309,7 @@ def _archive(data: bytes, name: str) -> list[tuple[str, str]]:
 
 
 def _is_plain(data: str | bytes) -> bool:
-    """A text without any call or statement: a table, a key, no program."""
+    """Whether the text has no call or statement, so that it is a table or a key and not a program."""
     text = data.decode(errors="replace") if isinstance(data, bytes) else data
     tree, _ = parse(text) if len(text) <= 100_000 else (None, "")
     return tree is not None and not any(isinstance(node, ast.Call | ast.Import | ast.FunctionDef | ast.Assign) for node in ast.walk(tree))

@@ -1,9 +1,9 @@
-"""The figures of the report: one Vega-Lite template each, which `dvc plots` shows as it is and which is drawn here for the pages.
+"""The figures of the report. Each has one Vega-Lite template, which `dvc plots` shows as it is and which is drawn here for the pages.
 
-A template is a JSON file of this folder: title, explanation (the subtitle), and marks; dvc.yaml names it beside the CSV file that it
-draws. Two places are left open in it, as DVC names them: `<DVC_METRIC_DATA>`, the rows of that file, with the revision that each is
-from as `rev`; and `<DVC_METRIC_COLOR>`, how revisions differ in colour. Colours are CSS variables of the page, with the light ones
-as what holds elsewhere; so one drawing serves a light page, a dark page and the page of DVC. Equal rows give equal bytes.
+A template is a JSON file in this folder with title, explanation (the subtitle), and marks; dvc.yaml names it beside the CSV file that it
+draws. It has two of DVC's placeholders: `<DVC_METRIC_DATA>` stands for the rows of that file, each with its revision as `rev`, and
+`<DVC_METRIC_COLOR>` for the colours of the revisions. Colours are CSS variables of the page, with the light colours as defaults, so one
+drawing serves a light page, a dark page and the page of DVC. Equal rows give equal bytes.
 """
 
 import csv
@@ -22,8 +22,8 @@ MARKS = {"bar", "point", "rect mark"}
 INK, MUTED, LINE = "var(--ink, #1b2420)", "var(--muted, #58655e)", "var(--line, #dbe0da)"
 ACCENT, OTHER = "var(--accent, #0068a8)", "var(--other, #8c5a8f)"
 STRONG = (ACCENT, "var(--bad, #b8460a)", "var(--good, #00734f)", OTHER, INK, MUTED)
-SERIES = (*STRONG, *(f"color-mix(in srgb, {colour} 50%, var(--card, #ffffff))" for colour in STRONG))  # of revisions
-# How the pages look; what a figure says is in its template. Liberation Sans is measured: it comes with vl_convert.
+SERIES = (*STRONG, *(f"color-mix(in srgb, {colour} 50%, var(--card, #ffffff))" for colour in STRONG))  # one colour per revision
+# The style of all figures; their content is in the templates. vl_convert measures text in Liberation Sans, which comes with it.
 LOOK = {
     "background": None,
     "font": "Liberation Sans",
@@ -50,7 +50,7 @@ LOOK = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A finished figure: `svg` for a page, and a `caption` that says how to read it."""
+    """A finished figure; `svg` is put on a page, and `caption` says how to read it."""
 
     name: str
     title: str
@@ -59,7 +59,7 @@ class Figure:
 
 
 def draw(name: str, table: pd.DataFrame) -> Figure:
-    """The template `name` with the rows of `table`, as its CSV file has them. Where `rev` is a column, each revision has its own colour."""
+    """Draw the template `name` with the rows of `table`, as in its CSV file. If `rev` is a column, each revision has its own colour."""
     revisions = list(dict.fromkeys(table["rev"])) if "rev" in table else [""]
     colour = {"value": ACCENT}
     if len(revisions) > 1:
@@ -81,12 +81,12 @@ def draw(name: str, table: pd.DataFrame) -> Figure:
 
 
 def accessible(svg: str, *, name: str, title: str, description: str) -> str:
-    """The SVG as one picture with a title and a description, each mark with its values as a tooltip, and with names that are unique on a
-    page. It is as wide as its place, and its text is in the font of the page."""
+    """The SVG as one accessible image with a title and a description. Each mark has its values as a tooltip, and ids are unique on a page.
+    The image takes the width of its container, and its text the font of the page."""
     ElementTree.register_namespace("", SVG)
     root = ElementTree.fromstring(svg)
     for element in root.iter():
-        for hidden in [child for child in element if child.get("opacity") == "0"]:  # a label that would run into the next one
+        for hidden in [child for child in element if child.get("opacity") == "0"]:  # a label that would overlap the next one
             element.remove(hidden)
         said, kind = element.attrib.pop("aria-label", None), element.attrib.pop("aria-roledescription", None)
         for attribute in ("role", "aria-hidden", "font-family", "pointer-events", "class"):

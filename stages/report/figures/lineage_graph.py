@@ -1,4 +1,4 @@
-"""The lineage graph: every node of the run from the top down, what the artifact is made from on the left, what has seen val in red."""
+"""The lineage graph: all nodes from top to bottom; on the left those that the artifact is made from, in red those that have seen val."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ CAPTION = (
     "score is made. What a node also reads from farther up is left out."
 )
 WIDTH, PITCH, HIGH = 400.0, 47.0, 32.0
-LANES = ((8.0, 222.0), (246.0, 384.0))  # from x to x: what ships or never saw val, and what saw it below the artifact
-LETTER = 6.6  # an upper estimate of the width of one, in text of 11 units
+LANES = ((8.0, 222.0), (246.0, 384.0))  # (left, right) x: nodes that ship or never saw val; nodes after the artifact that saw val
+LETTER = 6.6  # upper estimate of the width of a letter, in text of 11 units
 
 
 @dataclass(frozen=True)
 class Place:
-    """A box with where it is drawn, and what is written in it besides its name."""
+    """A box with its position, and the text in it besides its name."""
 
     box: Box
     left: float
@@ -36,7 +36,7 @@ class Place:
 
 
 def draw(found: Graph) -> Figure:
-    """Links that a longer way replaces are left out; one that would cross a box of its lane goes around it."""
+    """Draw the graph. A link that would cross a box of its lane goes around that box."""
     ranks = lineage.ranks(found)
     lanes = [int(box.touches_val and not box.ships) for box in found.boxes]
     places = [_place(i, found.boxes, ranks, lanes) for i in range(len(ranks))]
@@ -61,7 +61,7 @@ def draw(found: Graph) -> Figure:
 
 
 def _place(i: int, boxes: Sequence[Box], ranks: list[int], lanes: list[int]) -> Place:
-    """Boxes of the same rank and lane share its width, what ships first."""
+    """Place box `i`: boxes of the same rank and lane share the lane's width, and those that ship come first."""
     beside = [j for j in range(len(boxes)) if (ranks[j], lanes[j]) == (ranks[i], lanes[i])]
     beside.sort(key=lambda j: not boxes[j].ships)
     left, right = LANES[lanes[i]]
@@ -84,7 +84,7 @@ def _straight(start: Place, end: Place) -> str:
 
 
 def _around(start: Place, end: Place) -> str:
-    """The same from side to side, along the outer edge of the drawing."""
+    """The same from the side of one box to the side of the other, along the outer edge of the drawing."""
     is_right = start.left >= LANES[1][0]
     outer, a_x, b_x, inwards = (WIDTH - 4, start.right, end.right, -1) if is_right else (2.0, start.left, end.left, 1)
     a_y, b_y = start.top + HIGH / 2, end.top + HIGH / 2

@@ -1,1 +1,1 @@
-"""What every room of the runtime uses: plug-ins by their name, and the error of a damaged artifact."""
+"""What every package of the runtime uses: plug-ins by their name, and the error for a damaged artifact."""

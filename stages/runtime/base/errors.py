@@ -1,5 +1,5 @@
-"""What a file that was made elsewhere can be: damaged, or not one of ours. Apart, so that nothing depends on the container for a name."""
+"""The error for a file that is damaged or not an artifact. It is in its own module, so that its users need not import the container."""
 
 
 class ArtifactError(ValueError):
-    """The blob is not one of ours, is damaged, or asks for more than it may."""
+    """The blob is not a Caddie blob, is damaged, or exceeds a limit."""

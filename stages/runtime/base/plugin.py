@@ -1,7 +1,7 @@
 """A plug-in's name is its file name: `load("codecs", "brotli")` is the module runtime/blob/codecs/brotli.py. There is no registry.
 
-A plug-in that needs several files is a folder: `load("coders", "covariance")` is the package runtime/blob/coders/covariance. What does
-not ship has plug-ins too: `load_from("stages.lib.tokens.loaders", "shuffled")`.
+A plug-in that needs several files is a folder: `load("coders", "covariance")` is the package runtime/blob/coders/covariance. Packages
+outside the runtime have plug-ins too: `load_from("stages.lib.tokens.loaders", "shuffled")`.
 """
 
 import difflib
@@ -20,24 +20,24 @@ def package(kind: str) -> str:
 
 
 def names(kind: str) -> list[str]:
-    """The plug-ins of one kind by name, sorted; works from a folder and from a zip."""
+    """The names of the plug-ins of one kind, sorted; works in a folder and in a zip file."""
     return names_in(package(kind))
 
 
 def names_in(folder: str) -> list[str]:
-    """The plug-ins in a package by name, sorted."""
+    """The names of the plug-ins in a package, sorted."""
     return sorted(entry.name for entry in pkgutil.iter_modules(importlib.import_module(folder).__path__))
 
 
 def load(kind: str, name: str) -> ModuleType:
-    """Import one plug-in of the runtime. ValueError if there is no such file; the nearest spelling is offered."""
+    """Import one plug-in of the runtime. ValueError with the nearest spelling if there is no such file."""
     return load_from(package(kind), name)
 
 
 def load_from(folder: str, name: str) -> ModuleType:
-    """Import one plug-in of a package. ValueError if there is no such file; the nearest spelling is offered."""
+    """Import one plug-in of a package. ValueError with the nearest spelling if there is no such file."""
     path = f"{folder}.{name}"
-    if path in sys.modules:  # listing the folder again would take longer than everything else
+    if path in sys.modules:  # listing the folder again would take longer than all the rest
         return sys.modules[path]
     known = names_in(folder)
     if name not in known:

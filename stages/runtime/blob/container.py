@@ -2,8 +2,8 @@
 
     blob = header | coded bytes of section after section
 
-A section of a codec holds tensors as bytes, filtered and coded; a section of a coder holds matrices of codes, and comes after those that
-say how fine they were rounded. The header is in header.py; nothing is unpickled.
+A section of a codec holds tensors as bytes, filtered and coded. A section of a coder holds matrices of codes, and comes after the sections
+that have their rounding steps. The header is in header.py; nothing is unpickled.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from .header import DTYPES, Entry, Section
 
 @dataclass(frozen=True)
 class Model:
-    """What a blob holds: tensors by name, the architecture, and by quantized tensor what is special about its quantization."""
+    """The content of a blob: tensors by name, the architecture, and for each quantized tensor that needs one its scheme of quantization."""
 
     tensors: dict[str, np.ndarray]
     config: dict
@@ -31,7 +31,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Coding:
-    """How a section is to be coded: `how` codecs/<name> or coders/<name>, filters with their options, and which tensors, in order."""
+    """How to code one section: `how` is codecs/<name> or coders/<name>, filters come with their options, tensors are in order."""
 
     how: str
     options: dict
@@ -40,7 +40,7 @@ class Coding:
 
 
 def pack(model: Model, codings: list[Coding]) -> bytes:
-    """The blob; sections of coders go to the end. ValueError unless every tensor of the model, and every array that a filter asks for, is
+    """Make the blob; sections of coders go to the end. ValueError unless every tensor of the model, and every array that a filter needs, is
     in exactly one coding."""
     tensors, stored = dict(model.tensors), {}
     for coding in codings:
@@ -66,12 +66,12 @@ def pack(model: Model, codings: list[Coding]) -> bytes:
         sections.append(Section(coding.how, coding.filters, entries, len(part), _digest(arrays.values())))
         parts.append(part)
     blob = header.write(config=model.config, schemes=model.schemes, sections=sections) + b"".join(parts)
-    header.read(blob)  # what a reader would refuse is not written
+    header.read(blob)  # raises what a reader would raise, so no unreadable blob is written
     return blob
 
 
 def unpack(blob: bytes) -> Model:
-    """The model of a blob, every section verified by its sha256. ArtifactError or CodecError with one sentence if it is damaged."""
+    """Read a blob and verify each section by its sha256. ArtifactError or CodecError with one sentence if it is damaged."""
     found = header.read(blob)
     arrays: dict[str, np.ndarray] = {}
     offset = found.end
@@ -96,7 +96,7 @@ def unpack(blob: bytes) -> Model:
 
 
 def _decode_bytes(coded: bytes, section: Section) -> Iterator[tuple[str, np.ndarray]]:
-    """Tensors of a codec's section in the shapes they are stored in, as views of the decoded bytes."""
+    """The tensors of a codec's section in the shapes in which they are stored, as views of the decoded bytes."""
     filters = header.on_bytes(section.filters)
     sizes = [sum(entry.num_bytes for entry in section.tensors)]
     for filter, options in filters:

@@ -1,7 +1,7 @@
-"""Run an external program on bytes, in a scratch folder, under limits: what decodes may be hostile, and the program may have bugs.
+"""Run an external program on bytes, in a scratch folder, under limits: its input may be hostile, and the program may have bugs.
 
-A damaged blob makes a program hang, fill the disk or take all memory; each ends here as a CodecError with one sentence. Limits grow with
-`size`, the bytes that are to come out, so that a large model is not refused on a slow machine and a small blob cannot hold one up.
+A damaged blob can make a program hang, fill the disk or take all memory; here each case becomes a CodecError with one sentence. The limits
+grow with `size`, the expected number of output bytes, so a slow machine can decode a large model and a small blob cannot block it for long.
 """
 
 import os
@@ -13,20 +13,20 @@ from pathlib import Path
 
 from .codecs import CodecError
 
-SLACK_BYTES = 1 << 16  # that the program may write besides the data: its own messages
-CPU_SECONDS, CPU_BYTES = 4, 50_000  # seconds, and bytes per further second; lrzip and zpaq need a fifth of that time
-WALL_SECONDS, WALL_BYTES = 5, 5_000  # the same for the clock on the wall, on a machine that does ten other things
-MAX_SECONDS = 7200  # of either
+SLACK_BYTES = 1 << 16  # the program may write this much besides the data, for its messages
+CPU_SECONDS, CPU_BYTES = 4, 50_000  # seconds, and bytes for each further second; lrzip and zpaq need a fifth of that time
+WALL_SECONDS, WALL_BYTES = 5, 5_000  # the same for wall-clock time, on a machine with ten other busy processes
+MAX_SECONDS = 7200  # upper limit of both
 MEMORY_BYTES, MEMORY_SHARE = 1 << 30, 32  # address space: the models of ZPAQ, and a multiple of the data
 
 
 def run(
     command: list[str], *, name: str, source: tuple[str, bytes], target: str, size: int, start_seconds: int = 0, is_trusted: bool = False
 ) -> bytes:
-    """The file `target` that `command` makes of the file `source` (name, content) in an empty folder, at most about `size` bytes.
+    """Run `command` in an empty folder with the file `source` (name, content) and return the file `target`, about `size` bytes at most.
 
-    `name` is what messages call it; `start_seconds` are added to both clocks for a program that is slow to start; what is trusted, because
-    it is our own data, has no limit but the clock on the wall. The environment is empty but for HOME (the folder) and PATH: no
+    `name` is the program's name in messages. `start_seconds` are added to both time limits for a program that is slow to start. Trusted
+    input, which is our own data, has only the wall-clock limit. The environment has only HOME, TMPDIR (both the folder) and PATH, so no
     configuration changes the result.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -41,7 +41,7 @@ def run(
 
 
 def call(command: list[str], *, folder: str, name: str, size: int, start_seconds: int = 0, is_trusted: bool = False) -> str:
-    """Run to the end and return the last line that the program said. CodecError if it failed or met a limit."""
+    """Run the program to its end and return the last line of its output. CodecError if it failed or reached a limit."""
     seconds = MAX_SECONDS if is_trusted else min(MAX_SECONDS, start_seconds + WALL_SECONDS + size // WALL_BYTES)
     with open(Path(folder, "said"), "w+b") as said:
         process = subprocess.Popen(
@@ -70,7 +70,7 @@ def call(command: list[str], *, folder: str, name: str, size: int, start_seconds
 
 
 def write(path: Path, content: bytes) -> None:
-    """A file whose date does not depend on when it is written: an archive may keep it."""
+    """Write a file with a fixed date, because an archive may store the date."""
     path.write_bytes(content)
     os.utime(path, (0, 0))
 

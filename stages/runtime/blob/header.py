@@ -1,4 +1,4 @@
-"""The header of a blob: read, and checked before anything is decoded or allocated for it. Specified in docs/artifact-format.md.
+"""Read and write the header of a blob. It is checked before anything is decoded or allocated. Specified in docs/artifact-format.md.
 
 b"CADDIE\\x00\\x02" | u32 n | 8 bytes of sha256 | n bytes: zlib of JSON {config, schemes, sections} | coded sections
 """
@@ -23,7 +23,7 @@ DTYPES = {name: np.dtype(name).newbyteorder("<") for name in ("int8", "int16", "
 CODE_DTYPES = ("int8", "int16", "int32")
 MAX_HEADER_BYTES = 1 << 20
 MAX_PAYLOAD_BYTES = 1 << 30
-MAX_CODES, MAX_AXES = 1 << 27, 1 << 22  # of all matrices of coders: codes, and rows and columns; they are int32 while they are decoded
+MAX_CODES, MAX_AXES = 1 << 27, 1 << 22  # limits for all matrices of coders together: codes; rows plus columns
 MAX_FILTERS = 8
 CHECK_BYTES = 8
 START = len(MAGIC) + 4 + CHECK_BYTES
@@ -65,14 +65,14 @@ class Header:
     end: int
 
     def plugins(self) -> list[str]:
-        """What decodes this blob: codecs/<name>, coders/<name> and filters/<name>, sorted."""
+        """The plug-ins that decode this blob: codecs/<name>, coders/<name> and filters/<name>, sorted."""
         return sorted(
             {section.how for section in self.sections} | {f"filters/{name}" for section in self.sections for name, _ in section.filters}
         )
 
 
 def write(*, config: dict, schemes: dict, sections: list[Section]) -> bytes:
-    """Everything in front of the sections' coded bytes; canonical, so that equal contents give equal bytes."""
+    """All bytes in front of the sections' coded bytes; canonical, so that equal contents give equal bytes."""
     fields = {
         "config": config,
         "schemes": schemes,
@@ -92,7 +92,7 @@ def write(*, config: dict, schemes: dict, sections: list[Section]) -> bytes:
 
 
 def read(blob: bytes) -> Header:
-    """The header of a whole blob. ArtifactError with one sentence unless all that the page forbids is absent."""
+    """The header of a whole blob. ArtifactError with one sentence if it violates any rule of docs/artifact-format.md."""
     if blob[: len(MAGIC)] != MAGIC:
         raise ArtifactError("not a Caddie blob (wrong magic or version); make it with: dvc repro compress")
     if len(blob) < START:
@@ -117,17 +117,17 @@ def read(blob: bytes) -> Header:
 
 
 def on_arrays(filters, name: str) -> list[tuple[str, dict]]:
-    """Those of `filters` that act on the tensor `name`: array filters, on codes."""
+    """The array filters among `filters`, if the tensor `name` holds codes; they act on nothing else."""
     return [filter for filter in filters if name.endswith(matrix_context.CODES) and plugin.load("filters", filter[0]).ON_ARRAYS]
 
 
 def on_bytes(filters) -> list[tuple[str, dict]]:
-    """Those of `filters` that act on bytes."""
+    """The filters among `filters` that act on bytes."""
     return [filter for filter in filters if not plugin.load("filters", filter[0]).ON_ARRAYS]
 
 
 def extras(section: Section) -> list[str]:
-    """Names of the arrays that the section's filters need for their inverse; they are no tensors of the model."""
+    """Names of the arrays that the section's filters need for their inverse; they are not tensors of the model."""
     return [
         f"{entry.name}.{word}"
         for entry in section.tensors

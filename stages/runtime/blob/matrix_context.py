@@ -1,4 +1,4 @@
-"""What a coder may know of a matrix before its codes are read: its `MatrixContext`, from its name, its scheme and its stored steps.
+"""Build the `MatrixContext` of a matrix, which a coder knows before it reads the codes, from name, scheme and stored steps.
 
     name                                              role, layer
     embedding.*, unembedding.*                        embedding
@@ -7,11 +7,11 @@
     <feature>.table.*                                 table
     any other matrix of a feature                     projection
 
-    row_steps_i = round(8 log2 scale_i) + name.row_steps_i          of groups of columns: the floor of the mean
-    column_steps_j = name.column_steps_j                            what is not stored counts as 0
+    row_steps_i = round(8 log2 scale_i) + name.row_steps_i          with groups of columns: the floor of the mean
+    column_steps_j = name.column_steps_j                            arrays that are not stored count as 0
 
-Steps are in eighths of an octave and relative: constants of a matrix (name.step) are left out. Everything is integers and comparisons, so
-that every machine makes the same plan.
+Steps are in eighths of an octave and relative: a constant of the whole matrix (name.step) is left out. All is computed with integers and
+comparisons, so every machine gets the same context.
 """
 
 # M rows, K columns, G groups of columns
@@ -25,12 +25,12 @@ from .coders import MatrixContext
 CODES = ".codes"
 ATTENTION = re.compile(r"blocks\.(\d+)\.attention\.(query|key|value|output)\b")
 MLP = re.compile(r"(?:blocks\.(\d+)\.mlp\.(up|down)|untied_mlp\.(up|down)\.(\d+))\b")
-HALVES = np.array([2.0 ** ((2 * k + 1) / 16) for k in range(8)])  # between two eighths; no mantissa of float16 comes near one
-LOWEST = -8 * 32  # stands for a scale of zero: below every float16
+HALVES = np.array([2.0 ** ((2 * k + 1) / 16) for k in range(8)])  # halfway between two eighths; no float16 mantissa is close to one of them
+LOWEST = -8 * 32  # used for a scale of zero: below every float16
 
 
 def role(name: str) -> tuple[str, int]:
-    """Role and layer (-1: of no layer) of the matrix `name`, without `.codes`."""
+    """Role and layer (-1: not in a layer) of the matrix `name`, which comes without `.codes`."""
     if found := ATTENTION.match(name):
         return found[2], int(found[1])
     if found := MLP.match(name):
@@ -43,7 +43,7 @@ def role(name: str) -> tuple[str, int]:
 
 
 def context(name: str, shape: tuple[int, int], stored: dict[str, np.ndarray], scheme: dict) -> MatrixContext:
-    """The plan of the matrix `name`; `stored` has its other arrays, whatever the shape they came in."""
+    """The context of the matrix `name`. `stored` has its other arrays; those with a wrong shape are ignored."""
     rows, columns = shape
     row_steps_M, column_steps_K = np.zeros(rows, np.int64), np.zeros(columns, np.int64)
     scales = stored.get(name + ".scales")
@@ -61,7 +61,7 @@ def context(name: str, shape: tuple[int, int], stored: dict[str, np.ndarray], sc
 
 
 def eighths(scales: np.ndarray) -> np.ndarray:
-    """log2 in eighths of an octave, rounded, int64, of float16 or of float8 e4m3 in a byte; `LOWEST` for zero and less."""
+    """8 log2 of the scales, rounded, int64. The scales are float16, or float8 e4m3 in uint8; zero and less give `LOWEST`."""
     if scales.dtype == np.uint8:
         exponent, mantissa = (scales >> 3) & 15, (scales & 7).astype(np.float64)
         scales = np.where(exponent == 0, np.ldexp(mantissa, -9), np.ldexp(8 + mantissa, exponent.astype(int) - 10))

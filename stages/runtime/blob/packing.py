@@ -1,4 +1,4 @@
-"""Integers as bytes: in as many bits as they need, and one by one in groups of seven bits; and the frame that coders put them in.
+"""Integers as bytes: many with a fixed number of bits, or single ones in groups of seven bits; and the frame that coders put them in.
 
 packed = integers of `width` bits, the first in the lowest bits of the stream, the last byte filled with 0
 frame  = u32 n | n bytes: zlib of the heads | u32 words
@@ -11,21 +11,21 @@ import numpy as np
 
 from .codecs import CodecError
 
-BLOCK = 1 << 16  # values at a time, a multiple of 8: bits as bytes take eight times their room and more
+BLOCK = 1 << 16  # values at a time, a multiple of 8; limits memory, because each bit takes a byte while it is packed
 
 
 def packed_size(count: int, width: int) -> int:
-    """Bytes of `count` integers of `width` bits."""
+    """The number of bytes of `count` integers of `width` bits."""
     return -(-count * width // 8)
 
 
 def pack(values: np.ndarray, width: int) -> bytes:
-    """`values` unsigned, below 2^width, width 0..32."""
+    """Pack `values`, which are at least 0 and below 2^width; width 0..32."""
     return b"".join(_pack(values[start : start + BLOCK], width) for start in range(0, len(values) if width else 0, BLOCK))
 
 
 def unpack(data: bytes, count: int, width: int) -> np.ndarray:
-    """uint32 (count), from exactly `packed_size` bytes."""
+    """Unpack exactly `packed_size` bytes to uint32 (count)."""
     out = np.zeros(count, np.uint32)
     step = BLOCK * width // 8
     for block in range(-(-count // BLOCK) if width else 0):
@@ -44,13 +44,13 @@ def _pack(values: np.ndarray, width: int) -> bytes:
 
 
 def frame(heads: "Writer", words: np.ndarray) -> bytes:
-    """The bytes of heads and words."""
+    """The frame of `heads` and `words` as bytes."""
     coded = zlib.compress(bytes(heads.data), 9)
     return struct.pack("<I", len(coded)) + coded + words.astype("<u4").tobytes()
 
 
 def unframe(data: bytes, *, most: int, what: str) -> tuple["Reader", np.ndarray]:
-    """The heads, at most `most` bytes when inflated, and the words (uint32). CodecError if they are damaged."""
+    """The heads, at most `most` bytes when inflated, and the words (uint32) of a frame. CodecError if it is damaged."""
     length = struct.unpack_from("<I", data)[0] if len(data) >= 4 else 0
     if len(data) < 4 + length or (len(data) - length) % 4 or len(data) < 4:
         raise CodecError(f"{what} blob ends inside its heads or its words; the file is truncated, make it again")
@@ -65,7 +65,7 @@ def unframe(data: bytes, *, most: int, what: str) -> tuple["Reader", np.ndarray]
 
 
 class Writer:
-    """Bytes that grow. An integer is written in groups of seven bits, lowest first, the sign in the lowest bit."""
+    """Collects bytes in `data`. An integer is written in groups of seven bits, lowest first, with the sign in the lowest bit."""
 
     def __init__(self):
         self.data = bytearray()
@@ -78,7 +78,7 @@ class Writer:
         self.data.append(value)
 
     def packed(self, values: np.ndarray) -> None:
-        """int64 values that fit int32: the smallest, the width, and the differences from the smallest."""
+        """Write int64 values that fit in int32: the smallest value, the width, and the packed differences from the smallest."""
         low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
         width = (high - low).bit_length()
         self.integer(low)
@@ -87,7 +87,7 @@ class Writer:
 
 
 class Reader:
-    """Reads what a `Writer` wrote, and raw parts of it. CodecError at the end of the data."""
+    """Reads the integers and raw bytes that a `Writer` wrote. CodecError if the data ends early."""
 
     def __init__(self, data: bytes, what: str):
         self.data, self.what, self.at = data, what, 0
@@ -110,7 +110,7 @@ class Reader:
         return value
 
     def packed(self, size: int) -> np.ndarray:
-        """int32 (size)."""
+        """Read `size` packed values, int32 (size)."""
         low, width = self.bounded(-(1 << 31), (1 << 31) - 1), self.bounded(0, 32)
         values = unpack(self.part(packed_size(size, width)), size, width)
         if size and low + int(values.max()) >= 1 << 31:
@@ -124,6 +124,6 @@ class Reader:
         return self.data[self.at - size : self.at]
 
     def end(self) -> None:
-        """CodecError unless everything was read."""
+        """Raises CodecError unless everything was read."""
         if self.at != len(self.data):
             raise CodecError(f"{self.what} blob has bytes after its end; the file is damaged, make it again")

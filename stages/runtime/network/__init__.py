@@ -1,1 +1,1 @@
-"""The network: gpt.py is the spine and is read first; features/ has what can be switched on."""
+"""The network: read gpt.py first, it builds and runs the model; features/ has the parts that can be switched on."""

@@ -4,8 +4,8 @@
     q, k <- rotate(rms(q)), rotate(rms(k));  q <- gain_h q
     y_t = softmax_{s<=t}(q_t . k_s / sqrt(K)) v_s;   out = Wo y         features may change v, then y (runtime/network/features)
 
-Packed documents: the sum over s starts at the beginning of t's segment. Positions run on through the row, as scores depend on
-their differences only. Which program computes the sum: backends.py.
+Packed documents: the sum over s starts at the beginning of t's segment. Positions count through the whole row, because scores depend on
+their differences only. backends.py has the programs that compute the sum.
 
 Source: GQA arXiv:2305.13245, QK-norm arXiv:2010.04245, RoPE arXiv:2104.09864; the learned gain per query head: the naive baseline.
 """
@@ -20,8 +20,8 @@ from . import backends
 from .config import ModelConfig
 from .features import Hooks, Pass
 
-RMS_EPSILON = 1.1920929e-07  # float32 machine epsilon, whatever the dtype
-CACHED = 4  # lengths whose angles are kept
+RMS_EPSILON = 1.1920929e-07  # float32 machine epsilon, for every dtype
+CACHED = 4  # number of lengths whose angles are kept
 
 
 def rms(x: Tensor) -> Tensor:
@@ -32,8 +32,8 @@ def rms(x: Tensor) -> Tensor:
 class Rotary(nn.Module):
     """Rotate the first R = `rope_dims` of each head by angle t * base^(-2i/R), half-split pairing (i, i + R/2).
 
-    The other dimensions pass unchanged, so scores depend on relative positions only. Angles are float32; those of the last CACHED
-    lengths are kept, as training and the measurements in between may have rows of different lengths.
+    The other dimensions stay unchanged. Scores depend on relative positions only. Angles are float32; those of the last CACHED lengths are
+    kept, because training and the evaluations during it may have rows of different lengths.
     Rows of T > `trained_length` > 0 tokens stretch the base to base * (T / trained_length)^(R / (R - 2)): the NTK-aware rule, which
     #549 and its successors use with a length of 1024 although they train at 2048.
     """
@@ -44,7 +44,7 @@ class Rotary(nn.Module):
         self.cached: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def forward(self, x_BHTK: Tensor, *, start: int = 0, context: int = 0) -> Tensor:
-        """Rows at the positions start, start + 1, ... of a row of `context` tokens (0: of as many as there are rows)."""
+        """Rotate by the positions start, start + 1, ... of a row that has `context` tokens (0: as many as x_BHTK has)."""
         T = x_BHTK.size(-2)
         cos_TR, sin_TR = (table[start : start + T] for table in self._angles(start + T, context or start + T, x_BHTK.device))
         half = cos_TR.size(-1)
@@ -67,7 +67,7 @@ class Rotary(nn.Module):
 
 
 class Attention(nn.Module):
-    """(B, T, D) -> (B, T, D); row t depends on rows <= t (of its segment, if packed: GPT) only. Output projection starts at zero."""
+    """(B, T, D) -> (B, T, D). Row t depends only on rows <= t (of its own segment, if packed). The output projection starts at 0."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -81,7 +81,7 @@ class Attention(nn.Module):
         self.rotary = Rotary(config.rope_dims, config.rope_base, config.rope_trained_length)
 
     def forward(self, u_BTD: Tensor, layer: int, hooks: Hooks, now: Pass) -> Tensor:
-        """`now.last_rows`: only so many last rows (B, rows, D). `now.past`: earlier keys and values are read too. Evaluation only."""
+        """For evaluation only: `now.last_rows` computes only that many last rows (B, rows, D); `now.past` adds earlier keys and values."""
         B, T, D = u_BTD.shape
         rows = now.last_rows or T
         k_BGTK = rms(self.key(u_BTD).view(B, T, self.num_kv_heads, self.head_width).transpose(1, 2))

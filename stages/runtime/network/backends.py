@@ -8,11 +8,11 @@
 | sdpa   | torch's scaled_dot_product_attention; packed: one call per segment  | anywhere                                     |
 | varlen | torch's varlen_attn                                                 | CUDA from Ampere on, half precision          |
 | flash2 | flash_attn: FlashAttention 2, arXiv:2307.08691                      | the same                                     |
-| flash3 | flash_attn_interface: FlashAttention 3, arXiv:2407.08608            | Hopper, half precision; what the field runs  |
+| flash3 | flash_attn_interface: FlashAttention 3, arXiv:2407.08608            | Hopper, half precision; used in the contest  |
 | flash4 | flash_attn.cute: FlashAttention 4                                   | Hopper and Blackwell, half precision         |
 
-All take full rows, or packed documents: `cu_seqlens` as in GPT, of which every row starts a segment; empty segments are allowed.
-One graph for torch.compile: yes, but flash4 breaks it while flash-attn #2154 is open. What is not torch's own is imported on use.
+All take full rows, or packed documents: `cu_seqlens` as in GPT, where every row starts a segment; empty segments are allowed.
+torch.compile makes one graph of each, except flash4 while flash-attn #2154 is open. Packages other than torch are imported on use.
 """
 
 # B batch, T time, N = B T, H heads, G key/value heads, K head width
@@ -27,14 +27,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NAMES = ("auto", "plain", "sdpa", "varlen", "flash2", "flash3", "flash4")
-MODULES = {  # flash3 has been packaged in two ways
+MODULES = {  # flash3 exists as two packages
     "flash2": ("flash_attn",),
     "flash3": ("flash_attn_3.flash_attn_interface", "flash_attn_interface"),
     "flash4": ("flash_attn.cute",),
 }
 # generations, which are major compute capabilities: 8 Ampere, 9 Hopper, 10 to 12 Blackwell (12 without its large tensor cores)
 RUNS_ON = {"varlen": range(8, 13), "flash2": range(8, 13), "flash3": (9,), "flash4": range(9, 13)}
-AUTO = {"flash4": (10, 11), "flash3": (9,), "flash2": range(8, 13), "varlen": range(8, 13)}  # where auto takes each; tried in this order
+AUTO = {"flash4": (10, 11), "flash3": (9,), "flash2": range(8, 13), "varlen": range(8, 13)}  # where auto takes each; tried in order
 WAY_OUT = {
     "varlen": "install a newer torch (2.12 has it)",
     "flash2": "pip install flash-attn --no-build-isolation",
@@ -44,8 +44,8 @@ WAY_OUT = {
 
 
 def choose(name: str, *, generation: int, dtype: torch.dtype, head_width: int, packed: bool, installed: tuple[str, ...]) -> str:
-    """The back end that `name` stands for. `generation` is the GPU's major compute capability, 0 on a CPU; `installed` are those
-    of RUNS_ON that can be imported. ValueError if a name other than auto cannot run: it is never replaced by another."""
+    """The back end that `name` stands for. `generation` is the GPU's major compute capability, 0 on a CPU; `installed` are the back ends
+    of RUNS_ON that can be imported. ValueError if a name other than auto cannot run; it is never replaced by another."""
 
     def obstacle(backend: str) -> str | None:
         if backend not in RUNS_ON:
@@ -62,7 +62,7 @@ def choose(name: str, *, generation: int, dtype: torch.dtype, head_width: int, p
     if name not in NAMES:
         raise ValueError(f"model.attention_backend is {name!r}; it takes {' | '.join(NAMES)}")
     if name == "auto":
-        # full rows without flash-attn: sdpa calls the kernel that varlen has, and needs no list of segments
+        # full rows without flash-attn: sdpa calls the same kernel as varlen, and needs no list of segments
         wanted = (backend for backend, best in AUTO.items() if generation in best and (packed or backend != "varlen"))
         return next((backend for backend in wanted if not obstacle(backend)), "sdpa")
     if (reason := obstacle(name)) is not None:
@@ -92,7 +92,7 @@ def plain(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, cu_seqlens: Tensor | N
 
 
 def allowed(B: int, T: int, cu_seqlens: Tensor | None, device: torch.device) -> Tensor:
-    """bool (B or 1, 1, T, T): may row t read s?"""
+    """bool (B or 1, 1, T, T): whether row t may read row s."""
     earlier_TT = torch.ones(T, T, dtype=torch.bool, device=device).tril()
     if cu_seqlens is None:
         return earlier_TT[None, None]
@@ -103,19 +103,19 @@ def allowed(B: int, T: int, cu_seqlens: Tensor | None, device: torch.device) -> 
 
 def sdpa(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, cu_seqlens: Tensor | None, max_seqlen: int) -> Tensor:
     call = functools.partial(F.scaled_dot_product_attention, enable_gqa=q_BTHK.size(2) != k_BTGK.size(2))
-    if cu_seqlens is None or torch.compiler.is_compiling():  # the lengths are data: a loop over them has no single graph, a mask has
+    if cu_seqlens is None or torch.compiler.is_compiling():  # a loop over lengths, which are data, breaks the graph; a mask does not
         q_BHTK, k_BGTK, v_BGTK = (x.transpose(1, 2) for x in (q_BTHK, k_BTGK, v_BTGK))
         mask = {"is_causal": True} if cu_seqlens is None else {"attn_mask": allowed(*q_BTHK.shape[:2], cu_seqlens, q_BTHK.device)}
         return call(q_BHTK, k_BGTK, v_BGTK, **mask).transpose(1, 2)
     lengths = [length for length in cu_seqlens.diff().tolist() if length]
-    # split, not slices: the gradient of a slice is as large as the whole
+    # split instead of slices, because the gradient of a slice is as large as the whole tensor
     parts = zip(*(x.flatten(0, 1).split(lengths) for x in (q_BTHK, k_BTGK, v_BTGK)), strict=True)
     segments = [call(*(x.transpose(0, 1)[None] for x in part), is_causal=True)[0].transpose(0, 1) for part in parts]
     return torch.cat(segments).view(q_BTHK.shape)
 
 
 def windowed(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, window: int) -> Tensor:
-    """The T queries are the last of the S places; each reads the `window` places that end with its own."""
+    """Attention of the last T of S positions as queries; each reads the `window` positions that end with its own."""
     T, S = q_BTHK.size(1), k_BSGK.size(1)
     place_T, place_S = torch.arange(S - T, S, device=q_BTHK.device)[:, None], torch.arange(S, device=q_BTHK.device)
     mask_TS = (place_S <= place_T) & (place_S > place_T - window)
@@ -145,7 +145,7 @@ def varlen(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, cu_seqlens: Tensor | 
 
 
 def flash(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, cu_seqlens: Tensor | None, max_seqlen: int, *, name: str) -> Tensor:
-    """Key/value heads are not repeated: the kernels read each for several query heads."""
+    """Key/value heads are not repeated, because the kernels read each of them for several query heads."""
     rows, segments = kernels(name)
     if cu_seqlens is None:
         out = rows(q_BTHK, k_BTGK, v_BTGK, causal=True)
@@ -158,7 +158,7 @@ def flash(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, cu_seqlens: Tensor | N
             max_seqlen_k=max_seqlen,
             causal=True,
         )
-    # (y, log of the sum of exponentials) in flash4 and in flash3 before flash-attn ed20940, y alone elsewhere
+    # flash4, and flash3 before flash-attn ed20940, return (y, log of the sum of exponentials); the others return y
     return (out[0] if isinstance(out, tuple) else out).view(q_BTHK.shape)
 
 
@@ -167,9 +167,9 @@ def machine() -> tuple[int, tuple[str, ...]]:
     return torch.cuda.get_device_capability()[0], tuple(name for name in RUNS_ON if kernels(name))
 
 
-machine._dynamo_marked_constant = True  # run, not traced: torch.compiler.assume_constant_result, which would import the whole compiler
+machine._dynamo_marked_constant = True  # not traced, as with torch.compiler.assume_constant_result, which would import the compiler
 
-LOADED: dict[str, tuple[Callable, ...]] = {}  # a plain mapping and no functools.cache, which torch.compile does not look into
+LOADED: dict[str, tuple[Callable, ...]] = {}  # a plain mapping, because torch.compile cannot trace functools.cache
 
 
 def kernels(name: str) -> tuple[Callable, ...]:
@@ -185,10 +185,10 @@ def _import(name: str) -> tuple[Callable, ...]:
             kernel = importlib.import_module("torch.nn.attention.varlen").varlen_attn
         except ImportError:
             return ()
-        # torch 2.10 has one of another signature
+        # torch 2.10 has one with another signature
         return (kernel,) if {"window_size", "enable_gqa"} <= inspect.signature(kernel).parameters.keys() else ()
     for module in MODULES[name]:
-        try:  # getattr: flash-attn-4 alone leaves a package flash_attn without functions
+        try:  # getattr: if only flash-attn-4 is installed, the package flash_attn has no functions
             found = importlib.import_module(module)
             return found.flash_attn_func, found.flash_attn_varlen_func
         except (ImportError, AttributeError):

@@ -1,16 +1,16 @@
-"""The architecture as data. It travels inside every checkpoint, so nothing after `train` reads params.yaml for it."""
+"""The architecture as data. Every checkpoint contains it, so no stage after `train` reads it from params.yaml."""
 
 import dataclasses
 from typing import Literal
 
-MAX_SIZE = 1 << 20  # no dimension of a 16 MB model comes near it; a damaged header might
+MAX_SIZE = 1 << 20  # no dimension of a 16 MB model is close to it, but a damaged header may exceed it
 MAY_BE_ZERO = ("mlp_negative_slope", "rope_trained_length")
 INITIALISATIONS = ("published", "naive")
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of a GPT and its features; all widths in units of features, lengths in tokens. See params.yaml for sources."""
+    """Sizes of a GPT, and its features. Widths are numbers of features, lengths are in tokens. params.yaml has the sources."""
 
     vocabulary_size: int
     num_layers: int

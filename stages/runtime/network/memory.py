@@ -1,10 +1,10 @@
 """Keys and values that one forward pass keeps for the next: attention over a sliding window in a single pass over a stream.
 
-Each attention layer, each time that it runs, keeps those of the last window-1 tokens, before rotation: scores depend on distances
-only, so the kept ones get new positions in every pass. A token reads window-1 tokens before it and itself, in every layer.
+Each run of an attention layer keeps the keys and values of the last window-1 tokens, before rotation. Scores depend on distances only,
+so the kept keys get new positions in every pass. In every layer, a token reads the window-1 tokens before it and itself.
 
-Features look back on tokens, not on keys: the hashes and gates at the embedding reach up to three tokens back. So a pass repeats the
-last LOOKBACK tokens of the one before; their keys are not kept twice, and their rows are to be dropped.
+Some features read earlier tokens instead of keys: the hashes and gates at the embedding reach up to three tokens back. So a pass repeats
+the last LOOKBACK tokens of the pass before. Their keys are not kept twice, and the caller must drop their rows.
 """
 
 # B batch, T rows of a pass, S all keys, G key/value heads, K head width
@@ -16,7 +16,7 @@ LOOKBACK = 4
 
 
 class Memory:
-    """What a pass reads (`old`) and what it leaves (`kept`): keys and values (B, S, G, K) by order of execution of the layers."""
+    """Keys and values (B, S, G, K) in the order in which the layers run: `old` are read by a pass, `kept` are kept for the next."""
 
     def __init__(self, window: int, old: tuple[tuple[Tensor, Tensor], ...] = (), *, repeated: int = 0):
         if window <= LOOKBACK:
@@ -25,11 +25,11 @@ class Memory:
         self.kept: tuple[tuple[Tensor, Tensor], ...] = ()
 
     def next(self, repeated: int) -> "Memory":
-        """For a pass that begins with the last `repeated` tokens of the pass before. This one stays as it is."""
+        """The memory for a next pass that begins with the last `repeated` tokens of this one. This memory is not modified."""
         return Memory(self.window, self.kept, repeated=repeated)
 
     def extend(self, k_BTGK: Tensor, v_BTGK: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values that the layer which runs now may read: those of earlier passes and those of the new rows."""
+        """All keys and values that the current layer may read: those of earlier passes and those of the new rows."""
         k_BSGK, v_BSGK = k_BTGK, v_BTGK
         if self.old:
             k_BSGK, v_BSGK = (

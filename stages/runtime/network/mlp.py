@@ -1,6 +1,6 @@
 """Feed-forward sub-layer: out = W_down a(W_up u) with a(z) = leaky_relu(z, slope)².
 
-The square keeps the gain of relu² (slope 0, arXiv:2109.08668); the leak lets negative units learn (slope 0.5, parameter-golf #549).
+Slope 0 is relu² (arXiv:2109.08668); with a slope above 0, negative units learn too (slope 0.5, parameter-golf #549).
 """
 
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from .features import Hooks, Pass
 
 
 class MLP(nn.Module):
-    """(..., D) -> (..., D), position by position. Down projection starts at zero."""
+    """(..., D) -> (..., D), position by position. The down projection starts at 0."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()

@@ -1,1 +1,1 @@
-"""How an artifact scores tokens: the harness, the evaluators, and what they adapt with."""
+"""How an artifact scores tokens: the harness, the evaluators, and the code with which evaluators adapt."""

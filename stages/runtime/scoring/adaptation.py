@@ -1,4 +1,4 @@
-"""What the adaptive evaluators share: checking options, and fitting a few numbers by AdamW."""
+"""Functions that the adaptive evaluators share: checks of options, a gradient in closed form, AdamW and SGD steps."""
 
 import math
 from collections.abc import Callable
@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CACHED = 1 << 20  # logits that a CPU has at hand: 4 MB
+CACHED = 1 << 20  # number of logits that fit in a CPU's cache: 4 MB
 
 
 def require(name: str, value, kind: type | tuple, low: float, high: float = math.inf) -> None:
-    """ValueError unless `value` is of `kind` (bool is no number) and in low..high."""
+    """ValueError unless `value` is of `kind` (a bool is not a number) and in low..high."""
     if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high or not math.isfinite(value):
         kinds = "a whole number" if kind is int else "a number"
         above = f" to {high:g}" if high < math.inf else " or more"
@@ -25,7 +25,7 @@ def choose(name: str, value, choices: tuple) -> None:
 
 
 def adamw(parameters: list[Tensor], gradients: Callable[[], list[Tensor]], *, rates: list[float], betas: tuple[float, float]) -> None:
-    """One AdamW step for each rate (weight decay 1e-8, eps 1e-5: the SLOT family's), in place. `gradients` is asked before each.
+    """One AdamW step for each rate (weight decay 1e-8, eps 1e-5, as in SLOT), in place. `gradients` is called before each step.
 
     m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g²;  w <- (1 - rate decay) w - rate (m / (1 - b1^n)) / (sqrt(v / (1 - b2^n)) + eps)
     """
@@ -39,11 +39,11 @@ def adamw(parameters: list[Tensor], gradients: Callable[[], list[Tensor]], *, ra
 
 
 def gradient(model, hidden_BTD: Tensor, targets_BT: Tensor, weights_BT: Tensor, bias_B1V: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Of  Σ_t weights CE(c tanh((z + bias) / c), targets)  by what is added to all hidden states of a row (B, D), and to its logits (B, V).
+    """Gradient of  Σ_t weights CE(c tanh((z + bias) / c), targets)  by an offset of a row's hidden states (B, D), and of its logits (B, V).
 
-    With y = tanh((z + bias) / c) and p the softmax of c y, it is  Σ_t weights (p - [target]) (1 - y²),  through the head. In closed form it
-    takes half the time that autograd takes, which keeps half a dozen tensors of the size of the logits; and on a CPU less still,
-    by going through so few rows at a time that their logits stay in the cache.
+    With y = tanh((z + bias) / c) and p the softmax of c y, it is  Σ_t weights (p - [target]) (1 - y²),  through the head. The closed form
+    takes half the time of autograd, which keeps about six tensors of the size of the logits. On a CPU it is faster still, because it
+    computes so few rows at a time that their logits stay in the cache.
     """
     cap, rows = model.config.logit_softcap, max(1, CACHED // (hidden_BTD.size(1) * model.config.vocabulary_size))
     rows = rows if hidden_BTD.device.type == "cpu" else len(hidden_BTD)
@@ -71,7 +71,7 @@ def capped(model, hidden: Tensor, bias: Tensor | float = 0.0) -> Tensor:
 def sgd_epoch(model, tokens: Tensor, optimizer, *, rate: float, window: int, rows: int, reset_at: int | None) -> None:
     """One pass over `tokens` in whole rows of `window` targets, `rows` of them per step; gradients clipped to norm 1.
 
-    The trained parameters are the optimizer's. A rest of less than one row is left out.
+    It trains the parameters of the optimizer. The last tokens are left out if they do not fill a row.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     optimizer.param_groups[0]["lr"] = rate
@@ -90,7 +90,7 @@ def sgd_epoch(model, tokens: Tensor, optimizer, *, rate: float, window: int, row
 
 
 def segments(inputs_BT: Tensor, reset_at: int | None) -> Tensor | None:
-    """Where segments start in the flattened rows, int32 (S+1,), if documents begin at `reset_at` and are apart; None without it."""
+    """Starts and end of the segments in the flattened rows, int32 (S+1,). Documents begin at id `reset_at`; without it, None."""
     if reset_at is None:
         return None
     starts_BT = inputs_BT == reset_at

@@ -1,6 +1,6 @@
-"""Low-rank adapters on a model that itself stays as it is: W + (alpha / rank) B A in place of W.
+"""Low-rank adapters on a model that is not modified: W + (alpha / rank) B A in place of W.
 
-B (outputs, rank) starts at 0, A (rank, inputs) uniform in ±1/sqrt(inputs): arXiv:2106.09685, with the field's initialisation.
+B (outputs, rank) starts at 0, A (rank, inputs) is uniform in ±1/sqrt(inputs): arXiv:2106.09685, with the contest's initialisation.
 """
 
 import torch
@@ -42,12 +42,12 @@ class Adapters:
         return [parameter for pair in self.pairs.values() for parameter in pair]
 
     def hidden(self, tokens_BT: Tensor) -> Tensor:
-        """The model's final hidden states with the adapted layers."""
+        """The model's final hidden states, computed with the adapted layers."""
         adapted = {f"model.{name}.weight": self._weight(name) for name in self.pairs if name != "head"}
         return torch.func.functional_call(_Hidden(self.model), adapted, (tokens_BT,))
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Capped logits, from the adapted table if it is among the targets."""
+        """Capped logits, from the adapted table if the head is among the targets."""
         if "head" not in self.pairs:
             return self.model.head(hidden)
         cap = self.model.config.logit_softcap

@@ -1,4 +1,4 @@
-"""The scoring loop. The evaluator hands back logits; softmax, order, bytes and clock belong to the harness.
+"""The scoring loop. The evaluator returns logits; the harness does the softmax and controls order, bytes and clock.
 
 For each chunk of the evaluator's plan: `predict` gives logits for the chunk's targets, the harness normalizes them
 (log p = z - logsumexp z, float64), commits each target once and in order to the ledger, and only then calls `learn`.
@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-ROWS = 512  # of logits that are normalized at a time: in float64 they are to stay in the cache
+ROWS = 512  # rows of logits that are normalized at a time, so that their float64 copies stay in the cache
 
 
 @dataclass
 class Ledger:
-    """What was committed: nats[t-1] = -ln p(v[t] | ...) for targets t = 1..N, full rows of log p where asked, and in the
-    order in which they were committed the windows as (first target, last target, number of the chunk)."""
+    """The committed scores: nats[t-1] = -ln p(v[t] | ...) for targets t = 1..N, full rows of log p where requested, and `commits`,
+    the windows in the order of their commits as (first target, last target, number of the chunk)."""
 
     nats: np.ndarray
     rows: dict[int, np.ndarray] = field(default_factory=dict)
@@ -45,10 +45,10 @@ def score(
 ) -> Ledger:
     """Run `evaluator` over the stream `tokens` (n+1 ids, of which the first is never a target).
 
-    `declared`: of how many targets the stream is said to be (n or more; None: n). What is missing of a chunk is 0, and it is not learned.
-    `keep_rows` are targets whose whole distribution is kept. `part` (i, k) is the i-th of k runs of chunks, `span` (a, b) those that score
-    any of the targets a..b, nats elsewhere nan: both for evaluators that carry nothing from chunk to chunk, whose parts together are the
-    whole, bit for bit.
+    `declared`: the number of targets that the evaluator is told (n or more; None: n). The missing tokens of a last chunk are 0, and `learn`
+    is not called for it. `keep_rows`: targets whose whole distribution is kept. `part` (i, k) scores the i-th of k runs of chunks,
+    and `span` (a, b) the chunks with any of the targets a..b; other nats are nan. Both are for evaluators that carry nothing from chunk to
+    chunk; their parts together equal the whole, bit for bit.
     """
     num_targets = len(tokens) - 1
     declared = declared or num_targets
@@ -67,7 +67,7 @@ def score(
         if first != committed + 1:
             raise AssertionError(f"targets out of order: {first} follows {committed}")
         targets_R = stream[first : last + 1]
-        seen = stream[: chunk[-1].last + 1].clone()  # a copy: an evaluator cannot rewrite what it is scored on
+        seen = stream[: chunk[-1].last + 1].clone()  # a copy, so that an evaluator cannot change the scored tokens
         if last < chunk[-1].last:
             seen = torch.cat((seen, seen.new_zeros(chunk[-1].last - last)))
         logits_RV = evaluator.predict(seen, chunk).detach()[: last + 1 - first]
@@ -86,7 +86,7 @@ def score(
 
 
 def _commit(ledger: Ledger, logits_RV: torch.Tensor, targets_R: torch.Tensor, first: int, wanted: set[int]) -> None:
-    """Normalize, and keep the nats of the targets first, first + 1, ... and the rows of those in `wanted`; ROWS at a time."""
+    """Normalize ROWS rows at a time, and store the nats of the targets first, first + 1, ... and the rows of targets in `wanted`."""
     for at in range(0, len(logits_RV), ROWS):
         part_RV = logits_RV[at : at + ROWS].double()
         total_R1 = torch.logsumexp(part_RV, dim=-1, keepdim=True)

@@ -1,12 +1,12 @@
-"""An evaluator token by token: the distribution of the next token before it is known, then the token.
+"""Run an evaluator token by token: it gives the distribution of the next token, and then gets the token.
 
     stream = Stream(evaluator, num_targets, first_token)
-    stream.dist() -> log p (V), float64         may be asked again; what is not known yet is 0 in what the evaluator sees
+    stream.dist() -> log p (V), float64         may be called again; the evaluator sees 0 for tokens that are not known yet
     stream.push(token)                          the evaluator learns when a window's last target has come, as in the harness
 
-A token may be pushed without its distribution having been asked for.
-Encoder and decoder both run this form, so their distributions come from the same shapes: equal bit for bit on one machine. It is the
-batch form window by window; where that computes several windows at once, the two differ by rounding.
+`push` does not need a `dist` before it.
+Encoder and decoder both use this form, so their distributions come from the same shapes and are equal bit for bit on one machine. It equals
+the batch form with one window per chunk; if the batch form computes several windows at once, the two differ by rounding.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 
 
 class Stream:
-    """Only for evaluators that are causal with their options: others would need what is not known yet."""
+    """Only for evaluators that are causal with their options; others would need tokens that are not known yet."""
 
     def __init__(self, evaluator, num_targets: int, first_token: int):
         self.evaluator, self.next_target, self.asked = evaluator, 1, 0
@@ -31,10 +31,10 @@ class Stream:
         return (logits_V - torch.logsumexp(logits_V, dim=-1)).cpu().numpy()
 
     def push(self, token: int) -> None:
-        """The next token is known."""
+        """Give the next token to the evaluator."""
         if self.next_target == self.window.last:
             if self.asked < self.next_target and getattr(self.evaluator, "carries", True):
-                self.dist()  # what is learned may rest on what was predicted with all but the last target known
+                self.dist()  # `learn` may need a `predict` for which all but the last target were known
             self.tokens[self.next_target] = token
             self.evaluator.learn(self.tokens[: self.window.last + 1], [self.window])
             self.window = next(self.windows, None)

@@ -1,1 +1,1 @@
-"""From text to tokens and back, and the compressor of text files that an artifact is."""
+"""From text to tokens and back, and the compression of files with an artifact."""

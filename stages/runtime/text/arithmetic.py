@@ -1,10 +1,10 @@
-"""Arithmetic coding of symbols with a whole distribution for each: a byte-wise range coder in exact integers.
+"""Arithmetic coding of symbols with a full distribution for each: a byte-wise range coder in exact integers.
 
     f_a = 1 + floor(p_a (2^K - V)),  what is left of 2^K goes to the most probable symbol (the first of equals);  K = 30
     low, range: 64-bit state; symbol a with cumulated frequency F narrows to  low + r F,  r f_a  with  r = floor(range / 2^K)
 
-Every symbol keeps a frequency of 1, so any symbol can be coded. Costs less than 1e-6 bits per symbol beyond -log2 p. Source of the
-carry-propagating form: G. N. N. Martin, Range encoding, 1979.
+Every symbol has a frequency of at least 1, so any symbol can be coded. The cost is less than 1e-6 bits per symbol above -log2 p. Source of
+the carry-propagating form: G. N. N. Martin, Range encoding, 1979.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ TOP, BOTTOM = 1 << 64, 1 << 56
 
 
 def frequencies(logp_V: np.ndarray) -> np.ndarray:
-    """Integer frequencies (V) with sum 2^PRECISION, from the logarithms of a distribution."""
+    """Integer frequencies (V) with the sum 2^PRECISION, from the logarithms of a distribution."""
     p_V = np.exp(logp_V)
     counts_V = 1 + np.floor(p_V * ((1 << PRECISION) - len(p_V))).astype(np.int64)
     counts_V[np.argmax(p_V)] += (1 << PRECISION) - counts_V.sum()
@@ -24,7 +24,7 @@ def frequencies(logp_V: np.ndarray) -> np.ndarray:
 
 
 class Encoder:
-    """`put` symbols, then take `finish()`."""
+    """Call `put` for each symbol, then `finish`."""
 
     def __init__(self):
         self.low, self.range, self.out = 0, TOP - 1, bytearray()
@@ -41,7 +41,7 @@ class Encoder:
             self.range <<= 8
 
     def finish(self) -> bytes:
-        """The whole stream. A decoder reads zeros behind its end, so trailing zeros are left out."""
+        """The whole stream. A decoder reads zeros after its end, so trailing zeros are left out."""
         target = self.low + self.range - 1
         for keep in range(1, 9):  # the shortest number in low .. low + range - 1
             mask = (1 << (64 - 8 * keep)) - 1
@@ -63,11 +63,11 @@ class Encoder:
 
 
 class Decoder:
-    """`get` symbols with the same frequencies in the same order."""
+    """`get` returns the symbols, if it gets the same frequencies in the same order."""
 
     def __init__(self, stream: bytes):
         self.stream, self.place, self.range = stream, 8, TOP - 1
-        self.code = int.from_bytes(stream[:8].ljust(8, b"\0"), "big")  # the number minus low
+        self.code = int.from_bytes(stream[:8].ljust(8, b"\0"), "big")  # the coded number minus low
 
     def get(self, counts_V: np.ndarray) -> int:
         part = self.range >> PRECISION

@@ -1,15 +1,15 @@
-"""CaseOps: text with its ASCII capitals written as operators in front of lower-case letters, without loss.
+"""CaseOps: a lossless form of text in which operators in front of lower-case letters stand for ASCII capitals.
 
-    The NASA iPhone  ->  T the  A nasa  i C phone            (without the blanks that follow the operators here)
+    The NASA iPhone  ->  T the  A nasa  i C phone            (the real text has no blanks after the operators, nor before C)
 
     TITLE   U+E001   the next letter is a capital: the first of its word
     ALLCAPS U+E002   the whole word is capitals; two letters at least
     CAPNEXT U+E003   the next letter is a capital, anywhere
-    ESC     U+E004   the next character stands for itself: for texts that contain one of these four
+    ESC     U+E004   the next character stands for itself, for texts that contain one of these four characters
 
-A word is a maximal run of A-Z and a-z; no other character changes (É, ſ and the Kelvin sign have no operator), and a lone surrogate
-passes like any of them. The encoding has no A-Z in it, so "The" and "the" share their letters in the vocabulary. More
-is decodable than `encode` writes, such as CAPNEXT at the start of a word; `_walk` is the definition.
+A word is a maximal run of A-Z and a-z. No other character changes (É, ſ and the Kelvin sign have no operator), not even a lone surrogate.
+The encoding contains no A-Z, so "The" and "the" share their letters in the vocabulary. `decode` accepts more than `encode`
+writes, such as CAPNEXT at the start of a word; `_walk` is the definition.
 
 Source: parameter-golf #1729, transform `lossless_caps_caseops_v1`. Speed: benchmarks/caseops.py.
 """
@@ -24,16 +24,16 @@ NAMES = dict(zip(OPERATORS, ("TITLE", "ALLCAPS", "CAPNEXT", "ESC"), strict=True)
 LETTERS, LOWERCASE = frozenset(string.ascii_letters), frozenset(string.ascii_lowercase)
 CAPITALS = {operator + letter: letter.upper() for operator in (TITLE, CAPNEXT) for letter in string.ascii_letters}
 
-FROM_CAPITAL = re.compile("([A-Z][A-Za-z]*+)")  # a whole word or, as in iPhone, what follows its first small letters
+FROM_CAPITAL = re.compile("([A-Z][A-Za-z]*+)")  # a whole word or, as in iPhone, the rest of it after its first small letters
 CAPITAL = re.compile("[A-Z]")
 OPERATOR = re.compile(f"[{TITLE}-{ESC}]")
-# An operator with what it applies to, or alone where that is not to be seen from its neighbours. One character class comes
-# first, and the alternatives look back at it: the search for the next operator is then a table look-up per character.
+# An operator with the letters it applies to, or alone if its neighbours do not show them. One character class comes first and
+# the alternatives look back at it, so the search for the next operator is one table look-up per character.
 UNIT = re.compile(
     f"([{TITLE}-{ESC}](?:"
     f"(?<={TITLE})(?<![A-Za-z].)[A-Za-z]"
     f"|(?<={CAPNEXT})[A-Za-z]"
-    f"|(?<={ALLCAPS})(?<![A-Za-z].)[A-Za-z]++(?!{CAPNEXT}|{ESC}[A-Za-z])"  # else its word goes on behind the operator
+    f"|(?<={ALLCAPS})(?<![A-Za-z].)[A-Za-z]++(?!{CAPNEXT}|{ESC}[A-Za-z])"  # otherwise the word continues after the operator
     f"|(?<={ESC})."
     ")?)",
     re.DOTALL,
@@ -41,13 +41,13 @@ UNIT = re.compile(
 
 
 def encode(text: str) -> str:
-    """`text` with its capitals as operators; decode(encode(text)) == text for every str."""
+    """`text` with operators for its capitals; decode(encode(text)) == text for every str."""
     if any(operator in text for operator in OPERATORS):
         text = OPERATOR.sub(lambda operator: ESC + operator[0], text)
     parts = FROM_CAPITAL.split(text)
     parts[1::2] = [
         _continued(word) if before[-1:] in LOWERCASE else _word(word)
-        for before, word in zip(parts[::2], parts[1::2], strict=False)  # one more gap than words
+        for before, word in zip(parts[::2], parts[1::2], strict=False)  # there is one more gap than words
     ]
     return "".join(parts)
 
@@ -71,23 +71,23 @@ def decode(text: str) -> str:
 
 
 def decode_leniently(text: str) -> str:
-    """As `decode`, but an operator that cannot apply is dropped: normalization after `encode` may have composed its letter
-    with an accent into a character outside A-Z. Equal to `decode` wherever that accepts."""
+    """Like `decode`, but an operator that cannot apply is dropped: normalization after `encode` may have composed its letter
+    with an accent into a character outside A-Z. The result equals that of `decode` for every text that `decode` accepts."""
     return _decode(text, is_strict=False)
 
 
 def _decode(text: str, *, is_strict: bool) -> str:
     parts = UNIT.split(text)
-    if not NAMES.keys().isdisjoint(parts[1::2]):  # an operator alone, which nothing that `encode` writes has
+    if not NAMES.keys().isdisjoint(parts[1::2]):  # a single operator, which `encode` never writes
         return _walk(text, is_strict=is_strict)
     parts[1::2] = [CAPITALS.get(unit) or (unit[1:] if unit[0] == ESC else unit[1:].upper()) for unit in parts[1::2]]
     return "".join(parts)
 
 
 def _walk(text: str, *, is_strict: bool) -> str:
-    """Decode character by character what `UNIT` cannot judge: state carried past an escaped character or from operator to operator."""
+    """Decode character by character: for texts that UNIT cannot match, with state over an escaped character or between operators."""
     written: list[str] = []
-    waiting: dict[str, int] = {}  # operator -> position, until it has been applied
+    waiting: dict[str, int] = {}  # operator -> its position, until it is applied
     in_word = in_allcaps = False
 
     def give_up(operator: str, position: int, problem: str) -> None:
@@ -133,10 +133,10 @@ def _walk(text: str, *, is_strict: bool) -> str:
 
 
 def byte_counts(surfaces: list[str]) -> list[int]:
-    """The UTF-8 bytes of the original text for which each surface is responsible, given the consecutive parts of a transformed text.
+    """The number of UTF-8 bytes of the original text for each of `surfaces`, the consecutive parts of a transformed text.
 
-    Operators have none, an escaped character has its own, also if its ESC ended an earlier surface. The sum is
-    len(original.encode()); like that, a lone surrogate raises UnicodeEncodeError (a ValueError).
+    Operators count 0. An escaped character counts its own bytes, also if its ESC ended an earlier surface. The sum is
+    len(original.encode()), and a lone surrogate raises UnicodeEncodeError (a ValueError) as there.
     """
     counts = [len(s) if s.isascii() else 0 if s in NAMES else len(OPERATOR.sub("", s).encode()) for s in surfaces]
     is_escaped = False

@@ -1,6 +1,6 @@
-"""What a SentencePiece model file says about itself: the settings that decide whether a text survives it.
+"""Read the settings of a SentencePiece model file that decide whether it keeps a text unchanged.
 
-A model is a protocol buffer; only its outermost fields and two of its messages are read here:
+A model is a protocol buffer. Only its outermost fields and two of its messages are read here:
 
     ModelProto      1 pieces   2 trainer_spec   3 normalizer_spec   5 denormalizer_spec
     TrainerSpec     3 model_type (1 unigram, 2 bpe)   24 treat_whitespace_as_suffix
@@ -17,7 +17,7 @@ NORMALIZER_SPEC = 3
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """`lossy_because` lists what changes a text before it is cut into pieces; empty: nothing does."""
+    """Settings of a tokenizer. `lossy_because` lists what changes a text before it is cut into pieces; it is empty if nothing does."""
 
     normalization: str
     is_bpe: bool
@@ -25,7 +25,7 @@ class TokenizerSettings:
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes, bytes]]:
-    """The fields of one message: number, value, and the bytes of the whole field. ValueError if it is cut short."""
+    """Yield the fields of one message: number, value, and the bytes of the whole field. ValueError if the message is truncated."""
     position = 0
     while position < len(message):
         start = position
@@ -78,7 +78,7 @@ def settings(model: bytes) -> TokenizerSettings:
 
 
 def without_normalization(model: bytes) -> bytes:
-    """The same model for text that is normalized already: identity, no blanks added or removed."""
+    """The same model for text that is already normalized: identity normalization, and no blanks added or removed."""
     name = b"identity"
     spec = bytes((0x0A, len(name))) + name + bytes((0x18, 0, 0x20, 0, 0x28, 1))
     kept = b"".join(whole for number, _, whole in fields(model) if number != NORMALIZER_SPEC)

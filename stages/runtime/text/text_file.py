@@ -1,10 +1,10 @@
-"""Compress any file with an evaluator as the model of its text, and get back the exact bytes.
+"""Compress any file with an evaluator as the model of its text; decompression returns the exact bytes.
 
     magic 8 | u8 form | u32 tokens | u64 bytes | 8 bytes of the key's sha256 | 8 bytes of the content's sha256 | range-coded tokens
 
-form 0: the tokens of the file as text; form 1: one byte piece per byte, for what is no UTF-8 or does not come back from the tokenizer.
-All little endian. The key stands for artifact, evaluator and options. Decoding needs the machine's arithmetic to be the encoder's:
-the same kind of processor, torch and number of threads; otherwise the checksum says so.
+form 0: the tokens of the file as text; form 1: one byte piece per byte, if the file is not UTF-8 or the tokenizer does not restore it.
+All numbers are little endian. The key stands for artifact, evaluator and options. The decoder needs the same arithmetic as the encoder:
+the same kind of processor, torch version and number of threads. Otherwise the checksum fails.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ Progress = Callable[[range], Iterable[int]]
 
 
 def tokens_of(content: bytes, tokenizer: Tokenizer) -> tuple[int, list[int]]:
-    """(form, ids): as text where that comes back exactly, else byte by byte."""
+    """(form, ids): as text if the tokenizer restores it exactly, else byte by byte."""
     try:
         ids = tokenizer.encode(content.decode())
         if tokenizer.decode(ids) == content:
@@ -35,7 +35,7 @@ def tokens_of(content: bytes, tokenizer: Tokenizer) -> tuple[int, list[int]]:
 
 
 def byte_ids(tokenizer: Tokenizer) -> list[int]:
-    """The id of each byte's own piece."""
+    """For each byte value, the id of its byte piece."""
     if not tokenizer.processor:
         return list(range(tokenizer.vocabulary_size - 256, tokenizer.vocabulary_size))
     return [tokenizer.processor.PieceToId(f"<0x{byte:02X}>") for byte in range(256)]
@@ -64,7 +64,7 @@ def compress(content: bytes, tokenizer: Tokenizer, evaluator, *, key: bytes, pro
 
 
 def decompress(packed: bytes, tokenizer: Tokenizer, evaluator, *, key: bytes, progress: Progress) -> bytes:
-    """The file that was compressed. ValueError with one sentence if it is not ours, from another artifact, or damaged."""
+    """The file that was compressed. ValueError with one sentence if the format or the artifact is another, or the data are damaged."""
     if len(packed) < HEADER.size or packed[: len(MAGIC)] != MAGIC:
         raise ValueError("this is no file that `compress` wrote, or it is cut off in its header")
     _, form, count, size, digest, checksum = HEADER.unpack_from(packed)

@@ -1,12 +1,12 @@
-"""The field's tokenizers behind one face: SentencePiece (lossless or as published), with or without CaseOps, and plain bytes.
+"""One interface to the contest's tokenizers: SentencePiece (lossless or as published), with or without CaseOps, and plain bytes.
 
-A tokenizer answers three questions: the ids of a text, the text of some ids, and how many bytes of text each id in a stream
-stands for (the denominator of bits per byte). Which text those bytes belong to is part of its `certificate`:
+A tokenizer gives the ids of a text, the text of some ids, and the number of text bytes that each id in a stream stands for (the
+denominator of bits per byte). Its `certificate` states to which text these bytes belong:
 
 | model                                   | text -> ids -> text         | bytes are those of                                   |
 |-----------------------------------------|-----------------------------|------------------------------------------------------|
 | identity normalization, or plain bytes  | unchanged                   | the raw document                                     |
-| nmt_nfkc, as the field publishes        | normalized                  | the normalized document                              |
+| nmt_nfkc, as published in the contest   | normalized                  | the normalized document                              |
 | either of these with CaseOps            | as above, case restored     | the raw document (nmt_nfkc: what its pieces cover)   |
 
 SentencePiece writes a blank as U+2581, so a literal U+2581 would come back as a blank; a lossless model gets it as its three
@@ -21,20 +21,20 @@ import numpy as np
 
 from . import caseops, sentencepiece_model
 
-SPECIAL = 0, 1, 2, 3  # pad, bos, eos, unk, as in the field's tokenizers
+SPECIAL = 0, 1, 2, 3  # pad, bos, eos, unk, as in the contest's tokenizers
 _, BOS, _, UNKNOWN = SPECIAL
 NUM_SPECIAL = len(SPECIAL)
 MAX_PIECES = 1 << 16
 BLANK = "▁"
 PURE_BYTE = {
     "tokenizer_type": "pure_byte",
-    "vocab_size": 260,  # the field's fineweb_pure_byte_260.json
+    "vocab_size": 260,  # the contest's fineweb_pure_byte_260.json
     "config": {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "byte_offset": NUM_SPECIAL, "byte_count": 256},
 }
 
 
 class Tokenizer:
-    """Wraps the bytes of a SentencePiece model or of the pure-byte JSON file. ValueError if it is neither, or cannot be counted."""
+    """Wraps a SentencePiece model or the pure-byte JSON file, as bytes. ValueError for anything else, and if bytes cannot be counted."""
 
     def __init__(self, model: bytes):
         self.sha256 = hashlib.sha256(model).hexdigest()
@@ -54,7 +54,7 @@ class Tokenizer:
 
     @property
     def is_lossless(self) -> bool:
-        """Does every text come back byte for byte?"""
+        """Whether every text is restored byte for byte."""
         return not self.settings.lossy_because
 
     @property
@@ -63,11 +63,11 @@ class Tokenizer:
 
     @property
     def counts_follow_from_ids(self) -> bool:
-        """False for CaseOps over nmt_nfkc: raw bytes per piece need the raw text, so only the sidecar has them."""
+        """False for CaseOps over nmt_nfkc: there the raw bytes per piece depend on the raw text, so only the sidecar has them."""
         return self.is_lossless or not self.has_caseops
 
     def certificate(self) -> dict:
-        """What a reviewer asks first: is it lossless, why not, and the bytes of which text does the score divide by."""
+        """Facts for a reviewer: whether it is lossless, why not, and by the bytes of which text the score is divided."""
         counted = "raw documents" if self.is_lossless else "normalized documents"
         if self.has_caseops and not self.is_lossless:
             counted = "raw documents, without the blanks that normalization removes at their ends"
@@ -97,16 +97,15 @@ class Tokenizer:
 
     @functools.cached_property
     def _written(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of what each id writes: bytes (int64), begins with a blank, is nothing at all."""
+        """For each id: the bytes that it writes (int64), whether these begin with a blank, whether there are none."""
         sizes = np.array([len(piece) for piece in self.piece_bytes], np.int64)
         return sizes, np.array([piece[:1] == b" " for piece in self.piece_bytes]), sizes == 0
 
     def byte_counts(self, tokens: np.ndarray) -> np.ndarray:
         """Bytes of text that each token of a stream stands for, int64 (N,). The stream starts with a BOS.
 
-        What the piece writes; a tokenizer that is not lossless does not count a blank at the start of a document, where the
-        field's tables let it go free. With CaseOps an operator counts 0, and its 3 bytes only where an ESC operator makes it
-        a character of the document.
+        A token counts the bytes that its piece writes. A tokenizer that is not lossless does not count a blank at the start of a document,
+        as in the contest's tables. With CaseOps an operator counts 0, or 3 bytes if an ESC operator makes it a character of the document.
         """
         tokens = np.asarray(tokens)
         sizes, blank, silent = self._written
@@ -127,7 +126,7 @@ class Tokenizer:
         return counts
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of one text, without BOS: for a published tokenizer exactly SentencePiece's own."""
+        """Token ids of one text, without BOS; for a published tokenizer exactly those of SentencePiece."""
         if not self.processor:
             return [value + NUM_SPECIAL for value in text.encode()]
         if self.has_caseops:
@@ -146,7 +145,7 @@ class Tokenizer:
         written = b"".join(map(self.piece_bytes.__getitem__, ids))
         if not self.has_caseops:
             return written
-        # surrogateescape: ids that a model makes up need not be valid UTF-8
+        # surrogateescape, because ids that a model generates need not be valid UTF-8
         text = written.decode(errors="surrogateescape")
         return (caseops.decode if self.is_lossless else caseops.decode_leniently)(text).encode(errors="surrogateescape")
 
@@ -157,7 +156,7 @@ class Tokenizer:
 
 
 def load_processor(model: bytes):
-    """A SentencePieceProcessor of `model`. ValueError if it is none, or lacks what counting bytes needs."""
+    """A SentencePieceProcessor of `model`. ValueError if it is not a model, or lacks pieces that are needed to count bytes."""
     import sentencepiece
 
     processor = sentencepiece.SentencePieceProcessor()

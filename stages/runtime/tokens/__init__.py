@@ -1,1 +1,1 @@
-"""Shards of tokens and the windows in which they are scored."""
+"""Shards of tokens, and the windows in which tokens are scored."""

@@ -1,6 +1,6 @@
-"""Token shards in the field's format: a header of 256 little-endian int32 (magic, version, count), then uint16 values.
+"""Token shards in the contest's format: a header of 256 little-endian int32 (magic, version, count), then uint16 values.
 
-Byte sidecars use the same container; there the payload is the number of text bytes per token.
+Byte sidecars use the same format; their values are the number of text bytes per token.
 Source: the official export of parameter-golf; modded-nanogpt's fineweb.py.
 """
 
@@ -30,7 +30,7 @@ def header(num_values: int) -> bytes:
 
 
 def read(path: Path) -> np.ndarray:
-    """Memory-map one shard as uint16. ValueError naming the file if magic, version or length is not right."""
+    """Memory-map one shard as uint16. ValueError naming the file if magic, version or length is wrong."""
     path = Path(path)
     size = path.stat().st_size
     if size < HEADER_BYTES:
@@ -51,7 +51,7 @@ def read(path: Path) -> np.ndarray:
 
 
 def is_shard(path: Path) -> bool:
-    """Does the file say that it is one, by its ending or by its first four bytes?"""
+    """Whether the file's ending or its first four bytes say that it is a shard."""
     with open(path, "rb") as handle:
         return Path(path).suffix == ".bin" or handle.read(4) == MAGIC.to_bytes(4, "little")
 
@@ -65,7 +65,7 @@ def number(path: Path) -> int:
 
 
 def token_paths(folder: Path, split: str) -> list[Path]:
-    """The token shards of one split by their numbers. The sidecars match the same pattern and are left out."""
+    """The token shards of one split, ordered by number. Sidecars match the same pattern and are left out."""
     paths = sorted((path for path in Path(folder).glob(f"*_{split}_*.bin") if "_bytes_" not in path.name), key=number)
     if not paths:
         raise ValueError(f"no token shards *_{split}_*.bin in {folder}; run: dvc repro tokenize")
@@ -73,7 +73,7 @@ def token_paths(folder: Path, split: str) -> list[Path]:
 
 
 def sidecar_paths(folder: Path, split: str) -> list[Path]:
-    """The byte sidecars of one split by their numbers."""
+    """The byte sidecars of one split, ordered by number."""
     paths = sorted(Path(folder).glob(f"*_{split}_bytes_*.bin"), key=number)
     if not paths:
         raise ValueError(f"no byte sidecar *_{split}_bytes_*.bin in {folder}; run: dvc repro tokenize")

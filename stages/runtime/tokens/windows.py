@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Window:
-    """Inputs start..start+length-1; scores the targets first..last inclusive."""
+    """A window with the inputs start..start+length-1, which scores the targets first..last inclusive."""
 
     start: int
     length: int
@@ -25,7 +25,7 @@ class Window:
 
 
 def plan(num_targets: int, *, window: int, stride: int) -> list[Window]:
-    """Windows in order; their [first, last] ranges partition 1..num_targets."""
+    """The windows in order; their ranges [first, last] partition 1..num_targets."""
     if not 0 < stride <= window:
         raise ValueError(f"an evaluator takes 0 < stride <= window, not stride {stride} and window {window}")
     windows, start, scored = [], 0, 0
@@ -38,7 +38,7 @@ def plan(num_targets: int, *, window: int, stride: int) -> list[Window]:
 
 
 def inputs(seen: Tensor, chunk: list[Window], width: int) -> Tensor:
-    """Inputs of the chunk's windows, (B, width) int64, short windows padded on the right with id 0.
+    """Inputs of the chunk's windows, (B, width) int64; short windows are padded on the right with id 0.
 
     Inputs end before the window's last target, so a window never contains its own last target.
     """
@@ -46,7 +46,7 @@ def inputs(seen: Tensor, chunk: list[Window], width: int) -> Tensor:
 
 
 def targets(seen: Tensor, chunk: list[Window], width: int) -> Tensor:
-    """Targets of the chunk's windows, (B, width) int64: the inputs shifted by one token, same padding."""
+    """Targets of the chunk's windows, (B, width) int64: the inputs shifted by one token, with the same padding."""
     return _stack(seen, chunk, width, shift=1)
 
 

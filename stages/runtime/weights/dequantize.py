@@ -1,4 +1,4 @@
-"""Integers and scales back to weights, float32, bit for bit the same on every machine.
+"""Turn integers and scales back into weights, float32, bit for bit the same on every machine.
 
 A quantized matrix `name` of M rows and K columns is stored as arrays `name.<suffix>`:
 
@@ -13,14 +13,14 @@ A quantized matrix `name` of M rows and K columns is stored as arrays `name.<suf
 
     W(i,j) = gain_j level(i,j) scale(i, group of j) step 2^((row_steps_i + column_steps_j)/8), un-rotated, + left right
 
-What is absent is 1 (steps: 0). The scheme of a matrix says the rest; a key that is absent is off:
+An absent factor is 1 (absent steps are 0). The scheme of a matrix has the rest; an absent key means off:
 
     trellis: states      level is p / 2 of the trellis instead of the code
-    gain: true           gain_j = max(0, 1 - d / mean_i level²): the least-squares gain of what was rounded, from the levels alone
+    gain: true           gain_j = max(0, 1 - d / mean_i level²): the least-squares gain of the rounding, computed from the levels alone
     unshrink: true       the scale of a group is divided by its mean |level|: ternary codes of absmean scales (#640)
     rotation: {block, seed}   W is stored as W R, R a signed Hadamard matrix per block of inputs
 
-Anything else travels as float16 under its own name.
+Any other tensor is stored as float16 under its own name.
 """
 
 # M rows, K columns, G groups of columns, N columns of a group
@@ -54,20 +54,20 @@ OCTAVE = np.array(
         )
     ]
 )
-# Mean squared rounding error in squared steps: 1/12, and what the trellis of so many states reaches on Gaussian weights.
+# Mean squared rounding error in squared steps: 1/12, and for each number of trellis states the error measured on Gaussian weights.
 NOISE = {0: 1 / 12, 4: 0.265 / 4, 8: 0.2596 / 4, 16: 0.2565 / 4, 32: 0.2526 / 4}
 MAX_ROTATION = 1 << 16
 
 
 def weights(stored: dict[str, np.ndarray], schemes: dict[str, dict] | None = None) -> dict[str, torch.Tensor]:
-    """float32 weights by parameter name; `schemes` by matrix, for those that have one. ArtifactError if arrays do not fit together."""
+    """float32 weights by parameter name; `schemes` has the schemes by matrix. ArtifactError if arrays do not fit together."""
     matrices: dict[str, dict[str, np.ndarray]] = {}
     out: dict[str, torch.Tensor | None] = {}
     for name, array in stored.items():
         base, _, suffix = name.rpartition(".")
         if suffix in SUFFIXES:
             matrices.setdefault(base, {})[suffix] = array
-            out[base] = None  # keeps the order of the file
+            out[base] = None  # keeps the place of the matrix in the order of the file
         else:
             out[name] = torch.from_numpy(array.astype(np.float32))
     schemes = schemes or {}
@@ -84,7 +84,7 @@ def weights(stored: dict[str, np.ndarray], schemes: dict[str, dict] | None = Non
 
 
 def matrix(arrays: dict[str, np.ndarray], scheme: dict) -> np.ndarray:
-    """float32 (M, K) from the arrays of one matrix by suffix. ArtifactError, worded to follow the matrix's name."""
+    """float32 (M, K) from the arrays of one matrix by suffix. ArtifactError, whose text continues the matrix's name."""
     check(arrays, scheme)
     codes_MK, states = arrays["codes"], scheme.get("trellis", 0)
     level_MK = trellis.half_steps(codes_MK, states) if states else codes_MK
@@ -122,7 +122,7 @@ def column_scales(level_MK: np.ndarray, arrays: dict[str, np.ndarray], scheme: d
 
 
 def square_sums(level_MK: np.ndarray) -> np.ndarray:
-    """Σ_i level² by column, int64 (K): exact in any order."""
+    """Σ_i level² by column, int64 (K), which is exact in any order."""
     wide_MK = level_MK.astype(np.int64)
     return (wide_MK * wide_MK).sum(axis=0)
 
@@ -140,7 +140,7 @@ def octaves(eighths: np.ndarray) -> np.ndarray:
 
 
 def unshrunk(scale_MG: np.ndarray, codes_MK: np.ndarray) -> np.ndarray:
-    """Each scale over the mean |code| of its group; a group of zeros keeps its scale."""
+    """Each scale divided by the mean |code| of its group; a group of zeros keeps its scale."""
     absolute_MG = np.abs(codes_MK.astype(np.int64)).reshape(*scale_MG.shape, -1)
     total_MG = absolute_MG.sum(axis=2)
     return (scale_MG * (absolute_MG.shape[2] / np.maximum(total_MG, 1).astype(np.float64))).astype(np.float32)
@@ -154,7 +154,7 @@ def float8(bits: np.ndarray) -> np.ndarray:
 
 
 def low_rank(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """left · right, float32 (M, K). Rank by rank: a matrix product would sum in an order of the machine's choice."""
+    """left · right, float32 (M, K), added rank by rank, because the order of sums in a matrix product depends on the machine."""
     left_MR, right_RK = (
         (
             arrays[side].reshape(arrays[f"{side}_scales"].size, -1).astype(np.float32)
@@ -169,13 +169,13 @@ def low_rank(arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def signs(columns: int, seed: int) -> np.ndarray:
-    """+1 or -1 for each column, float32 (K): the bits of SHAKE-128 of the seed."""
+    """+1 or -1 for each column, float32 (K), from the bits of SHAKE-128 of the seed."""
     bits = np.frombuffer(hashlib.shake_128(seed.to_bytes(8, "little")).digest((columns + 7) // 8), np.uint8)
     return 1 - 2 * np.unpackbits(bits, count=columns, bitorder="little").astype(np.float32)
 
 
 def rotate(weight_MK: np.ndarray, *, block: int, seed: int) -> np.ndarray:
-    """W R, float32: columns times their signs, then a normalised Hadamard matrix on every `block` of them."""
+    """W R, float32: the columns times their signs, then times a normalised Hadamard matrix in each block of `block` columns."""
     return _hadamard(weight_MK * signs(weight_MK.shape[1], seed), block)
 
 
@@ -195,7 +195,7 @@ def _hadamard(weight_MK: np.ndarray, block: int) -> np.ndarray:
 
 
 def check(arrays: dict[str, np.ndarray], scheme: dict) -> None:
-    """ArtifactError, worded to follow the matrix's name, unless `matrix` can decode this."""
+    """ArtifactError, whose text continues the matrix's name, unless `matrix` can decode this."""
     codes = arrays.get("codes")
     if codes is None or codes.ndim != 2 or codes.dtype not in (np.int8, np.int16, np.int32):
         raise ArtifactError("has scales without codes, or its codes are no int8 matrix, nor int16 or int32")
@@ -259,7 +259,7 @@ def _is_int(value) -> bool:
 def build(state: dict[str, torch.Tensor], config: dict) -> GPT:
     """The model, in eval mode, with exactly these weights. ArtifactError if a name or shape is not the configuration's."""
     architecture = ModelConfig.from_dict(config)
-    if architecture.num_layers > len(state):  # before a module is built for each of them
+    if architecture.num_layers > len(state):  # checked before a module is built for each layer
         raise ArtifactError(f"the configuration has {architecture.num_layers} layers, the file {len(state)} tensors; it is damaged")
     with torch.device("meta"):
         model = GPT(architecture)
@@ -267,7 +267,7 @@ def build(state: dict[str, torch.Tensor], config: dict) -> GPT:
     for name, tensor in state.items():
         shape = expected.get(name, ())
         if tensor.ndim == 2 < len(shape) and tuple(tensor.shape) == (math.prod(shape[:-1]), shape[-1]):
-            state = state | {name: tensor.reshape(shape)}  # a gate of several layers and heads, which travels as one matrix
+            state = state | {name: tensor.reshape(shape)}  # a gate of several layers and heads, which is stored as one matrix
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):

@@ -1,11 +1,11 @@
-"""Trellis-coded levels back from their indices: one table look-up per weight, all columns at once.
+"""Decode trellis-coded levels from their indices: one table look-up per weight, all columns at once.
 
-Levels lie on a grid of half steps, level = p / 2. A machine runs down the rows of every column, from state 0, and the state's
-lowest bit z0 is the parity of p, so that only k with p = 2 k + z0 is stored:
+Levels are on a grid of half steps, level = p / 2. A state machine runs down the rows of every column, from state 0. The state's
+lowest bit z0 is the parity of p, so only k with p = 2 k + z0 is stored:
 
     z0 = s_1;   z1 = k mod 2;   s_i <- s_(i+1) xor h0_i z0 xor h1_i z1        (bits s_1..s_v of 2^v states, s_(v+1) = 0)
 
-Neighbouring levels of one state are a whole step apart, yet rows together see a grid of half steps: entropy-coded trellis-coded
+Neighbouring levels of one state are a whole step apart, but all rows together use the grid of half steps: entropy-coded trellis-coded
 quantization. Polynomials: Ungerboeck's amplitude codes (IEEE Transactions on Information Theory, 1982), systematic feedback form.
 """
 
@@ -24,7 +24,7 @@ def transitions(states: int) -> np.ndarray:
 
 
 def parities(codes_MK: np.ndarray, states: int) -> np.ndarray:
-    """z0 of every weight, uint8 (M, K): what a coder knows of p before it decodes k, given the rows above."""
+    """z0 of every weight, uint8 (M, K). Given the rows above, a coder knows this bit of p before it decodes k."""
     table, bits_MK = transitions(states), (codes_MK & 1).astype(np.uint8)
     out_MK, state_K = np.empty(codes_MK.shape, np.uint8), np.zeros(codes_MK.shape[1], np.uint8)
     for row, bits_K in enumerate(bits_MK):

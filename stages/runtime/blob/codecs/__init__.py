@@ -3,10 +3,10 @@
     encode(data: bytes, **options) -> bytes          deterministic; options are keyword-only and documented in the file
     decode(blob: bytes, *, size: int) -> bytes       inverse; `size` is the exact length of the data
     PROGRAM: str | None                              the program on PATH that the codec calls, if any
-    PACKAGE: str                                     the Python package that it calls, where there may be none
+    PACKAGE: str                                     the Python package that it calls, if it may be absent
 
-`decode` never produces more than `size` bytes. A blob that is corrupt, or whose content is not `size` bytes long, is a
-CodecError with one sentence. A codec whose program or package is absent raises MissingProgram on use, with the line that installs it.
+`decode` never produces more than `size` bytes. It raises a CodecError with one sentence if the blob is corrupt or its content is not `size`
+bytes long. A codec whose program or package is absent raises MissingProgram on use, with the line that installs it.
 """
 
 import importlib.util
@@ -15,11 +15,11 @@ from types import ModuleType
 
 
 class CodecError(ValueError):
-    """The blob cannot be decoded to what it declares."""
+    """The blob cannot be decoded to the content that it declares."""
 
 
 class MissingProgram(ValueError):
-    """What the codec calls is not installed."""
+    """The program or package that the codec calls is not installed."""
 
     def __init__(self, name: str, *, is_package: bool = False):
         line = f"pip install {name}" if is_package else f"apt-get install {name} (Debian, Ubuntu), brew install {name} (macOS)"
@@ -30,7 +30,7 @@ class MissingProgram(ValueError):
 
 
 def is_available(codec: ModuleType) -> bool:
-    """Whether what the codec (or coder) calls is installed here."""
+    """Whether the program or package that the codec (or coder) calls is installed here."""
     program, package = getattr(codec, "PROGRAM", None), getattr(codec, "PACKAGE", None)
     return (program is None or shutil.which(program) is not None) and (package is None or importlib.util.find_spec(package) is not None)
 

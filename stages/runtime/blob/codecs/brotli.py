@@ -1,4 +1,4 @@
-"""Brotli (RFC 7932): LZ77 with context-modelled Huffman codes. The field's usual choice at quality 11, window 24."""
+"""Brotli (RFC 7932): LZ77 with context-modelled Huffman codes. The contest's usual choice, at quality 11 and window 24."""
 
 from . import CodecError, exactly
 

@@ -1,6 +1,6 @@
-"""lrzip with its ZPAQ back end: context mixing, the strongest general-purpose codec the field used (#1855).
+"""lrzip with its ZPAQ back end: context mixing, the strongest general-purpose codec that the contest's entries used (#1855).
 
-Runs the `lrzip` program in a scratch folder, one thread, so that the bytes do not depend on the machine.
+It runs the `lrzip` program in a scratch folder with one thread, so that the bytes do not depend on the machine.
 """
 
 import shutil
@@ -26,7 +26,7 @@ def encode(data: bytes, *, level: int = 9) -> bytes:
 
 
 def decode(blob: bytes, *, size: int) -> bytes:
-    # Bytes 6..13 of an LRZI header hold the expected size (little endian); refuse before the program allocates for it.
+    # Bytes 6..13 of an LRZI header hold the expected size (little endian); a wrong size is refused before the program allocates for it.
     if blob[:4] != b"LRZI" or len(blob) < 24:
         raise CodecError("lrzip blob does not start with an lrzip header; the file is damaged, make it again")
     if int.from_bytes(blob[6:14], "little") != size:

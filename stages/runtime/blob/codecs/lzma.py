@@ -1,4 +1,4 @@
-"""LZMA2 in an .xz container without integrity check (ours covers it): LZ77 with a context-mixing range coder."""
+"""LZMA2 in an .xz container without integrity check (the blob has its own): LZ77 with a context-mixing range coder."""
 
 import lzma
 
@@ -15,7 +15,7 @@ def encode(data: bytes, *, preset: int = 9, extreme: bool = True) -> bytes:
 
 
 def decode(blob: bytes, *, size: int) -> bytes:
-    # A preset-9 dictionary is 64 MiB: a hostile header may not ask for more than that and some head room.
+    # A preset-9 dictionary is 64 MiB; a hostile header may ask for that plus a small reserve, and not for more.
     decompressor = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=128 << 20)
     try:
         data = decompressor.decompress(blob, max_length=size + 1)

@@ -1,4 +1,4 @@
-"""No compression: the bytes as they are. For streams that are packed already, and as the yardstick."""
+"""No compression: the bytes stay as they are. For streams that are packed already, and for comparison."""
 
 from . import exactly
 

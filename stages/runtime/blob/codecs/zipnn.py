@@ -1,7 +1,7 @@
-"""ZipNN: byte planes of floating point, each with its own Huffman code (arXiv:2411.05239). Made for float weights, here for comparison.
+"""ZipNN: byte planes of floating point, each with its own Huffman code (arXiv:2411.05239). Made for float weights; it is here to compare.
 
-The package has a decoder in C that trusts its input, so it runs in a process of its own, under limits; and it breaks on short data and on
-lengths that are no multiple of 4, so the data get zeros at the end. One-byte codes give it nothing to group: 16 % more than lrzip.
+The package's decoder is in C and trusts its input, so it runs in a separate process under limits. It fails on short data and on lengths
+that are not a multiple of 4, so zeros are added at the end. With one-byte codes it has nothing to group: 16 % larger than with lrzip.
 """
 
 import importlib.util
@@ -21,7 +21,7 @@ data = bytearray(open("source", "rb").read())  # it changes what it is given
 open("made", "wb").write(bytes(codec.{call}(data)))
 """
 MAGIC = b"ZN"
-START_SECONDS = 60  # it imports torch
+START_SECONDS = 60  # the package imports torch
 DTYPES = ("float32", "float16", "bfloat16")
 
 

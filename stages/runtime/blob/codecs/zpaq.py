@@ -1,7 +1,7 @@
-"""zpaq: context mixing with models chosen for the data, the back end of lrzip with its newer models; method 5 is the strongest.
+"""zpaq: context mixing with models chosen for the data; lrzip's back end, but with newer models. Method 5 is the strongest.
 
-Runs the `zpaq` program in a scratch folder, one thread, with a fixed date: the archive keeps one. What it unpacks is listed first; an
-archive that holds anything but the one file `data` could write elsewhere and is refused.
+It runs the `zpaq` program in a scratch folder with one thread and a fixed date, because the archive stores a date. The archive is listed
+before it is unpacked. One that holds anything but the single file `data` could write elsewhere, so it is refused.
 """
 
 import re
@@ -18,7 +18,7 @@ ENTRY = re.compile(r"^[-+#=?^] ")
 
 
 def encode(data: bytes, *, method: int = 5) -> bytes:
-    """`method` 0..5, faster to better."""
+    """`method` 0..5, from the fastest to the strongest."""
     if not 0 <= method <= 5:
         raise ValueError(f"zpaq takes method 0..5, not {method}")
     command = [_path(), "add", "data.zpaq", "data", f"-m{method}", "-threads", "1", "-until", DATE, "-noattributes"]

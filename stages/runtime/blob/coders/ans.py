@@ -1,12 +1,12 @@
-"""Static histogram per matrix, coded by ANS (asymmetric numeral systems): within 0.1 % of the order-0 entropy, tables included.
+"""One static histogram per matrix, coded by ANS (asymmetric numeral systems): within 0.1 % of the order-0 entropy, tables included.
 
     blob   = frame of packing.py: the number of codes and the heads, matrix after matrix, and the words of one ANS stream
     head   = 0, packed codes                                      short or random matrices
            | 1 low count e, count + e u16 frequencies, escapes    symbol s < count is the code low + s; symbol count is an escape
 
-Numbers are packing.py's integers. `e` is 1 if codes lie outside of the `count` <= 4096 values from `low`: then `escapes` is their number
-and they themselves, packed, in the order in which they occur. Frequencies are scaled to at most 65535. The stream is constriction's
-AnsCoder with the model Categorical(frequencies in float32, perfect=False); matrices are decoded in order.
+Numbers are packing.py's integers. `e` is 1 if some codes are outside the `count` <= 4096 values from `low`; `escapes` is then the number of
+these codes, followed by the codes, packed, in the order in which they occur. Frequencies are scaled to at most 65535. The stream is
+constriction's AnsCoder with the model Categorical(frequencies in float32, perfect=False); matrices are decoded in order.
 Source: parameter-golf #1123, #1649 (per-tensor ANS); the library: Bamler, arXiv:2201.01741.
 """
 
@@ -20,12 +20,12 @@ PROGRAM = None
 PACKAGE = "constriction"
 PACKED, HISTOGRAM = 0, 1
 MAX_SYMBOLS = 4096
-MAX_TABLE_BYTES = 2 * MAX_SYMBOLS + 128  # of a matrix, beside its packed codes
+MAX_TABLE_BYTES = 2 * MAX_SYMBOLS + 128  # for one matrix, in addition to its packed codes
 TOP = 65535
 
 
 def encode(codes: list[np.ndarray], contexts: list[MatrixContext]) -> bytes:
-    """No options: everything follows from the counts."""
+    """There are no options: the counts determine everything."""
     constriction = _library()
     heads, streams = Writer(), []
     heads.integer(sum(matrix.size for matrix in codes))
@@ -55,7 +55,7 @@ def decode(blob: bytes, contexts: list[MatrixContext]) -> list[np.ndarray]:
 
 
 def _encode_head(values: np.ndarray, heads: Writer) -> tuple[np.ndarray, np.ndarray] | None:
-    """Write the head of a matrix; symbols and frequencies of its stream, or None if it is packed."""
+    """Write the head of a matrix. Returns the symbols and frequencies of its stream, or None if the matrix is packed."""
     low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
     width = (high - low).bit_length()
     middle = int(np.median(values)) if values.size else 0

@@ -1,12 +1,12 @@
-"""A Gaussian per column, coded by a range coder: 0.2 % below the order-0 entropy where columns differ in scale, one byte per column.
+"""A Gaussian per column, coded by a range coder: 0.2 % below the order-0 entropy if columns differ in scale, at one byte per column.
 
     blob   = frame of packing.py: the number of codes and the heads, matrix after matrix, and the words of one range coder stream
     head   = 0, packed codes                 short or random matrices
            | 1 low span centre, K bytes s    codes of column j: Gaussian(centre, 2^((s_j - 64) / 16)) over low to low + span
 
-Numbers are packing.py's integers. The standard deviations come from a table of 16 doubles and a power of two, so that every machine
-has the same; the stream is constriction's RangeEncoder with the model QuantizedGaussian(low, low + span), row after row. Its Gaussian is
-computed in floating point with the machine's own exp: a machine that differs decodes to other codes, and the blob's sha256 says so.
+Numbers are packing.py's integers. The standard deviations come from a table of 16 doubles and a power of two, so every machine has the
+same. The stream is constriction's RangeEncoder with the model QuantizedGaussian(low, low + span), row after row. Its Gaussian is computed
+in floating point with the machine's own exp: a machine with another exp decodes other codes, which the blob's sha256 then detects.
 Source of the idea: the measurement that only columns differ in scale (docs/log.md); the library: Bamler, arXiv:2201.01741.
 """
 
@@ -21,13 +21,13 @@ from . import MatrixContext
 PROGRAM = None
 PACKAGE = "constriction"
 PACKED, GAUSSIAN = 0, 1
-MAX_SPAN = 1 << 16  # constriction's models have 24 bits of precision; wider matrices are packed
-SIXTEENTHS = np.array([round(2.0 ** (k / 16), 12) for k in range(16)])  # rounded: the same literal whatever the last bit of pow
-ROWS_AT_ONCE = 1 << 18  # codes, about: means and deviations are doubles
+MAX_SPAN = 1 << 16  # constriction's models have 24 bits of precision; matrices with a wider range are packed
+SIXTEENTHS = np.array([round(2.0 ** (k / 16), 12) for k in range(16)])  # rounded, so that the last bit of pow does not matter
+ROWS_AT_ONCE = 1 << 18  # codes, approximately: limits the memory for means and deviations, which are doubles
 
 
 def encode(codes: list[np.ndarray], contexts: list[MatrixContext]) -> bytes:
-    """No options: everything follows from the columns' deviations."""
+    """There are no options: the columns' deviations determine everything."""
     constriction = _library()
     heads, coder = Writer(), constriction.stream.queue.RangeEncoder()
     heads.integer(sum(matrix.size for matrix in codes))
@@ -65,7 +65,7 @@ def decode(blob: bytes, contexts: list[MatrixContext]) -> list[np.ndarray]:
 
 
 def _steps(values_MK: np.ndarray) -> np.ndarray:
-    """log2 of the columns' deviations in sixteenths, plus 64, uint8 (K)."""
+    """16 log2 of the columns' deviations, rounded, plus 64, uint8 (K)."""
     deviation_K = np.sqrt(np.square(values_MK.astype(np.float64)).mean(axis=0) + 1 / 256)
     return np.clip(np.round(16 * np.log2(deviation_K)) + 64, 0, 255).astype(np.uint8)
 
@@ -76,7 +76,7 @@ def _deviations(scale_K: np.ndarray) -> np.ndarray:
 
 
 def _bits(values_MK: np.ndarray, scale_K: np.ndarray) -> float:
-    """About what the matrix will cost."""
+    """The approximate cost of the matrix in bits."""
     deviation_K = _deviations(scale_K)
     squares_K = np.square(values_MK.astype(np.float64)).mean(axis=0) / deviation_K**2
     per_code_K = np.maximum(0.02, np.log2(deviation_K) + (np.log(2 * np.pi) + squares_K) / np.log(4))
@@ -84,7 +84,7 @@ def _bits(values_MK: np.ndarray, scale_K: np.ndarray) -> float:
 
 
 def _rows(shape: tuple[int, int], centre: int, scale_K: np.ndarray):
-    """(first row, means, deviations) of blocks of rows, as constriction wants them: a number for every code."""
+    """Yields (first row, means, deviations) of blocks of rows; constriction needs one mean and one deviation per code."""
     rows = max(1, ROWS_AT_ONCE // shape[1])
     deviation_K = _deviations(scale_K)
     for start in range(0, shape[0], rows):

@@ -1,7 +1,7 @@
 """Bit packing: each byte keeps its `bits` low bits, the first byte in the lowest bits of the stream.
 
-A byte is an integer in two's complement, -2^(bits-1) to 2^(bits-1) - 1; others are refused. The yardstick of every coder of codes: what
-random codes cost. In front of a codec that models bytes it hurts (#1649: +12 %).
+A byte is an integer in two's complement, -2^(bits-1) to 2^(bits-1) - 1; others are refused. This is what random codes cost, so coders are
+compared with it. In front of a codec that models bytes it makes the result larger (#1649: +12 %).
 """
 
 import numpy as np

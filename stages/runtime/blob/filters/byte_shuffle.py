@@ -1,8 +1,8 @@
-"""Byte shuffle: every stride-th byte from the first on, then from the second on, and so on; the high bytes of fp16 stand together.
+"""Byte shuffle: every stride-th byte from the first on, then from the second on, and so on; this puts the high bytes of fp16 together.
 
     b[0] b[s] b[2s] ... b[1] b[1+s] ... b[s-1] b[2s-1] ...
 
-Stride 2 is the field's, over whole payloads (#1172, #1218); it pays on float16 and does nothing for one-byte codes.
+The contest's entries use stride 2 over whole payloads (#1172, #1218); it helps with float16 and does nothing for one-byte codes.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ def length(size: int, *, stride: int) -> int:
 
 
 def forward(data: bytes, *, stride: int) -> bytes:
-    """`stride` 2..255, the bytes of one number."""
+    """`stride` 2..255: the number of bytes of one number."""
     length(len(data), stride=stride)
     values = np.frombuffer(data, np.uint8)
     return b"".join(values[start::stride].tobytes() for start in range(stride))

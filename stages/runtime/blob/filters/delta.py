@@ -1,6 +1,6 @@
-"""Delta: each byte minus the one `stride` before it, modulo 256. For numbers that change slowly; on random codes it only costs.
+"""Delta: each byte minus the one `stride` before it, modulo 256. It helps if numbers change slowly, and costs bytes with random codes.
 
-Layer deltas were tried on real weights and are useless (#1123: the difference has more entropy than the weights).
+Deltas between layers were tried on real weights and do not help (#1123: the difference has more entropy than the weights).
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ def length(size: int, *, stride: int) -> int:
 
 
 def forward(data: bytes, *, stride: int) -> bytes:
-    """`stride` 1..65535, how far back the byte stands that is subtracted."""
+    """`stride` 1..65535: how far before each byte the subtracted byte is."""
     length(len(data), stride=stride)
     values = np.frombuffer(data, np.uint8).copy()
     values[stride:] -= np.frombuffer(data, np.uint8)[:-stride]

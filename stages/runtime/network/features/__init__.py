@@ -4,8 +4,8 @@
         __init__(self, config, *, option: type, ...)       no defaults; int | float | bool | list | Literal[...], checked here
         initialise(self, *, generator)                     only with parameters: fills each of them in place, in their order
 
-The module is registered on the GPT under its file's name, so its parameters' names begin with that. It acts through hooks, each
-called by the spine (model/gpt.py, model/attention.py) at one place; each takes a tensor and returns what replaces it:
+The module is registered on the GPT under its file's name, so its parameters' names begin with that. It acts through hooks. gpt.py and
+attention.py call each hook at one place; a hook takes a tensor and returns the tensor that replaces it:
 
 | hook                                | tensor                                     | called                                            |
 |-------------------------------------|--------------------------------------------|---------------------------------------------------|
@@ -15,15 +15,15 @@ called by the spine (model/gpt.py, model/attention.py) at one place; each takes 
 | normalised(u_BTD, layer)            | a normalised stream                        | before attention and before the feed-forward part |
 | value(v_BTGK, layer, now)           | values of the key/value heads              | before attention                                  |
 | attended(y_BTHK, v_BTGK, layer)     | outputs of the heads                       | after attention                                   |
-| gate(y_BTHK, u_BTD, layer)          | the same; u is the layer's attention input | then; only one feature may have it                |
+| gate(y_BTHK, u_BTD, layer)          | the same; u is the layer's attention input | after `attended`; only one feature may have it    |
 | projections((up, down), layer, now) | the two linear layers, not a tensor        | before the feed-forward part                      |
 | leave(x_BTD, entered_BTD, layer)    | a layer's output                           | after the layer, unless it has two lanes          |
 | final(x_BTD)                        | the normalised stream after all layers     | before the head                                   |
 
 `layer` is the physical layer, also where a layer runs several times. `progress(self, model, *, step, fraction)` replaces nothing:
-training calls it before each step. `auxiliary_loss(self, hidden_BTD, targets_BT)` is a number that training adds to its loss; what
-is in TRAINING_ONLY has that alone, and `exported` leaves it out of what goes on from the training. Six features (STRUCTURAL) decide
-what is built and how it is wired; the spine names each where it acts.
+training calls it before each step. `auxiliary_loss(self, hidden_BTD, targets_BT)` is a number that training adds to its loss. Features
+in TRAINING_ONLY have only this hook, and `exported` removes them from the trained model. Six features (STRUCTURAL) decide what is built
+and how it is connected; gpt.py names each where it acts.
 
 Features act in the alphabetical order of their names, never in that of params.yaml: neither JSON with sorted keys nor DVC's
 comparison of parameters keeps the order of a mapping. A row of a hook's result may depend on the same and earlier rows only.
@@ -62,43 +62,43 @@ TRAINING_ONLY = ("multi_token_prediction",)
 
 @dataclasses.dataclass
 class Pass:
-    """What one forward pass carries beside the stream."""
+    """The state of one forward pass besides the stream."""
 
     tokens_BT: Tensor
     cu_seqlens: Tensor | None
     max_seqlen: int | None
     backend: str
-    past: typing.Any = None  # keys and values of earlier passes (model/memory.py); evaluation only
-    last_rows: int = 0  # how many last rows the layer that runs now has to give; 0: all
+    past: typing.Any = None  # keys and values of earlier passes (memory.py); evaluation only
+    last_rows: int = 0  # how many last rows the current layer computes; 0: all
     start_BTD: Tensor | None = None  # the stream before the first layer
-    is_repetition: bool = False  # whether the layer that runs now has run before in this pass
-    kept: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # what a feature keeps for later layers, under its name
+    is_repetition: bool = False  # whether the current layer has run before in this pass
+    kept: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # tensors that a feature keeps for later layers, under its name
 
 
 class Hooks:
-    """The features of one model by hook. Not a module: the GPT owns the parameters."""
+    """The features of one model by hook. This is not a module, because the GPT owns the parameters."""
 
     def __init__(self, features: dict[str, nn.Module]):
-        # looked up on the class: a parameter may have a hook's name
+        # looked up on the class, because a parameter may have the name of a hook
         self.having = {hook: [feature for feature in features.values() if hasattr(type(feature), hook)] for hook in HOOKS}
         gates = [name for name, feature in features.items() if feature in self.having["gate"]]
         if len(gates) > 1:
             raise ValueError(f"model.features has the gates {' and '.join(gates)}; leave one of them")
 
     def apply(self, hook: str, tensor: Tensor, *rest) -> Tensor:
-        """`tensor` after every feature that has this hook; itself where none has."""
+        """`tensor` after every feature that has this hook; unchanged if none has it."""
         for feature in self.having[hook]:
             tensor = getattr(feature, hook)(tensor, *rest)
         return tensor
 
 
 def build(config: ModelConfig) -> dict[str, nn.Module]:
-    """The features that the configuration names, by name. ValueError with the nearest spelling, or with what an option takes."""
+    """The features that the configuration names, by name. ValueError gives the nearest spelling, or the values that an option takes."""
     return {name: _build(name, config) for name in config.features}
 
 
 def table(rows: int, width: int) -> nn.Embedding:
-    """An embedding whose entries `initialise` or a file gives: torch's own normal draw of a shape without numbers imports its compiler."""
+    """An embedding without values; `initialise` or a file sets them. torch's own initialisation on the meta device imports the compiler."""
     return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 
@@ -146,7 +146,7 @@ def _words(kind) -> str:
 
 
 def require(condition: bool, sentence: str) -> None:
-    """ValueError(sentence) unless `condition` holds: for options that do not fit together or do not fit the model."""
+    """ValueError(sentence) unless `condition` is true: for options that do not fit each other or the model."""
     if not condition:
         raise ValueError(sentence)
 

@@ -4,9 +4,9 @@
     h_t  = ((36313 tok_t) xor (27191 tok_{t-1})) mod (buckets - 1)
     h'_t = ((36313 tok_t) xor (27191 tok_{t-1}) xor (51497 tok_{t-2})) mod (buckets - 1)       only with `trigram`
 
-The last bucket is for the first position of a row (h'), for the first two (h'). The predecessor may belong to another document,
-as published. Source: parameter-golf #549; trigram: #1019. The published P is orthogonal where both sides have 64 or more, else 0,
-and never learns there; here it always starts orthogonal.
+The last bucket stands for the first position of a row (h) or the first two (h'). The predecessor may belong to another document, as
+published. Source: parameter-golf #549; trigram: #1019. The published P is orthogonal if both sides have 64 or more; else it is 0 and
+never learns. Here it always starts orthogonal.
 """
 
 # B batch, T time, D width, N buckets, E width of the table

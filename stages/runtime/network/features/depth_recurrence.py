@@ -1,9 +1,9 @@
-"""Depth recurrence: a segment of layers runs several times in a row, with the same weights; depth without bytes.
+"""Depth recurrence: a segment of layers runs several times in a row with the same weights, which adds depth but no bytes.
 
     0 .. first-1, (first .. last) x passes, last+1 .. L-1         e.g. 0..3, 4, 5, 4, 5, 6..10 of #1285: 4 to 5, two passes
 
-While training it switches on when both `start_step` steps and `start_fraction` of the budget are done (0: at once); anywhere else,
-and after training, it is on. Source: parameter-golf #1285 (from step 3000), #1493 and #1855 (3 to 5, three passes, from 0.35).
+In training it switches on when both `start_step` steps and `start_fraction` of the budget are done (0: at once). Outside training it is
+always on. Source: parameter-golf #1285 (from step 3000), #1493 and #1855 (3 to 5, three passes, from 0.35).
 """
 
 from torch import nn
@@ -11,7 +11,7 @@ from torch import nn
 from ..config import ModelConfig
 from . import require
 
-MAX_PASSES = 64  # a damaged header must not make a list that fills the memory
+MAX_PASSES = 64  # so that a damaged header cannot make a list that fills the memory
 
 
 class Feature(nn.Module):
@@ -35,5 +35,5 @@ class Feature(nn.Module):
         self.looping = step >= self.start_step and fraction >= self.start_fraction
 
     def layers(self) -> list[int]:
-        """Physical layers in the order in which they run now."""
+        """The physical layers in the order in which they currently run."""
         return self.before + self.segment * (self.passes if self.looping else 1) + self.after

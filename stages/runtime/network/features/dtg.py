@@ -1,4 +1,4 @@
-"""Dynamic token gate: each token decides how much of a layer it takes.
+"""Dynamic token gate: a gate for each token, which scales the change that a layer makes.
 
     x_out <- x_in + σ(w_l . x_in + b_l) (x_out - x_in)          w starts at 0, b at 2; no gradient flows into x_in through the gate
 

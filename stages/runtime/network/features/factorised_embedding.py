@@ -1,10 +1,10 @@
-"""Factorised embedding: a table of few features, and a projection into the stream and another one out of it.
+"""Factorised embedding: a narrow table, with one projection into the stream and another one out of it.
 
     x = P_in rms(E[tok])          E: vocabulary x width,  P_in: width -> D;    x is not normalised again
     z = E (P_out rms(x_last))     P_out: D -> width; with an untied head, its table is vocabulary x width too
 
-P_out is not the transpose of P_in. Both start orthogonal; the published ones only where both sides have 64 or more, and there they
-are in no optimizer. Source: parameter-golf #1285, #1394, #1493, off in all of them (width 512 = D).
+P_out is not the transpose of P_in. Both start orthogonal; the published ones do so only if both sides have 64 or more, and no optimizer
+there trains them. Source: parameter-golf #1285, #1394, #1493, off in all of them (width 512 = D).
 """
 
 # B batch, T time, D width, E width of the table
@@ -17,7 +17,7 @@ from . import Pass, require
 
 
 class Feature(nn.Module):
-    """Parameters: input (D, E), output (E, D); the spine asks for `width` when it builds the tables."""
+    """Parameters: input (D, E), output (E, D). gpt.py reads `width` when it builds the tables."""
 
     def __init__(self, config: ModelConfig, *, width: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""LN scale: what a layer reads shrinks with its depth, so that late layers begin as small corrections.
+"""LN scale: the input of a layer is scaled down with its depth, so that late layers start as small corrections.
 
     u <- u / sqrt(l + 1)          u = rms(x), before attention and before the feed-forward part; l the physical layer from 0
 

@@ -3,8 +3,8 @@
     loss + weight / n Σ_k CE(c tanh(H_k h_t / c), tok_{t+1+k})          k = 1 .. heads, over the t whose tok_{t+1+k} is in the row
 
 h are the final hidden states, c the soft cap, n the number of heads that have such a t. H starts at 0. The logits of the model do not
-depend on it, and H is left out of everything after the training. Targets run on into the next document of a packed row.
-Source: parameter-golf #549, off in its published run; there H is in no optimizer and would stay 0, in the scripts before it in Muon.
+depend on H, and H is removed after training. In a packed row, targets may be in the next document.
+Source: parameter-golf #549, off in its published run; no optimizer there trains H, so it would stay 0; in the scripts before it, Muon does.
 """
 
 # B batch, T time, D width, V vocabulary
@@ -18,7 +18,7 @@ from . import require
 
 
 class Feature(nn.Module):
-    """Parameters: heads.<k - 1> (V, D), of the width of the table where that is factorised."""
+    """Parameters: heads.<k - 1> (V, D); with factorised_embedding, D is the width of the table."""
 
     def __init__(self, config: ModelConfig, *, heads: int, weight: float):
         super().__init__()

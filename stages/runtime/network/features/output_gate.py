@@ -1,4 +1,4 @@
-"""Output gate: a gate for each head, read from a few features of attention's input, that starts fully transparent.
+"""Output gate: a gate for each head, computed from a few features of attention's input; every gate starts at 1, without effect.
 
     y_{t,h} <- 2 σ(W_lh . u_t[:window]) y_{t,h}          W starts at 0: every gate at 1
 

@@ -1,4 +1,4 @@
-"""Parallel residual: in the last layers, the feed-forward part reads what attention reads, not what attention wrote.
+"""Parallel residual: in the last layers, the feed-forward part reads attention's input instead of the stream after attention.
 
     x <- x + a ⊙ Attention(s rms(x)) + b ⊙ MLP(s rms(x))        instead of MLP(s rms(x + a ⊙ Attention(...)))
 
@@ -12,7 +12,7 @@ from . import require
 
 
 class Feature(nn.Module):
-    """Acts from `first_layer` on; the spine asks for it."""
+    """Acts from layer `first_layer` on, which gpt.py reads."""
 
     def __init__(self, config: ModelConfig, *, first_layer: int):
         super().__init__()

@@ -1,9 +1,9 @@
-"""Skip attention: some layers have the feed-forward part alone.
+"""Skip attention: some layers have only the feed-forward part.
 
     x <- x_in + b ⊙ MLP(s rms(x_in))          x_in: the layer's input, after the residual mix where that is on
 
-Those layers have no attention parameters at all: neither projections nor query_gain nor attention_scale. The published script keeps
-them, unused, and leaves the projections out of its artifact. Source: parameter-golf #1204 (layer 0), off in #1285.
+These layers have no attention parameters: no projections, no query_gain and no attention_scale. The published script keeps these unused,
+and leaves the projections out of its artifact. Source: parameter-golf #1204 (layer 0), off in #1285.
 """
 
 from torch import nn
@@ -13,7 +13,7 @@ from . import require
 
 
 class Feature(nn.Module):
-    """No parameters, and fewer in the blocks; the spine asks for `layers` when it builds them."""
+    """No parameters, and fewer in the blocks. gpt.py reads `layers` when it builds them."""
 
     def __init__(self, config: ModelConfig, *, layers: list[int]):
         super().__init__()

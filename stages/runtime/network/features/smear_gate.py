@@ -1,10 +1,10 @@
-"""Smear gate: each token sees its predecessor before the first layer.
+"""Smear gate: before the first layer, each token is mixed with its predecessor.
 
     version 1, after the norm:   x_t <- (1 - σ(γ)) ⊙ x_t + σ(γ) ⊙ x_{t-1},  x_{-1} = 0             γ (D) starts at 0: an even blend
     version 2, before the norm:  x_t <- x_t + λ σ(w . x_t[:window]) [tok_t is not BOS] x_{t-1}     w, λ start at 0: the identity
 
-Version 1 takes a predecessor from another document too, as published; it has no window (0). Version 2 leaves the first token of a row
-and of each document alone. Source: modded-nanogpt; version 1 parameter-golf #549, version 2 #1855 (window 12) with the BOS mask of #1851.
+In version 1 the predecessor may be in another document, as published; its window is 0. Version 2 does not change the first token of a row
+or of a document. Source: modded-nanogpt; version 1 parameter-golf #549, version 2 #1855 (window 12) with the BOS mask of #1851.
 """
 
 # B batch, T time, D width
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from ..config import ModelConfig
 from . import Pass, require
 
-BOS = 1  # as in runtime/text/tokenizer.py (a test compares): importing it would retrain whenever the tokenizer's code changes
+BOS = 1  # equal to runtime/text/tokenizer.py's (a test compares them); with an import, a change in that file would retrain
 
 
 def Feature(config: ModelConfig, *, version: Literal[1, 2], window: int) -> nn.Module:
-    """The module of one version."""
+    """The module of the chosen version."""
     if version == 1:
         require(window == 0, f"model.features.smear_gate.window is {window}; version 1 reads no features, set it to 0")
         return PerFeature(config.width)

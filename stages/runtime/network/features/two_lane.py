@@ -1,4 +1,4 @@
-"""Two lanes: from one layer on, attention reads lane p, the feed-forward part lane q, and both write to both.
+"""Two lanes: from one layer on, attention reads lane p, the feed-forward part reads lane q, and both write to both lanes.
 
     entering the first such layer:  p = q = x;      at the end:  x = (p + q) / 2
     A = a ⊙ Attention(s rms(entered p))             entered: through the residual mix, where that is on
@@ -9,8 +9,8 @@
                    M = b ⊙ MLP(s rms(entered q))
                    p <- ρ_l1 p + μ_l0 M;            q <- ρ_l1 q + μ_l1 M
 
-ρ starts at 1.1 (sequential: at its root, as it acts twice), α and μ at 1; all layers have them, those before `first_layer` are never
-used. Skips join lane p only, with sequential writes both lanes.
+ρ starts at 1.1 (sequential: at the square root of 1.1, because it acts twice), α and μ start at 1. All layers have these parameters; those
+before `first_layer` are never used. Skips join lane p only; with sequential writes they join both lanes.
 Source: simultaneous parameter-golf #1855 (from layer 8 of 11); sequential #1204 (from layer 7), off in #1285.
 """
 
@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from ..config import ModelConfig
 from . import require
 
-STAY = 1.1  # initial ρ: #1855; #1204 has its root
+STAY = 1.1  # initial ρ: #1855; #1204 has its square root
 Lane = Callable[[Tensor], Tensor]
 
 
 def Feature(config: ModelConfig, *, first_layer: int, writes: Literal["simultaneous", "sequential"]) -> nn.Module:
-    """The module of one kind of writes."""
+    """The module of the chosen kind of writes."""
     return (Simultaneous if writes == "simultaneous" else Sequential)(config, first_layer)
 
 
@@ -76,7 +76,7 @@ class Sequential(Simultaneous):
     initial_stay, skips_join_both = STAY**0.5, True
 
     def write(self, p_BTD: Tensor, q_BTD: Tensor, attended_BTD: Tensor, enter: Lane, feed: Lane, layer: int) -> tuple[Tensor, Tensor]:
-        """Both lanes after a layer; the feed-forward part reads what attention has written."""
+        """Both lanes after a layer; the feed-forward part reads lane q after attention has written to it."""
         stay, attention, mlp = (weight[layer].to(p_BTD.dtype) for weight in (self.stay, self.attention, self.mlp))
         p_BTD, q_BTD = (stay[0] * lane + attention[i] * attended_BTD for i, lane in enumerate((p_BTD, q_BTD)))
         fed_BTD = feed(enter(q_BTD))

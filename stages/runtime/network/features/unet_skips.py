@@ -1,11 +1,11 @@
-"""U-Net skips: the second half of the executed layers reads what the first half wrote, last written first.
+"""U-Net skips: the second half of the executed layers reads the outputs of the first half, the last output first.
 
     plain:  x <- x + w_k ⊙ s                                 w starts at 1
     gated:  x <- σ(γ_k) ⊙ x + (1 - σ(γ_k)) ⊙ w_k ⊙ s         γ starts at 0: an even blend
 
-Of N executed layers the first floor(N / 2) push their output; before each later one, while any is left, the last is popped and
-merged with the parameters k = min(layers since the middle, sets - 1). Source: the naive baseline (plain, 4 sets), #549 (plain, 5),
-#1172 and #1285 (gated, 5; the recurrence makes #1285 use its last set twice), #1855 (gated, 8).
+Of N executed layers, the first floor(N / 2) push their output on a stack. Before each later layer, while the stack is not empty, one is
+popped and merged with the parameters k = min(layers since the middle, sets - 1). Source: the naive baseline (plain, 4 sets), #549 (plain,
+5), #1172 and #1285 (gated, 5; the recurrence makes #1285 use its last set twice), #1855 (gated, 8).
 """
 
 # B batch, T time, D width, S sets
@@ -36,7 +36,7 @@ class Feature(nn.Module):
             self.gate.zero_()
 
     def merge(self, x_BTD: Tensor, skip_BTD: Tensor, since_middle: int) -> Tensor:
-        """The stream with one output of the first half in it."""
+        """The stream merged with one output of the first half."""
         k = min(since_middle, len(self.weight) - 1)
         skip_BTD = self.weight[k].to(x_BTD.dtype) * skip_BTD
         if self.gate is None:

@@ -1,10 +1,10 @@
-"""Untied MLP: where depth_recurrence repeats a layer, the repetitions have a feed-forward part of their own.
+"""Untied MLP: if depth_recurrence repeats a layer, the repetitions have their own feed-forward part.
 
     first run:    x <- x + b_l ⊙ W_down a(W_up s rms(x))
     repetitions:  x <- x + b_l ⊙ V_down a(V_up s rms(x))          V: this feature's; with parts `down`, V_up is W_up
 
 Scales and attention stay shared; all repetitions of a layer share one V (the published stack has one repetition). When the recurrence
-starts in training, V becomes a copy of W; where it is on from the first step, V keeps its own beginning: V_up orthogonal, V_down 0.
+starts in training, V becomes a copy of W. If it is on from the first step, V keeps its initial values: V_up orthogonal, V_down 0.
 Source: parameter-golf #1204 (layers 4 and 5, full), off in #1285.
 """
 
@@ -44,7 +44,7 @@ class Feature(nn.Module):
 
     @torch.no_grad()
     def progress(self, model: nn.Module, *, step: float, fraction: float) -> None:
-        looping = model.features["depth_recurrence"].looping  # its turn was before: features act in alphabetical order
+        looping = model.features["depth_recurrence"].looping  # updated already, because features act in alphabetical order
         if looping and not self.looping:
             for own, part in ((self.up, "up"), (self.down, "down")):
                 for layer, linear in own.items():

@@ -2,8 +2,8 @@
 
     v <- v + s_l scale P E[tok]         E: vocabulary x width, N(0, 0.01²);  P: width -> G K, orthogonal;  s_l starts at 1
 
-One table and one projection for all these layers. Source: parameter-golf #549 (width 128, layers 9 and 10, scale 0.1). The published
-P is orthogonal where both sides have 64 or more, else 0; here always orthogonal.
+All these layers share one table and one projection. Source: parameter-golf #549 (width 128, layers 9 and 10, scale 0.1). The published
+P is orthogonal if both sides have 64 or more, else 0; here it is always orthogonal.
 """
 
 # B batch, T time, G key/value heads, K head width, E width of the table
@@ -43,7 +43,7 @@ class Feature(nn.Module):
     def value(self, v_BTGK: Tensor, layer: int, now: Pass) -> Tensor:
         if layer not in self.layers:
             return v_BTGK
-        if "value_embedding" not in now.kept:  # the same for every layer
+        if "value_embedding" not in now.kept:  # computed once for all layers
             found = self.projection(self.table(now.tokens_BT))
             now.kept["value_embedding"] = (found * self.scale.to(found.dtype)).view_as(v_BTGK)
         added_BTGK = now.kept["value_embedding"]

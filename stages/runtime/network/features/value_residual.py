@@ -3,7 +3,7 @@
     blend (#549):   v <- λ0_l v_first + λ1_l v        both start at 0.5
     add (#1019):    v <- v + σ(α_l) v_first           α starts at 0
 
-v_first are the values of the first layer that runs, as that layer leaves them; it is not mixed itself, so its row of the parameter
+v_first are the values of the first layer that runs, after all changes there. This layer itself is not mixed, so its row of the parameter
 is never used. Source: arXiv:2410.17897; parameter-golf #549 and #1019, off in both published runs.
 """
 

@@ -1,4 +1,4 @@
-"""Exclusive self-attention: no head may return what the token's own value already says.
+"""Exclusive self-attention: removes from each head's output its component along the token's own value.
 
     v^_t = v_t / max(|v_t|, 1e-12);      y_{h,t} <- y_{h,t} - (y_{h,t} . v^_{t,g}) v^_{t,g}       g: the key/value head that h reads
 
@@ -29,5 +29,5 @@ class Feature(nn.Module):
         if layer < self.first_layer:
             return y_BTHK
         unit_BTG1K = F.normalize(v_BTGK.float(), dim=-1, eps=1e-12).to(y_BTHK.dtype).unsqueeze(-2)
-        y_BTGRK = y_BTHK.unflatten(2, (v_BTGK.size(2), -1))  # R heads read each value: broadcast, v is not repeated
+        y_BTGRK = y_BTHK.unflatten(2, (v_BTGK.size(2), -1))  # R heads read each value; v is broadcast and not repeated
         return (y_BTGRK - (y_BTGRK * unit_BTG1K).sum(-1, keepdim=True) * unit_BTG1K).flatten(2, 3)

@@ -1,13 +1,13 @@
-"""SLOT on context that is scored already: honest, with one delta for each window, or as published, which leaks.
+"""SLOT on context that is already scored: honest, with one delta for each window, or as published, which leaks.
 
     for each window:  delta (D) = 0, or where the last window ended;  `steps` times AdamW on
         mean CE(head(H + delta), targets) over the window's positions before its first scored one  +  penalty / 2 |delta|²;
     score the rest with head(H + delta).  The first window has no context: delta = 0.
 
-honest: the objective ends at the target just before the first that the window scores, and no delta is shared, so a decoder can
-repeat every step. published: #1306, #1217 and #1333 mask the objective in the same way, but share one delta over a batch of windows that
-overlap, so that the context of one holds what another scores.
-`warm_start` takes the delta of the window before, all of whose targets are scored by then; it needs batch 1.
+honest: the objective ends at the target before the first one that the window scores, and no delta is shared, so a decoder can repeat
+every step. published: #1306, #1217 and #1333 mask the objective in the same way, but share one delta over a batch of windows that overlap,
+so the context of one window contains targets that another window scores.
+`warm_start` starts from the delta of the window before, whose targets are all scored by then; it needs batch 1.
 Source: parameter-golf #1306 (rate 0.005, 8 steps, betas 0.3 and 0.9), #1333 (0.008, 16 steps); one delta per window is ours.
 """
 
@@ -24,7 +24,7 @@ CLAIMS = ("causal", "score_first", "single_pass")
 
 
 def claims(options: dict) -> tuple[str, ...]:
-    """The published form shares its delta, so it can claim neither."""
+    """The published form shares its delta, so it can claim neither causal nor score_first."""
     return ("single_pass",) if options.get("form") == "published" else CLAIMS
 
 
@@ -55,7 +55,7 @@ class Evaluator(sliding.Evaluator):
             delta_B1D = self.delta_11D.clone()
         window, context = chunk[0], seen[chunk[0].start : chunk[0].first]
         if len(chunk) == 1 and self.fitted and self.fitted[0] == window and torch.equal(self.fitted[1], context):
-            delta_B1D = self.fitted[2]  # asked again for the same window, token by token: the fit saw nothing new
+            delta_B1D = self.fitted[2]  # called again for the same window and context, as in token-by-token scoring: the fit stays the same
         elif length:
             targets_BT = windows.targets(seen, chunk, self.window)[:, :length]
             total = max(sum(contexts), 1)
@@ -75,5 +75,5 @@ class Evaluator(sliding.Evaluator):
         return self.model.head(windows.scored_rows(hidden_BTD + delta_B1D, chunk))
 
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
-        """With warm_start, the delta goes on to the next window."""
+        """With warm_start, the next window starts from this delta."""
         self.delta_11D = self.pending_11D

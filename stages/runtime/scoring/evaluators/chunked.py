@@ -1,6 +1,6 @@
-"""Plain chunks: windows that do not overlap, every target scored, context growing from 1 token to `window` inside each.
+"""Plain chunks: windows that do not overlap. Every target is scored; inside a window, the context grows from 1 token to `window` tokens.
 
-The naive baseline's evaluation, and the cheapest. Differs from the field's in the tail, which is scored here too.
+This is the naive baseline's evaluation, and the cheapest. Here the tail of the stream is scored too, unlike in the contest's code.
 """
 
 from . import sliding
@@ -9,7 +9,7 @@ CLAIMS = ("causal", "score_first", "single_pass")
 
 
 class Evaluator(sliding.Evaluator):
-    """Options of `sliding` but the stride, which is the window."""
+    """Options of `sliding` except the stride, which equals the window."""
 
     def __init__(self, model, *, window: int, **options):
         super().__init__(model, window=window, stride=window, **options)

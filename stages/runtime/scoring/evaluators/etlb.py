@@ -1,12 +1,13 @@
-"""ETLB: a bias on the logits that is fitted on each window's context and carried on.
+"""ETLB: a bias on the logits that is fitted on each window's context and carried to the next window.
 
     bias b (V) = 0;  for each window after the first:  beta = b;  `steps` times  beta <- beta - rate · grad mean CE(z + beta, targets)
     over the window's context;  b = clip(beta, ±bound);  score the rest with z + b
 
     grad = mean softmax(z + beta) - frequencies of the targets over the context
 
-batch 1 is #1399's: window after window, so the context is scored already. With larger batches one bias is fitted on the contexts of
-all windows of a batch, which contain what the others score: #1415, a leak. Source: parameter-golf #1399 (rate 0.05, 5 steps, bound 3).
+Batch 1 is #1399: windows come one after the other, so the context is already scored. With larger batches one bias is fitted on the contexts
+of all windows of a batch, which contain targets that other windows score: #1415, a leak.
+Source: parameter-golf #1399 (rate 0.05, 5 steps, bound 3).
 """
 
 import torch
@@ -20,7 +21,7 @@ CLAIMS = ("causal", "score_first", "single_pass")
 
 
 def claims(options: dict) -> tuple[str, ...]:
-    """Causal with one window at a time."""
+    """It is causal only with one window at a time."""
     return CLAIMS if options.get("batch") == 1 else ("single_pass",)
 
 
@@ -53,5 +54,5 @@ class Evaluator(sliding.Evaluator):
         return windows.scored_rows(logits_BTV, chunk) + self.pending_V
 
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
-        """The bias goes on to the next window."""
+        """Carry the bias to the next window."""
         self.bias_V = self.pending_V

@@ -1,4 +1,4 @@
-"""SLOT in the space of the logits: a bias on all V capped logits, solved for by L-BFGS.
+"""SLOT on the logits: a bias on all V capped logits, fitted by L-BFGS.
 
     bias (V) = 0, or the one before;  minimise  mean CE(z + bias, targets over the objective) + penalty / 2 |bias|²  by L-BFGS
     (rate 1, `iterations`, `history`, strong Wolfe line search, tolerances 1e-7 and 1e-9);  clamp to ±`bound`;  score z + bias
@@ -9,7 +9,7 @@
 | shared     | those of the last `focal` that are context                | one for a batch, carried | #1350: leaks over windows  |
 | honest     | the context, or the last `focal` positions of it          | one for each window      | ours                       |
 
-Without a penalty V numbers are fitted to few tokens, which is far worse than no adaptation: `honest` needs one (0.003 to 0.01).
+Without a penalty, V numbers are fitted to few tokens, which is far worse than no adaptation, so `honest` needs one (0.003 to 0.01).
 """
 
 import torch
@@ -29,7 +29,7 @@ def claims(options: dict) -> tuple[str, ...]:
 
 
 class Evaluator(sliding.Evaluator):
-    """Options of `sliding`, and form, focal (0: all), iterations, history, penalty, bound."""
+    """Options of `sliding`, and form, focal (honest: 0 is all context), iterations, history, penalty, bound."""
 
     def __init__(self, model, *, form: str, focal: int, iterations: int, history: int, penalty: float, bound: float, **windowing):
         super().__init__(model, **windowing)
@@ -64,7 +64,7 @@ class Evaluator(sliding.Evaluator):
         self.carried_V = self.pending_V
 
     def _objective(self, window: windows.Window) -> tuple[int, int]:
-        """First position of the objective, and the one after its last."""
+        """The first position of the objective, and the position after its last."""
         scored = window.first - 1 - window.start
         if self.form == "scored":
             return max(window.length - self.focal, 0), max(window.length - 1, 0)

@@ -1,4 +1,4 @@
-"""The model mixed with an n-gram predictor that is built from the tokens already scored.
+"""Mix the model with an n-gram predictor that is built from the tokens already scored.
 
     p_0(a) = (c(a) + 1) / (N + V)                                         counts of all tokens so far
     p_n(a) = (c_n(a) + u_n p_{n-1}(a)) / (N_n + u_n)                       after a context of n tokens that was seen before;
@@ -6,7 +6,7 @@
     p(a) = (1 - w) p_model(a) + w p_m(a)                                  m: the longest context of at most `order` that was seen
     w <- (1 - share) w p_m(x) / p(x) + share w_0                          after each token x; one w for each m, at first `weight`
 
-Every row is a distribution over the whole vocabulary, and counts and weights come from earlier tokens alone. Source of the estimate:
+Every row is a distribution over the whole vocabulary; counts and weights depend on earlier tokens only. Source of the estimate:
 Witten and Bell 1991; of the weights: Bayes, with the fixed share of Herbster and Warmuth 1998.
 """
 
@@ -22,7 +22,7 @@ CLAIMS = ("causal", "score_first", "single_pass")
 
 
 class Evaluator(sliding.Evaluator):
-    """Options of `sliding`, and order (tokens of the longest context), weight (of the n-grams at first), share."""
+    """Options of `sliding`, and order (tokens of the longest context), weight (initial weight of the n-grams), share."""
 
     carries = True
 
@@ -33,7 +33,7 @@ class Evaluator(sliding.Evaluator):
         adaptation.require("share", share, (int, float), 0, 1)
         self.order, self.initial, self.share = order, weight, share
         self.weights = np.full(order + 1, float(weight))
-        self.counts = np.ones(0 if model is None else model.config.vocabulary_size)  # one more than seen
+        self.counts = np.ones(0 if model is None else model.config.vocabulary_size)  # each count is one more than was seen
         self.followers: dict[tuple[int, ...], dict[int, int]] = {}
         self.logp_RV: np.ndarray | None = None
         self.pending: tuple[Tensor, list, np.ndarray] = (torch.zeros(0), [], self.weights)
@@ -45,14 +45,14 @@ class Evaluator(sliding.Evaluator):
         rows = self._run(seen, chunk, journal)
         self.pending = seen[chunk[0].first : chunk[-1].last + 1].clone(), journal, self.weights
         self.weights = weights
-        for table, token in reversed(journal):  # what the chunk's own targets taught is taken back until they are committed
+        for table, token in reversed(journal):  # the counts of the chunk's own targets are removed until `learn`
             table[token] -= 1
             if isinstance(table, dict) and not table[token]:
                 del table[token]
         return torch.from_numpy(np.log(rows))
 
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
-        """What `predict` took back, counted again; it ran over other targets where one did not know them yet, token by token."""
+        """Restore the counts that `predict` removed; count anew if `predict` ran with other targets, as in token-by-token scoring."""
         targets, journal, weights = self.pending
         if not torch.equal(targets, seen[chunk[0].first : chunk[-1].last + 1]):
             self._run(seen, chunk, [])
@@ -62,7 +62,7 @@ class Evaluator(sliding.Evaluator):
         self.weights = weights
 
     def _run(self, seen: Tensor, chunk: list[windows.Window], journal: list) -> np.ndarray:
-        """p of the chunk's rows (R, V), each before its target is counted; `journal` gets every count that was raised."""
+        """p of the chunk's rows (R, V), each before its target is counted; every increased count is appended to `journal`."""
         tokens, first = seen.tolist(), chunk[0].first
         rows = np.exp(self.logp_RV)
         for row, target in zip(rows, range(first, chunk[-1].last + 1), strict=True):

@@ -1,8 +1,8 @@
-"""A bias on the logits that learns from each scored token once, as it comes.
+"""A bias on the logits that learns once from each token after it is scored.
 
     row t:  z_t + b;  then  b <- b - rate (softmax(z_t + b) - onehot(x_t))         b (V) = 0 at the start
 
-Each row's bias depends on the targets before it alone. It does what ETLB does, without reading the context again for each window.
+Each row's bias depends only on the targets before it. The idea is that of ETLB, but it does not read the context again for each window.
 Source: the online bias of Nacrith, arXiv:2602.19626.
 """
 
@@ -37,7 +37,7 @@ class Evaluator(sliding.Evaluator):
         self.bias_V = self._run(seen, chunk)[1]
 
     def _run(self, seen: Tensor, chunk: list[windows.Window]) -> tuple[Tensor, Tensor]:
-        """The chunk's rows, each with the bias of its time, and the bias after the last."""
+        """The chunk's rows, each with the bias before its target, and the bias after the last row."""
         bias_V, rows = self.bias_V.clone(), self.logits_RV.clone()
         for row_V, target in zip(rows, seen[chunk[0].first : chunk[-1].last + 1].tolist(), strict=True):
             row_V += bias_V

@@ -1,7 +1,7 @@
 """Sliding window: each target is predicted from up to `window` tokens before it, `stride` targets per forward pass.
 
 The head, and the queries and the feed-forward part of the last layer, run on the scored rows only. With `reset_at` (the id that starts a
-document; 1 in the field's tokenizers) no attention crosses a document's start. Also the base of the other windowed evaluators.
+document; 1 in the contest's tokenizers) no attention crosses a document's start. Most other evaluators inherit from this one.
 Source: parameter-golf's stride-64 evaluation, in its exactly-once form (#1218); documents apart: #77.
 """
 
@@ -19,14 +19,14 @@ CLAIMS = ("causal", "score_first", "single_pass")
 
 
 def claims(options: dict) -> tuple[str, ...]:
-    """With `reset_at`, documents are apart."""
+    """It claims documents_apart if `reset_at` is set."""
     return CLAIMS if options.get("reset_at") is None else (*CLAIMS, "documents_apart")
 
 
 class Evaluator:
     """window and stride in tokens; `batch` windows per forward pass (changes speed, not causality); `reset_at`: a token id, or None."""
 
-    carries = False  # nothing goes from one chunk to the next, so that parts of a stream can be scored by themselves
+    carries = False  # nothing is carried from one chunk to the next, so parts of a stream can be scored separately
 
     def __init__(self, model, *, window: int, stride: int, batch: int, reset_at: int | None = None):
         if not all(isinstance(n, int) for n in (window, stride, batch)) or not 0 < stride <= window or batch < 1:
@@ -37,7 +37,7 @@ class Evaluator:
         if reset_at is not None and (not isinstance(reset_at, int) or reset_at < 0):
             raise ValueError(f"reset_at is {reset_at!r}; it takes the id of the token that starts a document, or null")
         if reset_at is not None and model is not None:
-            model.attention_backend = "plain"  # a mask: shapes that follow from later tokens would change the rounding of earlier rows
+            model.attention_backend = "plain"  # uses a mask; shapes that depend on later tokens would change the rounding of earlier rows
         self.model, self.window, self.stride, self.batch, self.reset_at = model, window, stride, batch, reset_at
 
     def chunks(self, num_targets: int) -> Iterator[list[windows.Window]]:
@@ -54,7 +54,7 @@ class Evaluator:
         return self.model.head(hidden_RD)
 
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
-        """Nothing is learned."""
+        """This evaluator learns nothing."""
 
     @torch.no_grad()
     def hidden_of(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:

@@ -1,4 +1,4 @@
-"""SLOT as the field ran it: a delta on the final hidden states, fitted on the targets that it then scores. NOT causal.
+"""SLOT as in the contest: a delta on the final hidden states, fitted on the targets that it then scores. NOT causal.
 
     delta = 0 (bias = 0);  `steps` times AdamW on  mean CE(head(H + delta), targets);  score head(H + delta)
 
@@ -9,9 +9,9 @@
 | bias       | true: a bias (V) on the logits too, before the cap (#1229)                                          |
 | final_rate | share of the learning rate that the last step has, by a half cosine (#1229: 0.1); 1: constant       |
 
-The objective contains the targets that are scored, so this does not score first, and its number is no code length. It is here so that
-published scores can be reproduced and the audit can be seen to refuse them. Source: arXiv:2505.12392 for the delta, which is fitted on
-the prompt alone there; parameter-golf #1150 (rate 0.003, 5 steps), #1172 (0.005, 8), #1229 (0.008, 16 steps).
+The objective contains the targets that are scored, so no decoder could reach this score; the audit marks it not legal. It is here to
+reproduce published scores, and to show that the audit refuses them. Source: arXiv:2505.12392 for the delta, which is fitted there on
+the prompt alone; parameter-golf #1150 (rate 0.003, 5 steps), #1172 (0.005, 8), #1229 (0.008, 16 steps).
 """
 
 import math
@@ -59,7 +59,7 @@ class Evaluator(sliding.Evaluator):
         targets_BT = windows.targets(seen, chunk, self.window)
         weights_BT = torch.stack([self._weights(window) for window in chunk])
         total = weights_BT.sum() if self.shared else weights_BT.sum(1, keepdim=True)
-        weights_BT = weights_BT / total.clamp_min(1)  # a mean over all of the batch, or one in each window
+        weights_BT = weights_BT / total.clamp_min(1)  # one mean over the whole batch, or one for each window
         count = 1 if self.shared else len(chunk)
         delta_B1D = torch.zeros(count, 1, hidden_BTD.size(-1))
         bias_B1V = torch.zeros(count, 1, self.model.config.vocabulary_size)

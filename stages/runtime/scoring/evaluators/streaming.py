@@ -1,9 +1,9 @@
 """Streaming: one pass over the stream with a sliding attention window over kept keys and values.
 
-Each token is computed once and reads, in every layer, the `window`-1 tokens before it and itself: full context for every target, where
-a strided window computes each token window/stride times. Through L layers a target is reached by more than `window` tokens, which
-training never showed the model, but each score in attention sees distances that it knows. `block` targets are computed per pass; it
-changes speed, and rounding. None of the published stacks has it. Source of the window: Longformer, arXiv:2004.05150.
+Each token is computed once and reads, in every layer, the `window`-1 tokens before it and itself. Every target has full context, for which
+a strided window computes each token window/stride times. Through L layers, more than `window` tokens influence a target; this does not
+occur in training, but each attention score is for a distance that does. `block` targets are computed per pass; it
+changes speed and rounding. No published stack uses it. Source of the window: Longformer, arXiv:2004.05150.
 """
 
 # T rows of a pass, R scored rows, V vocabulary
@@ -17,7 +17,7 @@ from ...network.memory import LOOKBACK, Memory
 from ...tokens import windows
 
 CLAIMS = ("causal", "score_first", "single_pass")
-STREAM = {"block": 1}  # token by token, larger blocks would be computed anew for each token
+STREAM = {"block": 1}  # token by token, a larger block would be computed again for each of its tokens
 
 
 class Evaluator:
@@ -45,5 +45,5 @@ class Evaluator:
         return self.model.head(hidden_1TD[0, repeated:])
 
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
-        """The inputs of the chunk, all of which precede its last target, go into the memory."""
+        """Add the inputs of the chunk to the memory; all of them precede its last target."""
         self.memory = self.pending

@@ -1,6 +1,6 @@
 """Sliding window with the logits divided by a constant: z / temperature.
 
-The constant belongs to the artifact: fitted on holdout by `python -m stages.evaluate.temperature`, never on what is scored.
+The constant belongs to the artifact: `python -m stages.evaluate.temperature` fits it on holdout, never on the scored text.
 """
 
 from torch import Tensor

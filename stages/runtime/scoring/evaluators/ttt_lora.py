@@ -1,11 +1,11 @@
-"""Score-first test-time training of low-rank adapters, anew for each document.
+"""Score-first test-time training of low-rank adapters, which start again for each document.
 
     W <- W + (alpha / rank) B A  for the layers in `targets`;  at a document's start A uniform in ±1/sqrt(inputs), B = 0, moments 0
     chunk by chunk of the stream:  score the chunk's targets from the last `window` tokens of their document;  then one AdamW step on
     their mean cross-entropy, unless the document has ended
 
-Documents follow each other in the order of the stream, one at a time, and share nothing; the published code takes 64 at once from a
-queue that 8 GPUs share, so its result depends on who comes first. A chunk that holds a document's start is scored and learned in parts.
+Documents come in the order of the stream, one at a time, and share nothing. The published code takes 64 at once from a queue that 8 GPUs
+share, so its result depends on the timing of the GPUs. A chunk that contains a document's start is scored and learned in parts.
 Source: parameter-golf #77, #1530; #1855 (rank 80 to 96, chunk 48, alpha 144, rate 1e-4, betas 0 and 0.999, weight decay 0.5 to 1).
 """
 
@@ -23,8 +23,8 @@ CLAIMS = ("causal", "score_first", "single_pass")
 
 
 class Evaluator:
-    """window and chunk in tokens; rank, alpha, targets, learning_rate, beta1, beta2, weight_decay; reset_at: the id that starts a
-    document; seed: of A."""
+    """Options: window and chunk in tokens; rank, alpha, targets, learning_rate, beta1, beta2, weight_decay; reset_at: the id that starts a
+    document; seed: for the initial A."""
 
     carries = True
 
@@ -80,7 +80,7 @@ class Evaluator:
         )
 
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
-        """One step on each part of the chunk, but those whose document ends with them."""
+        """One step on each part of the chunk, except parts with which their document ends."""
         (window,) = chunk
         for first, last, document in self.parts(seen, window):
             if document != self.document:
@@ -95,9 +95,9 @@ class Evaluator:
             self.optimizer.step()
 
     def parts(self, seen: Tensor, window: windows.Window) -> list[tuple[int, int, int]]:
-        """(first target, last target, place of the document's first token) of each run of targets of one document.
+        """(first target, last target, position of the document's first token) of each run of targets of one document.
 
-        A target belongs to the document of the token before it: the token that starts a document is the last target of the one before.
+        A target belongs to the document of the token before it, so the token that starts a document is the last target of the one before.
         """
         places = (seen[: window.last] == self.reset_at).nonzero()[:, 0].tolist()
         starts = [
@@ -114,7 +114,7 @@ class Evaluator:
         self.optimizer = torch.optim.AdamW(self.adapters.parameters(), **self.optimizer_options)
 
     def _logits(self, seen: Tensor, window: windows.Window, first: int, last: int, document: int, adapters: Adapters | None) -> Tensor:
-        # computed to the window's end, then cut: a shape that followed from later tokens would change the rounding of earlier rows
+        # computed to the window's end and then cut; a shape that depends on later tokens would change the rounding of earlier rows
         start = max(window.start, document)
         begin = max(window.first - 1, start)
         inputs_1T = seen[None, start : window.last]

@@ -1,11 +1,11 @@
-"""Per-document adapters, and now and then a pass of SGD over all that was scored so far.
+"""Per-document adapters, and at set times an epoch of SGD over all tokens scored so far.
 
-As ttt_lora; when so many documents as the next entry of `phases` are scored, the weights of the model take one epoch of SGD (momentum
-0.9, norm clipped to 1) over all tokens scored until then, in chunks of `phase_chunk` tokens whose rates fall along a half cosine; no
-attention crosses a document's start. Then the adapters begin anew.
+It works like ttt_lora. When the number of scored documents reaches the next entry of `phases`, the model's weights are trained by one epoch
+of SGD (momentum 0.9, norm clipped to 1) over all tokens scored until then, in chunks of `phase_chunk` tokens. The learning rate falls along
+a half cosine over the chunks, and no attention crosses a document's start. Then the adapters start again.
 
-Here documents come in the order of the stream. The published code sorts them by length, longest first, which a decoder does not know:
-its order would have to be sent. Source: parameter-golf #1610, #1626; #1855 (phases 833, 1666, 2500; rate 0.001, chunk 32,768).
+Here documents come in the order of the stream. The published code sorts them by length, longest first. A decoder does not know this
+order, so it would have to be sent. Source: parameter-golf #1610, #1626; #1855 (phases 833, 1666, 2500; rate 0.001, chunk 32,768).
 """
 
 import copy
@@ -33,11 +33,11 @@ class Evaluator(ttt_lora.Evaluator):
         adaptation.require("phase_rows", phase_rows, int, 1)
         self.phases, self.rate, self.phase_chunk, self.phase_rows = list(phases), phase_learning_rate, phase_chunk, phase_rows
         if model is not None:
-            self.model = copy.deepcopy(model)  # of this stream alone
+            self.model = copy.deepcopy(model)  # a copy for this stream only
 
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
         super().learn(seen, chunk)
-        ended = int((seen[1:] == self.reset_at).sum())  # the start of the next one is the last target of each
+        ended = int((seen[1:] == self.reset_at).sum())  # the last target of a document is the start of the next one
         if self.phases and ended >= self.phases[0]:
             while self.phases and ended >= self.phases[0]:
                 self.phases.pop(0)
@@ -45,7 +45,7 @@ class Evaluator(ttt_lora.Evaluator):
             self._open(self.document)
 
     def _train(self, scored: Tensor) -> None:
-        """One epoch over all committed tokens: the pass of a phase."""
+        """Train one epoch over all committed tokens, which is one phase."""
         self.model.requires_grad_(True)
         optimizer = torch.optim.SGD(self.model.parameters(), lr=1.0, momentum=0.9)
         number = max((len(scored) - 1) // self.phase_chunk, 1)

@@ -1,12 +1,13 @@
-"""Score-first test-time training: SGD on all weights with chunks of the stream that are scored already.
+"""Score-first test-time training: SGD on all weights with chunks of the stream that are already scored.
 
     K = ceil(N / chunk) chunks of targets; for c = 0 .. K-1:
         score the windows whose first scored target lies in chunk c (sliding window), with the weights as they are;
         if c < K-1:  rate = learning_rate / 2 (1 + cos(pi c / (K-1)));  `epochs` times over the chunk's rows of `window` tokens,
                      `rows` of them per step: gradient of the mean cross-entropy, clipped to norm 1, SGD with momentum
 
-The momentum goes on from chunk to chunk. The last target that a chunk trains on is the last that it scored. K, and so the rates, come
-from the declared number of targets. Source: parameter-golf #461; merged in #549 (rate 0.002, chunk 32,768, 3 epochs) and #1493 (0.005).
+The momentum is kept from chunk to chunk. The last target that a chunk trains on is the last one that it scored. K, and so the rates,
+depend on the declared number of targets. Source: parameter-golf #461; merged in #549 (rate 0.002, chunk 32,768, 3 epochs) and #1493
+(0.005).
 """
 
 import copy
@@ -43,7 +44,7 @@ class Evaluator(sliding.Evaluator):
             )
         self.chunk, self.epochs, self.learning_rate, self.rows, self.num_chunks = chunk, epochs, learning_rate, rows, 0
         if model is not None:
-            self.model = copy.deepcopy(model).requires_grad_(True)  # of this stream alone
+            self.model = copy.deepcopy(model).requires_grad_(True)  # a copy for this stream only
             for block in self.model.blocks[:frozen_blocks]:
                 block.requires_grad_(False)
             self.trained = [weight for weight in self.model.parameters() if weight.requires_grad]
@@ -62,7 +63,7 @@ class Evaluator(sliding.Evaluator):
         return super().predict(seen, chunk)
 
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
-        """Once the last target of a chunk is committed, train on the chunk."""
+        """Train on a chunk of the stream once its last target is committed."""
         number, rest = divmod(chunk[-1].last, self.chunk)
         if rest or number >= self.num_chunks:
             return

@@ -1,4 +1,4 @@
-"""Covariance coder: the integers of matrices predicted from one another (coder.py says how)."""
+"""Covariance coder: it predicts the integers of matrices from one another (described in coder.py)."""
 
 from .coder import decode, encode
 

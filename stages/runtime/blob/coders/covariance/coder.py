@@ -1,7 +1,8 @@
-"""Covariance coder: the integers of matrices predicted from one another, coded by interleaved range ANS.
+"""Covariance coder: it predicts the integers of matrices from one another and codes them by interleaved range ANS.
 
-Matrices are turned so that the residual stream is the columns; columns.py has the model. A matrix for which that does not pay is coded with
-one histogram, or as plain digits (histogram.py). The format and the reasons why every machine decodes the same: docs/range-coder.md.
+Matrices are turned so that the columns are the residual stream; columns.py has the model. If the model does not make a matrix smaller, the
+matrix is coded with one histogram or as plain digits (histogram.py). docs/range-coder.md has the format and shows why every machine decodes
+the same integers.
 
     blob   = u32 crc32 of the rest | u16 lanes | u32 outliers | by matrix its header | states | words | int32 outliers
     header = u8 0 | int8 scale, eighths of an octave | u8 1 if the steps of its columns are used      predicted
@@ -25,13 +26,13 @@ PREDICTED, HISTOGRAM, DIGITS = 0, 1, 2
 FIELDS = {PREDICTED: "<bB", HISTOGRAM: "<H", DIGITS: "<iI"}
 PARTNER = {"key": "query", "output": "value", "down": "up"}
 MAX_LANES = 1024
-CODES_PER_LANE = 32768  # a lane costs four bytes: 0.05 % of so many codes of two bits
-PREFERENCE = 0.9995  # a predicted matrix teaches later ones
+CODES_PER_LANE = 32768  # a lane costs four bytes, which is 0.05 % of this many codes of two bits
+PREFERENCE = 0.9995  # factor on the cost of a predicted matrix, which helps to predict later ones
 INT32 = 1 << 31
 
 
 def encode(codes: list[np.ndarray], contexts: list[MatrixContext]) -> bytes:
-    """No options."""
+    """There are no options."""
     count = sum(context.shape[0] * context.shape[1] for context in contexts)
     stream, known, headers = Encoder(min(max(count // CODES_PER_LANE, 1), MAX_LANES)), columns.Known({}, {}), []
     for index in _order(contexts):
@@ -47,7 +48,7 @@ def encode(codes: list[np.ndarray], contexts: list[MatrixContext]) -> bytes:
 
 
 def decode(blob: bytes, contexts: list[MatrixContext]) -> list[np.ndarray]:
-    """CodecError if the blob is damaged."""
+    """Raises CodecError if the blob is damaged."""
     (checksum, lanes, outliers), at = _take(blob, 0, "<IHI")
     if checksum != zlib.crc32(memoryview(blob)[4:]):
         raise CodecError("the coded matrices do not have the checksum they declare; the file is damaged, make it again")
@@ -75,7 +76,7 @@ def decode(blob: bytes, contexts: list[MatrixContext]) -> list[np.ndarray]:
 
 
 def _order(contexts: list[MatrixContext]) -> list[int]:
-    """Layer by layer, a partner before its other half; nothing is stored of an empty matrix."""
+    """The indices of the matrices layer by layer, each after its partner; empty matrices are left out."""
     keys = [(context.layer, ROLES.index(context.role), index) for index, context in enumerate(contexts) if min(context.shape) > 0]
     return [index for _, _, index in sorted(keys)]
 
@@ -85,7 +86,7 @@ def _turned(context: MatrixContext) -> bool:
 
 
 def _encode(stream: Encoder, matrix: np.ndarray, context: MatrixContext, known: columns.Known) -> bytes:
-    """Code one matrix in the cheapest way; its header."""
+    """Code one matrix in the cheapest way and return its header."""
     tries = [
         lambda: (bytes([HISTOGRAM]) + histogram.encode(stream, matrix.reshape(-1)), None),
         lambda: (bytes([DIGITS]) + histogram.encode_digits(stream, matrix.reshape(-1)), None),
@@ -104,9 +105,9 @@ def _encode(stream: Encoder, matrix: np.ndarray, context: MatrixContext, known: 
 
 
 def _predict(stream: Encoder, matrix: np.ndarray, context: MatrixContext, known: columns.Known):
-    """Header and what `_predicted` says; the steps are used if they make the columns more alike."""
+    """The header and the function from `_predicted`; the columns' steps are used if they make the columns more alike."""
     size = np.abs(matrix)
-    size_W = np.minimum(size, 16 * (np.median(size) + 1)).mean(axis=1 if _turned(context) else 0) + 0.01  # no outlier decides
+    size_W = np.minimum(size, 16 * (np.median(size) + 1)).mean(axis=1 if _turned(context) else 0) + 0.01  # limits outliers
     steps_W = (context.row_steps if _turned(context) else context.column_steps) / 8
     used = int(np.std(np.log2(size_W) + steps_W) < np.std(np.log2(size_W)))
     size_W = size_W * np.exp2(used * (steps_W - np.median(steps_W)))
@@ -116,7 +117,7 @@ def _predict(stream: Encoder, matrix: np.ndarray, context: MatrixContext, known:
 
 
 def _predicted(stream, context: MatrixContext, scale: int, used: int, known: columns.Known, matrix: np.ndarray | None):
-    """The matrix, coded or decoded, and a function that leaves to later matrices what it taught."""
+    """The matrix, coded or decoded, and a function that stores what later matrices are predicted from."""
     (rows, width), steps_W = (context.shape[::-1], context.row_steps) if _turned(context) else (context.shape, context.column_steps)
     partner = known.partners.get((context.layer, PARTNER.get(context.role)))
     partner = None if partner is None or partner.shape != (width, rows) else partner
@@ -144,7 +145,7 @@ def _take(blob: bytes, at: int, form: str) -> tuple[tuple, int]:
 
 
 def _header(blob: bytes, at: int, context: MatrixContext) -> tuple[tuple, int]:
-    """(kind, fields ...) of one matrix, and where the next begins."""
+    """(kind, fields ...) of one matrix, and the position of the next header."""
     (kind,), at = _take(blob, at, "<B")
     if kind not in FIELDS or (kind == PREDICTED and context.shape[0 if _turned(context) else 1] > MAX_WIDTH):
         raise CodecError(f"matrix {context.name} is coded in a way that is not known; the file is damaged or newer than this program")

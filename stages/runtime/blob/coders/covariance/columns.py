@@ -1,11 +1,11 @@
-"""Codes a matrix of integers block by block of rows: all rows of a block side by side, its columns one after the other.
+"""Code a matrix of integers in blocks of rows: all rows of a block in parallel, its columns one after the other.
 
     t_ij = w_i1 m1_ij + w_i2 m2_ij (+ w_i3 partner_ij) + noise,     k_ij rounded normal with that mean and deviation d_j rho_i
 
-m1 and m2 are what two covariances say (regression.py); the partner is the same unit's row in another matrix of the layer, what was left
-of it; a row that resembles an earlier one so far has that as a mean too. Within a row the weights w and the scale rho follow from the
-columns before the panel. t, m and what is left are in 1/256 of d_j.
-Why decoder and encoder never part, and why no machine parts from another: docs/range-coder.md.
+m1 and m2 are the predictions from two covariances (regression.py). `partner` is the residual of the same unit's row in another matrix of
+the layer. If a row so far resembles an earlier row, that row's residual is one more mean. The weights w and the scale rho of a row are
+computed from the columns before the panel. t, m and residuals are in units of d_j / 256. docs/range-coder.md shows why decoder and encoder,
+and different machines, always compute the same.
 """
 
 # R rows, W columns, B rows of a block, P columns of a panel
@@ -20,25 +20,25 @@ from .regression import MAX_X, ONE, WEIGHT, Moments, Pool, experts, solve
 FIRST_BLOCK, LAST_BLOCK = 128, 1024
 PANEL = 16
 FINE = 256
-SURE = 10.0  # columns after which a row's own weights count as much as the first guess
+SURE = 10.0  # number of columns after which a row's own weights count as much as the first guess
 SURE_PARTNER = 30.0
 SURE_SCALE = 30.0
-SURE_COLUMN = 100.0  # rows, the same for the deviation of a column
+SURE_COLUMN = 100.0  # number of rows, the same for the deviation of a column
 SURE_REFERENCE = 10.0
-ALIKE = {16: 0.9, 64: 0.4}  # columns after which an earlier row is looked for, and the share of the squares that it has to explain
-MEMORY = 8192  # earlier rows that are looked at
+ALIKE = {16: 0.9, 64: 0.4}  # after how many columns an earlier row is searched, and the share of the squares that it must explain
+MEMORY = 8192  # number of earlier rows that are searched
 
 
 @dataclass
 class Known:
-    """What earlier matrices leave to later ones."""
+    """Statistics of earlier matrices, from which later ones are predicted."""
 
     pools: dict[int, Pool]  # by width
     partners: dict[tuple[int, str], np.ndarray]  # int16 (W, R), by layer and role
 
 
 def blocks(rows: int) -> list[tuple[int, int]]:
-    """Bounds of the blocks: as many rows as are known, within limits."""
+    """Bounds of the blocks: each has as many rows as come before it, but at least FIRST_BLOCK and at most LAST_BLOCK."""
     out, start = [], 0
     while start < rows:
         size = min(max(FIRST_BLOCK, start), LAST_BLOCK, rows - start)
@@ -48,7 +48,7 @@ def blocks(rows: int) -> list[tuple[int, int]]:
 
 
 def spread(rows: int) -> np.ndarray:
-    """An order of rows in which neighbours come late: by their reversed bits."""
+    """An order of the rows that spreads early rows over the whole matrix: by the reversed bits of their index."""
     bits = max(rows - 1, 0).bit_length()
     index, key = np.arange(rows), np.zeros(rows, np.int64)
     for bit in range(bits):
@@ -59,9 +59,9 @@ def spread(rows: int) -> np.ndarray:
 def code(
     stream, shape: tuple[int, int], unit_W: np.ndarray, pool: Pool, role: str, partner_WR: np.ndarray | None, values_WR: np.ndarray | None
 ) -> tuple[np.ndarray, Moments, np.ndarray]:
-    """Code the matrix, `values_WR` None: decode it; its values, its moments, what was left of each in 1/256 of a deviation.
+    """Code the matrix, or decode it if `values_WR` is None. Returns its values, its moments, and its residuals in 1/256 of a deviation.
 
-    `unit_W` is what a step is in each column, in x; all arrays have the columns first."""
+    `unit_W` is the size of a step in each column, in units of x; all arrays have the columns first."""
     rows, width = shape
     order_R = spread(rows)
     out_WR, left_WR = np.empty((width, rows), np.int64), np.empty((width, rows), np.int16)
@@ -88,7 +88,7 @@ def code(
 
 
 class _Block:
-    """One block of rows under way."""
+    """One block of rows that is being coded or decoded."""
 
     def __init__(self, stream, unit_W, lowers, deviation_W, rho, rows, partner_WB, earlier_WN):
         self.stream, self.unit_W, self.lowers, self.earlier_WN = stream, unit_W, lowers, earlier_WN
@@ -106,7 +106,7 @@ class _Block:
             self._add(partner_WB.astype(np.float64), 0, SURE_PARTNER, 0.0)
 
     def _add(self, mean_WB: np.ndarray, known: int, sure: float, guess: float) -> None:
-        """One more mean to take part; of it and of the target, `known` columns are there."""
+        """Add a mean to the regression; `known` columns of it and of the target are there already."""
         self.means.append(mean_WB)
         self.normal.append([np.zeros_like(self.square_B) for _ in self.means])
         self.target.append(np.full_like(self.square_B, sure * guess))
@@ -114,7 +114,7 @@ class _Block:
         self._learn(0, known, len(self.means) - 1)
 
     def _learn(self, a: int, b: int, first: int) -> None:
-        """Columns a to b of the means from the `first` on. Sums of integers: their order does not matter."""
+        """Add columns a to b of the means from `first` on to the sums. These are sums of integers, so their order does not matter."""
         for i in range(first, len(self.means)):
             mean_PB = self.means[i][a:b]
             self.target[i] += (mean_PB * self.target_WB[a:b]).sum(axis=0) / FINE**2
@@ -122,7 +122,7 @@ class _Block:
                 self.normal[i][j] += (mean_PB * self.means[j][a:b]).sum(axis=0) / FINE**2
 
     def _refer(self, a: int, least: float) -> None:
-        """Rows that are so far much like an earlier one take it as a mean."""
+        """Give each row that resembles an earlier row so far that row's residual as one more mean."""
         left_BA, earlier_AN = self.left_WB[:a].T, self.earlier_WN[:a]
         score_BN = (left_BA @ earlier_AN) ** 2 / ((earlier_AN * earlier_AN).sum(axis=0) + 1)
         best_B = score_BN.argmax(axis=1)
@@ -138,7 +138,7 @@ class _Block:
             self.prior_square = np.where(alike_B, square_B * (SURE_SCALE / a), self.prior_square)
 
     def panel(self, a: int, b: int, known_WB: np.ndarray | None) -> None:
-        """Columns a to b."""
+        """Code columns a to b, or decode them if `known_WB` is None."""
         if a in ALIKE and self.earlier_WN.shape[1]:
             self._refer(a, ALIKE[a])
         sums = [lower[a:b, :a] @ e[:a] for lower, e in zip(self.lowers, self.e, strict=True)]

@@ -1,7 +1,7 @@
-"""Integers coded one by one: with a histogram of their own, or as plain digits. What is left where prediction does not pay.
+"""Code integers one by one, with their own histogram or as plain digits: for matrices that prediction does not make smaller.
 
-A value is a bucket and the bits below it: to +-127 every value is a bucket, above that the buckets are 64 to an octave, like the
-numbers of a floating point format. The bucket is coded with the histogram, the bits are uniform.
+A value is a bucket and the bits below it. Up to +-127 every value is its own bucket; above that there are 64 buckets per octave, like the
+numbers of a floating-point format. The bucket is coded with the histogram; the bits are coded as uniform.
 """
 
 import struct
@@ -14,18 +14,18 @@ from .rans import BITS, TOTAL, Decoder, Encoder, uniform
 
 EXACT = 128
 MAX_BUCKETS = 2 * (EXACT + 25 * EXACT // 2)
-DIGIT_BITS = 12  # of the digit that is not whole bits
+DIGIT_BITS = 12  # bits of the highest digit, whose range need not be a power of two
 
 
 def buckets(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bucket and number of bits below it, of int32 values in int64."""
+    """The bucket of each value and the number of bits below it; values are int64 within the range of int32."""
     size = np.abs(values)
     bits = np.maximum(np.frexp(size.astype(np.float64))[1].astype(np.int64) - 7, 0)
     return 2 * (bits * (EXACT // 2) + (size >> bits)) + (values < 0), bits
 
 
 def encode(stream: Encoder, values: np.ndarray) -> bytes:
-    """Code the values (int64, at least one); what `decode` needs to read them."""
+    """Code the values (int64, at least one). Returns the table that `decode` needs, after its length."""
     bucket, bits = buckets(values)
     counts = np.bincount(bucket)
     first = int(np.flatnonzero(counts)[0])
@@ -37,7 +37,7 @@ def encode(stream: Encoder, values: np.ndarray) -> bytes:
 
 
 def decode(stream: Decoder, count: int, table: bytes) -> np.ndarray:
-    """`count` values; the table without its length."""
+    """Decode `count` values; `table` comes without its length."""
     inflate = zlib.decompressobj()
     try:
         data = inflate.decompress(table, 2 + 2 * MAX_BUCKETS)
@@ -61,7 +61,7 @@ def decode(stream: Decoder, count: int, table: bytes) -> np.ndarray:
 
 
 def encode_digits(stream: Encoder, values: np.ndarray) -> bytes:
-    """Code the values as if each between the least and the largest were as likely."""
+    """Code the values as uniform between the smallest and the largest. Returns the header with these bounds."""
     least, span = int(values.min()), int(values.max() - values.min())
     header = struct.pack("<iI", least, span)
     _digits(stream, len(values), span, values - least)
@@ -79,7 +79,7 @@ def _digits(stream, count: int, span: int, values: np.ndarray | None) -> np.ndar
 
 
 def _below(stream, bits: np.ndarray, low: np.ndarray | None) -> np.ndarray:
-    """Code the `bits` lowest bits, at most 32, in portions of at most 16; None: decode them."""
+    """Code the `bits` lowest bits, at most 32, in portions of at most 16; decode them if `low` is None."""
     lower = np.minimum(bits, BITS)
     out = uniform(stream, 1 << lower, None if low is None else low & ((1 << lower) - 1)) if bits.any() else np.zeros(len(bits), np.int64)
     if (bits > BITS).any():
@@ -88,7 +88,7 @@ def _below(stream, bits: np.ndarray, low: np.ndarray | None) -> np.ndarray:
 
 
 def _frequencies(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies that add up to TOTAL, at least 1 where something was counted; and where each begins."""
+    """Frequencies that add up to TOTAL, at least 1 for each symbol that was counted; and the start of each interval."""
     total = int(counts.sum())
     freq = np.where(counts > 0, np.maximum(counts * TOTAL // total, 1), 0)
     order = np.argsort(-counts, kind="stable")

@@ -1,10 +1,10 @@
-"""Integers coded as a rounded normal variable: tables by standard deviation, and the steps of a coder that use them.
+"""Code integers as a rounded normal variable: tables by standard deviation, and the coding steps that use them.
 
     P(k) = Phi((k + 1/2 - m) / s) - Phi((k - 1/2 - m) / s),    s = 2^(class/8) / 8,    m = base + (position + 1/2) / 16
 
-as integers that add up to 65536, every one at least 1, for the k within 5 s of the base; one symbol more is for all other k, which then
-stand apart in full. From s = 32 on the lowest bits are taken to be uniform. Nothing here calls exp or log: every float is the result of
-one correctly rounded operation of IEEE 754, so that the tables have the same bits everywhere.
+P is stored as integers that add up to 65536, each at least 1, for the k within 5 s of the base. One more symbol stands for all other k,
+which are stored separately in full. For an s above the largest class, the lowest bits are coded as uniform. No code here calls exp or log:
+every float is the result of one correctly rounded IEEE 754 operation, so the tables have the same bits on every machine.
 """
 
 from functools import cache
@@ -15,13 +15,13 @@ from .rans import BITS, TOTAL, uniform
 
 POSITIONS = 16
 WIDTH = 256  # entries of a table
-CLASSES = 61  # the last has s = 22.6: 234 entries
+CLASSES = 61  # the last one has s = 22.6, which takes 234 entries
 GRID = 4096  # points of Phi per standard deviation
 MAX_SHIFT = 16
 
 
 def power(sixteenths: np.ndarray) -> np.ndarray:
-    """2^(n/16), the same bits everywhere: four square roots, products, ldexp."""
+    """2^(n/16) with the same bits on every machine, from four square roots, products and ldexp."""
     root, parts = 2.0, [1.0]
     for _ in range(4):
         root = float(np.sqrt(root))
@@ -31,13 +31,13 @@ def power(sixteenths: np.ndarray) -> np.ndarray:
 
 
 def sixteenths(squares: np.ndarray) -> np.ndarray:
-    """16 log2 of the square root, rounded, of positive numbers; within +-24 octaves."""
+    """16 log2(sqrt(squares)), rounded, for positive numbers; limited to +-24 octaves."""
     return np.searchsorted(power(np.arange(-767, 768, 2)), squares) - 384
 
 
 @cache
 def tables() -> tuple[np.ndarray, np.ndarray]:
-    """cumulative int32 (CLASSES * POSITIONS * WIDTH), and by class how far a table reaches to either side of the base."""
+    """Cumulative frequencies, int32 (CLASSES * POSITIONS * WIDTH), and by class how far a table reaches on either side of the base."""
     x = (np.arange(-6 * GRID, 6 * GRID) + 0.5) / GRID
     t = x * x / 2048
     density = 1 / (1 + t * (1 + t * (0.5 + t / 6)))  # exp(-x^2/2) is its 1024th power
@@ -57,7 +57,7 @@ def tables() -> tuple[np.ndarray, np.ndarray]:
 
 
 class Shapes:
-    """The tables for a panel of classes (any shape), ready for one column after the other."""
+    """The tables for a panel of classes (any shape), used column by column."""
 
     def __init__(self, classes: np.ndarray):
         shift = np.clip((classes - CLASSES + 8) >> 3, 0, MAX_SHIFT)
@@ -68,7 +68,7 @@ class Shapes:
         self.first = 1 << (int(2 * self.half.max(initial=0) + 2).bit_length() - 1)  # the first step of a binary search
 
     def code(self, stream, column: int, center: np.ndarray, values: np.ndarray | None) -> np.ndarray:
-        """Code one integer per lane around `center`; `values` None: decode them."""
+        """Code one integer per element of `center`, or decode them if `values` is None."""
         cumulative, half, row = tables()[0], self.half[column], self.row[column]
         shift = None if self.shift is None else self.shift[column]
         if shift is not None:

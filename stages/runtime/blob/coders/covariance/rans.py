@@ -1,7 +1,7 @@
 """Interleaved range ANS: many coders side by side (lanes) that share one stream of 16-bit words.
 
-    encode symbol with [start, start + freq) of 65536:   x <- (x // freq) 2^16 + x mod freq + start       after x has given away
-    decode:   slot = x mod 2^16;   x <- freq (x // 2^16) + slot - start                                    or taken one word
+    encode symbol with [start, start + freq) of 65536:   x <- (x // freq) 2^16 + x mod freq + start    before: a word out if x >= 2^22 freq
+    decode:   slot = x mod 2^16;   x <- freq (x // 2^16) + slot - start                                after: a word in if x < 2^22
 
 Every lane's state is in [2^22, 2^38) between steps. One step codes at most one symbol per lane, the first symbols of the step in the
 first lanes. Invariants and their proofs: docs/range-coder.md. Source: Duda, arXiv:1311.2540; Giesen, arXiv:1402.3392.
@@ -14,18 +14,18 @@ from ...codecs import CodecError
 BITS = 16
 TOTAL = 1 << BITS  # frequencies of a distribution add up to this
 LOW_BITS = 22
-LOW = 1 << LOW_BITS  # the lowest state; at 2^16 a state is so coarse against the frequencies that 0.1 % is lost
+LOW = 1 << LOW_BITS  # the lowest state; with 2^16, states would be so coarse compared with the frequencies that 0.1 % would be lost
 STATE_BYTES = 5
 
 
 class Encoder:
-    """Collects intervals; `finish` codes them in reverse, as a stack must."""
+    """Collects intervals; `finish` codes them in reverse order, because ANS decodes last in, first out."""
 
     def __init__(self, lanes: int):
         self.lanes, self.steps, self.escapes = lanes, [], []
 
     def put(self, start: np.ndarray, freq: np.ndarray) -> None:
-        """One symbol per element, any number; 1 <= freq <= 65536."""
+        """Add one symbol per element, any number of them; 1 <= freq <= 65536."""
         packed = (start.astype(np.uint32) << BITS) | (freq - 1).astype(np.uint32)
         self.steps += [packed[i : i + self.lanes] for i in range(0, len(packed), self.lanes)]
 
@@ -33,7 +33,7 @@ class Encoder:
         return len(self.steps), len(self.escapes)
 
     def take_back(self, mark: tuple[int, int]) -> tuple[list, list]:
-        """Remove what was put since `mark`, for `put_back`."""
+        """Remove and return what was added since `mark`, for `put_back`."""
         coded = self.steps[mark[0] :], self.escapes[mark[1] :]
         del self.steps[mark[0] :], self.escapes[mark[1] :]
         return coded
@@ -43,7 +43,7 @@ class Encoder:
         self.escapes += coded[1]
 
     def cost(self, mark: tuple[int, int]) -> float:
-        """Bits put since `mark`."""
+        """The cost in bits of what was added since `mark`."""
         bits = sum(BITS * len(step) - float(np.log2((step & (TOTAL - 1)) + 1.0).sum()) for step in self.steps[mark[0] :])
         return bits + 32.0 * sum(map(len, self.escapes[mark[1] :]))
 
@@ -82,7 +82,7 @@ class Decoder:
         return self.states[:count] & (TOTAL - 1)
 
     def take(self, slot: np.ndarray, start: np.ndarray, freq: np.ndarray) -> None:
-        """The symbols of one step were those of `start` and `freq`."""
+        """Advance by one step whose symbols have the intervals `start` and `freq`."""
         x = self.states[: len(slot)]
         x >>= BITS
         x *= freq
@@ -95,7 +95,7 @@ class Decoder:
         self.taken = end
 
     def escape(self, count: int) -> np.ndarray:
-        """The next values that stand apart."""
+        """The next `count` values that were stored separately."""
         self.escaped += count
         if self.escaped > len(self.escapes):
             raise CodecError("the coded matrices have more outliers than are stored; the file is damaged, make it again")
@@ -108,9 +108,9 @@ class Decoder:
 
 
 def uniform(stream, sizes: np.ndarray, values: np.ndarray | None) -> np.ndarray:
-    """Code values that are anything in [0, size) with equal chance, 1 <= size <= 65536; `values` None: decode them.
+    """Code values that are uniform in [0, size), 1 <= size <= 65536, or decode them if `values` is None.
 
-    Value v has [v 65536 // size, (v + 1) 65536 // size)."""
+    Value v has the interval [v 65536 // size, (v + 1) 65536 // size)."""
     if values is not None:
         start = (values << BITS) // sizes
         stream.put(start, ((values + 1) << BITS) // sizes - start)

@@ -1,9 +1,9 @@
-"""What the rows seen so far say about the next: covariances of columns, and the prediction of each column from those before it.
+"""Predict the next rows from those before: covariances of columns, and the prediction of each column from the columns before it.
 
     S = (sum of rows' products + prior) / count = L D L';     column j of a row:  mu_j = sum_{i<j} L_ji e_i,  e_i = x_i - mu_i
 
-The same bits everywhere: a sum over many terms is a matrix product of integers below 2^53 in float64, exact in any order; all else is
-one correctly rounded operation per element. L is rounded to integers before it is used, in the factorisation itself too.
+The result has the same bits on every machine. Long sums are matrix products of integers below 2^53 in float64, exact in any order;
+all else is one correctly rounded operation per element. L is rounded to integers before it is used, also inside the factorisation.
 """
 
 # R rows, W columns, P columns of a panel
@@ -20,7 +20,7 @@ PANEL = 32
 DIAGONAL = 2.0**24  # 1 in the factorisation
 WEIGHT = 16  # weight of a typical row
 MAX_WIDTH = 2048
-COLUMN_PRIOR, RIDGE, POOL, POOL_RIDGE = 50, 500, 400, 1000  # pseudo-rows, chosen on MiniLM: docs/log.md
+COLUMN_PRIOR, RIDGE, POOL, POOL_RIDGE = 50, 500, 400, 1000  # numbers of pseudo-rows, chosen on MiniLM: docs/log.md
 
 
 class Moments:
@@ -30,24 +30,24 @@ class Moments:
         self.count, self.sum_WW = 0.0, np.zeros((width, width))
 
     def add(self, x_WR: np.ndarray, weights_R: np.ndarray) -> None:
-        """x integers to +-MAX_X, weights integers to 64, at most 4096 rows."""
+        """Add at most 4096 rows. x are integers up to +-MAX_X, weights are integers up to 64."""
         self.sum_WW += (x_WR * weights_R) @ x_WR.T
         self.count += float(weights_R.sum()) / WEIGHT
 
     def variances(self) -> np.ndarray:
-        """By column; shrunk to their mean."""
+        """The variance of each column, shrunk toward the mean of all."""
         diagonal_W = np.diagonal(self.sum_WW) / (UNIT * UNIT * WEIGHT)
         mean = fsum(diagonal_W) / len(diagonal_W) / self.count if self.count else 1.0
         return (diagonal_W + COLUMN_PRIOR * (mean + 2.0**-20)) / (self.count + COLUMN_PRIOR)
 
     def correlations(self) -> np.ndarray:
-        """The sum of the rows' products over the standard deviations: `count` on the diagonal, nearly."""
+        """The sum of the rows' products divided by the standard deviations; the diagonal is nearly `count`."""
         scale_W = 1 / np.sqrt(self.variances())
         return self.sum_WW * (scale_W / (UNIT * UNIT * WEIGHT))[:, None] * scale_W
 
 
 class Pool:
-    """Correlations of the matrices of one width that are known already, together and by role."""
+    """Correlations of the matrices of one width that were coded before, summed over all and by role."""
 
     def __init__(self, width: int):
         self.count, self.sum_WW, self.roles, self.expert = 0.0, np.zeros((width, width)), {}, None
@@ -66,7 +66,7 @@ class Pool:
 
 
 def experts(moments: Moments, pool: Pool, role: str) -> tuple[list[np.ndarray], np.ndarray]:
-    """L of the matrix's own moments with the pool as prior, then of the pool alone; the first one's standard deviations in units of x."""
+    """L of the matrix's own moments with the pool as prior, then L of the pool alone; and the deviations of the first, in units of x."""
     deviations_W = np.sqrt(moments.variances())
     if not moments.count and not pool.count:
         return [np.zeros_like(moments.sum_WW)], deviations_W * UNIT
@@ -96,7 +96,7 @@ def factor(s_WW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         b = min(a + PANEL, width)
         strip = s_WW[a:, a:b].copy()
         for j in range(b - a):
-            pivot = variance_W[a + j] = max(strip[j, j], DIAGONAL / 1024)  # rounding must not make it small
+            pivot = variance_W[a + j] = max(strip[j, j], DIAGONAL / 1024)  # rounding must not make the pivot too small
             column = lower_WW[a + j + 1 :, a + j] = np.clip(np.rint(strip[j + 1 :, j] * (ONE / pivot)), -MAX_L, MAX_L)
             strip[j + 1 :, j + 1 :] -= column[:, None] * (strip[j + 1 : b - a, j] / ONE)
         panel_PW = np.rint(np.clip(strip[b - a :], -4 * DIAGONAL, 4 * DIAGONAL)).T
@@ -105,7 +105,7 @@ def factor(s_WW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def solve(a: list[list[np.ndarray]], g: list[np.ndarray]) -> list[np.ndarray]:
-    """x of a x = g, many small symmetric positive definite systems side by side, of `a` its lower half: elimination, element by element."""
+    """Solve a x = g by elimination for many small symmetric positive definite systems at once. `a` is the lower half of the matrices."""
     size = len(g)
     a, g = [[row[j] if j <= i else a[j][i] for j in range(size)] for i, row in enumerate(a)], list(g)
     for k in range(size):
