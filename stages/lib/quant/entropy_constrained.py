@@ -34,7 +34,7 @@ class Options:
     """Which parts are switched on. `trellis`: 0 | 4 | 8 | 16 | 32 states. `damping`: a share of mean diag(H). `rate_distortion`: how much
     error, in squared steps, a saved bit is worth when levels are chosen (0: none; 0.1155 is the slope of fine rounding)."""
 
-    trellis_search: int
+    trellis: int
     column_steps: bool
     gain: bool
     damping: float
