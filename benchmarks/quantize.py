@@ -7,7 +7,7 @@
 Same weights and Hessians for all, so differences are the quantizer's. Every matrix that has a Hessian is quantized by the method of the
 row; the features' tables by rounding to 6 bits, everywhere. Bits: what an adaptive coder charges (stages/lib/quant/rate.py), side
 information included, over the matrices. Error: tr(E H E') / tr(W H W') with H from holdout, which no quantizer has seen, mean of decibels
-over the matrices. Limit: reverse water-filling at the errors of the row, matrix by matrix (water_filling.py); the gap is
+over the matrices. Limit: reverse water-filling at the errors of the row, matrix by matrix (tests/water_filling.py); the gap is
 what no coder of single rows could save. Lost: bits per byte of val, plain windows, against the weights as they are.
 Entropy-constrained rows are at the bits of --bits, and at those that GPTQ with 12.85 deviations (#1493, #1855) came to.
 """
@@ -77,13 +77,13 @@ class Bench:
     def __init__(self, artifacts: Path, *, sequences: int, threads: int):
         import torch
 
-        from benchmarks import water_filling
         from stages.calibrate import hessians
         from stages.lib.node import params, tensors
         from stages.lib.quant import groups
         from stages.lib.tokens import splits
         from stages.lib.tokens.loaders import shuffled
         from stages.runtime.weights import dequantize
+        from tests import water_filling
 
         torch.set_num_threads(threads)
         self.tree = params.read(ROOT / "params.yaml")

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import water_filling
 from stages.lib.quant import entropy_constrained, entropy_model, rate
 from stages.lib.quant.entropy_model import Matrix, Model
 from stages.lib.quant.settings import EntropySettings
 from stages.sensitivity import allocation
+from tests import water_filling
 from tests.test_entropy_constrained import FULL, PLAIN, problem
 
 SHAPES = {"blocks.0.up.weight": (96, 48), "blocks.1.up.weight": (96, 48), "blocks.0.down.weight": (48, 96), "table.weight": (200, 16)}
