@@ -110,4 +110,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from stages.lib.node.command import sentences
+
+    with sentences("benchmarks/caseops.py"):
+        main()

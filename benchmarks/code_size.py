@@ -67,4 +67,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from stages.lib.node.command import sentences
+
+    with sentences("benchmarks/code_size.py"):
+        main()

@@ -112,4 +112,7 @@ def write(rows: list[dict]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from stages.lib.node.command import sentences
+
+    with sentences("benchmarks/recipes.py"):
+        main()

@@ -170,4 +170,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from stages.lib.node.command import sentences
+
+    with sentences("benchmarks/screenshots.py"):
+        main()

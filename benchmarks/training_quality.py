@@ -99,6 +99,7 @@ def costs(tokens: Path, trees: list[dict], *, rounds: int, steps: int) -> list[l
 
     from stages.lib.node import launch, params
     from stages.lib.tokens import splits as data
+    from stages.runtime.base import plugin
     from stages.runtime.network.config import ModelConfig
     from stages.runtime.network.gpt import GPT, initialise
     from stages.train import __main__ as train
@@ -116,7 +117,7 @@ def costs(tokens: Path, trees: list[dict], *, rounds: int, steps: int) -> list[l
                 )
             )
             initialise(model, generator=torch.Generator().manual_seed(settings.seed))
-            loader = train.LOADERS[settings.loader].Loader(
+            loader = plugin.load_from(train.LOADERS, settings.loader).Loader(
                 text.tokens,
                 sequence_length=settings.sequence_length,
                 section="train",
@@ -246,4 +247,7 @@ def report(results: dict, seconds: dict, steps: dict, arguments) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from stages.lib.node.command import sentences
+
+    with sentences("benchmarks/training_quality.py"):
+        main()

@@ -28,6 +28,7 @@ import torch
 from stages.lib.node import launch, params
 from stages.lib.tokens.stream import Stream
 from stages.recipes import catalog
+from stages.runtime.base import plugin
 from stages.runtime.network.config import ModelConfig
 from stages.runtime.network.gpt import GPT, initialise
 from stages.train import __main__ as train
@@ -53,7 +54,7 @@ def measure(name: str, tree: dict, *, steps: int, discarded: int, now: Callable[
         run = loop.start(model.to(world.device), settings, world)
         ids = np.random.default_rng(0).integers(4, config.vocabulary_size, TOKENS).astype(np.uint16)
         ids[::DOCUMENT] = 1
-        loader = train.LOADERS[settings.loader].Loader(
+        loader = plugin.load_from(train.LOADERS, settings.loader).Loader(
             Stream([ids], name="random", vocabulary_size=config.vocabulary_size),
             sequence_length=settings.sequence_length,
             batch_tokens=settings.batch_tokens,
@@ -137,4 +138,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from stages.lib.node.command import sentences
+
+    with sentences("benchmarks/training_speed.py"):
+        main()
