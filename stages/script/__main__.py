@@ -13,32 +13,20 @@ from stages.lib.node import closure, files, params
 from stages.lib.node.stage import Input, Metrics, Output, Plot
 from stages.script import packing
 
-SECTIONS = ("model", "train", "ema", "prequant_ttt", "calibrate", "sensitivity", "quantize", "compress", "package")
-Model, Train, Ema, PrequantTtt, Calibrate, Sensitivity, Quantize, Compress, Package = map(params.whole, SECTIONS)
-
 
 def main(
-    model: Model,
-    train: Train,
-    ema: Ema,
-    prequant_ttt: PrequantTtt,
-    calibrate: Calibrate,
-    sensitivity: Sensitivity,
-    quantize: Quantize,
-    compress: Compress,
-    package: Package,
     *,
+    parameters: Input = "params.yaml",  # nearly all of it goes in; its sections, one by one, would be a tenth of dvc.lock
     target: Input = "artifacts/fill_cap/target.json",
     script: Output = "artifacts/script/train_gpt.py",
     source: Output = "artifacts/script/source",
     table: Plot = "artifacts/script/bytes.csv",
     metrics: Metrics = "artifacts/script/metrics.json",
 ) -> None:
-    read = (model, train, ema, prequant_ttt, calibrate, sensitivity, quantize, compress, package)
-    tree = {section.SECTION: section.values for section in read}
-    if tree["quantize"]["entropy"]["target_bytes"] == "auto":
-        found = files.read_json(target, required=("target_bytes",))["target_bytes"]
-        tree["quantize"] = tree["quantize"] | {"entropy": tree["quantize"]["entropy"] | {"target_bytes": found}}
+    tree = params.read(parameters)
+    entropy = tree["quantize"]["entropy"]
+    if entropy["target_bytes"] == "auto":
+        entropy["target_bytes"] = files.read_json(target, required=("target_bytes",))["target_bytes"]
     contents, modules = packing.contents(tree), packing.modules(tree)
     text = packing.wrapped(contents).encode()
     with files.atomic(script) as partial:

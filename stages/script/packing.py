@@ -4,6 +4,7 @@ The modules are the pipeline's own, each minified separately. Only the stages, f
 the settings name are packed. Nothing is rewritten, so the script runs the same code as the pipeline.
 """
 
+import ast
 import base64
 import json
 import lzma
@@ -39,13 +40,22 @@ main(F,pathlib.Path(__file__))
 
 def contents(tree: dict) -> dict[str, str]:
     """What the script unpacks, by path: the modules, and run.json. ValueError for an unsuitable `tree` (params.yaml, parsed)."""
-    sources = {path: bundle.shortened((closure.ROOT / path).read_text(encoding="utf-8")) for path in modules(tree)}  # no word of docstrings
-    used_in = Counter(word for source in sources.values() for word in set(re.findall(r"\w+", source)))
+    sources = {path: (closure.ROOT / path).read_text(encoding="utf-8") for path in modules(tree)}
+    used_in = Counter(word for source in sources.values() for word in words(source))
     shared = frozenset(word for word, count in used_in.items() if count > 1)
     packed = {"run.json": json.dumps(plan(tree))}
     for path, source in sources.items():
         packed[path] = bundle.shortened(source, shared=shared, arguments=not READS_ARGUMENTS.search(path))
     return packed
+
+
+def words(source: str) -> set[str]:
+    """Every word of a program, but not of its comments and docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body[0] = ast.Pass()
+    return set(re.findall(r"\w+", ast.unparse(tree)))
 
 
 def wrapped(packed: dict[str, str]) -> str:

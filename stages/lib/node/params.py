@@ -13,7 +13,7 @@ import json
 import re
 import types
 import typing
-from dataclasses import fields, is_dataclass, make_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -185,20 +185,6 @@ def _is_union(hint) -> bool:
 def nearest(name, known) -> str:
     close = difflib.get_close_matches(str(name), [str(item) for item in known], n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(sorted(map(str, known)))})" if known else ""
-
-
-def whole(name: str) -> type:
-    """A schema that takes a section unchanged, for a stage that passes it on. The stage that owns the section checks it."""
-
-    def from_params(cls, values: dict, path: str):
-        return cls(values)
-
-    return make_dataclass(
-        name,
-        [("values", dict)],
-        frozen=True,
-        namespace={"SECTION": name, "from_params": classmethod(from_params), "__annotations__": {"SECTION": typing.ClassVar[str]}},
-    )
 
 
 def require(condition: bool, sentence: str) -> None:
