@@ -10,6 +10,7 @@ import sys
 import pytest
 import yaml
 
+from stages.audit.submission import unpack
 from stages.lib.node import params
 from stages.recipes import __main__ as recipes
 from stages.recipes import catalog
@@ -237,3 +238,13 @@ def test_a_name_that_the_script_cannot_find_is_an_error_and_not_silence(tmp_path
     (tmp_path / "a.py").write_text(packing.wrapped({"stages/script/driver.py": "from stages.lib.node import gone\n"}))
     done = subprocess.run([sys.executable, "-I", "a.py"], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1 and "gone" in done.stderr
+
+
+def test_audit_of_submissions_opens_the_script():
+    """It finds every module of more than one short line, without running anything."""
+    contents = packing.contents(PARAMS)
+    layers, unread = unpack.layers("train_gpt.py", packing.wrapped(contents))
+    found = {layer.name.rpartition(" > ")[2]: layer.source for layer in layers}
+    assert unread == [] and all(
+        found[path] == source for path, source in contents.items() if len(source) >= unpack.SMALLEST and path != "run.json"
+    )
