@@ -72,7 +72,7 @@ def main(
             "text_sha256": facts["text_sha256"],
         },
     )
-    print(f"{submission}: {len(pyz)} bytes, {settings.cap_bytes - len(pyz)} below the cap")
+    print(f"{submission}: {len(pyz)} bytes with {made['run']}, {settings.cap_bytes - len(pyz)} below the cap")
 
 
 def chosen(blob: str, runs: list[str], blobs: Path) -> dict:
