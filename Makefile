@@ -47,6 +47,7 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 
 repro: setup
 	@python -m stages.compress.stale | xargs -r dvc repro --quiet --force --single-item
+	@python -m stages.recipes default --fits
 	dvc repro
 	@cat artifacts/report/summary.md
 	@echo "The same with plots: artifacts/report/index.html"
@@ -91,6 +92,7 @@ certify: setup
 
 recipe: setup
 	@test -n "$(NAME)" || { echo "which one? make recipe NAME=pr1855 SCALE=tiny; there are: $$(python -m stages.recipes | tr '\n' ' ')"; exit 1; }
+	@python -m stages.recipes $(NAME) --scale $(SCALE) --fits
 	flags=$$(python -m stages.recipes $(NAME) --scale $(SCALE)) && eval "dvc exp run --name $(NAME)-$(SCALE)-$$(date +%Y%m%d-%H%M%S) $$flags"
 	@cat artifacts/report/summary.md
 

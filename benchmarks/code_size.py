@@ -16,20 +16,6 @@ if sys.path[0] == str(Path(__file__).parent):  # a script: its folder's modules 
 
 import argparse
 
-# wrapped where the authors wrapped it (pr1172, pr1285, pr1493, pr1855, pr1958), else the source as it was counted
-PUBLISHED = {
-    "naive": 47_642,
-    "pr549": 89_458,
-    "pr1019": 101_850,
-    "pr1150": 107_448,
-    "pr1172": 23_349,
-    "pr1285": 21_396,
-    "pr1306": 112_105,
-    "pr1399": 68_057,
-    "pr1493": 16_594,
-    "pr1855": 31_999,
-    "pr1958": 33_684,
-}
 PAGE, BEGIN, END = ROOT / "docs/submission.md", "<!-- code sizes: benchmarks/code_size.py -->", "<!-- end of code sizes -->"
 HEAD = ["| stack | one script, bytes | published, bytes | ratio | before packing |", "|---|---:|---:|---:|---:|"]
 
@@ -42,7 +28,7 @@ def row(name: str) -> str:
     tree = params.read(ROOT / "params.yaml")
     tree = tree if name == "default" else catalog.applied(catalog.values(name, tree), tree)
     contents = packing.contents(tree)
-    size, published = len(packing.wrapped(contents).encode()), PUBLISHED.get(name)
+    size, published = len(packing.wrapped(contents).encode()), catalog.read_header(name).script_bytes if name != "default" else None
     beside = f"{published:,} | {size / published:.2f}" if published else "|"
     return f"| {name} | {size:,} | {beside} | {sum(len(text.encode()) for text in contents.values()):,} |"
 

@@ -28,6 +28,7 @@ NODES = (
     ("prequant_ttt",),
     ("calibrate",),
     ("sensitivity",),
+    ("script",),
     ("fill_cap",),
     ("quantize",),
     ("plain_score", "train"),

@@ -1,6 +1,7 @@
 """What the audit says of text, files and times: overlap of splits, memorization, the counted file, budgets, hints from the code."""
 
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from stages.lib.referee import artifact
 from stages.lib.tokens import splits
 
 VOCABULARY = 300
+BLOB = (Path(__file__).parent / "golden/v2_codec_zlib.blob").read_bytes()
 
 
 def text(generator, documents, length=200):
@@ -203,14 +205,23 @@ def packed(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("__main__.py", "import os\n")
         archive.writestr("caddie/scoring/evaluators/odd.py", "def predict(self, seen, chunk):\n    self.loss(seen).backward()\n")
-    return SimpleNamespace(submission=path, refused=[], metrics={"artifact_sha256": files.sha256(path)}, evaluator="odd")
+        archive.writestr("caddie/data/model.blob", BLOB)
+    (tmp_path / "train_gpt.py").write_text("import os\n")
+    return SimpleNamespace(
+        submission=path,
+        refused=[],
+        metrics={"artifact_sha256": files.sha256(path)},
+        evaluator="odd",
+        script=tmp_path / "train_gpt.py",
+        package=SimpleNamespace(cap_bytes=16_000_000),
+    )
 
 
 def test_small_file_that_needed_nothing_is_self_contained(packed):
     assert self_contained.check(packed).verdict == "pass"
 
 
-@pytest.mark.parametrize("size, reason", [(16_000_000, None), (16_000_001, "16 MiB"), (17_000_000, "above the cap")])
+@pytest.mark.parametrize("size, reason", [(16_000_000, None), (16_000_001, "16 MiB"), (17_000_000, "over the cap of")])
 def test_cap_is_decimal(packed, size, reason):
     """Bytes in front of a zip are part of the file."""
     content = packed.submission.read_bytes()
@@ -222,6 +233,19 @@ def test_cap_is_decimal(packed, size, reason):
     verdict = self_contained.check(packed)
     assert verdict.verdict == ("fail" if reason else "pass") and (reason or "") in verdict.evidence.get("reason", "")
     assert ("MiB" in verdict.evidence.get("reason", "")) == (size == 16_000_001)
+
+
+def test_script_counts_where_it_is_larger_than_the_programs_and_its_absence_is_not_ruled(packed):
+    packed.script.write_bytes(b"#" * (16_000_000 - len(BLOB)))
+    assert self_contained.check(packed).verdict == "pass"
+    packed.package.cap_bytes = 15_999_999  # a lower cap of one's own counts, a higher one does not
+    assert self_contained.check(packed).evidence["over_cap_bytes"] == 1
+    packed.package.cap_bytes = 17_000_000
+    packed.script.write_bytes(b"#" * (16_000_001 - len(BLOB)))
+    assert "bits per weight instead of" in self_contained.check(packed).evidence["reason"]
+    packed.script.unlink()
+    verdict = self_contained.check(packed)
+    assert verdict.verdict == "not_applicable" and "dvc repro script" in verdict.evidence["reason"]
 
 
 def test_what_was_refused_and_what_changed_fails(packed):

@@ -223,6 +223,8 @@ def test_sidecar_that_nothing_vouches_for_is_not_certified(tmp_path, export, mod
         train=None,
         holdout=None,
         making={},
+        script=None,
+        package=None,
     )
     monkeypatch.setattr(byte_count.artifact, "read", lambda path, name: models["nmt_nfkc", True])
     verdict = byte_count.check(evidence)

@@ -69,10 +69,14 @@ def test_target_in_bytes_counts_what_other_groups_and_float16_take(rich):
     rest = 2 * sum(weight.numel() for weight in result.float16.values())
     assert rest > 0 and 0.995 * 8_000 <= entropy_model.estimated(result.matrices).bits / 8 + rest <= 8_000 + 32
     assert result.budget.summary()["estimated_bytes"] <= 8_000
-    with pytest.raises(ValueError, match="alone needs"):
-        result_of(rich, settings_with({"entropy.target_bytes": 500}, every=ENTROPY, table=NEAREST))
-    with pytest.raises(ValueError, match="every code 0 they still need"):
-        result_of(rich, settings_with({"entropy.target_bytes": 1700, "entropy.trellis": 0}, every=ENTROPY, table=NEAREST))
+
+
+def test_target_that_cannot_be_met_is_said_and_bits_per_weight_count_in_its_place(rich):
+    plain = result_of(rich, settings_with({"entropy.trellis": 0}, every=ENTROPY, table=NEAREST))
+    for target in (500, 1700):  # less than float16 alone, and less than the matrices with every code 0
+        result = result_of(rich, settings_with({"entropy.target_bytes": target, "entropy.trellis": 0}, every=ENTROPY, table=NEAREST))
+        assert f"target_bytes {target:,} cannot be met" in result.budget.summary()["missed"]
+        assert result.budget.constant == plain.budget.constant and plain.budget.missed is None
 
 
 def test_multipliers_scale_the_steps_of_their_matrices(rich):
@@ -158,26 +162,24 @@ def test_auto_target_fills_the_cap_with_the_finest_weights_that_the_artifact_can
     set_leaf(tree, "quantize.entropy.trellis", 0)  # quicker
     set_leaf(tree, "sensitivity.enabled", False)
     (folder / "params.yaml").write_text(json.dumps(tree))
+    run_node("script")
     run_node("fill_cap")  # 16 MB do not bind a model of this size
     whole = json.loads((folder / "artifacts/fill_cap/metrics.json").read_text())
     assert len(whole["rounds"]) == 1 and whole["artifact_bytes"] < 1_000_000
     cap = whole["artifact_bytes"] - 10_000
     set_leaf(tree, "package.cap_bytes", cap)
     (folder / "params.yaml").write_text(json.dumps(tree))
-    for node in (("fill_cap",), ("quantize",), ("compress", "brotli_11"), ("package",), ("script",)):
+    for node in (("script",), ("fill_cap",), ("quantize",), ("compress", "brotli_11"), ("package",)):
         run_node(*node)
-    chosen = json.loads((folder / "artifacts/fill_cap/target.json").read_text())["target_bytes"]
-    tree["quantize"]["entropy"]["target_bytes"] = chosen
-    assert packing.wrapped(packing.contents(tree)) == (folder / "artifacts/script/train_gpt.py").read_text(encoding="utf-8")
-    tree["quantize"]["entropy"]["target_bytes"] = "auto"
+    assert "stages/fill_cap/__main__.py" in packing.contents(tree), "the one script searches for itself"
     packed = json.loads((folder / "artifacts/package/metrics.json").read_text())["artifact_bytes"]
     found = json.loads((folder / "artifacts/fill_cap/metrics.json").read_text())
     assert packed == found["artifact_bytes"] and 0.99 * cap <= packed <= cap and len(found["rounds"]) > 1
     set_leaf(tree, "package.cap_bytes", 20_000)
     (folder / "params.yaml").write_text(json.dumps(tree))
-    with pytest.raises(SystemExit):
-        run_node("fill_cap")
-    assert "what is not weights alone needs" in capsys.readouterr().err
+    run_node("fill_cap")
+    assert "no artifact of at most 20,000 bytes was found" in capsys.readouterr().out
+    assert json.loads((folder / "artifacts/fill_cap/target.json").read_text()) == {"target_bytes": None}
 
 
 @pytest.mark.parametrize(

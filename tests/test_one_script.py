@@ -53,8 +53,7 @@ def run_script(text: str, data, folder, *, seed: int, processes: int = 1) -> dic
 def run_pipeline(project, values: dict, run: str, evaluation: str) -> None:
     """Stage after stage on the finished text; those that have several processes by torchrun, as `python -m stages.<node>` starts it."""
     (project / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    nodes = [*packing.STAGES[:5], "fill_cap", "quantize"]
-    for words in [*((node,) for node in nodes), ("compress", run), ("package",), ("evaluate", evaluation)]:
+    for words in [("script",), *((node,) for node in packing.STAGES), ("compress", run), ("package",), ("evaluate", evaluation)]:
         if values.get(words[0], {}).get("processes", 1) == 1:
             run_node(*words)
         else:

@@ -44,8 +44,11 @@ def test_artifact_scores_alone_in_an_empty_folder_and_agrees_with_the_pipeline(f
 
 def test_fixed_names_of_the_metrics(finished):
     package = json.loads((finished / "artifacts/package/metrics.json").read_text())
-    assert {"artifact_bytes", "code_bytes", "model_bytes", "cap_bytes", "sha256"} <= set(package)
-    assert package["artifact_bytes"] == (finished / PYZ).stat().st_size == package["code_bytes"] + package["model_bytes"]
+    assert {"artifact_bytes", "code_bytes", "model_bytes", "cap_bytes", "over_cap_bytes", "pyz_bytes", "sha256"} <= set(package)
+    script, blob = (finished / "artifacts" / path for path in ("script/train_gpt.py", "compress/brotli_11/model.blob"))
+    assert (package["code_bytes"], package["model_bytes"]) == (script.stat().st_size, blob.stat().st_size)
+    assert package["artifact_bytes"] == package["code_bytes"] + package["model_bytes"]
+    assert package["pyz_bytes"] == (finished / PYZ).stat().st_size
     compress = json.loads((finished / "artifacts/compress/brotli_11/metrics.json").read_text())
     assert {"codec", "blob_bytes", "raw_bytes", "bits_per_weight", "entropy_bits_per_weight", "encode_seconds", "decode_seconds"} <= set(
         compress
@@ -58,7 +61,7 @@ def test_fixed_names_of_the_metrics(finished):
 def test_every_metrics_file_carries_the_hash_of_its_text(finished):
     prepared = json.loads((finished / "artifacts/prepare/metrics.json").read_text())["sha256"]
     for path in (finished / "artifacts").rglob("*.json"):
-        if path.name in ("metrics.json", "certificate.json") and path.parent.name not in ("prepare", "report"):
+        if path.name in ("metrics.json", "certificate.json") and path.parent.name not in ("prepare", "report", "script"):
             assert json.loads(path.read_text())["text_sha256"] in prepared.values(), path
     report = json.loads((finished / "artifacts/report/metrics.json").read_text())
     assert set(prepared.values()) <= set(report.values())
@@ -114,18 +117,17 @@ def test_table_of_bytes_adds_up_to_the_file_and_names_every_tensor_and_module(fi
     with open(finished / "artifacts/package/bytes.csv", newline="") as handle:
         table = list(csv.DictReader(handle))
     package = json.loads((finished / "artifacts/package/metrics.json").read_text())
-    by_part = {part: sum(int(row["bytes"]) for row in table if row["part"] == part) for part in ("model", "tokenizer", "code", "archive")}
+    by_part = {part: sum(int(row["bytes"]) for row in table if row["part"] == part) for part in ("model", "code")}
     assert sum(by_part.values()) == package["artifact_bytes"]
-    assert by_part["model"] + by_part["tokenizer"] == package["model_bytes"]
     assert by_part["model"] == (finished / "artifacts/compress/brotli_11/model.blob").stat().st_size
     model, _ = quantized_model.read(finished / "artifacts/quantize/model.safetensors")
     assert {row["name"] for row in table if row["part"] == "model"} == {*model.tensors, "header"}
-    with zipfile.ZipFile(finished / PYZ) as archive:
-        modules = {name for name in archive.namelist() if not name.endswith(("model.blob", "tokenizer.model"))}
+    source = finished / "artifacts/script/source"
+    modules = {str(path.relative_to(source)) for path in source.rglob("*.py")} | {"run.json"}
     assert {row["name"] for row in table if row["part"] == "code"} == modules
     groups = {row["name"]: row["group"] for row in table}
     assert groups["blocks.0.mlp.up.weight.codes"] == "up" and groups["blocks.0.mlp.up.weight.scales"] == "scales"
-    assert groups["caddie/network/gpt.py"] == "network" and groups["caddie/entry.py"] == "entry"
+    assert groups["stages/runtime/network/gpt.py"] == "network" and groups["stages/train/loop.py"] == "train"
     assert any(row["group"] == "control tensors" for row in table)
 
 
@@ -165,16 +167,35 @@ def test_evaluator_left_out_of_the_package_is_not_in_it_and_saves_bytes(project,
     assert (project / PYZ).stat().st_size < before
 
 
-def test_cap_is_exact_to_the_byte(project, tree, capsys):
-    size = (project / PYZ).stat().st_size
-    tree({"package.cap_bytes": size})
-    run_node("package")
-    tree({"package.cap_bytes": size - 1})
-    (project / PYZ).unlink()
-    with pytest.raises(SystemExit):
+def test_cap_is_exact_to_the_byte_and_what_is_over_it_is_packed_all_the_same(project, tree, capsys):
+    size = json.loads((project / "artifacts/package/metrics.json").read_text())["artifact_bytes"]
+    before = (project / PYZ).read_bytes()
+    for cap, over in ((size, 0), (size - 1, 1)):
+        tree({"package.cap_bytes": cap})
         run_node("package")
-    assert "1 over package.cap_bytes" in capsys.readouterr().err
-    assert not (project / PYZ).exists() and not list((project / "artifacts/package").glob("*.partial"))
+        metrics = json.loads((project / "artifacts/package/metrics.json").read_text())
+        assert (metrics["over_cap_bytes"], "over the cap" in metrics["size"]) == (over, bool(over))
+        assert ("OVER THE CAP" in capsys.readouterr().out) == bool(over)
+    assert (project / PYZ).read_bytes() == before
+    assert f"1 over the cap of {size - 1:,}; to fit, the model may take" in metrics["size"]
+
+
+@pytest.mark.slow
+def test_run_that_is_over_the_cap_ends_with_an_artifact_a_score_and_a_verdict(project, tree, capsys):
+    """Also when the quantizer cannot come near the cap, and when the cap leaves no room for the script."""
+    groups = dict.fromkeys(("embedding", "attention", "mlp", "projection", "table"), "entropy")
+    tree({f"quantize.groups.{group}.method": method for group, method in groups.items()})
+    for cap in (70_000, 1):
+        tree({"quantize.entropy.target_bytes": "auto", "package.blob": "compress/brotli_11", "package.cap_bytes": cap})
+        for node in (("script",), ("fill_cap",), ("quantize",), *(("compress", run) for run in ("brotli_11", "zlib_9")), ("package",)):
+            run_node(*node)
+        assert "no artifact of at most" in capsys.readouterr().out
+        for node in (*(("evaluate", run) for run in ("sliding", "slot", "causal_slot")), ("audit", "sliding")):
+            run_node(*node)
+        certificate = json.loads((project / "artifacts/audit/sliding/certificate.json").read_text())
+        found = certificate["checks"]["self_contained"]
+        assert certificate["verdict"] == "not legal" and found["verdict"] == "fail" and 0 < certificate["bits_per_byte"] < 20
+        assert "over the cap of" in found["evidence"]["reason"] and found["evidence"]["over_cap_bytes"] > 0
 
 
 def test_blob_of_another_model_is_refused(project, tree, capsys):

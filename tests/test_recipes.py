@@ -14,7 +14,7 @@ from stages.lib.node import params, stage
 from stages.lib.training import flops, schedule
 from stages.prepare import settings as prepare
 from stages.recipes import __main__ as command
-from stages.recipes import budget, catalog, describe, document, header
+from stages.recipes import budget, catalog, describe, document, fits, header
 from stages.runtime.base import plugin
 from stages.runtime.network.config import ModelConfig
 from stages.runtime.network.gpt import GPT
@@ -418,3 +418,29 @@ def test_table_of_certificates_is_of_all_stacks_and_agrees_with_the_rulings():
     assert set(rows) == set(catalog.stacks())
     for name, found in rows.items():
         assert {row["verdict"] == "legal" for row in found} == {catalog.read_header(name).ruling.startswith("accepted")}, name
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({}, "it should fit"),
+        ({"package.cap_bytes": 15_000_000}, "WARNING: it would be"),
+        ({"package.cap_bytes": 15_000_000, "quantize.entropy.target_bytes": "auto"}, "fitted to that"),
+    ],
+)
+def test_whether_a_recipe_fits_is_said_from_sizes_alone(changes, said):
+    tree = params.read(ROOT / "params.yaml")
+    tree = catalog.applied(catalog.values("pr1855", tree) | changes, tree)
+    found = fits.estimate(tree, catalog.read_header("pr1855"))
+    assert said in fits.sentence("pr1855", found)
+    assert found.weights == 35_945_671 and found.needed == 8 * (found.cap_bytes - found.code_bytes) / found.weights
+
+
+def test_gaussian_of_the_steps_is_what_gaussian_weights_take():
+    """A row of normal numbers at #1493's steps has the entropy that the estimate says."""
+    tree = params.read(ROOT / "params.yaml")
+    settings = params.section(catalog.applied(catalog.values("pr1493", tree), tree), fits.QuantizeSettings)
+    weight = torch.randn(64, 4096, generator=torch.Generator().manual_seed(0))
+    step = weight.std(dim=1, keepdim=True) * settings.groups.mlp.clip / 31
+    counts = torch.unique((weight / step).round(), return_counts=True)[1] / weight.numel()
+    assert fits._bits(settings.groups.mlp, settings) == pytest.approx(-(counts * counts.log2()).sum().item(), abs=0.02)

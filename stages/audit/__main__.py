@@ -20,6 +20,7 @@ import numpy as np
 from stages.audit import certificate as rendering
 from stages.audit import revision
 from stages.audit.evidence import AuditSettings, Evidence, Verdict
+from stages.lib.blob import counted
 from stages.lib.node import command, files
 from stages.lib.node.stage import Input, Metrics, Output, Untracked, Variant
 from stages.lib.referee import artifact
@@ -51,8 +52,10 @@ def main(
     run: Variant,
     settings: AuditSettings,
     evaluated: Run,
+    package: counted.PackageSettings,
     *,
     submission: Input = "artifacts/package/submission.pyz",
+    script: Input = "artifacts/script/train_gpt.py",
     ledger: Input = "artifacts/evaluate/{variant}/ledger.npy",
     metrics: Input = "artifacts/evaluate/{variant}/metrics.json",
     documents: Input = "artifacts/prepare/val",
@@ -81,6 +84,8 @@ def main(
         options=evaluated.options,
         lock=lock,
         settings=settings,
+        script=script,
+        package=package,
         train=train,
         holdout=holdout,
         making={

@@ -24,6 +24,7 @@ import numpy as np
 from annotated_types import Interval
 
 from stages.audit import decoder, probes, replay
+from stages.lib.blob.counted import PackageSettings
 from stages.lib.node.params import AtLeastOne, AtLeastZero, Seed
 from stages.lib.referee import artifact
 from stages.lib.tokens import splits
@@ -89,7 +90,8 @@ def once(run):
 
 @dataclass(frozen=True)
 class Evidence:
-    """Inputs of the checks. `train`, `holdout`: tokenized splits; `making`: metrics of the stages that take the training budget."""
+    """Inputs of the checks. `train`, `holdout`: tokenized splits; `making`: metrics of the stages that take the training budget;
+    `script`: the file whose bytes count as code."""
 
     submission: Path
     documents: Path
@@ -103,6 +105,8 @@ class Evidence:
     train: Path
     holdout: Path
     making: dict[str, dict]
+    script: Path
+    package: PackageSettings
     kept: dict = field(default_factory=dict, repr=False)  # results of the runs
     locks: dict = field(default_factory=lambda: defaultdict(threading.Lock), repr=False)
 

@@ -20,10 +20,13 @@ from pathlib import Path
 import yaml
 
 from stages.audit.evidence import AuditSettings
+from stages.lib.blob import counted
 from stages.lib.dvc import dvc_lock
 from stages.lib.dvc.revisions import resolved
 from stages.lib.node import access_log, command, files, params, stage
 from stages.lib.referee.significance import MARGIN_NATS, one_sample
+
+OPTIONAL = ("artifacts/script/train_gpt.py",)  # revisions that ran only a part of the pipeline may lack it; self_contained says so
 
 
 def run(main: Callable, run_section: type, argv: list[str] | None = None) -> int:
@@ -64,7 +67,7 @@ def audited(name: str, main: Callable, run_section: type, settings: AuditSetting
             wanted = stage.contract(main, variant=run, tree=tree).inputs
             records = [out["path"] for entry in stages.values() for out in entry.get("outs", []) if out["path"].endswith(access_log.NAME)]
             for path in (*wanted, *records):
-                bring(stages, path, cache, root, required=path in wanted)
+                bring(stages, path, cache, root, required=path in wanted and path not in OPTIONAL)
             with contextlib.chdir(root):
                 paths = {
                     parameter.name: Path(parameter.default.replace("{variant}", run))
@@ -72,7 +75,8 @@ def audited(name: str, main: Callable, run_section: type, settings: AuditSetting
                     if isinstance(parameter.default, str)
                 }
                 print(f"{name}: ", end="")
-                main(run, settings, params.section(tree, run_section, variant=run), **paths)
+                sections = params.section(tree, run_section, variant=run), params.section(tree, counted.PackageSettings)
+                main(run, settings, *sections, **paths)
             certificate = files.read_json(root / paths["certificate"])
             if output:
                 output.mkdir(parents=True, exist_ok=True)

@@ -1,15 +1,15 @@
 """How many bytes the cap leaves for weights, if `quantize.entropy.target_bytes` is auto. With any other target there is nothing to do.
 
-The entropy-constrained quantizer aims at an estimate of its compressed size. Here its result is really compressed and packed, and the
-target is corrected by the distance of the artifact from the cap, until the finest quantization is found whose artifact fits.
+The entropy-constrained quantizer aims at an estimate of its compressed size. Here its result is really compressed, and the target is
+corrected by the distance of script and blob from the cap, until the finest quantization is found whose artifact fits. If none fits, the
+target is null: the weights are quantized with `bits_per_weight`, and the artifact is over the cap.
 """
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import replace
 
 import torch
 
-from stages.lib.blob import bundle, grouping
+from stages.lib.blob import counted, grouping
 from stages.lib.node import files, launch, params, tensors
 from stages.lib.node.params import require
 from stages.lib.node.stage import Input, Metrics, Output
@@ -21,22 +21,16 @@ from stages.runtime.network.gpt import GPT
 ROUNDS = 10  # usually three or four are enough
 
 
-@dataclass(frozen=True)
-class Compress:
-    SECTION: ClassVar[str] = "compress"
-    runs: dict
-
-
 def main(
     quantizer: settings.QuantizeSettings,
-    package: bundle.PackageSettings,
-    compress: Compress,
+    package: counted.PackageSettings,
+    compress: counted.CompressSettings,
     *,
     weights: Input = "artifacts/prequant_ttt/model.safetensors",
     statistics: Input = "artifacts/calibrate/hessians.safetensors",
     importance: Input = "artifacts/calibrate/rows.safetensors",
     multipliers: Input = "artifacts/sensitivity/multipliers.json",
-    tokenizer: Input = "artifacts/vocabulary/tokenizer.model",
+    script: Input = "artifacts/script/metrics.json",
     target: Output = "artifacts/fill_cap/target.json",
     metrics: Metrics = "artifacts/fill_cap/metrics.json",
 ) -> None:
@@ -51,7 +45,8 @@ def main(
     run = _run(package.blob, compress.runs)
     with torch.device("meta"):
         group_of = groups.by_parameter(GPT(ModelConfig.from_dict(facts["model"])))
-    hessians, rows, vocabulary = tensors.load(statistics)[0], tensors.load(importance)[0], tokenizer.read_bytes()
+    hessians, rows = tensors.load(statistics)[0], tensors.load(importance)[0]
+    code_bytes = files.read_json(script, required=("code_bytes",))["code_bytes"]
     scales = files.read_json(multipliers, required=("multipliers",))["multipliers"]
 
     def attempt(target_bytes: int, device: torch.device) -> tuple[int, entropy_model.Budget]:
@@ -66,19 +61,22 @@ def main(
         stored = {name: tensor.numpy() for name, tensor in result.stored().items()}
         model = run.reordered(container.Model(stored, facts["model"], result.schemes()))
         blob = container.pack(model, list(run.codings(model).values()))
-        return len(bundle.submission(blob, vocabulary, facts["model"], package)), result.budget
+        return counted.Artifact(code_bytes, len(blob), package.cap_bytes).total_bytes, result.budget
 
     with launch.world(quantizer.device) as world:
         chosen, size, rounds = search(lambda target_bytes: attempt(target_bytes, world.device), cap=package.cap_bytes)
     files.write_json(target, {"target_bytes": chosen})
     files.write_json(metrics, {"enabled": True, "target_bytes": chosen, "artifact_bytes": size, "rounds": rounds} | text)
-    print(f"target_bytes {chosen:,}: an artifact of {size:,} bytes, {package.cap_bytes - size:,} below the cap")
+    if chosen is None:
+        print(f"WARNING: no artifact of at most {package.cap_bytes:,} bytes was found; quantize.entropy.bits_per_weight counts")
+    else:
+        print(f"target_bytes {chosen:,}: an artifact of {size:,} bytes, {package.cap_bytes - size:,} below the cap")
 
 
-def search(attempt, *, cap: int) -> tuple[int, int, list[dict]]:
-    """The largest target whose artifact has at most `cap` bytes, the artifact's bytes, and all rounds. ValueError if none fits.
+def search(attempt, *, cap: int) -> tuple[int | None, int | None, list[dict]]:
+    """The largest target whose artifact has at most `cap` bytes, the artifact's bytes, and all rounds. None and None if none fits.
 
-    `attempt(target)` gives (bytes of the artifact, Budget). The first round shows the size of code and tokenizer, which is fixed.
+    `attempt(target)` gives (bytes of the artifact, Budget). The first round shows the size of the script, which is fixed.
     """
     margin = entropy_model.TOLERANCE * cap
     goal, target, best, rounds = cap - margin / 2, cap, None, []
@@ -89,6 +87,8 @@ def search(attempt, *, cap: int) -> tuple[int, int, list[dict]]:
         estimate, fits = round(budget.bits / 8), size <= cap
         rounds.append({"target_bytes": target, "estimated_bytes": estimate, "artifact_bytes": size})
         print(f"target {target:,}: estimated {estimate:,}, artifact {size:,} of {cap:,}", flush=True)
+        if budget.missed:
+            break
         if fits and (best is None or size > best[1]):
             best = target, size
         unbound = budget.limit < 8 * target  # the quantizer is at its finest and still below the cap
@@ -106,23 +106,15 @@ def search(attempt, *, cap: int) -> tuple[int, int, list[dict]]:
             if before and before[0] != estimate:
                 slope = min(max((before[1] - size + goal) / (before[0] - estimate), 0.2), 2.0)
             target = estimate + round((goal - size) / slope)
-        require(
-            target > 0,
-            f"what is not weights alone needs about {size - estimate:,} bytes, and the cap is {cap:,}; raise "
-            "package.cap_bytes, or pack fewer evaluators",
-        )
-    require(
-        best is not None,
-        f"no artifact of at most {cap:,} bytes was found in {ROUNDS} rounds, the last had {size:,}; set "
-        "quantize.entropy.target_bytes to a number",
-    )
-    return *best, rounds
+        if target <= 0:
+            break
+    return *(best or (None, None)), rounds
 
 
 def _run(blob: str, runs: dict) -> grouping.Run:
     """The run of compress.runs that is packed."""
     require(blob != "smallest", "quantize.entropy.target_bytes is auto, which needs one run to fit to: set package.blob to compress/<run>")
-    (name,) = bundle.shipped(blob, runs)
+    (name,) = counted.shipped(blob, runs)
     return params.section({"compress": {"runs": runs}}, grouping.Run, variant=name)
 
 

@@ -1,17 +1,18 @@
-"""Pack the artifact: `submission.pyz` with the chosen blob, the tokenizer and the code that scores. It is refused above the cap.
+"""Pack the artifact: `submission.pyz` with the chosen blob, the tokenizer and the code that scores, and compare its size with the cap.
 
     python -I submission.pyz score TOKENS.bin
+
+An artifact over the cap is packed all the same, so that what was trained is never lost. The metrics say by how much it is over, the audit
+fails it, and the report begins with it. lib/blob/counted.py defines what counts.
 
 The blob is that of one run (`package.blob: compress/<run>`), or the smallest of all runs that are available here (`smallest`; of equal ones
 the first by name).
 """
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
-from stages.lib.blob import bundle, byte_table, quantized_model
+from stages.lib.blob import bundle, byte_table, counted, quantized_model
 from stages.lib.node import files
 from stages.lib.node.stage import Input, Metrics, Output, Plot
 from stages.runtime.base import plugin
@@ -20,21 +21,15 @@ from stages.runtime.text.tokenizer import Tokenizer
 MADE = ("run", "blob_bytes", "blob_sha256", "model_sha256", "reason")
 
 
-@dataclass(frozen=True)
-class CompressSettings:
-    """The runs, one of which ships."""
-
-    SECTION: ClassVar[str] = "compress"
-    runs: dict
-
-
 def main(
-    settings: bundle.PackageSettings,
-    compress: CompressSettings,
+    settings: counted.PackageSettings,
+    compress: counted.CompressSettings,
     *,
     model: Input = "artifacts/quantize/model.safetensors",
     blobs: Input = "artifacts/compress",
     tokenizer: Input = "artifacts/vocabulary/tokenizer.model",
+    script: Input = "artifacts/script/metrics.json",
+    script_table: Input = "artifacts/script/bytes.csv",
     submission: Output = "artifacts/package/submission.pyz",
     bytes_table: Plot = "artifacts/package/bytes.csv",
     metrics: Metrics = "artifacts/package/metrics.json",
@@ -54,30 +49,35 @@ def main(
     if Tokenizer(vocabulary).vocabulary_size != facts["model"]["vocabulary_size"]:
         raise ValueError(f"{tokenizer} has another vocabulary size than the model; run: dvc repro package")
     pyz = bundle.submission(coded, vocabulary, facts["model"], settings)
-    _refuse_above_cap(len(pyz), len(coded), settings.cap_bytes)
+    artifact = counted.Artifact(files.read_json(script, required=("code_bytes",))["code_bytes"], len(coded), settings.cap_bytes)
+    weights = quantized_model.sizes(quantized)["weights"]
+    size = artifact.sentence(weights)
     with files.atomic(submission) as partial:
         partial.write_bytes(pyz)
     with files.atomic(bytes_table) as partial:
-        byte_table.write(partial, byte_table.rows(pyz, coded, quantized))
-    shipped = bundle.model_bytes(pyz)
+        byte_table.write(partial, byte_table.of_blob(coded, quantized) + byte_table.read(script_table))
     files.write_json(
         metrics,
         {
-            "artifact_bytes": len(pyz),
-            "code_bytes": len(pyz) - shipped,
-            "model_bytes": shipped,
-            "cap_bytes": settings.cap_bytes,
+            "artifact_bytes": artifact.total_bytes,
+            "code_bytes": artifact.code_bytes,
+            "model_bytes": artifact.model_bytes,
+            "cap_bytes": artifact.cap_bytes,
+            "over_cap_bytes": artifact.over_cap_bytes,
+            "bits_per_weight": 8 * len(coded) / weights,
+            "size": size,
+            "pyz_bytes": len(pyz),
             "sha256": hashlib.sha256(pyz).hexdigest(),
             "compress_run": made["run"],
             "text_sha256": facts["text_sha256"],
         },
     )
-    print(f"{submission}: {len(pyz)} bytes with {made['run']}, {settings.cap_bytes - len(pyz)} below the cap")
+    print(f"{'OVER THE CAP: ' if artifact.over_cap_bytes else ''}{made['run']}: {size}; {submission} itself has {len(pyz):,}")
 
 
 def chosen(blob: str, runs: list[str], blobs: Path) -> dict:
     """The metrics of the run that ships, by `package.blob`. Only `runs` are considered, because the folder may contain runs of the past."""
-    made = [_made(blobs, name) for name in bundle.shipped(blob, runs)]
+    made = [_made(blobs, name) for name in counted.shipped(blob, runs)]
     if len(made) == 1:
         return made[0]
     if len({metrics["model_sha256"] for metrics in made}) > 1:
@@ -104,14 +104,6 @@ def _check_blob(coded: bytes, made: dict, *, model_sha256: str, where: str) -> N
         raise ValueError(f"{where} is not the blob that was checked; it is damaged, run: dvc repro compress@{made['run']}")
     if model_sha256 != made["model_sha256"]:
         raise ValueError(f"{where} is not a blob of the current quantized model; run: dvc repro compress@{made['run']}")
-
-
-def _refuse_above_cap(total: int, coded: int, cap: int) -> None:
-    if total > cap:
-        raise ValueError(
-            f"the artifact would have {total} bytes, {total - cap} over package.cap_bytes {cap} (model {coded}, rest "
-            f"{total - coded}); lower quantize bits, raise the clip sigmas, shrink the model, or choose another codec"
-        )
 
 
 if __name__ == "__main__":

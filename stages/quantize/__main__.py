@@ -53,6 +53,8 @@ def main(
             f"entropy: constant {result.budget.constant:.4f} after {len(result.budget.passes)} passes, an estimated "
             f"{result.budget.bits / 8:,.0f} bytes of {result.budget.limit / 8:,.0f}"
         )
+        if result.budget.missed:
+            print(f"WARNING: {result.budget.missed}")
     stored = result.stored()
     tensors.save(codes, stored, facts | {"order": list(stored), "quantization": result.schemes()})
     if metrics:

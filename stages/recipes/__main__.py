@@ -5,6 +5,7 @@ python -m stages.recipes pr1855                     its -S flags, for: dvc exp r
 python -m stages.recipes pr1855 --apply             write its values into params.yaml, for: dvc repro
 python -m stages.recipes pr1855 --scale tiny        the same recipe with every feature on and small sizes, for a CPU
 python -m stages.recipes pr1855 --describe          its layers as they run, parameters, bytes and FLOPs; `default`: params.yaml as it is
+python -m stages.recipes pr1855 --fits              whether its artifact will fit under the cap, from sizes alone; `default` too
 python -m stages.recipes --check                    build every stack at full size and compare its parameters with the published number
 python -m stages.recipes --document                 write docs/recipes.md
 """
@@ -15,7 +16,7 @@ import sys
 from pathlib import Path
 
 from stages.lib.node import command, params
-from stages.recipes import catalog, describe, document, shrink
+from stages.recipes import catalog, describe, document, fits, shrink
 
 DEFAULT = "default"  # stands for params.yaml as it is, in place of a recipe's name
 PARAMS = Path("params.yaml")
@@ -30,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--apply", action="store_true", help="write the recipe into params.yaml instead of printing flags")
     what.add_argument("--describe", action="store_true", help="print its layers, parameters, bytes and FLOPs")
+    what.add_argument("--fits", action="store_true", help="say from sizes alone whether its artifact will fit under the cap")
     what.add_argument("--check", action="store_true", help="compare every stack's number of parameters with the published one")
     what.add_argument("--document", action="store_true", help="write docs/recipes.md")
     with command.sentences("recipes"):
@@ -38,13 +40,17 @@ def main(argv: list[str] | None = None) -> int:
             params.require(chosen.name is None, "--check and --document look at all recipes; leave the name out")
             return check() if chosen.check else document.write()
         if chosen.name is None:
-            params.require(not (chosen.apply or chosen.describe), f"name a recipe; there are {', '.join(catalog.names())}")
+            params.require(not (chosen.apply or chosen.describe or chosen.fits), f"name a recipe; there are {', '.join(catalog.names())}")
             print("\n".join(catalog.names()))
             return 0
         tree = params.read(PARAMS)
-        found = {} if chosen.describe and chosen.name == DEFAULT else scaled(chosen.name, chosen.scale, tree)
+        asks = chosen.describe or chosen.fits
+        found = {} if asks and chosen.name == DEFAULT else scaled(chosen.name, chosen.scale, tree)
         if chosen.describe:
             print(describe.text(chosen.name, catalog.applied(found, tree)))
+        elif chosen.fits:
+            known = catalog.read_header(chosen.name) if chosen.name in catalog.stacks() and chosen.scale == "full" else None
+            print(fits.sentence(chosen.name, fits.estimate(catalog.applied(found, tree), known)))
         elif chosen.apply:
             catalog.apply(found, PARAMS)
         else:

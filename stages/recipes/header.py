@@ -3,7 +3,8 @@
     # Field: text
     #   more of the same text
 
-It has every field of FIELDS once, in that order. `Parameters` and `Steps` are whole numbers; `Published` has one entry per seed,
+It has every field of FIELDS once, in that order. `Parameters`, `Steps` and `Script`
+(counted bytes of the published script) are whole numbers; `Published` has one entry per seed,
 
     seed 42: 1.05989 bits per byte, 15,897,259 bytes, 599.5 s of training, 455 s of evaluation; seed 0: ...
 
@@ -13,7 +14,7 @@ in which the seconds may be left out if no log has them.
 import re
 from dataclasses import dataclass
 
-FIELDS = ("Stack", "Source", "Parameters", "Steps", "Published", "As run", "As written", "Deviations", "Needs", "Ruling")
+FIELDS = ("Stack", "Source", "Parameters", "Steps", "Script", "Published", "As run", "As written", "Deviations", "Needs", "Ruling")
 SEED = re.compile(
     r"seed (?P<seed>\d+): (?P<bits_per_byte>\d\.\d+) bits per byte, (?P<artifact_bytes>[\d,]+) bytes"
     r"(?:, (?P<train_seconds>[\d.]+) s of training)?(?:, (?P<evaluate_seconds>[\d.]+) s of evaluation)?"
@@ -39,6 +40,7 @@ class Header:
     source: str
     parameters: int
     steps: int
+    script_bytes: int
     published: tuple[Seed, ...]
     as_run: str
     as_written: str
@@ -75,6 +77,7 @@ def parse(text: str, name: str) -> Header:
         found["Source"],
         _number(found["Parameters"], "Parameters", name),
         _number(found["Steps"], "Steps", name),
+        _number(found["Script"], "Script", name),
         tuple(_seed(entry, name) for entry in found["Published"].split(";")),
         *(found[field] for field in FIELDS[FIELDS.index("As run") :]),
     )

@@ -23,7 +23,7 @@ TRAINED = ("steps", "train_seconds", "tokens_per_second", "loss_nats", "holdout_
 ENVIRONMENT = ("torch", "precision", "attention_backend")
 BYTES = ("part", "group", "name", "bytes")
 QUANTIZED = ("tensor", "group", "method", "weights", "bits_per_weight", "relative_error", "max_code")
-PACKED = ("artifact_bytes", "cap_bytes", "code_bytes", "model_bytes", "compress_run", "sha256")
+PACKED = ("artifact_bytes", "cap_bytes", "code_bytes", "model_bytes", "over_cap_bytes", "pyz_bytes", "compress_run", "sha256")
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,11 @@ def summary(results: Results) -> str:
         "# Caddie report",
         _list(
             [
+                *[f"**OVER THE CAP: {package['size']}**"] * (top.bytes_left < 0),
                 f"score: {score}",
                 f"artifact: {top.artifact_bytes:,} bytes, {top.room} "
-                f"({package['code_bytes']:,} code, {package['model_bytes']:,} model by {package['compress_run']})",
+                f"({package['code_bytes']:,} script, {package['model_bytes']:,} model by {package['compress_run']}; "
+                f"submission.pyz itself has {package['pyz_bytes']:,})",
                 f"verdict: {top.verdict}",
                 *[f"`{run}` is lower, {results.evaluate[run]['bits_per_byte']:.4f}, but not legal" for run in top.lower_but_not_legal],
                 *[f"**{notice}**" for notice in notices(results)],

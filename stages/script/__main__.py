@@ -1,7 +1,7 @@
 """The whole run as one script, `train_gpt.py`, whose bytes count together with the model's. Readable source beside it does not count.
 
 The script contains the pipeline's own modules (packing.py) and runs their main()s (driver.py). On the CPU its blob and bits per byte equal
-the pipeline's to the bit. It contains nothing that was learned, except the number that `fill_cap` found, if that was used.
+the pipeline's to the bit. It contains nothing that was learned, so it can be written before the training.
 """
 
 import hashlib
@@ -17,16 +17,12 @@ from stages.script import packing
 def main(
     *,
     parameters: Input = "params.yaml",  # nearly all of it goes in; its sections, one by one, would be a tenth of dvc.lock
-    target: Input = "artifacts/fill_cap/target.json",
     script: Output = "artifacts/script/train_gpt.py",
     source: Output = "artifacts/script/source",
     table: Plot = "artifacts/script/bytes.csv",
     metrics: Metrics = "artifacts/script/metrics.json",
 ) -> None:
     tree = params.read(parameters)
-    entropy = tree["quantize"]["entropy"]
-    if entropy["target_bytes"] == "auto":
-        entropy["target_bytes"] = files.read_json(target, required=("target_bytes",))["target_bytes"]
     contents, modules = packing.contents(tree), packing.modules(tree)
     text = packing.wrapped(contents).encode()
     with files.atomic(script) as partial:

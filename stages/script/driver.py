@@ -36,7 +36,8 @@ def main(folder: Path, script: Path) -> None:
     for node in tree.keys() & set(TOGETHER):
         tree[node]["processes"] = SIZE
     if not RANK:
-        for path, content in run["files"].items():
+        sizes = {"artifacts/script/metrics.json": {"code_bytes": script.stat().st_size}}  # fill_cap reads it
+        for path, content in (run["files"] | sizes).items():
             (folder / path).parent.mkdir(parents=True)
             (folder / path).write_text(json.dumps(content))
         (folder / "artifacts/tokenize").symlink_to(Path(os.environ.get("DATA_PATH", "data")).absolute())

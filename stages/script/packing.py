@@ -13,14 +13,14 @@ from collections import Counter
 
 import brotli
 
-from stages.lib.blob import bundle
+from stages.lib.blob import bundle, counted
 from stages.lib.blob.grouping import Run
 from stages.lib.node import closure, params
 from stages.lib.quant.settings import METHODS
 from stages.runtime.base import plugin
 
 LOADERS = "stages.lib.tokens.loaders"
-STAGES = ("train", "ema", "prequant_ttt", "calibrate", "sensitivity", "quantize")
+STAGES = ("train", "ema", "prequant_ttt", "calibrate", "sensitivity", "fill_cap", "quantize")
 READS_ARGUMENTS = re.compile(r"__main__\.py$|/features/")  # modules whose argument annotations are read at run time
 # imported only when a stage is started as a command or writes metrics, neither of which happens in the script
 NOT_PACKED = ("stages/lib/node/command.py", "stages/quantize/reporting.py", "stages/train/reporting.py")
@@ -74,13 +74,15 @@ def modules(tree: dict) -> list[str]:
 
 def plan(tree: dict) -> dict:
     """What the driver runs: stages, their parameters (without candidates for comparison), and the outputs of stages that are off."""
-    auto = "quantize.entropy.target_bytes is auto, but the one script cannot pack for trial; set it to the number in fill_cap/target.json"
-    params.require(tree["quantize"]["entropy"]["target_bytes"] != "auto", auto)
-    run, off = stages(tree), {"artifacts/fill_cap/target.json": {"target_bytes": None}}
+    run, off = stages(tree), {}
+    if ("fill_cap", None) not in run:
+        off["artifacts/fill_cap/target.json"] = {"target_bytes": None}
     if not tree["sensitivity"]["enabled"]:
         off["artifacts/sensitivity/multipliers.json"] = {"multipliers": {}}
     sections = {name: section for name, section in tree.items() if name in dict(run) or name == "model"}
     sections["compress"] = {"runs": {name: tree["compress"]["runs"][name] for node, name in run if node == "compress"}}
+    if ("fill_cap", None) in run:
+        sections["package"] = tree["package"]
     sections["ema"] = tree["ema"] | ({} if tree["ema"]["average"] == "best" else {"candidates": []})
     return {
         "stages": run,
@@ -93,8 +95,12 @@ def plan(tree: dict) -> dict:
 
 def stages(tree: dict) -> list[tuple[str, str | None]]:
     """The stages in order, each with its variant, without those that are off."""
-    runs = bundle.shipped(tree["package"]["blob"], tree["compress"]["runs"])
-    return [*((node, None) for node in STAGES if tree[node].get("enabled", True)), *(("compress", name) for name in runs)]
+    runs, fills_cap = (
+        counted.shipped(tree["package"]["blob"], tree["compress"]["runs"]),
+        tree["quantize"]["entropy"]["target_bytes"] == "auto",
+    )
+    run = [node for node in STAGES if (fills_cap if node == "fill_cap" else tree[node].get("enabled", True))]
+    return [*((node, None) for node in run), *(("compress", name) for name in runs)]
 
 
 def plugins(tree: dict) -> list[str]:

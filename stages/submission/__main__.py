@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         collect.check_alike(found)
         told = f"make submission NAME={chosen.name} SEEDS={','.join(map(str, seeds))} SCALE={chosen.scale}"
         write.folder(folder, chosen.name, found, command=told, record=record, threshold=chosen.threshold)
-    return _audit(folder)
+    return _audit(folder, write.over_cap(found))
 
 
 @contextlib.contextmanager
@@ -108,13 +108,14 @@ def _numbers(text: str, kind: type, option: str) -> list:
     return numbers
 
 
-def _audit(folder: Path) -> int:
-    """Audit the folder as any published folder; the output goes to audit.txt in it, and the audit's exit code is returned."""
+def _audit(folder: Path, over: str) -> int:
+    """Audit the folder as any published folder; the output goes to audit.txt in it, and the audit's exit code is returned.
+    `over` says by how much the artifact is over the cap, if it is; it is not valid then."""
     done = subprocess.run([sys.executable, "-m", "stages.audit.submission", str(folder)], capture_output=True, text=True, check=False)
     print(done.stdout + done.stderr, end="")
     (folder / "audit.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
-    print(f"{folder}: {'audited' if not done.returncode else 'WRITTEN, BUT THE REFEREE OBJECTS'}")
-    return done.returncode
+    print(f"{folder}: {'audited' if not done.returncode else 'WRITTEN, BUT THE REFEREE OBJECTS'}{over}")
+    return int(bool(done.returncode or over))
 
 
 if __name__ == "__main__":

@@ -77,10 +77,11 @@ def run_of(tree: dict) -> str:
 
 def keep(folder: Path, run: str, *, key: str, experiment: str) -> None:
     """Copy to `folder` the files that a submission needs of the run that is in artifacts/ now."""
-    artifacts, tree = Path("artifacts"), params.read(Path("params.yaml"))
+    artifacts = Path("artifacts")
+    shipped = files.read_json(artifacts / "package/metrics.json", required=("compress_run",))["compress_run"]
     with files.atomic(folder) as partial:
         partial.mkdir(parents=True)
-        for name in (*TAKEN, f"evaluate/{run}/metrics.json", f"audit/{run}/certificate.json", f"{tree['package']['blob']}/model.blob"):
+        for name in (*TAKEN, f"evaluate/{run}/metrics.json", f"audit/{run}/certificate.json", f"compress/{shipped}/model.blob"):
             source, copy = artifacts / name, partial / name
             require(source.exists(), f"{source} is missing; run: dvc repro")
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -110,6 +111,7 @@ def environment() -> dict:
 
 def read(folder: Path) -> Run:
     """Read a kept run. ValueError if its files disagree with each other."""
+    package = files.read_json(folder / "package/metrics.json", required=("compress_run",))
     done, tree = files.read_json(folder / DONE, required=("run", "environment")), params.read(folder / "params.yaml")
     run = done["run"]
     score = files.read_json(folder / f"evaluate/{run}/metrics.json", required=("bits_per_byte", "loss_nats", "tokens", "bytes", "seconds"))
@@ -129,7 +131,7 @@ def read(folder: Path) -> Run:
         files.read_json(folder / "calibrate/metrics.json"),
         files.read_json(folder / "prequant_ttt/metrics.json"),
         done["environment"],
-        (folder / tree["package"]["blob"] / "model.blob").stat().st_size,
+        (folder / "compress" / package["compress_run"] / "model.blob").stat().st_size,
         (folder / "script/train_gpt.py").stat().st_size,
     )
 
@@ -142,5 +144,5 @@ def check_alike(runs: list[Run]) -> None:
         require(
             same and (run.folder / "script/train_gpt.py").read_bytes() == (first.folder / "script/train_gpt.py").read_bytes(),
             f"seed {run.seed} ran with other parameters or code than seed {first.seed}; remove {run.folder.parent} and give the same "
-            "command again (with quantize.entropy.target_bytes: auto each seed is fitted to another number: set the smallest of them)",
+            "command again",
         )

@@ -118,6 +118,12 @@ def cap(run: Run) -> int:
     return run.tree["package"]["cap_bytes"]
 
 
+def over_cap(runs: list[Run]) -> str:
+    """A warning if a seed's artifact is over the cap."""
+    over = max(run.total_bytes - cap(run) for run in runs)
+    return f", {over:,} OVER THE CAP: this is no valid submission" if over > 0 else ""
+
+
 def hardware(run: Run) -> str:
     gpus = run.environment["gpus"]
     return f"{len(gpus)}x {gpus[0]}" if gpus else f"{run.environment['cores']} CPU cores ({run.environment['machine']}), no GPU"
@@ -182,7 +188,7 @@ def readme(name: str, runs: list[Run], tests: dict[str, Significance], *, comman
         f"{blurb(name)}",
         "",
         f"**{mean(scores):.6f} bits per byte**{spread}, n = {len(runs)}; at most {max(run.total_bytes for run in runs):,} of "
-        f"{cap(first):,} bytes; {'certified legal' if all(run.is_legal for run in runs) else 'NOT certified as legal'}.",
+        f"{cap(first):,} bytes{over_cap(runs)}; {'certified legal' if all(run.is_legal for run in runs) else 'NOT certified as legal'}.",
         "",
         "Written by `python -m stages.submission`: every number is from a file of a run, nothing is typed.",
         "",

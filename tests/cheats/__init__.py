@@ -142,6 +142,8 @@ def audit(
         train=Path("none"),
         holdout=Path("none"),
         making={},
+        script=Path("none"),
+        package=None,
         metrics={
             "claims": list(claims),
             "bytes": 3 * len(tokens),

@@ -1,46 +1,68 @@
 """T14: the score needs the counted file and nothing else.
 
 Every run of the audit, and the run that made the score, starts the artifact in an isolated interpreter and an empty folder, behind a guard
-that refuses files, programs and sockets (stages/lib/referee/guard.py). What the guard refused is reported. The file's size on disk is
-counted in decimal bytes, and the file must be the same after the runs as before.
+that refuses files, programs and sockets (stages/lib/referee/guard.py). What the guard refused is reported. Script and blob are counted in
+decimal bytes (stages/lib/blob/counted.py). If the programs in the file that runs are larger than the script, they count in its place, so
+nothing that runs goes uncounted. The file must be the same after the runs as before.
 """
 
 import zipfile
 
 from stages.audit.evidence import Evidence, Verdict
+from stages.lib.blob import counted, quantized_model
 from stages.lib.node import files
+from stages.lib.referee import artifact
 
-PROVES = "The artifact scores from an empty folder, without network and without any file but itself, in at most 16,000,000 bytes."
+PROVES = (
+    "The artifact scores from an empty folder, without network and without any file but itself; script and model have at most "
+    "16,000,000 bytes."
+)
 CANNOT_SEE = "What compiled code opens by itself, because the guard sees only Python; and what an installed library holds beside code."
 PRECEDENT = "README: 16,000,000 decimal bytes of code and model, no network at evaluation; over-cap rows excluded (#1902, 29 Apr 2026)"
-CAP_BYTES = 16_000_000
 MIB_BYTES = 16 * 2**20
 
 
 def check(evidence: Evidence) -> Verdict:
-    size = evidence.submission.stat().st_size
     with zipfile.ZipFile(evidence.submission) as archive:
         entries = {entry.filename: entry.compress_size for entry in archive.infolist()}
         outside = [name for name in entries if name.startswith("/") or ".." in name.split("/")]
+    counts, blob = _counted(evidence, entries), artifact.read(evidence.submission, "model.blob")
     refused = evidence.refused  # waits for all runs, and starts those that no check has started yet
+    missing = not evidence.script.is_file()
     same = files.sha256(evidence.submission) == evidence.metrics["artifact_sha256"]
     facts = {
-        "artifact_bytes": size,
-        "cap_bytes": CAP_BYTES,
+        "artifact_bytes": counts.total_bytes,
+        "code_bytes": counts.code_bytes,
+        "model_bytes": counts.model_bytes,
+        "cap_bytes": counts.cap_bytes,
+        "over_cap_bytes": counts.over_cap_bytes,
+        "pyz_bytes": evidence.submission.stat().st_size,
         "entries": len(entries),
         "refused": refused,
         "outside": outside,
         "unchanged_after_the_runs": same,
     }
-    if size > CAP_BYTES:
-        facts["reason"] = f"{size - CAP_BYTES:,} bytes above the cap" + (
-            "; it would fit into 16 MiB, but MB are decimal here" if size <= MIB_BYTES else ""
+    if counts.over_cap_bytes:
+        facts["reason"] = counts.sentence(quantized_model.num_weights(blob)) + (
+            "; it would fit into 16 MiB, but MB are decimal here" if counts.cap_bytes < counts.total_bytes <= MIB_BYTES else ""
         )
+    elif missing:
+        facts["reason"] = f"{evidence.script} is missing, so what the script counts is not known; run: dvc repro script"
     elif refused:
         facts["reason"] = f"it tried what no submission may: {refused[0]}"
+    passed = not counts.over_cap_bytes and not refused and not outside and same
     return Verdict(
-        "pass" if size <= CAP_BYTES and not refused and not outside and same else "fail",
+        "fail" if not passed else "not_applicable" if missing else "pass",
         facts,
         positions=len(entries),
-        largest_deviation=float(max(0, size - CAP_BYTES)),
+        largest_deviation=float(counts.over_cap_bytes),
     )
+
+
+def _counted(evidence: Evidence, entries: dict[str, int]) -> counted.Artifact:
+    """What counts: the blob in the file, and the script or the programs in the file, whichever is larger. No cap above the contest's."""
+    model, tokenizer = (entries.get(f"caddie/data/{name}", 0) for name in ("model.blob", "tokenizer.model"))
+    programs = evidence.submission.stat().st_size - model - tokenizer
+    cap = min(counted.CAP_BYTES, evidence.package.cap_bytes)
+    script = evidence.script.stat().st_size if evidence.script.is_file() else 0
+    return counted.Artifact(max(script, programs), model, cap)

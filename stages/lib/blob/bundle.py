@@ -7,44 +7,18 @@ import functools
 import io
 import json
 import zipfile
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import python_minifier
 
+from stages.lib.blob.counted import PackageSettings
 from stages.lib.node import closure
-from stages.lib.node.params import AtLeastOne, nearest, require
 from stages.runtime.base import plugin
 from stages.runtime.blob import header
 
 PACKAGE = "caddie"
 START = f"import sys\nfrom {PACKAGE}.entry import main\nsys.exit(main())\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold
-
-
-@dataclass(frozen=True)
-class PackageSettings:
-    """What is packed, how the artifact scores by default, and the limit on the total size in bytes."""
-
-    SECTION: ClassVar[str] = "package"
-    blob: str
-    evaluators: tuple[str, ...]
-    evaluator: str
-    options: dict
-    cap_bytes: AtLeastOne
-
-
-def shipped(blob: str, runs: Iterable[str]) -> list[str]:
-    """The runs of compress.runs among which `package.blob` chooses: the smallest blob ships. ValueError if it names none of them."""
-    runs = list(runs)
-    kind, _, run = blob.partition("/")
-    require(
-        blob == "smallest" or (kind == "compress" and run in runs),
-        f"package.blob is {blob!r}; it takes smallest | {' | '.join(f'compress/{name}' for name in runs)}{nearest(run, runs)}",
-    )
-    return runs if blob == "smallest" else [run]
 
 
 def submission(blob: bytes, tokenizer: bytes, config: dict, settings: PackageSettings) -> bytes:
@@ -115,18 +89,6 @@ def build(sources: dict[str, str], *, manifest: dict, blob: bytes, tokenizer: by
             method = zipfile.ZIP_STORED if name == "model.blob" else zipfile.ZIP_DEFLATED  # the blob is already compressed
             _add(archive, f"{PACKAGE}/data/{name}", content, method)
     return sink.getvalue()
-
-
-def sizes(pyz: bytes) -> dict[str, int]:
-    """Bytes that each entry's content occupies in the zip, by path. The zip's own structure is the rest of its length."""
-    with zipfile.ZipFile(io.BytesIO(pyz)) as archive:
-        return {entry.filename: entry.compress_size for entry in archive.infolist()}
-
-
-def model_bytes(pyz: bytes) -> int:
-    """Bytes that the model and the tokenizer occupy in the zip; all other bytes count as code."""
-    by_path = sizes(pyz)
-    return sum(by_path[f"{PACKAGE}/data/{name}"] for name in ("model.blob", "tokenizer.model"))
 
 
 def _add(archive: zipfile.ZipFile, path: str, content: bytes, method: int) -> None:

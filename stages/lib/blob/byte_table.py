@@ -1,11 +1,9 @@
-"""Where every byte of the artifact goes: a table whose rows add up to the size of the file.
+"""Where every byte of the artifact goes: a table whose rows add up to the size of script and blob.
 
     part        group                                         name
     model       header | a role of matrices | scales |        a tensor; the header has one row
                 side information | control tensors
-    tokenizer   tokenizer                                     tokenizer.model
-    code        entry | network | features | codecs | ...       a module
-    archive     structure                                     names, dates and checksums of the zip
+    code        network | features | codecs | train | ...     a module of the one script
 
 A section of the blob is compressed as a whole, so the cost of one tensor in it cannot be measured. The section's bytes are divided among
 its tensors by the order-0 entropy of their values (for floats: of each of their bytes). The sum is exact for the section and approximate
@@ -18,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.lib.blob import bundle, entropy, quantized_model
+from stages.lib.blob import entropy, quantized_model
 from stages.runtime.blob import header, matrix_context
 from stages.runtime.blob.container import Model
 
@@ -26,21 +24,8 @@ COLUMNS = ("part", "group", "name", "bytes")
 Row = tuple[str, str, str, int]
 
 
-def rows(pyz: bytes, blob: bytes, model: Model) -> list[Row]:
-    """The table of `pyz`. The pyz holds `blob`, and the blob holds `model`, possibly with its tensors in another order."""
-    inside = f"{bundle.PACKAGE}/data/"
-    by_path = bundle.sizes(pyz)
-    found = of_blob(blob, model)
-    found.append(("tokenizer", "tokenizer", "tokenizer.model", by_path[f"{inside}tokenizer.model"]))
-    for path, size in by_path.items():
-        if path.removeprefix(inside) not in ("model.blob", "tokenizer.model"):
-            found.append(("code", _folder(path), path, size))
-    found.append(("archive", "structure", "zip", len(pyz) - sum(by_path.values())))
-    return found
-
-
 def of_blob(blob: bytes, model: Model) -> list[Row]:
-    """The rows of a blob: its header, and every tensor of every section."""
+    """The rows of a blob that holds `model`, possibly with its tensors in another order: its header, and every tensor of every section."""
     read = header.read(blob)
     found: list[Row] = [("model", "header", "header", read.end)]
     for section in read.sections:
@@ -77,6 +62,12 @@ def share(total: int, weights: Sequence[float]) -> list[int]:
     return whole.tolist()
 
 
+def read(path: Path) -> list[Row]:
+    """The rows of a table that `write` has written."""
+    with open(path, newline="", encoding="utf-8") as handle:
+        return [(row["part"], row["group"], row["name"], int(row["bytes"])) for row in csv.DictReader(handle)]
+
+
 def write(path: Path, table: list[Row]) -> None:
     """Write the table as CSV, in its order."""
     with open(path, "w", newline="", encoding="utf-8") as handle:
@@ -90,9 +81,3 @@ def _weight(array: np.ndarray) -> float:
         return entropy.bits(array)
     planes = np.ascontiguousarray(array).view(np.uint8).reshape(-1, array.dtype.itemsize)
     return sum(entropy.bits(plane) for plane in planes.T)
-
-
-def _folder(path: str) -> str:
-    """The folder that a module lies in; `entry` for what lies beside the folders."""
-    inside = path.split("/")
-    return inside[-2] if len(inside) > 2 else "entry"

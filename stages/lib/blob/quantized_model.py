@@ -4,11 +4,10 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from stages.lib.blob import entropy
-from stages.runtime.blob import matrix_context
+from stages.runtime.blob import header, matrix_context
 from stages.runtime.blob.container import Model
 
 SIDE = ("scales", "step", "row_steps", "column_steps", "left", "left_scales", "right", "right_scales")  # of a quantized matrix
@@ -45,10 +44,17 @@ def is_codes(name: str) -> bool:
     return name.endswith(matrix_context.CODES)
 
 
-def is_side(name: str, tensors: dict[str, np.ndarray]) -> bool:
+def is_side(name: str, tensors: dict) -> bool:
     """Whether `name` is an array of a quantized matrix other than its codes."""
     base, _, suffix = name.rpartition(".")
     return suffix in SIDE and base + matrix_context.CODES in tensors
+
+
+def num_weights(blob: bytes) -> int:
+    """The number of weights that a blob declares: every tensor but the steps, scales and corrections of quantized matrices."""
+    shapes = {entry.name: entry.shape for section in header.read(blob).sections for entry in section.tensors}
+    orders = {f"{name}.order" for name in shapes}  # the permutations of sort_rows
+    return sum(math.prod(shape) for name, shape in shapes.items() if not is_side(name, shapes) and name not in orders)
 
 
 def sizes(model: Model) -> dict:

@@ -42,13 +42,15 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Budget:
-    """The chosen constant, the quantized matrices, their measured bits, (constant, bits) of every pass, and the limit."""
+    """The chosen constant, the quantized matrices, their measured bits, (constant, bits) of every pass, and the limit. `missed` is a
+    sentence if the limit that was asked for could not be met."""
 
     constant: float
     quantized: dict[str, Quantized]
     bits: float
     passes: tuple[tuple[float, float], ...]
     limit: float
+    missed: str | None = None
 
     def summary(self) -> dict:
         """The numbers for metrics.json."""
@@ -57,6 +59,7 @@ class Budget:
             "estimated_bytes": round(self.bits / 8),
             "limit_bytes": round(self.limit / 8),
             "bits_per_weight": estimated(self.quantized).bits_per_weight,
+            "missed": self.missed,
             "passes": [{"constant": constant, "estimated_bytes": round(bits / 8)} for constant, bits in self.passes],
         }
 
@@ -180,28 +183,29 @@ def finest(model: Model, *, limit: float, tolerance: float, bits_of: Callable[[d
     """The finest quantization whose `bits_of` is at most `limit`, and within `tolerance` bits of it where the steps allow that.
 
     The search is Newton's step with a slope of one bit per weight and octave, then secants, inside a bracket. If even the coarsest steps
-    need too many bits, it raises ValueError with the smallest possible size.
+    need too many bits, the smallest quantization that was found is returned, and its `missed` says so.
     """
     count, goal = model.num_weights, limit - tolerance / 2
     octave = math.log2(model.start(max(goal / count, 0.1)))
-    fine, coarse, best = -math.inf, math.inf, None  # the coarsest octave that is too fine, the finest that fits
+    fine, coarse = -math.inf, math.inf  # the coarsest octave that is too fine, the finest that fits
+    best = smallest = None
     passes: list[tuple[float, float]] = []
     previous, slope = None, float(count)
     for _ in range(PASSES):
         found = model.quantize(2.0**octave)
         bits = bits_of(found)
         passes.append((2.0**octave, bits))
+        tried = Budget(2.0**octave, found, bits, (), limit)
         if bits <= limit and (best is None or bits > best.bits):
-            best = Budget(2.0**octave, found, bits, (), limit)
+            best = tried
+        if smallest is None or bits < smallest.bits:
+            smallest = tried
         if limit - tolerance <= bits <= limit:
             break
         if bits > limit:
             fine = max(fine, octave)
             if octave >= COARSEST:
-                raise ValueError(
-                    f"the matrices cannot be coded in {limit / 8:,.0f} bytes: with every code 0 they still need "
-                    f"{bits / 8:,.0f}; raise the target, or make the model smaller"
-                )
+                break
         else:
             coarse = min(coarse, octave)
         if previous is not None and previous[0] != octave:
@@ -215,25 +219,31 @@ def finest(model: Model, *, limit: float, tolerance: float, bits_of: Callable[[d
         if coarse - fine < 1e-6:
             break
     if best is None:
-        raise ValueError(
-            f"no constant gave at most {limit / 8:,.0f} bytes in {PASSES} passes; the smallest was "
-            f"{min(bits for _, bits in passes) / 8:,.0f} bytes"
-        )
+        sentence = f"the matrices cannot be coded in {limit / 8:,.0f} bytes, the fewest found were {smallest.bits / 8:,.0f}"
+        best = replace(smallest, missed=f"{sentence}; raise the target, or make the model smaller")
     return replace(best, passes=tuple(passes))
 
 
 def within_budget(model: Model, *, settings: EntropySettings, others: dict[str, Quantized], rest_bits: float) -> Budget:
     """The finest quantization with `bits_per_weight`, side information included. If `target_bytes` is set, that is the limit instead, also
-    for `others` (quantized by other methods) and `rest_bits`. Sizes are rate.py's estimates. No matrix is coded finer than FINEST."""
-    fixed, limit = 0.0, settings.bits_per_weight * model.num_weights
+    for `others` (quantized by other methods) and `rest_bits`. Sizes are rate.py's estimates. No matrix is coded finer than FINEST.
+
+    A target that cannot be met does not end the run: `bits_per_weight` counts in its place, and `missed` says so.
+    """
+    fixed, limit, missed = 0.0, settings.bits_per_weight * model.num_weights, None
     if settings.target_bytes is not None:
         if settings.target_bytes == "auto":
             raise AssertionError("the stage fill_cap decides what auto is")
         fixed = rest_bits + (estimated(others).bits if others else 0.0)
-        limit = min(8.0 * settings.target_bytes, fixed + FINEST * model.num_weights)
-        if fixed >= limit:
-            raise ValueError(
-                f"quantize.entropy.target_bytes is {settings.target_bytes:,}, and what is not entropy constrained alone needs "
-                f"{fixed / 8:,.0f} bytes; raise it, or give more groups the method entropy"
-            )
-    return finest(model, limit=limit, tolerance=TOLERANCE * limit, bits_of=lambda found: fixed + estimated(found).bits)
+        target = min(8.0 * settings.target_bytes, fixed + FINEST * model.num_weights)
+        if fixed < target:
+            found = finest(model, limit=target, tolerance=TOLERANCE * target, bits_of=lambda found: fixed + estimated(found).bits)
+            if not found.missed:
+                return found
+        missed = (
+            f"quantize.entropy.target_bytes {settings.target_bytes:,} cannot be met, and what is not entropy constrained alone needs "
+            f"{fixed / 8:,.0f} bytes; bits_per_weight {settings.bits_per_weight:g} counts instead: raise the target, or give more groups "
+            "the method entropy"
+        )
+    found = finest(model, limit=limit, tolerance=TOLERANCE * limit, bits_of=lambda found: estimated(found).bits)
+    return replace(found, missed=missed or found.missed)

@@ -23,7 +23,7 @@ def quantize_together(
     rest_bits: float,
     device: torch.device,
 ) -> entropy_model.Budget:
-    """Quantize the matrices within the budget. ValueError if the budget cannot be met."""
+    """Quantize the matrices within the budget; the result says if the budget could not be met."""
     matrices = entropy_model.matrices(weights, hessians, rows, settings=settings.entropy, multipliers=multipliers)
     model = entropy_model.Model(matrices, options=entropy_model.options(settings.entropy), device=device)
     return entropy_model.within_budget(model, settings=settings.entropy, others=others, rest_bits=rest_bits)
