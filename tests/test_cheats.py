@@ -8,7 +8,7 @@ from tests.cheats import audit, failed, load, stream
 from tests.test_evaluators import LEAKING, VARIANTS, kind
 from tests.test_model import model
 
-SHORT = {"probe_tokens": 100, "flips": 4, "replayed": 25, "round_trip": 12, "tried_tokens": 3}
+SHORT = {"replayed": 25, "round_trip": 12}
 HONEST = [name for name in VARIANTS if name not in LEAKING]
 
 
@@ -60,7 +60,7 @@ def test_honest_evaluator_raises_no_alarm(monkeypatch, name):
 
 @pytest.mark.parametrize("name", LEAKING)
 def test_published_form_that_leaks_is_refused_whatever_it_claims(monkeypatch, name):
-    assert {"future_flip", "streaming_equals_batch", "round_trip"} <= failed(verdicts(monkeypatch, name))
+    assert {"withheld", "replay", "round_trip"} <= failed(verdicts(monkeypatch, name))
 
 
 @pytest.mark.referee

@@ -32,10 +32,10 @@ python -m stages.recipes --check               # compares the parameters of ever
 other work shared the cores. The scores of such small models have no meaning and are not shown. *Bits per byte* in the tables are those of
 the published runs on the contest's val split; the first table has the mean over seeds.
 
-*Verdict here* is the verdict of Caddie's audit on the small form of the recipe. The audit changes tokens, sums distributions, counts bytes
-and follows the lineage of an artifact that was made by the same method ([certification.md](certification.md)). It sees what a method does
-and does not know its name. A check that fails in small fails at any size; a check that passes has only passed in small. *Ruled there* is
-what the organisers of the contest or its reviewers said; the section of each recipe has it in full.
+*Verdict here* is the verdict of Caddie's audit on the small form of the recipe. The audit replays targets that are withheld, decodes,
+counts bytes and follows the lineage of an artifact that was made by the same method ([certification.md](certification.md)). It sees what a
+method does and does not know its name. A check that fails in small fails at any size; a check that passes has only passed in small. *Ruled
+there* is what the organisers of the contest or its reviewers said; the section of each recipe has it in full.
 
 Floating-point operations (FLOPs) are computed from the network and not measured. This is the rule by which they are counted.
 
