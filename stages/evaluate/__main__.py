@@ -19,8 +19,6 @@ from stages.lib.referee import artifact, jail
 from stages.lib.tokens import splits
 from stages.runtime.base import plugin
 
-SMALLEST = 1e-9  # nats by which the rounding of a probability of 1 can fall below 0
-
 
 @dataclass(frozen=True)
 class Run:
@@ -63,9 +61,9 @@ def main(
             progress=sys.stderr.isatty(),
         )
     num_bytes = int(split.byte_counts[1:].sum())
-    wrong = np.flatnonzero(~(result.nats >= -SMALLEST))  # NaN too; the audit's floor is the limit on the other side
-    if len(wrong):
-        raise ValueError(f"the artifact claims {result.nats[wrong[0]]} nats for target {wrong[0] + 1}, and no target can cost that")
+    if not np.isfinite(result.nats).all():  # what else no target can cost, the audit says
+        place = int(np.flatnonzero(~np.isfinite(result.nats))[0])
+        raise ValueError(f"the artifact claims {result.nats[place]} nats for target {place + 1}; there is no score to write")
     with files.atomic(ledger) as partial, open(partial, "wb") as handle:
         np.save(handle, result.nats, allow_pickle=False)
     bits_per_byte = float(result.nats.sum()) / math.log(2) / num_bytes
