@@ -14,9 +14,9 @@ import statistics
 from pathlib import Path
 
 from stages.audit import reading
+from stages.audit.checks.self_contained import MIB_BYTES
 from stages.audit.submission import byte_counts, logs, unpack
 from stages.audit.submission.findings import Finding, Submission, decimals, number
-from stages.audit.checks.self_contained import MIB_BYTES
 from stages.lib.blob.counted import CAP_BYTES
 from stages.lib.referee import time_budget
 from stages.lib.referee.significance import LEVEL, MARGIN_NATS, one_sample
