@@ -149,7 +149,7 @@ def train(
         _snapshot(run, settings, world, folder)
     saved = run.seconds
     bar = tqdm(total=settings.steps, initial=run.step, desc="train", unit=" steps", disable=not world.is_main, mininterval=1.0)
-    started, waited, pace = time.perf_counter(), 0.0, deque([(run.step, run.seconds)], maxlen=PACE_STEPS)
+    started, pace = time.perf_counter(), deque([(run.step, run.seconds)], maxlen=PACE_STEPS)
     while not clock.is_over(run.step, run.seconds):
         spent = clock.spent(run.step, run.seconds)
         scale = _prepare(run, settings, clock)
@@ -161,6 +161,7 @@ def train(
         nats, run.seconds = _arrived(value, run.seconds + ended - started, world)
         run.times.append((run.step, run.seconds))
         last, waited = clock.is_over(run.step, run.seconds), time.perf_counter() - ended
+        run.seconds += waited * last  # no step follows for which it could count
         _check(run, nats)
         row = {"step": run.step, "train_loss": nats, "learning_rate_scale": scale, "holdout_bits_per_byte": None}
         if last or run.step % settings.holdout_every == 0:
@@ -181,7 +182,6 @@ def train(
             checkpoint(run, batches, world, folder)
             saved = run.seconds
         started = time.perf_counter() - waited  # measuring and saving do not count as training time
-    run.seconds += waited
     bar.close()
     recurrence = model.features.get("depth_recurrence")
     if recurrence and not recurrence.looping and world.is_main:
