@@ -110,34 +110,26 @@ def test_float32_attention_imports_no_package(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "asked, changes, mask_bytes, found",
+    "asked, changes, compiled, is_refused",
     [
-        ("auto", {}, 9_663_676_416, "a mask of 9.7 GB in every layer"),
-        ("auto", {"loader": "shuffled"}, 9_663_676_416, "sdpa"),
-        ("auto", {}, 0, "sdpa"),  # nothing is compiled: one call per segment
-        ("sdpa", {}, 9_663_676_416, "sdpa"),  # taken at its word
+        ("auto", {}, True, True),
+        ("auto", {"loader": "shuffled"}, True, False),
+        ("auto", {}, False, False),  # one call per segment, without a mask
+        ("sdpa", {}, True, False),  # taken at its word
     ],
 )
-def test_packed_rows_on_a_gpu_without_a_kernel_are_a_sentence_before_the_run(monkeypatch, asked, changes, mask_bytes, found):
+def test_packed_rows_on_a_gpu_without_a_kernel_are_a_sentence_before_the_run(monkeypatch, asked, changes, compiled, is_refused):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(backends, "machine", lambda dtype: (9, ()))  # torch 2.9 to 2.11, no flash-attn
     settings = replace(SETTINGS, **{"loader": "packed"} | changes)
-    if found == "sdpa":
-        assert train._backend(asked, settings, "bf16", CONFIG, mask_bytes=mask_bytes) == found
+    programs = {"compiled": compiled, "fused_loss": True}
+    if is_refused:
+        with pytest.raises(
+            ValueError, match="auto finds no kernel for packed documents, .* torch 2.12 or flash-attn; set train.compile to"
+        ):
+            train._backend(asked, settings, "bf16", CONFIG, **programs)
     else:
-        with pytest.raises(ValueError, match=found):
-            train._backend(asked, settings, "bf16", CONFIG, mask_bytes=mask_bytes)
-
-
-def test_mask_of_a_packed_training_is_counted_before_it_starts(project, tree, monkeypatch, capsys):
-    """8 rows of 128 tokens in parts of 4 rows: 4 x 128 x 128 bytes."""
-    seen = []
-    monkeypatch.setattr(train, "_backend", lambda *_, mask_bytes: seen.append(mask_bytes) or sys.exit(1))
-    for compile in ("always", "never"):
-        tree({"train.loader": "packed", "train.micro_batch_tokens": 512, "train.compile": compile})
-        with pytest.raises(SystemExit):
-            run_node("train")
-    assert seen == [512 * 128, 0]
+        assert train._backend(asked, settings, "bf16", CONFIG, **programs) == "sdpa"
 
 
 @pytest.fixture

@@ -73,9 +73,7 @@ def main(
     with torch.device("meta"):
         net = GPT(config)  # raises a clear error if a feature's settings are wrong
     programs = loop.programs(settings, launch.device_type(settings.device), net)
-    part_tokens = settings.micro_batch_tokens or settings.batch_tokens // settings.processes
-    backend = _backend(asked, settings, precision, config, mask_bytes=part_tokens * batches.row_length * programs["compiled"])
-    chosen = {"precision": precision, "attention_backend": backend, **programs}
+    chosen = {"precision": precision, "attention_backend": _backend(asked, settings, precision, config, **programs), **programs}
     launch.relaunch(settings.processes, "stages.train", settings.device)  # after the checks, so that only one process reports an error
     with launch.world(settings.device, threads=settings.threads) as world:
         model = GPT(config)
@@ -121,17 +119,17 @@ def main(
                 folder.remove()
 
 
-def _backend(asked: str, settings: TrainSettings, precision: str, config: ModelConfig, *, mask_bytes: int) -> str:
-    """The back end that training will use. ValueError if it cannot, or if auto finds none for packed rows on a GPU whose sdpa would build a
-    mask of `mask_bytes` in every layer, bool (rows of a part, T, T) (0: nothing is compiled, so there is a loop over segments instead)."""
+def _backend(asked: str, settings: TrainSettings, precision: str, config: ModelConfig, *, compiled: bool, fused_loss: bool) -> str:
+    """The back end that training will use. ValueError if it cannot, or if auto finds only sdpa for packed rows on a GPU and the loss is
+    compiled: then sdpa builds a mask, 9.7 GB in each layer of #1855. What is not compiled goes through the segments instead."""
     dtype, packed = torch.bfloat16 if precision == "bf16" else torch.float32, settings.loader == "packed"
     generation, installed = backends.machine(dtype) if launch.device_type(settings.device) == "cuda" else (0, ())
     found = backends.choose(asked, generation=generation, dtype=dtype, head_width=config.head_width, packed=packed, installed=installed)
-    if asked == "auto" and found == "sdpa" and packed and generation and mask_bytes:
+    if asked == "auto" and found == "sdpa" and packed and generation and compiled:
         raise ValueError(
-            "model.attention_backend is auto, but no kernel for packed documents can run: they need a GPU of compute capability 8.0 or up, "
-            "train.precision bf16, a head width that 8 divides, and torch 2.12 or flash-attn; without them set train.compile to never, or "
-            f"model.attention_backend to sdpa, which then builds a mask of {mask_bytes / 1e9:.1f} GB in every layer"
+            "model.attention_backend auto finds no kernel for packed documents, which needs compute capability 8.0, train.precision bf16, a "
+            "head width that 8 divides, and torch 2.12 or flash-attn; set train.compile to never, or model.attention_backend to sdpa, with a "
+            "mask of T² for rows of T tokens"
         )
     return found
 

@@ -103,29 +103,29 @@ def _all_or_none(section: str) -> Iterator[None]:
     """If the block fails in one process, all processes end, each with the same sentence. Otherwise the others would wait on their GPUs for
     ten minutes, which is NCCL's own limit. A process that is killed can tell nobody; torchrun then ends the others of its machine."""
     store, rank, _ = next(dist.rendezvous("env://"))  # a second connection, because the group waits with the first one
-    store, over = dist.PrefixStore(f"{section}/failed", store), threading.Event()
-    threading.Thread(target=_watch, args=(store, over, section), daemon=True).start()
+    key, over = f"{section} failed", threading.Event()
+
+    def watch() -> None:
+        """End this process as soon as another one has failed, even if the main thread waits for a GPU."""
+        with contextlib.suppress(RuntimeError):  # the store is gone: torchrun itself is ending
+            while not over.wait(POLL_SECONDS):
+                if store.check([key]):
+                    print(f"caddie {section}: {store.get(key).decode()}", file=sys.stderr, flush=True)
+                    os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     except Exception as error:
         over.set()
         own = f"process {rank} failed, and all others end with it: {type(error).__name__}: {error}"
-        first = store.compare_set("error", "", own).decode()
+        first = store.compare_set(key, "", own).decode()
         if first != own:
             raise ValueError(first) from None
         time.sleep(2 * POLL_SECONDS)  # until the others have read it, because the store may end with this process
         raise
     finally:
         over.set()
-
-
-def _watch(store: dist.Store, over: threading.Event, section: str) -> None:
-    """End this process as soon as another one has failed, even if the main thread waits for a GPU."""
-    with contextlib.suppress(RuntimeError):  # the store is gone: torchrun itself is ending
-        while not over.wait(POLL_SECONDS):
-            if store.check(["error"]):
-                print(f"caddie {section}: {store.get('error').decode()}", file=sys.stderr, flush=True)
-                os._exit(1)
 
 
 def require_same(number: int, world: World, sentence: str) -> None:

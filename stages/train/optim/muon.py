@@ -111,9 +111,9 @@ class Stack:
     def write(self, update_NMK: Tensor, *, rate: float, weight_decay: float) -> None:
         rows, columns = self.weights[0].shape
         factor = max(1.0, rows / columns) ** 0.5
-        # one launch for all weights of a GPU needs updates laid out as they are; on a CPU another layout could round otherwise
-        layout = torch.contiguous_format if update_NMK.is_cuda else torch.preserve_format
-        updates = update_NMK.to(self.weights[0].dtype, memory_format=layout).unbind()
+        if update_NMK.is_cuda:  # one launch for all weights needs updates in their layout; on a CPU another layout may round otherwise
+            update_NMK = update_NMK.contiguous()
+        updates = update_NMK.to(self.weights[0].dtype)
         for multiplier, places in self.places.items():
             own, weights = rate * multiplier, [self.weights[i] for i in places]
             torch._foreach_mul_(weights, 1 - own * weight_decay)
