@@ -122,14 +122,11 @@ def test_packed_rows_on_a_gpu_without_a_kernel_are_a_sentence_before_the_run(mon
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(backends, "machine", lambda dtype: (9, ()))  # torch 2.9 to 2.11, no flash-attn
     settings = replace(SETTINGS, **{"loader": "packed"} | changes)
-    programs = {"compiled": compiled, "fused_loss": True}
     if is_refused:
-        with pytest.raises(
-            ValueError, match="auto finds no kernel for packed documents, .* torch 2.12 or flash-attn; set train.compile to"
-        ):
-            train._backend(asked, settings, "bf16", CONFIG, **programs)
+        with pytest.raises(ValueError, match=r"finds no kernel for packed documents, .* torch 2\.12 or flash-attn; set train\.compile"):
+            train._backend(asked, settings, "bf16", CONFIG, compiled=compiled)
     else:
-        assert train._backend(asked, settings, "bf16", CONFIG, **programs) == "sdpa"
+        assert train._backend(asked, settings, "bf16", CONFIG, compiled=compiled) == "sdpa"
 
 
 @pytest.fixture

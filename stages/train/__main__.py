@@ -73,7 +73,8 @@ def main(
     with torch.device("meta"):
         net = GPT(config)  # raises a clear error if a feature's settings are wrong
     programs = loop.programs(settings, launch.device_type(settings.device), net)
-    chosen = {"precision": precision, "attention_backend": _backend(asked, settings, precision, config, **programs), **programs}
+    backend = _backend(asked, settings, precision, config, compiled=programs["compiled"])
+    chosen = {"precision": precision, "attention_backend": backend, **programs}
     launch.relaunch(settings.processes, "stages.train", settings.device)  # after the checks, so that only one process reports an error
     with launch.world(settings.device, threads=settings.threads) as world:
         model = GPT(config)
@@ -119,7 +120,7 @@ def main(
                 folder.remove()
 
 
-def _backend(asked: str, settings: TrainSettings, precision: str, config: ModelConfig, *, compiled: bool, fused_loss: bool) -> str:
+def _backend(asked: str, settings: TrainSettings, precision: str, config: ModelConfig, *, compiled: bool) -> str:
     """The back end that training will use. ValueError if it cannot, or if auto finds only sdpa for packed rows on a GPU and the loss is
     compiled: then sdpa builds a mask, 9.7 GB in each layer of #1855. What is not compiled goes through the segments instead."""
     dtype, packed = torch.bfloat16 if precision == "bf16" else torch.float32, settings.loader == "packed"
@@ -127,9 +128,9 @@ def _backend(asked: str, settings: TrainSettings, precision: str, config: ModelC
     found = backends.choose(asked, generation=generation, dtype=dtype, head_width=config.head_width, packed=packed, installed=installed)
     if asked == "auto" and found == "sdpa" and packed and generation and compiled:
         raise ValueError(
-            "model.attention_backend auto finds no kernel for packed documents, which needs compute capability 8.0, train.precision bf16, a "
-            "head width that 8 divides, and torch 2.12 or flash-attn; set train.compile to never, or model.attention_backend to sdpa, with a "
-            "mask of T² for rows of T tokens"
+            "model.attention_backend auto finds no kernel for packed documents, which needs compute capability 8.0, train.precision bf16, "
+            "a head width that 8 divides, and torch 2.12 or flash-attn; set train.compile to never, or model.attention_backend to sdpa, "
+            "which stores T² numbers for a row of T tokens"
         )
     return found
 
