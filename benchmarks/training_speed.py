@@ -61,7 +61,7 @@ def measure(name: str, tree: dict, *, steps: int, discarded: int, now: Callable[
             seed=settings.seed,
             section="train",
         )
-        batches = Prefetcher(loader, world, is_ahead=world.device.type == "cuda")
+        batches = Prefetcher(loader, world, part_tokens=None, is_ahead=world.device.type == "cuda")
         model.progress()  # with the recurrence, where there is one
         seconds: dict[str, list[float]] = {part: [] for part in PARTS}
         for step in range(discarded + steps):
@@ -82,7 +82,7 @@ def one_step(run: loop.Run, batches: Prefetcher, step: int, precision: str, worl
             torch.cuda.synchronize()
         out[part], clock = now() - clock, now()
 
-    batch = batches.batch(step)
+    (batch,) = batches.parts(step)
     lap("loader")
     with numerics.cast_at_use(precision, world.device.type):
         nats = run.loss(batch.inputs, batch.targets, batch.cu_seqlens, batch.max_seqlen)

@@ -116,7 +116,7 @@ def _clocked(item):
 def pytest_terminal_summary(terminalreporter, config):
     """What the run cost and where; no test fails for being slow, since a busy machine would make it lie."""
     spent = {
-        report.nodeid: sum(value for name, value in report.user_properties if name == "cpu_seconds")
+        report.nodeid: sum(value for name, value in getattr(report, "user_properties", ()) if name == "cpu_seconds")
         for kind in ("passed", "failed", "error")
         for report in terminalreporter.stats.get(kind, ())
         if report.when != "teardown"

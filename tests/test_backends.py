@@ -273,10 +273,10 @@ def test_machine_without_packages_has_none_and_half_a_package_is_none(monkeypatc
     for module in ("flash_attn", "flash_attn.cute", "flash_attn_3", "flash_attn_3.flash_attn_interface", "flash_attn_interface"):
         monkeypatch.setitem(sys.modules, module, None)
     backends.LOADED.clear()
-    assert backends.machine() == (9, ("varlen",) if backends.kernels("varlen") else ())
+    assert backends.machine(HALF) == (9, ("varlen",) if backends.kernels("varlen") else ())
     monkeypatch.setitem(sys.modules, "flash_attn", types.ModuleType("flash_attn"))  # what flash-attn-4 alone leaves
     backends.LOADED.clear()
-    assert "flash2" not in backends.machine()[1]
+    assert "flash2" not in backends.machine(HALF)[1]
 
 
 def test_choice_of_a_gpu_is_part_of_one_graph(monkeypatch):
@@ -285,7 +285,7 @@ def test_choice_of_a_gpu_is_part_of_one_graph(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
 
     def attend(q, k, v, cu_seqlens, tokens):
-        generation, installed = backends.machine()
+        generation, installed = backends.machine(HALF)
         name = backends.choose("auto", generation=generation, dtype=HALF, head_width=8, packed=True, installed=installed)
         return backends.flash(q, k, v, cu_seqlens, tokens, name=name)
 
@@ -367,7 +367,7 @@ def test_every_model_is_built_with_auto():
 @pytest.mark.parametrize("heads", HEADS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_on_a_gpu_back_end_and_its_gradients_equal_the_formula(layout, heads, name):
-    generation, installed = backends.machine()
+    generation, installed = backends.machine(HALF)
     if name in EVERY and not (generation in backends.RUNS_ON[name] and name in installed):
         pytest.skip(f"{name} cannot run on this machine")
     assert_equal_to_plain(chosen(name), inputs(layout, heads, width=64, device="cuda", dtype=HALF), TOLERANCE)
@@ -377,7 +377,7 @@ def test_on_a_gpu_back_end_and_its_gradients_equal_the_formula(layout, heads, na
 @CUDA
 @pytest.mark.parametrize("name", ["auto", "varlen", "flash2", "flash3"])
 def test_on_a_gpu_back_end_compiles_to_one_graph(name):
-    generation, installed = backends.machine()
+    generation, installed = backends.machine(HALF)
     if name in EVERY and not (generation in backends.RUNS_ON[name] and name in installed):
         pytest.skip(f"{name} cannot run on this machine")
     arguments = inputs("padded", "grouped", width=64, device="cuda", dtype=HALF)

@@ -13,16 +13,16 @@ from tests.test_loaders import BATCH, KINDS, T, loader
 @KINDS
 def test_batches_that_are_read_ahead_are_the_same_and_so_is_the_state_at_every_step(kind):
     world = World(0, 1, torch.device("cpu"))
-    plain, ahead = (Prefetcher(loader(kind), world, is_ahead=is_ahead) for is_ahead in (False, True))
+    plain, ahead = (Prefetcher(loader(kind), world, part_tokens=None, is_ahead=is_ahead) for is_ahead in (False, True))
     states = []
     for step in range(6):
-        one, other = plain.batch(step), ahead.batch(step)
+        (one,), (other,) = plain.parts(step), ahead.parts(step)
         assert torch.equal(one.inputs, other.inputs) and torch.equal(one.targets, other.targets)
         assert json.dumps(plain.position()) == json.dumps(ahead.position())
         states.append(json.loads(json.dumps(ahead.position())))
     ahead.go_to(states[2])
     plain.go_to(states[2])
-    assert torch.equal(ahead.batch(3).inputs, plain.batch(3).inputs) and json.dumps(plain.position()) == json.dumps(ahead.position())
+    assert torch.equal(ahead.parts(3)[0].inputs, plain.parts(3)[0].inputs) and json.dumps(plain.position()) == json.dumps(ahead.position())
 
 
 @KINDS

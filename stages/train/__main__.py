@@ -71,12 +71,10 @@ def main(
     batches.check_processes(settings.processes)
     batches.check_parts(settings.micro_batch_tokens, settings.processes)
     with torch.device("meta"):
-        GPT(config)  # raises a clear error if a feature's settings are wrong
-    chosen = {
-        "precision": precision,
-        "attention_backend": _backend(asked, settings, precision, config),
-        **loop.programs(settings, launch.device_type(settings.device)),
-    }
+        net = GPT(config)  # raises a clear error if a feature's settings are wrong
+    programs = loop.programs(settings, launch.device_type(settings.device), net)
+    backend = _backend(asked, settings, precision, config, compiled=programs["compiled"])
+    chosen = {"precision": precision, "attention_backend": backend, **programs}
     launch.relaunch(settings.processes, "stages.train", settings.device)  # after the checks, so that only one process reports an error
     with launch.world(settings.device, threads=settings.threads) as world:
         model = GPT(config)
@@ -84,7 +82,7 @@ def main(
         numerics.store(model, precision)
         model.attention_backend = asked
         run = loop.start(model.to(world.device), settings, world)
-        source = Prefetcher(batches, world, is_ahead=world.device.type == "cuda")
+        source = Prefetcher(batches, world, part_tokens=settings.micro_batch_tokens, is_ahead=world.device.type == "cuda")
         folder = checkpoints.Folder(scratch / _key(settings, config, text, holdout, world, chosen))
         with folder.locked() if world.is_main else contextlib.nullcontext():
             if saved := folder.latest():
@@ -122,17 +120,19 @@ def main(
                 folder.remove()
 
 
-def _backend(asked: str, settings: TrainSettings, precision: str, config: ModelConfig) -> str:
-    """The back end that training will use; ValueError if it cannot."""
-    generation, installed = backends.machine() if launch.device_type(settings.device) == "cuda" else (0, ())
-    return backends.choose(
-        asked,
-        generation=generation,
-        dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
-        head_width=config.head_width,
-        packed=settings.loader == "packed",
-        installed=installed,
-    )
+def _backend(asked: str, settings: TrainSettings, precision: str, config: ModelConfig, *, compiled: bool) -> str:
+    """The back end that training will use. ValueError if it cannot, or if auto finds only sdpa for packed rows on a GPU and the loss is
+    compiled: then sdpa builds a mask, 9.7 GB in each layer of #1855. What is not compiled goes through the segments instead."""
+    dtype, packed = torch.bfloat16 if precision == "bf16" else torch.float32, settings.loader == "packed"
+    generation, installed = backends.machine(dtype) if launch.device_type(settings.device) == "cuda" else (0, ())
+    found = backends.choose(asked, generation=generation, dtype=dtype, head_width=config.head_width, packed=packed, installed=installed)
+    if asked == "auto" and found == "sdpa" and packed and generation and compiled:
+        raise ValueError(
+            "model.attention_backend auto finds no kernel for packed documents, which needs compute capability 8.0, train.precision bf16, "
+            "a head width that 8 divides, and torch 2.12 or flash-attn; set train.compile to never, or model.attention_backend to sdpa, "
+            "which stores T² numbers for a row of T tokens"
+        )
+    return found
 
 
 def num_parameters(model: GPT) -> int:

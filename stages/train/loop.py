@@ -19,10 +19,12 @@ from tqdm import tqdm
 from stages.lib.node import launch
 from stages.lib.node.launch import World
 from stages.lib.tokens import window_score
+from stages.lib.tokens.loader import Batch
 from stages.lib.tokens.splits import Split
 from stages.lib.training import flops, schedule
 from stages.lib.training.averages import Averages
 from stages.runtime.network import gpt
+from stages.runtime.network.attention import Rotary
 from stages.train import checkpoints, loss, numerics
 from stages.train.kernels import softcap_cross_entropy
 from stages.train.optimizers import Optimizers
@@ -31,6 +33,9 @@ from stages.train.qat import Rounding
 from stages.train.settings import TrainSettings
 
 GRAPHS = 64  # compiled graphs at most: packed rows have varying numbers of segments (#1855 has the same limit)
+PRIMED_LENGTHS = 4  # lengths of cu_seqlens that priming compiles: up to eight times the fewest possible segments
+# auto compiles from so many FLOPs of training on: what an H100 does in about 25 s, while each compiled graph takes about as long
+WORTH_COMPILING = 1e16
 DIVERGED_STEPS = 20
 ADVICE = (
     "lower train.matrix_learning_rate or train.embedding_learning_rate, or set train.gradient_clip; checkpoints that were made "
@@ -98,14 +103,15 @@ def hardware_of(model: gpt.GPT, settings: TrainSettings, world: World) -> Hardwa
     return Hardware(*counts, world.size * launch.matmul_rate(world.device, torch.bfloat16 if half else torch.float32))
 
 
-def programs(settings: TrainSettings, device: str) -> dict[str, bool]:
+def programs(settings: TrainSettings, device: str, model: gpt.GPT) -> dict[str, bool]:
     """Whether the loss is compiled and whether it is fused, on a device of type cpu or cuda: as `settings` say, or the fastest choice for
     auto. ValueError for a choice that cannot run here."""
+    training = 6 * sum(weight.numel() for weight in model.parameters()) * settings.batch_tokens * settings.steps  # FLOPs, roughly
     can_fuse = device == "cuda" and softcap_cross_entropy.is_available()
     if settings.fused_loss == "always" and not can_fuse:
         raise ValueError("train.fused_loss is always, but it needs a GPU and the package triton; set it to auto or never")
     return {
-        "compiled": settings.compile == "always" or (settings.compile == "auto" and device == "cuda"),
+        "compiled": settings.compile == "always" or (settings.compile == "auto" and device == "cuda" and training >= WORTH_COMPILING),
         "fused_loss": settings.fused_loss != "never" and can_fuse,
     }
 
@@ -113,13 +119,20 @@ def programs(settings: TrainSettings, device: str) -> dict[str, bool]:
 def loss_of(model: gpt.GPT, settings: TrainSettings, world: World) -> Callable[..., Tensor]:
     """The loss by the chosen programs. If compiled, it is one graph for each shape and each state of recurrence and rounding. Priming
     compiles them before the clock starts."""
-    chosen = programs(settings, world.device.type)
+    chosen = programs(settings, world.device.type, model)
     of = loss.of(model, softcap_cross_entropy.fused if chosen["fused_loss"] else softcap_cross_entropy.plain)
     if not chosen["compiled"]:
         return of
     torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())  # makes the compiler deterministic too
     torch._dynamo.config.recompile_limit = GRAPHS
-    return torch.compile(of, dynamic=False, fullgraph=True)
+    fast, rotations = torch.compile(of, dynamic=False, fullgraph=True), [part for part in model.modules() if isinstance(part, Rotary)]
+
+    def compiled(tokens_BT: Tensor, *rest) -> Tensor:
+        for rotary in rotations:  # a graph that fills the cache of angles itself does not fit the second call
+            rotary.angles(tokens_BT.size(1), tokens_BT.size(1), tokens_BT.device)
+        return fast(tokens_BT, *rest)
+
+    return compiled
 
 
 def clock_of(settings: TrainSettings) -> schedule.Clock:
@@ -140,13 +153,15 @@ def train(
     while not clock.is_over(run.step, run.seconds):
         spent = clock.spent(run.step, run.seconds)
         scale = _prepare(run, settings, clock)
-        nats = _step(run, batches, settings, scale, spent / clock.budget, world, precision)
+        value = _step(run, batches.parts(run.step), settings, scale, spent / clock.budget, world, precision)
         run.step += 1
         per_token = run.hardware.per_token(looping=_loops(run))
         run.flops += batches.batch_tokens * per_token
-        run.seconds = _slowest(run.seconds + time.perf_counter() - started, world)
+        ended = time.perf_counter()
+        nats, run.seconds = _arrived(value, run.seconds + ended - started, world)
         run.times.append((run.step, run.seconds))
-        last = clock.is_over(run.step, run.seconds)
+        last, waited = clock.is_over(run.step, run.seconds), time.perf_counter() - ended
+        run.seconds += waited * last  # no step follows for which it could count
         _check(run, nats)
         row = {"step": run.step, "train_loss": nats, "learning_rate_scale": scale, "holdout_bits_per_byte": None}
         if last or run.step % settings.holdout_every == 0:
@@ -166,7 +181,7 @@ def train(
         if not last and run.seconds - saved > settings.checkpoint_seconds:
             checkpoint(run, batches, world, folder)
             saved = run.seconds
-        started = time.perf_counter()  # measuring and saving do not count as training time
+        started = time.perf_counter() - waited  # measuring and saving do not count as training time
     bar.close()
     recurrence = model.features.get("depth_recurrence")
     if recurrence and not recurrence.looping and world.is_main:
@@ -179,7 +194,10 @@ def train(
 
 
 def _check(run: Run, nats: float) -> None:
-    """ValueError if a run is worse than at its start, where it guesses. The spike of the first steps is normal."""
+    """ValueError if the loss is not a number, or if a run is worse than at its start, where it guesses. The spike of the first steps is
+    normal. No checkpoint of such a step is kept."""
+    if not math.isfinite(nats):
+        raise ValueError(f"the training loss is {nats} at step {run.step}; {ADVICE}")
     recent = [row["train_loss"] for row in run.curve[-DIVERGED_STEPS + 1 :]]
     if run.step >= 5 * DIVERGED_STEPS and (sum(recent) + nats) / DIVERGED_STEPS > run.curve[0]["train_loss"] + 1:
         raise ValueError(
@@ -218,18 +236,20 @@ def _crosses(before: float, after: float, budget: float, parts: int) -> bool:
     return parts > 0 and int(before / budget * parts) < int(after / budget * parts)
 
 
-def _slowest(seconds: float, world: World) -> float:
-    """The largest of all processes' clocks. Schedule, recurrence and end must come at the same step everywhere, or the weights differ."""
+def _arrived(value: Tensor, seconds: float, world: World) -> tuple[float, float]:
+    """The loss of a step, and the largest of all processes' clocks: schedule, recurrence and end must come at the same step everywhere, or
+    the weights differ. This is the only time that a step waits for a GPU, so `seconds` were read before: the time that the GPU still needs
+    counts for the next step, and a run of seconds ends up to one step later."""
     if world.size == 1:
-        return seconds
-    clock = torch.tensor(seconds, dtype=torch.float64, device=world.device)
+        return value.item(), seconds
+    clock = torch.full((), seconds, dtype=torch.float64, device=world.device)
     dist.all_reduce(clock, dist.ReduceOp.MAX)
-    return clock.item()
+    nats, seconds = torch.stack((value.double(), clock)).tolist()
+    return nats, seconds
 
 
-def _step(run: Run, batches: Prefetcher, settings: TrainSettings, scale: float, fraction: float, world: World, precision: str) -> float:
-    batch = batches.batch(run.step)
-    parts = batch.parts(settings.micro_batch_tokens or batch.inputs.numel())
+def _step(run: Run, parts: list[Batch], settings: TrainSettings, scale: float, fraction: float, world: World, precision: str) -> Tensor:
+    """One step from the parts of this process's rows. Returns the mean loss of all processes, on the device."""
     run.model.zero_grad(set_to_none=True)
     value = torch.zeros((), device=world.device)
     for part in parts:
@@ -240,8 +260,6 @@ def _step(run: Run, batches: Prefetcher, settings: TrainSettings, scale: float, 
     if world.size > 1:
         dist.all_reduce(value)
         value /= world.size
-    if not torch.isfinite(value):  # before the weights are changed
-        raise ValueError(f"the training loss is {value.item()} at step {run.step + 1}; {ADVICE}")
     run.optimizers.step(
         scale=scale,
         momentum=schedule.momentum(
@@ -250,12 +268,13 @@ def _step(run: Run, batches: Prefetcher, settings: TrainSettings, scale: float, 
         taper=schedule.decay_taper(fraction, start=settings.weight_decay_taper_start, floor=settings.weight_decay_taper_floor),
     )
     run.averages.update(run.step + 1, scale)
-    return value.item()
+    return value
 
 
 def prime(run: Run, batches: Prefetcher, settings: TrainSettings, *, world: World, precision: str) -> None:
     """Run full steps without lasting effect, so that compiling and allocating take no training time: `priming_steps` for each state of
-    recurrence and rounding. Weights and loader are restored, optimizers and averages created anew. Only before the first step."""
+    recurrence and rounding, and of packed rows one more for each of PRIMED_LENGTHS lengths of cu_seqlens. Weights and loader are restored,
+    optimizers and averages created anew. Only before the first step."""
     if not settings.priming_steps:
         return
     before, place = {name: weight.clone() for name, weight in run.weights().items()}, batches.position()
@@ -264,8 +283,11 @@ def prime(run: Run, batches: Prefetcher, settings: TrainSettings, *, world: Worl
         for started_at in (None, 0) if run.rounding.layers else (None,):
             run.rounding.started_at = started_at
             for _ in range(settings.priming_steps):
-                _step(run, batches, settings, 1.0, fraction, world, precision)
+                parts = batches.parts(run.step)
+                _step(run, parts, settings, 1.0, fraction, world, precision)
                 run.step += 1
+            for doublings in range(PRIMED_LENGTHS if parts[0].cu_seqlens is not None else 0):
+                _step(run, [parts[0].evenly_cut(doublings)], settings, 1.0, fraction, world, precision)
     for name, weight in run.weights().items():
         weight.copy_(before[name])
     batches.go_to(place)

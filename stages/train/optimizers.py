@@ -66,8 +66,8 @@ class Optimizers:
     def _scale_early_gradients(self) -> None:
         """What #1172 ran. Muon's update does not depend on the size of a gradient, so this only changes the weights in the clipping."""
         weights = dict(self.model.named_parameters())
-        for name in self.early:
-            weights[name].grad.mul_(self.settings.split.rate)
+        if self.early:
+            torch._foreach_mul_([weights[name].grad for name in self.early], self.settings.split.rate)
 
     def _clip(self, largest: float) -> None:
         """Scale all averaged gradients by min(1, largest / their global norm)."""

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch.distributed as dist
 
 from stages.lib.node.access_log import is_worker
 
+POLL_SECONDS = 1.0  # time between two looks at whether another process has failed
 THREADS = 2  # fixed, because the last bits of CPU matrix products depend on the number of threads
 
 
@@ -56,11 +58,12 @@ def gpu_name(device: torch.device) -> str | None:
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     """FLOPs per second of the fastest of a few square matrix products here. A model's hardware utilisation is measured against it."""
-    size = 8192 if device.type == "cuda" else 1024
-    a, best = torch.ones(size, size, device=device, dtype=dtype), math.inf
+    size, best = 8192 if device.type == "cuda" else 1024, math.inf
+    # as random as weights are: a GPU multiplies equal numbers faster, because it draws less power for them
+    a, b = torch.randn(2, size, size, device=device, dtype=dtype, generator=torch.Generator(device).manual_seed(0))
     for _ in range(6):
         started = time.perf_counter()
-        product = a @ a
+        product = a @ b
         product[0, 0].item()  # waits for a GPU
         best = min(best, time.perf_counter() - started)
     return 2 * size**3 / best
@@ -79,13 +82,13 @@ def world(device: str, *, threads: int = THREADS, section: str = "train") -> Ite
     local = torch.device("cuda", place) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(local)
-    if size > 1:
-        _join("nccl" if cuda else "gloo", section)
-    try:
+    if size == 1:
         yield World(rank, size, local)
-    finally:
-        if size > 1:
-            dist.destroy_process_group()
+        return
+    _join("nccl" if cuda else "gloo", section)
+    with _all_or_none(section):
+        yield World(rank, size, local)
+    dist.destroy_process_group()  # not after an error, because on GPUs it would wait for the others
 
 
 def _join(backend: str, section: str) -> None:
@@ -93,6 +96,36 @@ def _join(backend: str, section: str) -> None:
     other; an early process must not take the addresses of the last group for those of this one, because both would then hang."""
     store, rank, size = next(dist.rendezvous("env://"))
     dist.init_process_group(backend, store=dist.PrefixStore(section, store), rank=rank, world_size=size)
+
+
+@contextlib.contextmanager
+def _all_or_none(section: str) -> Iterator[None]:
+    """If the block fails in one process, all processes end, each with the same sentence. Otherwise the others would wait on their GPUs for
+    ten minutes, which is NCCL's own limit. A process that is killed can tell nobody; torchrun then ends the others of its machine."""
+    store, rank, _ = next(dist.rendezvous("env://"))  # a second connection, because the group waits with the first one
+    key, over = f"{section} failed", threading.Event()
+
+    def watch() -> None:
+        """End this process as soon as another one has failed, even if the main thread waits for a GPU."""
+        with contextlib.suppress(RuntimeError):  # the store is gone: torchrun itself is ending
+            while not over.wait(POLL_SECONDS):
+                if store.check([key]):
+                    print(f"caddie {section}: {store.get(key).decode()}", file=sys.stderr, flush=True)
+                    os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    except Exception as error:
+        over.set()
+        own = f"process {rank} failed, and all others end with it: {type(error).__name__}: {error}"
+        first = store.compare_set(key, "", own).decode()
+        if first != own:
+            raise ValueError(first) from None
+        time.sleep(2 * POLL_SECONDS)  # until the others have read it, because the store may end with this process
+        raise
+    finally:
+        over.set()
 
 
 def require_same(number: int, world: World, sentence: str) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stages.lib.tokens.stream import Stream
 
-PADDING = 64  # cu_seqlens is padded to multiples of this many entries, so that few shapes are compiled (#1530)
+PADDING = 64  # smallest number of entries of cu_seqlens (#1530)
 SPANS = 8  # spans of text per global step: processes times accumulation steps of every published run
 
 
@@ -41,10 +41,18 @@ class Batch:
             if cu_seqlens is not None:
                 low, high = first * self.inputs.size(1), (first + rows) * self.inputs.size(1)
                 own = cu_seqlens[(cu_seqlens >= low) & (cu_seqlens < high)] - low
-                padded = -(-(len(own) + 1) // PADDING) * PADDING
-                cu_seqlens = torch.nn.functional.pad(own, (0, padded - len(own)), value=tokens)
+                cu_seqlens = torch.nn.functional.pad(own, (0, padded(len(own)) - len(own)), value=tokens)
             out.append(Batch(self.inputs[first : first + rows], self.targets[first : first + rows], cu_seqlens, self.max_seqlen))
         return out
+
+    def evenly_cut(self, doublings: int) -> "Batch":
+        """The same rows in the fewest possible segments, of `max_seqlen` tokens each, and a cu_seqlens that is padded as that of up to
+        2^doublings times as many segments would be: with it a shape can be compiled before the text has it."""
+        (rows, length), device = self.inputs.shape, self.inputs.device
+        row_starts = torch.arange(0, length, self.max_seqlen, dtype=torch.int32, device=device)
+        starts = (row_starts + length * torch.arange(rows, dtype=torch.int32, device=device)[:, None]).flatten()
+        entries = padded(len(starts)) << doublings
+        return replace(self, cu_seqlens=torch.nn.functional.pad(starts, (0, entries - len(starts)), value=rows * length))
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`. From pinned memory the copy is asynchronous."""
@@ -114,6 +122,12 @@ class Loader:
             f"the split has {len(self.stream)} tokens, {longest} in its longest shard, too few: {needed} are needed; give "
             f"more text or set a smaller {self.section}.{leaf}"
         )
+
+
+def padded(segments: int) -> int:
+    """Entries of a cu_seqlens of so many segments and their end: 64, 128, 256, ..., so that few shapes are compiled. Empty segments cost
+    nothing. #1530 and #1855 take multiples of 64."""
+    return max(PADDING, 1 << segments.bit_length())
 
 
 def windows_of(stream: Stream, sequence_length: int) -> np.ndarray:

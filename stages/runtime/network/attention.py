@@ -46,13 +46,14 @@ class Rotary(nn.Module):
     def forward(self, x_BHTK: Tensor, *, start: int = 0, context: int = 0) -> Tensor:
         """Rotate by the positions start, start + 1, ... of a row that has `context` tokens (0: as many as x_BHTK has)."""
         T = x_BHTK.size(-2)
-        cos_TR, sin_TR = (table[start : start + T] for table in self._angles(start + T, context or start + T, x_BHTK.device))
+        cos_TR, sin_TR = (table[start : start + T] for table in self.angles(start + T, context or start + T, x_BHTK.device))
         half = cos_TR.size(-1)
         a, b, rest = x_BHTK[..., :half].float(), x_BHTK[..., half : 2 * half].float(), x_BHTK[..., 2 * half :]
         turned = torch.cat((a * cos_TR + b * sin_TR, b * cos_TR - a * sin_TR), dim=-1)
         return torch.cat((turned.to(x_BHTK.dtype), rest), dim=-1)
 
-    def _angles(self, length: int, context: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def angles(self, length: int, context: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """cos and sin (length, R/2) for rows of `context` tokens; from the cache, which the first call for a length fills."""
         key = length, context, device
         if key not in self.cached:
             if len(self.cached) == CACHED:

@@ -17,7 +17,6 @@ torch.compile makes one graph of each, except flash4 while flash-attn #2154 is o
 
 # B batch, T time, N = B T, H heads, G key/value heads, K head width
 
-import functools
 import importlib
 import inspect
 from collections.abc import Callable
@@ -35,6 +34,7 @@ MODULES = {  # flash3 exists as two packages
 # generations, which are major compute capabilities: 8 Ampere, 9 Hopper, 10 to 12 Blackwell (12 without its large tensor cores)
 RUNS_ON = {"varlen": range(8, 13), "flash2": range(8, 13), "flash3": (9,), "flash4": range(9, 13)}
 AUTO = {"flash4": (10, 11), "flash3": (9,), "flash2": range(8, 13), "varlen": range(8, 13)}  # where auto takes each; tried in order
+HALF = (torch.bfloat16, torch.float16)
 WAY_OUT = {
     "varlen": "install a newer torch (2.12 has it)",
     "flash2": "pip install flash-attn --no-build-isolation",
@@ -53,7 +53,7 @@ def choose(name: str, *, generation: int, dtype: torch.dtype, head_width: int, p
         if generation not in RUNS_ON[backend]:
             found = f"one of generation {generation}" if generation else "a CPU"
             return f"it needs a GPU of compute capability {min(RUNS_ON[backend])}.0 to {max(RUNS_ON[backend])}.x and this is {found}"
-        if dtype not in (torch.bfloat16, torch.float16):
+        if dtype not in HALF:
             return f"it needs half precision and this is {dtype}; set train.precision to bf16"
         if head_width % 8 or head_width > 256:
             return f"it needs a head width that 8 divides, up to 256, and this is {head_width}; change model.width or model.num_heads"
@@ -72,7 +72,7 @@ def choose(name: str, *, generation: int, dtype: torch.dtype, head_width: int, p
 
 def attend(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, cu_seqlens: Tensor | None, max_seqlen: int, *, name: str) -> Tensor:
     """y (B, T, H, K) in q's dtype, which must be that of k and v; no segment is longer than `max_seqlen`."""
-    generation, installed = machine() if q_BTHK.is_cuda else (0, ())
+    generation, installed = machine(q_BTHK.dtype) if q_BTHK.is_cuda else (0, ())
     chosen = choose(
         name, generation=generation, dtype=q_BTHK.dtype, head_width=q_BTHK.size(-1), packed=cu_seqlens is not None, installed=installed
     )
@@ -102,16 +102,25 @@ def allowed(B: int, T: int, cu_seqlens: Tensor | None, device: torch.device) -> 
 
 
 def sdpa(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, cu_seqlens: Tensor | None, max_seqlen: int) -> Tensor:
-    call = functools.partial(F.scaled_dot_product_attention, enable_gqa=q_BTHK.size(2) != k_BTGK.size(2))
     if cu_seqlens is None or torch.compiler.is_compiling():  # a loop over lengths, which are data, breaks the graph; a mask does not
         q_BHTK, k_BGTK, v_BGTK = (x.transpose(1, 2) for x in (q_BTHK, k_BTGK, v_BTGK))
         mask = {"is_causal": True} if cu_seqlens is None else {"attn_mask": allowed(*q_BTHK.shape[:2], cu_seqlens, q_BTHK.device)}
-        return call(q_BHTK, k_BGTK, v_BGTK, **mask).transpose(1, 2)
+        return torchs(q_BHTK, k_BGTK, v_BGTK, **mask).transpose(1, 2)
     lengths = [length for length in cu_seqlens.diff().tolist() if length]
     # split instead of slices, because the gradient of a slice is as large as the whole tensor
     parts = zip(*(x.flatten(0, 1).split(lengths) for x in (q_BTHK, k_BTGK, v_BTGK)), strict=True)
-    segments = [call(*(x.transpose(0, 1)[None] for x in part), is_causal=True)[0].transpose(0, 1) for part in parts]
+    segments = [torchs(*(x.transpose(0, 1)[None] for x in part), is_causal=True)[0].transpose(0, 1) for part in parts]
     return torch.cat(segments).view(q_BTHK.shape)
+
+
+def torchs(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, **mask) -> Tensor:
+    """scaled_dot_product_attention (B, H, T, K). On CUDA only the half-precision kernel without a mask reads a key/value head for several
+    query heads. Otherwise torch would take its plain form, which stores B H T S scores, so the heads are repeated for a kernel."""
+    H, G = q_BHTK.size(1), k_BGSK.size(1)
+    if H != G and q_BHTK.is_cuda and ("attn_mask" in mask or q_BHTK.dtype not in HALF):
+        k_BGSK, v_BGSK = (x[:, :, None].expand(-1, -1, H // G, -1, -1).flatten(1, 2) for x in (k_BGSK, v_BGSK))
+        G = H
+    return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, **mask, enable_gqa=H != G)
 
 
 def windowed(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, window: int) -> Tensor:
@@ -120,9 +129,7 @@ def windowed(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, window: int) -> Ten
     place_T, place_S = torch.arange(S - T, S, device=q_BTHK.device)[:, None], torch.arange(S, device=q_BTHK.device)
     mask_TS = (place_S <= place_T) & (place_S > place_T - window)
     q_BHTK, k_BGSK, v_BGSK = (x.transpose(1, 2) for x in (q_BTHK, k_BSGK, v_BSGK))
-    return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, attn_mask=mask_TS, enable_gqa=q_BHTK.size(1) != k_BGSK.size(1)).transpose(
-        1, 2
-    )
+    return torchs(q_BHTK, k_BGSK, v_BGSK, attn_mask=mask_TS).transpose(1, 2)
 
 
 def varlen(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, cu_seqlens: Tensor | None, max_seqlen: int) -> Tensor:
@@ -162,9 +169,10 @@ def flash(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, cu_seqlens: Tensor | N
     return (out[0] if isinstance(out, tuple) else out).view(q_BTHK.shape)
 
 
-def machine() -> tuple[int, tuple[str, ...]]:
-    """Major compute capability of the GPU, and the back ends of RUNS_ON that can be imported."""
-    return torch.cuda.get_device_capability()[0], tuple(name for name in RUNS_ON if kernels(name))
+def machine(dtype: torch.dtype) -> tuple[int, tuple[str, ...]]:
+    """Major compute capability of the GPU, and the back ends of RUNS_ON that can be imported. Without half precision none of them can run,
+    so none is imported."""
+    return torch.cuda.get_device_capability()[0], tuple(name for name in RUNS_ON if dtype in HALF and kernels(name))
 
 
 machine._dynamo_marked_constant = True  # not traced, as with torch.compiler.assume_constant_result, which would import the compiler
@@ -173,7 +181,8 @@ LOADED: dict[str, tuple[Callable, ...]] = {}  # a plain mapping, because torch.c
 
 
 def kernels(name: str) -> tuple[Callable, ...]:
-    """The functions of a back end; empty if it cannot be imported."""
+    """The functions of a back end; empty if it cannot be imported, for whatever reason: a package built for another torch or CUDA may raise
+    anything."""
     if name not in LOADED:
         LOADED[name] = _import(name)
     return LOADED[name]
@@ -183,7 +192,7 @@ def _import(name: str) -> tuple[Callable, ...]:
     if name == "varlen":
         try:
             kernel = importlib.import_module("torch.nn.attention.varlen").varlen_attn
-        except ImportError:
+        except Exception:
             return ()
         # torch 2.10 has one with another signature
         return (kernel,) if {"window_size", "enable_gqa"} <= inspect.signature(kernel).parameters.keys() else ()
@@ -191,6 +200,6 @@ def _import(name: str) -> tuple[Callable, ...]:
         try:  # getattr: if only flash-attn-4 is installed, the package flash_attn has no functions
             found = importlib.import_module(module)
             return found.flash_attn_func, found.flash_attn_varlen_func
-        except (ImportError, AttributeError):
+        except Exception:
             continue
     return ()

@@ -66,8 +66,8 @@ class AdamW:
         for buffer, work, weights in self.flat:
             work.wait()
             buffer /= self.world.size
-            for weight, part in zip(weights, buffer.split([weight.numel() for weight in weights]), strict=True):
-                weight.grad.copy_(part.view_as(weight))
+            parts = buffer.split([weight.numel() for weight in weights])
+            torch._foreach_copy_([weight.grad for weight in weights], [part.view_as(w) for part, w in zip(parts, weights, strict=True)])
         self.flat = []
         return [weight.grad for weight in self.weights]
 

@@ -52,7 +52,8 @@ class Stack:
     """The matrices of one shape, and this process's share of them: rows [first, first + S) of the padded stack."""
 
     def __init__(self, names: list[str], weights: list[nn.Parameter], multipliers: list[float], world: World):
-        self.owners, self.weights, self.multipliers, self.world = names, weights, multipliers, world
+        self.owners, self.weights, self.world = names, weights, world
+        self.places = {multiplier: [i for i, own in enumerate(multipliers) if own == multiplier] for multiplier in multipliers}
         self.share = -(-len(weights) // world.size)
         self.first = self.share * world.rank
         self.momentum_SMK = weights[0].new_zeros(self.share, *weights[0].shape, dtype=torch.float32)
@@ -110,9 +111,13 @@ class Stack:
     def write(self, update_NMK: Tensor, *, rate: float, weight_decay: float) -> None:
         rows, columns = self.weights[0].shape
         factor = max(1.0, rows / columns) ** 0.5
-        for weight, update, multiplier in zip(self.weights, update_NMK, self.multipliers, strict=False):  # the padding is left out
-            own = rate * multiplier
-            weight.mul_(1 - own * weight_decay).add_(update.to(weight.dtype), alpha=-own * factor)
+        if update_NMK.is_cuda:  # one launch for all weights needs updates in their layout; on a CPU another layout may round otherwise
+            update_NMK = update_NMK.contiguous()
+        updates = update_NMK.to(self.weights[0].dtype)
+        for multiplier, places in self.places.items():
+            own, weights = rate * multiplier, [self.weights[i] for i in places]
+            torch._foreach_mul_(weights, 1 - own * weight_decay)
+            torch._foreach_add_(weights, [updates[i] for i in places], alpha=-own * factor)
 
     def state(self) -> dict[str, Tensor]:
         """The momentum (and second moments) of every matrix by name. Every process must call it, and each gets all of them."""

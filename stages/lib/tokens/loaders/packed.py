@@ -53,7 +53,7 @@ class Loader(loader.Loader):
 
 
 def segments(inputs_BT: np.ndarray, *, cut: int) -> np.ndarray:
-    """cu_seqlens of the flattened rows, int32: segment starts in order, then B T (at least once) up to a multiple of 64 entries."""
+    """cu_seqlens of the flattened rows, int32: segment starts in order, then B T (at least once) up to `padded` entries."""
     total = inputs_BT.size
     is_start_BT = inputs_BT == BOS
     is_start_BT[:, 0] = True
@@ -61,8 +61,7 @@ def segments(inputs_BT: np.ndarray, *, cut: int) -> np.ndarray:
     pieces = -(-np.diff(starts, append=total) // cut)
     within = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     cuts = np.repeat(starts, pieces) + cut * within
-    padded = -(-(len(cuts) + 1) // loader.PADDING) * loader.PADDING
-    return np.concatenate([cuts, np.full(padded - len(cuts), total)]).astype(np.int32)
+    return np.concatenate([cuts, np.full(loader.padded(len(cuts)) - len(cuts), total)]).astype(np.int32)
 
 
 def _first_document(shard: np.ndarray) -> int:
