@@ -106,6 +106,7 @@ def opened(name: str, *, threads: int, device: str):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products
         torch.set_default_device("cuda")
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import the compiler, one second at every start
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it would fill every new tensor, only to find bugs
     module, model = plugin.load("evaluators", name), load_model().to(chosen)
 
     def evaluator(options: dict):
