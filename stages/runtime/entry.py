@@ -111,7 +111,7 @@ def opened(name: str, *, threads: int, device: str):
 
     def evaluator(options: dict):
         try:
-            return module.Evaluator(model, **options)
+            return evaluators.build(module, model, options)
         except TypeError as error:
             raise ValueError(f"evaluator {name} does not take these options: {error}") from None
 
@@ -187,6 +187,7 @@ def _score(arguments: argparse.Namespace, name: str, options: dict, evaluator, c
                     "bits_per_byte": ledger.bits_per_byte(num_bytes) if num_bytes and whole else None,
                     "seconds": round(ledger.seconds, 3),
                     "claims": list(claims),
+                    "precision": options.get("precision", "float32"),
                 }
             ),
             flush=True,
