@@ -36,6 +36,7 @@ REPORTED = (
     "bytes",
     "tokens",
     "claims",
+    "precision",
     "text_sha256",
     "refused",
 )
@@ -102,6 +103,7 @@ def main(
         "verdict": ruling,
         "legal": ruling == "legal",
         "claims": reported["claims"],
+        "precision": reported["precision"],
         "bits_per_byte": reported["bits_per_byte"],
         "artifact_sha256": reported["artifact_sha256"],
         "text_sha256": reported["text_sha256"],

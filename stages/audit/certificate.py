@@ -124,6 +124,7 @@ def _head(certificate: dict) -> dict[str, str]:
         "score": f"{certificate['bits_per_byte']:.6f} bits per byte",
         "evaluator": certificate["evaluator"],
         "claims": ", ".join(certificate["claims"]) or "nothing",
+        "precision": certificate["precision"],
         "significance": certificate["significance"],
         "artifact": f"sha256 {certificate['artifact_sha256']}",
         "text": f"sha256 {certificate['text_sha256']}",

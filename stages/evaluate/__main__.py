@@ -17,6 +17,7 @@ from stages.lib.node.stage import Input, Metrics, Output, Untracked, Variant
 from stages.lib.referee import artifact
 from stages.lib.tokens import splits
 from stages.runtime.base import plugin
+from stages.runtime.scoring import evaluators
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def main(
     split = splits.read(text, "val", sidecar=True)
     artifact.packed(submission, settings.evaluator)
     try:  # built without a model, only to see whether it carries anything from chunk to chunk
-        carries = getattr(plugin.load("evaluators", settings.evaluator).Evaluator(None, **settings.options), "carries", True)
+        carries = getattr(evaluators.build(plugin.load("evaluators", settings.evaluator), None, settings.options), "carries", True)
     except TypeError as error:
         raise ValueError(f"evaluate.runs.{run}.options do not fit {settings.evaluator}: {error}") from None
     gpus = torch.cuda.device_count()
@@ -85,6 +86,7 @@ def main(
             "seconds": result.line["seconds"],
             "processes": processes,
             "claims": result.line["claims"],
+            "precision": result.line["precision"],
             "artifact_sha256": files.sha256(submission),
             "ledger_sha256": files.sha256(ledger),
             "refused": list(result.refused),

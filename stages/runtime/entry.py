@@ -106,11 +106,12 @@ def opened(name: str, *, threads: int, device: str):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products
         torch.set_default_device("cuda")
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import the compiler, one second at every start
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it would fill every new tensor, only to find bugs
     module, model = plugin.load("evaluators", name), load_model().to(chosen)
 
     def evaluator(options: dict):
         try:
-            return module.Evaluator(model, **options)
+            return evaluators.build(module, model, options)
         except TypeError as error:
             raise ValueError(f"evaluator {name} does not take these options: {error}") from None
 
@@ -186,6 +187,7 @@ def _score(arguments: argparse.Namespace, name: str, options: dict, evaluator, c
                     "bits_per_byte": ledger.bits_per_byte(num_bytes) if num_bytes and whole else None,
                     "seconds": round(ledger.seconds, 3),
                     "claims": list(claims),
+                    "precision": options.get("precision", "float32"),
                 }
             ),
             flush=True,

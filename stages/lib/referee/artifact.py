@@ -24,6 +24,8 @@ from stages.runtime.tokens import shards
 
 PROGRAMS = ("lrzip", "zpaq")  # programs that a codec may start
 PYZ = "submission.pyz"
+# torch 2.13 can replace some of its GPU kernels by ones that it compiles on first use, for which the guard would refuse the compiler
+ENVIRONMENT = {"TORCH_DISABLE_NATIVE_JIT": "1"}
 SHARING = {"OMP_WAIT_POLICY": "PASSIVE"}  # if several run at the same time; alone, threads that wait actively are up to a third faster
 THREADS = 2  # the default of submission.pyz, because probes must repeat its numbers bit for bit
 
@@ -72,8 +74,8 @@ def score(
 ) -> list[Result]:
     """Score token streams with one evaluator of the artifact, in one process. ValueError with the artifact's own message.
 
-    `part` is as in runtime/scoring/harness.py. `gpu` is the only GPU that the process sees. Set `shares` if other processes run on the same
-    cores. With `progress`, the artifact's stderr is passed on while it runs.
+    `part` is as in runtime/scoring/harness.py. `gpu` is the only GPU that the process sees, counted among those of this process.
+    Set `shares` if other processes run on the same cores. With `progress`, the artifact's stderr is passed on while it runs.
     """
     packed(pyz, evaluator)
     with _Folder(pyz) as folder:
@@ -84,7 +86,7 @@ def score(
         chosen = ["--evaluator", evaluator, "--options", json.dumps(options), "--part", f"{part[0]}/{part[1]}"]
         kept = ["--ledger", "ledger", "--rows", json.dumps([int(row) for row in rows])]
         command = ["run", "score", *names, *chosen, *kept]
-        environment = (SHARING if shares else {}) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)})
+        environment = (SHARING if shares else {}) | visible(gpu)
         said = folder.run(command + ["--progress"] * progress, environment, echo=progress)
         if said:
             raise Failed(f"{Path(pyz).name} failed to score with {evaluator}: {said.removeprefix('submission.pyz: ')}")
@@ -195,7 +197,7 @@ class _Folder:
         home = dict.fromkeys(("HOME", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR"), str(self.path))
         command = [sys.executable, "-I", "-B", guard.__file__, settings, *arguments]
         report = (self.report.fileno(),)
-        return subprocess.Popen(command, cwd=self.path, **pipes, pass_fds=report, env=os.environ | home | environment)
+        return subprocess.Popen(command, cwd=self.path, **pipes, pass_fds=report, env=os.environ | home | ENVIRONMENT | environment)
 
     def run(self, arguments: list[str], environment: dict, *, echo: bool) -> str:
         """Run to the end with stdout in a file; the last line of stderr if it failed, else an empty string."""
@@ -216,6 +218,14 @@ class _Folder:
         """What the guard has reported so far."""
         self.report.seek(0)
         return tuple(dict.fromkeys(self.report.read().decode(errors="replace").splitlines()))
+
+
+def visible(gpu: int | None) -> dict[str, str]:
+    """The environment in which a process sees only the GPU that this process counts as `gpu` (None: all that this process sees)."""
+    if gpu is None:
+        return {}
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")  # numbers or UUIDs; CUDA counts in their order
+    return {"CUDA_VISIBLE_DEVICES": str(gpu) if names is None else names.split(",")[gpu].strip()}
 
 
 def read(pyz: Path, name: str) -> bytes:

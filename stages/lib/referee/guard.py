@@ -97,10 +97,13 @@ def main() -> None:
     pyz, report, programs, closed = json.loads(sys.argv[1])
     command, arguments = sys.argv[2], sys.argv[3:]
     import numpy  # noqa: F401
-    import torch  # noqa: F401
+    import torch
 
     with contextlib.suppress(ImportError):  # some tokenizers do not need it
         import sentencepiece  # noqa: F401
+    if torch.cuda.is_available():  # until CUDA is initialised, torch counts the GPUs with a library that it opens by its bare name
+        torch.cuda.init()
+        torch.cuda.device_count()
     tempfile.tempdir = os.getcwd()
     sys.addaudithook(Guard(report=report, programs=programs, closed=closed))
     if command == "run":
