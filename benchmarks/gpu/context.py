@@ -1,0 +1,36 @@
+"""What a part gets: the device, the time that it has, the text, and a place for the rows that it measures."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stages.lib.node import files
+
+
+@dataclass
+class Context:
+    """`path` is the file of the rows, `ends` the end of the part's time by time.monotonic(). The current folder is the part's own.
+
+    On cpu everything has small sizes: that form shows that the code runs, and no figure of it says anything about a GPU.
+    """
+
+    path: Path
+    device: str  # cuda | cpu
+    ends: float
+    data: Path | None = None
+    rows: list[dict] = field(default_factory=list)
+
+    @property
+    def is_small(self) -> bool:
+        return self.device == "cpu"
+
+    def seconds_left(self) -> float:
+        return self.ends - time.monotonic()
+
+    def note(self, what: str, value: float | str | None, unit: str = "", *, goal: str = "", holds: bool | None = None) -> None:
+        """Add a row and write all rows, so that they survive the part. `holds` says whether the goal is reached; None: there is none."""
+        self.rows.append({"what": what, "value": value, "unit": unit, "goal": goal, "holds": holds})
+        self.write()
+
+    def write(self) -> None:
+        files.write_json(self.path, {"rows": self.rows})

@@ -1,0 +1,53 @@
+"""A training step of every recipe compiles, forward and backward, to one graph for each state of recurrence and rounding.
+
+loop.prime runs full steps in each state, on different batches. More graphs than states are recompilations, which would cost time in the
+middle of a training. Sizes are small, as the number of graphs and their operations do not depend on them; stacks compile side by side. In
+the CPU form the compiler ends before it generates code (backend aot_eager), and only two stacks are tried.
+"""
+
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+from benchmarks.gpu.context import Context
+
+STEPS = 3  # of each state
+TOGETHER = 8  # processes, which share the cores for generating code
+
+
+def measure(context: Context) -> None:
+    from stages.recipes import catalog
+
+    first = ["pr1855", "naive"]
+    names = first if context.is_small else [*first, *(name for name in catalog.stacks() if name not in first)]
+    pool = ProcessPoolExecutor(1 if context.is_small else TOGETHER, mp_context=multiprocessing.get_context("spawn"))
+    waiting = {pool.submit(compiled, name, context.device): name for name in names}
+    for done in as_completed(waiting):
+        name = waiting[done]
+        if (error := done.exception()) is not None:
+            context.note(f"{name}: compiles", str(error).strip().splitlines()[-1][:300] or type(error).__name__, holds=False)
+            continue
+        states, graphs, seconds = done.result()
+        context.note(f"{name}: graphs", graphs, goal=f"{states}, one for each state", holds=graphs == states)
+        context.note(f"{name}: {STEPS} steps of each state, compiling included", round(seconds, 1), "s")
+
+
+def compiled(name: str, device: str) -> tuple[int, int, float]:
+    """States of the training, graphs that were made in them, and seconds. The loss is compiled as a whole, so a break is an error."""
+    import torch
+
+    from benchmarks.gpu import training, trees
+    from stages.train import loop, loss
+    from stages.train.kernels import softcap_cross_entropy
+
+    tree = trees.of(name, device, small=True, more={"train.priming_steps": STEPS})
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    with training.started(tree, tokens=200_000) as started:
+        run = started.run
+        if device == "cpu":
+            run.loss = torch.compile(loss.of(run.model, softcap_cross_entropy.plain), dynamic=False, fullgraph=True, backend="aot_eager")
+        begun = time.perf_counter()
+        loop.prime(run, started.batches, started.settings, world=started.world, precision=started.precision)
+        states = (1 + ("depth_recurrence" in run.model.features)) * (1 + bool(run.rounding.layers))
+        return states, torch._dynamo.utils.counters["stats"]["unique_graphs"], time.perf_counter() - begun

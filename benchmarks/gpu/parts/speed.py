@@ -1,0 +1,83 @@
+"""Tokens per second and hardware utilisation of pr1855 and naive at full published size, on random tokens.
+
+It is the stage `train` itself, with priming as published; the clock runs only for the steps behind it. Model FLOPs are counted as in
+stages/lib/training/flops.py. The utilisation (MFU) is their share of the best matrix product that was measured in the same process, and
+their share of the dense bfloat16 rate in NVIDIA's data sheet. The published pace is the average of a whole run on eight H100.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.gpu import training, trees
+from benchmarks.gpu.context import Context
+from stages.lib.node import files, stage
+from stages.train import __main__ as train
+
+SHEET = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # FLOP/s: data sheets of H100 SXM, H200 SXM, A100
+CASES = (("pr1855", True), ("naive", True), ("pr1855", False))  # whether the recurrence is on, which it is for 65 % of the time
+STEPS, PRIMING = {"pr1855": 10, "naive": 20}, 2
+PUBLISHED_GPUS = 8
+
+
+def measure(context: Context) -> None:
+    for name, recurs in CASES:
+        tree = trees.of(name, context.device, small=context.is_small)
+        published = pace(name)
+        state = "" if name == "naive" else ", recurrence on" if recurs else ", recurrence off"
+        steps = 4 if context.is_small else STEPS[name]
+        changes = (trees.recurs_from_the_start(tree) if recurs else {}) | {
+            "train.steps": steps,
+            "train.seconds": None,
+            "train.reserve_seconds": 0.0,
+            "train.clock": [],
+            "train.priming_steps": 1 if context.is_small else PRIMING,
+            "train.holdout_every": steps,
+            "train.checkpoint_seconds": 3600.0,
+        }
+        if not recurs:  # it would otherwise be primed too
+            features = dict(tree["model"]["features"])
+            del features["depth_recurrence"]
+            changes["model.features"] = features
+        tree = trees.of(name, context.device, small=context.is_small, more=changes)
+        started = time.perf_counter()
+        found = trained(tree, Path(f"{name}{state}"))
+        whole = time.perf_counter() - started
+        goal = "" if context.is_small else f"published: {published:,.0f} on each H100"
+        context.note(f"{name}{state}: speed", found["tokens_per_second"], "tokens/s", goal=goal)
+        context.note(f"{name}{state}: utilisation of the measured product", found["model_flops_utilisation"], "MFU")
+        for gpu, rate in SHEET.items():
+            if gpu in (found["gpu"] or ""):
+                done = found["model_flops_utilisation"] * found["matmul_flops_per_second"]
+                context.note(f"{name}{state}: utilisation of {rate / 1e12:.0f} TFLOP/s (data sheet)", done / rate, "MFU")
+        context.note(f"{name}{state}: the measured product", found["matmul_flops_per_second"] / 1e12, "TFLOP/s")
+        programs = f"{found['precision']}, {found['attention_backend']}"
+        programs += f"{', compiled' * found['compiled']}{', fused loss' * found['fused_loss']}"
+        context.note(f"{name}{state}: programs", programs)
+        context.note(f"{name}{state}: start, compiling, {PRIMING} priming steps and {steps} steps", round(whole, 1), "s")
+        if not context.is_small:
+            context.note(f"{name}{state}: most memory", torch.cuda.max_memory_allocated() / 2**30, "GiB")
+            torch.cuda.reset_peak_memory_stats()
+
+
+def trained(tree: dict, folder: Path) -> dict:
+    """The metrics of the stage `train` in `folder`, on random tokens."""
+    needed = 2 * tree["train"]["batch_tokens"] + 4096
+    training.write_tokens(folder, tree["vocabulary"]["size"], train=needed, holdout=40_000)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        train.main(**stage.arguments_of(train.main, tree))
+        return files.read_json(Path("artifacts/train/metrics.json"))
+    finally:
+        os.chdir(before)
+        torch._dynamo.reset()
+
+
+def pace(name: str) -> float:
+    """Tokens per second and GPU of the published run, from its last step and its time."""
+    tree = trees.of(name, "cpu", small=False)
+    step, seconds = tree["train"]["clock"][-1]
+    return step * tree["train"]["batch_tokens"] / seconds / PUBLISHED_GPUS
