@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -191,6 +192,14 @@ def test_the_page_names_the_machine_and_what_is_missing():
     assert "| gpu | NVIDIA H200 |" in text and "| speed / of it | 812,346 | tokens/s | 1 | **no** |" in text and "`ValueError: no`" in text
     assert "0 of 11 parts are done, and 0 of 1 goals are reached" in text and "nccl (never run)" in text and not page.holds(content)
     assert "says anything about a GPU" in page.text(content | {"device": "cpu"})
+
+
+def test_documentation_has_every_part_with_its_limit_and_every_wheel():
+    text = (ROOT / "docs/gpu-run.md").read_text()
+    limits = dict(re.findall(r"^\| (\w+) \| (\d+|the rest) \|", text, re.MULTILINE))
+    assert limits == {name: "the rest" if name == "pipeline" else f"{seconds.limit}" for name, seconds in PARTS.items()}
+    listed = re.findall(r"^([\w-]+)==", wheels.REQUIREMENTS.read_text(), re.MULTILINE)
+    assert [name for name in listed if name not in text] == []
 
 
 def test_wheels_are_those_of_the_constraints_and_all_that_the_parts_import():

@@ -1,6 +1,9 @@
 """What a part gets: the device, the time that it has, the text, and a place for the rows that it measures."""
 
+import contextlib
 import time
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +34,15 @@ class Context:
         """Add a row and write all rows, so that they survive the part. `holds` says whether the goal is reached; None: there is none."""
         self.rows.append({"what": what, "value": value, "unit": unit, "goal": goal, "holds": holds})
         self.write()
+
+    @contextlib.contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """An error inside the block becomes a row, its traceback goes to the log, and the part goes on with the next thing."""
+        try:
+            yield
+        except Exception as error:
+            traceback.print_exc()
+            self.note(what, "".join(traceback.format_exception_only(error)).strip().splitlines()[-1][:300], holds=False)
 
     def write(self) -> None:
         files.write_json(self.path, {"rows": self.rows})

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def measure(context: Context) -> None:
         "system": platform.platform(),
         "processor": processor(),
         "processor cores": os.cpu_count(),
+        "C compiler": shutil.which("cc") or shutil.which("gcc") or shutil.which("clang"),  # for Triton
+        "C++ compiler": shutil.which("g++") or shutil.which("clang++"),  # for what torch.compile leaves on the CPU
     }
     for what, value in (facts | {name: version(name) for name in PACKAGES}).items():
         context.note(what, value)

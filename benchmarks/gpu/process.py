@@ -3,7 +3,7 @@
 The process leads a group, which is killed as a whole: compilers and trainings that the part started end with it. If the process that
 started it is killed, the part ends itself.
 
-    python -m benchmarks.gpu.process PART ROWS DEVICE SECONDS [DATA]        what Runner starts; also useful to try one part
+    python -m benchmarks.gpu.process MODULE ROWS DEVICE SECONDS PARENT [DATA]        what Runner starts
 """
 
 import contextlib
@@ -45,11 +45,11 @@ class Runner:
         shutil.rmtree(work, ignore_errors=True)
         for folder in (rows.parent, log.parent, work):
             folder.mkdir(parents=True, exist_ok=True)
-        arguments = [module or f"benchmarks.gpu.parts.{name}", str(rows), device, str(seconds), *([str(self.data)] if self.data else [])]
+        given = [str(rows), device, str(seconds), str(os.getpid()), *([str(self.data)] if self.data else [])]
         started, status = time.monotonic(), "failed"
         with open(log, "w", encoding="utf-8") as handle:
             part = subprocess.Popen(
-                [str(self.python), "-m", "benchmarks.gpu.process", *arguments],
+                [str(self.python), "-m", "benchmarks.gpu.process", module or f"benchmarks.gpu.parts.{name}", *given],
                 cwd=work,
                 env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", **(QUIET if device == "cpu" else {})},
                 stdout=handle,
@@ -83,8 +83,9 @@ def end_with(parent: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def main(module: str, rows: str, device: str, seconds: str, data: str | None = None) -> None:
-    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+def main(module: str, rows: str, device: str, seconds: str, parent: str, data: str | None = None) -> None:
+    # the parent's number is an argument, because it may be gone before this process could ask for it
+    threading.Thread(target=end_with, args=(int(parent),), daemon=True).start()
     context = Context(Path(rows), device, time.monotonic() + float(seconds), data=Path(data) if data else None)
     context.write()
     importlib.import_module(module).measure(context)

@@ -6,18 +6,20 @@ the CPU form the compiler ends before it generates code (backend aot_eager), and
 """
 
 import multiprocessing
+import os
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
 from benchmarks.gpu.context import Context
 
 STEPS = 3  # of each state
-TOGETHER = 8  # processes, which share the cores for generating code
+TOGETHER, THREADS = 8, "2"  # stacks at a time; processes that generate the code of each, which would else be one for each core
 
 
 def measure(context: Context) -> None:
     from stages.recipes import catalog
 
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = THREADS
     first = ["pr1855", "naive"]
     names = first if context.is_small else [*first, *(name for name in catalog.stacks() if name not in first)]
     pool = ProcessPoolExecutor(1 if context.is_small else TOGETHER, mp_context=multiprocessing.get_context("spawn"))

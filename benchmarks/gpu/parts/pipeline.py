@@ -55,17 +55,17 @@ def measure(context: Context) -> None:
 def parameters(context: Context, vocabulary: int) -> dict:
     """The tree of this run. A training in small has the sizes and the few steps of trees.of instead of a time."""
     small = context.is_small
-    base = params.read(trees.ROOT / "params.yaml")
+    published, ours = trees.of("pr1855", context.device, small=small), params.read(trees.ROOT / "params.yaml")
     window = 64 if small else 2048
-    options = {"window": window, "stride": window // 4, "batch": 32}
+    options = {"window": window, "stride": window // 2, "batch": 32}
     sliding = {"evaluator": "sliding", "options": options}
     more = {
         "vocabulary.size": vocabulary,
         "train.averages.ema": [0.9],
         "ema.average": "ema_0.9",
         "calibrate.sequences": 16 if small else 64,
-        "quantize.groups.mlp.clip": base["quantize"]["groups"]["attention"]["clip"],
-        "compress.runs": {"ans": base["compress"]["runs"]["ans"]},
+        "quantize.groups.mlp.clip": published["quantize"]["groups"]["attention"]["clip"],
+        "compress.runs": {"ans": ours["compress"]["runs"]["ans"]},
         "package.blob": "compress/ans",
         "package.evaluators": ["sliding"],
         "package.evaluator": "sliding",

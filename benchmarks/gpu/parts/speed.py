@@ -20,46 +20,47 @@ SHEET = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # FLOP/s: data sheets 
 CASES = (("pr1855", True), ("naive", True), ("pr1855", False))  # whether the recurrence is on, which it is for 65 % of the time
 STEPS, PRIMING = {"pr1855": 10, "naive": 20}, 2
 PUBLISHED_GPUS = 8
+PROGRAMS = {"compiled": "compiled", "fused_loss": "fused loss"}
 
 
 def measure(context: Context) -> None:
     for name, recurs in CASES:
-        tree = trees.of(name, context.device, small=context.is_small)
-        published = pace(name)
-        state = "" if name == "naive" else ", recurrence on" if recurs else ", recurrence off"
-        steps = 4 if context.is_small else STEPS[name]
-        changes = (trees.recurs_from_the_start(tree) if recurs else {}) | {
-            "train.steps": steps,
-            "train.seconds": None,
-            "train.reserve_seconds": 0.0,
-            "train.clock": [],
-            "train.priming_steps": 1 if context.is_small else PRIMING,
-            "train.holdout_every": steps,
-            "train.checkpoint_seconds": 3600.0,
-        }
-        if not recurs:  # it would otherwise be primed too
-            features = dict(tree["model"]["features"])
-            del features["depth_recurrence"]
-            changes["model.features"] = features
-        tree = trees.of(name, context.device, small=context.is_small, more=changes)
-        started = time.perf_counter()
-        found = trained(tree, Path(f"{name}{state}"))
-        whole = time.perf_counter() - started
-        goal = "" if context.is_small else f"published: {published:,.0f} on each H100"
-        context.note(f"{name}{state}: speed", found["tokens_per_second"], "tokens/s", goal=goal)
-        context.note(f"{name}{state}: utilisation of the measured product", found["model_flops_utilisation"], "MFU")
-        for gpu, rate in SHEET.items():
-            if gpu in (found["gpu"] or ""):
-                done = found["model_flops_utilisation"] * found["matmul_flops_per_second"]
-                context.note(f"{name}{state}: utilisation of {rate / 1e12:.0f} TFLOP/s (data sheet)", done / rate, "MFU")
-        context.note(f"{name}{state}: the measured product", found["matmul_flops_per_second"] / 1e12, "TFLOP/s")
-        programs = f"{found['precision']}, {found['attention_backend']}"
-        programs += f"{', compiled' * found['compiled']}{', fused loss' * found['fused_loss']}"
-        context.note(f"{name}{state}: programs", programs)
-        context.note(f"{name}{state}: start, compiling, {PRIMING} priming steps and {steps} steps", round(whole, 1), "s")
-        if not context.is_small:
-            context.note(f"{name}{state}: most memory", torch.cuda.max_memory_allocated() / 2**30, "GiB")
-            torch.cuda.reset_peak_memory_stats()
+        what = name if name == "naive" else f"{name}, recurrence {'on' if recurs else 'off'}"
+        with context.attempt(what):
+            one(context, name, what, recurs=recurs)
+
+
+def one(context: Context, name: str, what: str, *, recurs: bool) -> None:
+    """Measure one network."""
+    tree = trees.of(name, context.device, small=context.is_small)
+    features = {kind: options for kind, options in tree["model"]["features"].items() if recurs or kind != "depth_recurrence"}
+    steps, priming = (4, 1) if context.is_small else (STEPS[name], PRIMING)
+    changes = {"model.features": features} | (trees.recurs_from_the_start(tree) if recurs else {})
+    changes |= {
+        "train.steps": steps,
+        "train.seconds": None,
+        "train.reserve_seconds": 0.0,
+        "train.clock": [],
+        "train.priming_steps": priming,
+        "train.holdout_every": steps,
+        "train.checkpoint_seconds": 3600.0,
+    }
+    started = time.perf_counter()
+    found = trained(trees.of(name, context.device, small=context.is_small, more=changes), Path(what.replace(", ", "-")))
+    whole, done = time.perf_counter() - started, found["model_flops_utilisation"] * found["matmul_flops_per_second"]
+    goal = "" if context.is_small else f"published: {pace(name):,.0f} on each H100"
+    context.note(f"{what}: speed", found["tokens_per_second"], "tokens/s", goal=goal)
+    context.note(f"{what}: share of the best matrix product", found["model_flops_utilisation"], "MFU")
+    for gpu, rate in SHEET.items():
+        if gpu in (found["gpu"] or ""):
+            context.note(f"{what}: share of {rate / 1e12:.0f} TFLOP/s (data sheet of {gpu})", done / rate, "MFU")
+    context.note(f"{what}: the best matrix product", found["matmul_flops_per_second"] / 1e12, "TFLOP/s")
+    programs = [found["precision"], found["attention_backend"], *(text for key, text in PROGRAMS.items() if found[key])]
+    context.note(f"{what}: programs", ", ".join(programs))
+    context.note(f"{what}: start, compiling, priming and {steps} steps", round(whole, 1), "s")
+    if not context.is_small:
+        context.note(f"{what}: most memory", torch.cuda.max_memory_allocated() / 2**30, "GiB")
+        torch.cuda.reset_peak_memory_stats()
 
 
 def trained(tree: dict, folder: Path) -> dict:
