@@ -1,56 +1,59 @@
 """A training on random tokens: before its first step in this process, or as folders that the stage `train` reads."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from stages.lib.node import files, launch, params
+from stages.lib.node import files, launch, params, stage
+from stages.lib.tokens.loader import Loader
 from stages.lib.tokens.stream import Stream
 from stages.runtime.base import plugin
 from stages.runtime.network.config import ModelConfig
 from stages.runtime.network.gpt import GPT, initialise
 from stages.runtime.tokens import shards
+from stages.train import __main__ as train
 from stages.train import loop, numerics
-from stages.train.prefetch import Prefetcher
 from stages.train.settings import LOADERS, TrainSettings
 
 BOS, DOCUMENT = 1, 1000  # every so many tokens a document begins
 
 
-@dataclass
-class Started:
-    """A training before its first step, and what its steps take."""
-
-    run: loop.Run
-    batches: Prefetcher
-    settings: TrainSettings
-    world: launch.World
-    precision: str
-
-
 @contextmanager
-def started(tree: dict, *, tokens: int) -> Iterator[Started]:
-    """Initial weights, optimizers and loader of a parsed params.yaml, as the stage `train` makes them, on so many random tokens."""
+def started(tree: dict) -> Iterator[tuple[loop.Run, Loader]]:
+    """Initial weights and optimizers of a parsed params.yaml, as the stage `train` makes them, and its loader on random tokens."""
     settings, config = params.section(tree, TrainSettings), model_config(tree)
     with launch.world(settings.device, threads=settings.threads) as world:
-        precision = numerics.resolve(settings.precision, world.device.type)
         model = GPT(config)
         initialise(model, generator=torch.Generator().manual_seed(settings.seed))
-        numerics.store(model, precision)
+        numerics.store(model, numerics.resolve(settings.precision, world.device.type))
         model.attention_backend = tree["model"]["attention_backend"]
         run = loop.start(model.to(world.device), settings, world)
+        tokens = random_tokens(config.vocabulary_size, 4 * settings.batch_tokens + 4096)
         loader = plugin.load_from(LOADERS, settings.loader).Loader(
-            Stream([random_tokens(config.vocabulary_size, tokens)], name="random", vocabulary_size=config.vocabulary_size),
+            Stream([tokens], name="random", vocabulary_size=config.vocabulary_size),
             sequence_length=settings.sequence_length,
             batch_tokens=settings.batch_tokens,
             seed=settings.seed,
             section="train",
         )
-        yield Started(run, Prefetcher(loader, world, is_ahead=world.device.type == "cuda"), settings, world, precision)
+        yield run, loader
+
+
+def stage_metrics(tree: dict, folder: Path) -> dict:
+    """The metrics of the stage `train`, run in `folder` on random tokens. Only lengths of cu_seqlens that the text has are compiled."""
+    write_tokens(folder, tree["vocabulary"]["size"], train=2 * tree["train"]["batch_tokens"] + 4096, holdout=40_000)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        loop.PRIMED_LENGTHS = 0
+        train.main(**stage.arguments_of(train.main, tree))
+        return files.read_json(Path("artifacts/train/metrics.json"))
+    finally:
+        os.chdir(before)
 
 
 def model_config(tree: dict) -> ModelConfig:

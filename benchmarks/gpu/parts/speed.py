@@ -5,7 +5,6 @@ stages/lib/training/flops.py. The utilisation (MFU) is their share of the best m
 their share of the dense bfloat16 rate in NVIDIA's data sheet. The published pace is the average of a whole run on eight H100.
 """
 
-import os
 import time
 from pathlib import Path
 
@@ -13,8 +12,6 @@ import torch
 
 from benchmarks.gpu import training, trees
 from benchmarks.gpu.context import Context
-from stages.lib.node import files, stage
-from stages.train import __main__ as train
 
 SHEET = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # FLOP/s: data sheets of H100 SXM, H200 SXM, A100
 CASES = (("pr1855", True), ("naive", True), ("pr1855", False))  # whether the recurrence is on, which it is for 65 % of the time
@@ -44,9 +41,11 @@ def one(context: Context, name: str, what: str, *, recurs: bool) -> None:
         "train.priming_steps": priming,
         "train.holdout_every": steps,
         "train.checkpoint_seconds": 3600.0,
+        "train.compile": "never" if context.is_small else "always",  # so few steps would not be worth it to `auto`
     }
     started = time.perf_counter()
-    found = trained(trees.of(name, context.device, small=context.is_small, more=changes), Path(what.replace(", ", "-")))
+    found = training.stage_metrics(trees.of(name, context.device, small=context.is_small, more=changes), Path(what.replace(", ", "-")))
+    torch._dynamo.reset()
     whole, done = time.perf_counter() - started, found["model_flops_utilisation"] * found["matmul_flops_per_second"]
     goal = "" if context.is_small else f"published: {pace(name):,.0f} on each H100"
     context.note(f"{what}: speed", found["tokens_per_second"], "tokens/s", goal=goal)
@@ -61,20 +60,6 @@ def one(context: Context, name: str, what: str, *, recurs: bool) -> None:
     if not context.is_small:
         context.note(f"{what}: most memory", torch.cuda.max_memory_allocated() / 2**30, "GiB")
         torch.cuda.reset_peak_memory_stats()
-
-
-def trained(tree: dict, folder: Path) -> dict:
-    """The metrics of the stage `train` in `folder`, on random tokens."""
-    needed = 2 * tree["train"]["batch_tokens"] + 4096
-    training.write_tokens(folder, tree["vocabulary"]["size"], train=needed, holdout=40_000)
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        train.main(**stage.arguments_of(train.main, tree))
-        return files.read_json(Path("artifacts/train/metrics.json"))
-    finally:
-        os.chdir(before)
-        torch._dynamo.reset()
 
 
 def pace(name: str) -> float:
