@@ -46,12 +46,13 @@ class Runner:
         for folder in (rows.parent, log.parent, work):
             folder.mkdir(parents=True, exist_ok=True)
         given = [str(rows), device, str(seconds), str(os.getpid()), *([str(self.data)] if self.data else [])]
+        searched = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         started, status = time.monotonic(), "failed"
         with open(log, "w", encoding="utf-8") as handle:
             part = subprocess.Popen(
                 [str(self.python), "-m", "benchmarks.gpu.process", module or f"benchmarks.gpu.parts.{name}", *given],
                 cwd=work,
-                env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", **(QUIET if device == "cpu" else {})},
+                env=os.environ | {"PYTHONPATH": searched, "PYTHONUTF8": "1", **(QUIET if device == "cpu" else {})},
                 stdout=handle,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
