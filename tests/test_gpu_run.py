@@ -17,7 +17,7 @@ from benchmarks.gpu.parts import PARTS, seconds_of
 from benchmarks.gpu.record import Record, code_key
 from tests.conftest import ROOT
 
-QUICK = ("equality", "nccl")  # parts that take a few seconds on a CPU
+QUICK = ("nccl",)  # parts that take a few seconds on a CPU; equality runs in the test of a kill
 PART = """
 import os, subprocess, sys, time
 def measure(context):
