@@ -36,7 +36,7 @@ help:
 	@echo "make screenshots           pictures of the report for docs/pictures, and a check that nothing on it overlaps; wants chromium"
 	@echo "make golden AGAINST=REV    run the pipeline at REV and at HEAD, and compare the hashes of what they made: the proof of a refactor"
 	@echo "make gpu                   on a machine with CUDA: all that only a GPU can show, in eight minutes; DATA, WHEELS, OUT, PARTS, MINUTES"
-	@echo "make gpu-cpu               the same parts in small on this CPU, which proves the command and not the speed: five minutes"
+	@echo "make gpu-cpu               the same parts in small on this CPU, which proves the command and not the speed: ten minutes"
 	@echo "make gpu-data DATA=folder  text for make gpu, as tokens, at most 20 MB; TEXT, VOCABULARY, BYTES"
 	@echo "make lint                  ruff: rules and format"
 	@echo "make clean                 remove checkpoints and temporary experiment folders (cached results stay)"
