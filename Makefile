@@ -8,11 +8,15 @@ CONSTRAINTS ?= constraints.txt
 SCALE ?= full
 SEEDS ?= 42,0,1234
 RUN ?= sliding
+OUT ?= scratch/gpu
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PYTHONUTF8 := 1
 
-.PHONY: help setup repro test test-all test-recipes test-scripts test-attacks test-referee test-portability certify recipe submission show lint golden report screenshots clean
+# One command for a machine with CUDA; it needs none of the set-up above: docs/gpu-run.md
+GPU = $(PYTHON) -m benchmarks.gpu $(if $(PARTS),--parts $(PARTS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(WHEELS),--wheels $(WHEELS))
+
+.PHONY: help setup repro test test-all test-recipes test-scripts test-attacks test-referee test-portability certify recipe submission show lint golden report screenshots gpu gpu-cpu gpu-data clean
 
 help:
 	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
@@ -31,6 +35,9 @@ help:
 	@echo "make report                print the summary of the last run"
 	@echo "make screenshots           pictures of the report for docs/pictures, and a check that nothing on it overlaps; wants chromium"
 	@echo "make golden AGAINST=REV    run the pipeline at REV and at HEAD, and compare the hashes of what they made: the proof of a refactor"
+	@echo "make gpu                   on a machine with CUDA: all that only a GPU can show, in eight minutes; DATA, WHEELS, OUT, PARTS, MINUTES"
+	@echo "make gpu-cpu               the same parts in small on this CPU, which proves the command and not the speed: ten minutes"
+	@echo "make gpu-data DATA=folder  text for make gpu, as tokens, at most 20 MB; TEXT, VOCABULARY, BYTES"
 	@echo "make lint                  ruff: rules and format"
 	@echo "make clean                 remove checkpoints and temporary experiment folders (cached results stay)"
 
@@ -107,6 +114,17 @@ lint: setup
 golden: setup
 	@test -n "$(AGAINST)" || { echo "against what? make golden AGAINST=HEAD~1"; exit 1; }
 	python -m tests.golden_run $(AGAINST)
+
+gpu:
+	$(GPU) --out $(OUT) $(if $(DATA),--data $(DATA))
+
+gpu-cpu: setup
+	@test -d $(OUT)-data || python -m benchmarks.gpu.data $(OUT)-data --max-bytes 400000 --vocabulary 512
+	$(GPU) --out $(OUT)-cpu --data $(OUT)-data --device cpu $(if $(MINUTES),,--minutes 20)
+
+gpu-data: setup
+	@test -n "$(DATA)" || { echo "where to? make gpu-data DATA=data/gpu"; exit 1; }
+	python -m benchmarks.gpu.data $(DATA) $(if $(TEXT),--text $(TEXT)) $(if $(VOCABULARY),--vocabulary $(VOCABULARY)) $(if $(BYTES),--max-bytes $(BYTES))
 
 clean:
 	rm -rf scratch .dvc/tmp/exps dvc_plots

@@ -45,6 +45,7 @@ CERTIFICATE = {
     "bits_per_byte": 1.7324,
     "artifact_sha256": "a" * 64,
     "text_sha256": "b" * 64,
+    "precision": "float32",
     "significance": "one seed: nothing can be said",
     "checks": {
         "future_flip": facts(),

@@ -37,6 +37,7 @@ CLAIMS = {  # a claim, and the test that `make test` has for it
     "lineage flags val that is opened": "test_lineage.py::test_stage_that_opens_val_behind_the_declaration_is_caught",
     "DVC reruns what changed": "test_dvc.py::test_changed_leaf_makes_its_readers_stale_and_nothing_else",
     "nothing that trains is below val": "test_dvc.py::test_nothing_that_trains_is_below_val",
+    "a killed make gpu keeps what it measured": "test_gpu_run.py::test_killed_after_a_part_the_file_keeps_it_and_the_next_run_skips_it",
     "a stack compiles to one graph": "test_stacks.py::test_stack_compiles_to_one_graph_before_and_after_its_recurrence_starts",
 }
 

@@ -28,7 +28,7 @@ from stages.lib.referee import artifact, jail
 from stages.lib.referee.significance import one_sample
 from stages.lib.tokens import splits
 
-REPORTED = ("artifact_sha256", "ledger_sha256", "bits_per_byte", "loss_nats", "seconds", "bytes", "tokens", "claims", "text_sha256")
+REPORTED = ("artifact_sha256", "ledger_sha256", "bits_per_byte", "loss_nats", "seconds", "bytes", "tokens", "claims", "jail", "text_sha256")
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ def main(
         "verdict": ruling,
         "legal": ruling == "legal",
         "claims": reported["claims"],
+        "precision": reported.get("precision", "float32"),
         "bits_per_byte": reported["bits_per_byte"],
         "at_most_bits_per_byte": most,
         "confidence": 1 - bound.LEVEL,

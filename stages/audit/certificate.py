@@ -107,6 +107,7 @@ def _head(certificate: dict) -> dict[str, str]:
         "drawn": f"{certificate['drawn']}, after the claim was fixed",
         "evaluator": certificate["evaluator"],
         "claims": ", ".join(certificate["claims"]) or "nothing",
+        "precision": certificate["precision"],
         "significance": certificate["significance"],
         "artifact": f"sha256 {certificate['artifact_sha256']}",
         "text": f"sha256 {certificate['text_sha256']}",

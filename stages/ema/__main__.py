@@ -12,7 +12,7 @@
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -32,6 +32,7 @@ class EmaSettings:
     candidates: tuple[str, ...]
     tokens: AtLeastOne | None
     window: AtLeastOne
+    device: Literal["auto", "cpu", "cuda"]
 
 
 def main(
@@ -49,11 +50,11 @@ def main(
         raise ValueError("ema.average is best, but ema.candidates is empty; name some")
     choice = Choice(final, averages, snapshots)
     rows, split = [], splits.read(holdout, "holdout", sidecar=True)
-    with launch.world("cpu"):
+    with launch.world(settings.device, section="ema") as world:
         for name in settings.candidates:
             state, error = choice.weights(name)
             score = window_score.chunked(
-                dequantize.build(state, choice.facts["model"]), split, window=settings.window, max_targets=settings.tokens
+                dequantize.build(state, choice.facts["model"]).to(world.device), split, window=settings.window, max_targets=settings.tokens
             )
             rows.append({"average": name, "holdout_bits_per_byte": score.bits_per_byte, "profile_error": error})
     name = settings.average

@@ -18,6 +18,7 @@ from stages.lib.node.stage import Input, Metrics, Output, Untracked, Variant
 from stages.lib.referee import artifact, jail
 from stages.lib.tokens import splits
 from stages.runtime.base import plugin
+from stages.runtime.scoring import evaluators
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def main(
     split = splits.read(text, "val", sidecar=True)
     artifact.packed(submission, settings.evaluator)
     try:  # built without a model, only to see whether it carries anything from chunk to chunk
-        carries = getattr(plugin.load("evaluators", settings.evaluator).Evaluator(None, **settings.options), "carries", True)
+        carries = getattr(evaluators.build(plugin.load("evaluators", settings.evaluator), None, settings.options), "carries", True)
     except TypeError as error:
         raise ValueError(f"evaluate.runs.{run}.options do not fit {settings.evaluator}: {error}") from None
     gpus = torch.cuda.device_count()
@@ -82,6 +83,7 @@ def main(
             "seconds": result.seconds,
             "processes": processes,
             "claims": result.facts["claims"],
+            "precision": settings.options.get("precision", "float32"),
             "artifact_sha256": files.sha256(submission),
             "ledger_sha256": files.sha256(ledger),
             "jail": jail.form(),

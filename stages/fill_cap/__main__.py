@@ -63,7 +63,7 @@ def main(
         blob = container.pack(model, list(run.codings(model).values()))
         return counted.Artifact(code_bytes, len(blob), package.cap_bytes).total_bytes, result.budget
 
-    with launch.world(quantizer.device) as world:
+    with launch.world(quantizer.device, section="quantize") as world:
         chosen, size, rounds = search(lambda target_bytes: attempt(target_bytes, world.device), cap=package.cap_bytes)
     files.write_json(target, {"target_bytes": chosen})
     files.write_json(metrics, {"enabled": True, "target_bytes": chosen, "artifact_bytes": size, "rounds": rounds} | text)

@@ -16,6 +16,7 @@ from stages.lib.blob import bundle, byte_table, counted, quantized_model
 from stages.lib.node import files
 from stages.lib.node.stage import Input, Metrics, Output, Plot
 from stages.runtime.base import plugin
+from stages.runtime.scoring import evaluators
 from stages.runtime.text.tokenizer import Tokenizer
 
 MADE = ("run", "blob_bytes", "blob_sha256", "model_sha256", "reason")
@@ -39,7 +40,7 @@ def main(
     for name in settings.evaluators:
         plugin.load("evaluators", name)
     try:  # no model is given, because only the options are checked
-        plugin.load("evaluators", settings.evaluator).Evaluator(None, **settings.options)
+        evaluators.build(plugin.load("evaluators", settings.evaluator), None, settings.options)
     except TypeError as error:
         raise ValueError(f"package.options do not fit {settings.evaluator}: {error}") from None
     made = chosen(settings.blob, list(compress.runs), blobs)

@@ -3,7 +3,7 @@ artifact's lineage never depends on val.
 """
 
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from stages.lib.node import files, launch, tensors
 from stages.lib.node.params import AtLeastOne
@@ -16,6 +16,7 @@ from stages.runtime.weights import dequantize
 class PlainScoreSettings:
     SECTION: ClassVar[str] = "plain_score"
     window: AtLeastOne
+    device: Literal["auto", "cpu", "cuda"]
 
 
 def main(
@@ -28,9 +29,10 @@ def main(
 ) -> None:
     stored, facts = tensors.load(model)
     split = splits.read(text, "val", sidecar=True)
-    with launch.world("cpu"):
+    with launch.world(settings.device, section="plain_score") as world:
         state = dequantize.weights({name: tensor.numpy() for name, tensor in stored.items()}, facts.get("quantization"))
-        score = window_score.chunked(dequantize.build(state, facts["model"]), split, window=settings.window)
+        network = dequantize.build(state, facts["model"]).to(world.device)
+        score = window_score.chunked(network, split, window=settings.window)
     files.write_json(metrics, {"stage": after, **asdict(score), "text_sha256": split.text_sha256})
     print(f"after {after}: {score.bits_per_byte:.4f} bits per byte")
 

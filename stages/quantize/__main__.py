@@ -36,7 +36,7 @@ def main(
     hessians = tensors.load(statistics)[0]
     with torch.device("meta"):
         group_of = groups.by_parameter(GPT(ModelConfig.from_dict(facts["model"])))
-    with launch.world(settings.device) as world:
+    with launch.world(settings.device, section="quantize") as world:
         result = quantize(
             state,
             group_of,

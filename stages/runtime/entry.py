@@ -113,13 +113,14 @@ def opened(name: str, *, threads: int, device: str, weights: str | None = None):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products
         torch.set_default_device("cuda")
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import the compiler, one second at every start
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it would fill every new tensor, only to find bugs
     module, models = plugin.load("evaluators", name), []
 
     def evaluator(options: dict):
         try:
-            module.Evaluator(None, **options)  # a wrong option is refused before the weights are decoded, which can take a minute
+            evaluators.build(module, None, options)  # a wrong option is refused before the weights are decoded, which can take a minute
             models.extend([] if models else [load_model(weights).to(chosen)])
-            return module.Evaluator(models[0], **options)
+            return evaluators.build(module, models[0], options)
         except TypeError as error:
             raise ValueError(f"evaluator {name} does not take these options: {error}") from None
 
@@ -182,6 +183,7 @@ def _score(arguments: argparse.Namespace, name: str, options: dict, evaluator, c
                     "bits_per_byte": ledger.bits_per_byte(num_bytes) if num_bytes else None,
                     "seconds": round(ledger.seconds, 3),
                     "claims": list(claims),
+                    "precision": options.get("precision", "float32"),
                 }
             ),
             flush=True,

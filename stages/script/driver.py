@@ -20,7 +20,7 @@ from stages.lib.node import stage
 from stages.lib.tokens import splits
 from stages.runtime.base import plugin
 from stages.runtime.blob import container
-from stages.runtime.scoring import harness
+from stages.runtime.scoring import evaluators, harness
 from stages.runtime.weights import dequantize
 
 TOGETHER = ("train", "prequant_ttt", "calibrate")  # every process takes part
@@ -79,7 +79,7 @@ def score(folder: Path, script: Path, name: str, options: dict) -> None:
     torch.set_deterministic_debug_mode("default" if device == "cuda" else "error")
     model = container.unpack(Path("model.blob").read_bytes())
     model = dequantize.build(dequantize.weights(model.tensors, model.schemes), model.config).to(device)
-    evaluator = plugin.load("evaluators", name).Evaluator(model, **options)
+    evaluator = evaluators.build(plugin.load("evaluators", name), model, options)
     carries = getattr(evaluator, "carries", True)
     if not carries or not RANK:
         np.save(folder / f"nats.{RANK}.npy", harness.score(evaluator, split.tokens, part=(0, 1) if carries else (RANK, SIZE)).nats)

@@ -57,7 +57,7 @@ def main(
     state, facts = tensors.load(weights)
     found, parts, damage, gain = {}, {}, {}, 0.0
     if settings.enabled:
-        with launch.world(settings.device) as world:
+        with launch.world(settings.device, section="sensitivity") as world:
             hessians, importance = tensors.load(statistics)[0], tensors.load(rows)[0]
             coded = {name: weight for name, weight in state.items() if weight.ndim == 2 and known(name, hessians, importance)}
             matrices = entropy_model.matrices(coded, hessians, importance, settings=entropy, multipliers={})

@@ -58,8 +58,8 @@ def gradient(model, hidden_BTD: Tensor, targets_BT: Tensor, weights_BT: Tensor, 
         found_BTV.scatter_(-1, index_BT1, found_BTV.gather(-1, index_BT1) - 1)
         found_BTV.mul_(y_BTV.square_().neg_().add_(1))
         found.append((weights_BT[i : i + rows, None] @ found_BTV)[:, 0])
-    by_logits_BV = torch.cat(found)
-    return by_logits_BV @ model.head_table.float(), by_logits_BV
+    by_logits_BV = torch.cat(found).float()
+    return (by_logits_BV @ model.head_table.float()).float(), by_logits_BV
 
 
 def capped(model, hidden: Tensor, bias: Tensor | float = 0.0) -> Tensor:

@@ -34,8 +34,9 @@ class Adapters:
         self.pairs = {}
         for name, weight in tables.items():
             outputs, inputs = weight.shape
-            down = torch.empty(rank, inputs).uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator)
-            self.pairs[name] = (torch.zeros(outputs, rank, requires_grad=True), down.requires_grad_(True))
+            # drawn on the CPU, where `generator` is, so that A is the same on every device
+            down = torch.empty(rank, inputs, device="cpu").uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator).to(weight.device)
+            self.pairs[name] = (torch.zeros(outputs, rank, device=weight.device, requires_grad=True), down.requires_grad_(True))
         self.tables = tables
 
     def parameters(self) -> list[Tensor]:

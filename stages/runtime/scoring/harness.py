@@ -58,7 +58,10 @@ def score(
     chunks, begin, end = evaluator.chunks(declared), 0, num_targets
     if part != (0, 1):
         chunks, begin, end = _part(evaluator, list(chunks), part, num_targets=num_targets)
-    wanted, started, committed = set(keep_rows), time.perf_counter(), begin
+    wanted, started, committed, shown = set(keep_rows), time.perf_counter(), begin, 0.0
+    # what the evaluator is given: a copy, so that it cannot change the scored tokens, and zeros where it may not look yet
+    copied = torch.zeros(declared + 1, dtype=torch.int64, device=stream.device)
+    copied[: begin + 1] = stream[: begin + 1]
     for chunk in chunks:
         first, last = chunk[0].first, min(chunk[-1].last, num_targets)
         if committed == end:
@@ -66,9 +69,8 @@ def score(
         if first != committed + 1:
             raise AssertionError(f"targets out of order: {first} follows {committed}")
         targets_R = stream[first : last + 1]
-        seen = stream[: chunk[-1].last + 1].clone()  # a copy, so that an evaluator cannot change the scored tokens
-        if last < chunk[-1].last:
-            seen = torch.cat((seen, seen.new_zeros(chunk[-1].last - last)))
+        copied[first : last + 1] = targets_R
+        seen = copied[: chunk[-1].last + 1]
         logits_RV = evaluator.predict(seen, chunk).detach()[: last + 1 - first]
         _commit(ledger, logits_RV, targets_R, first, wanted)
         committed = last
@@ -76,7 +78,8 @@ def score(
             tell(first, ledger.nats[first - 1 : last])
         if last == chunk[-1].last:
             evaluator.learn(seen, chunk)
-        if progress:
+        if progress and (committed == end or time.perf_counter() - shown > 0.5):
+            shown = time.perf_counter()
             _show(committed - begin, end - begin, ledger.nats[begin:committed], started)
     finite = np.isfinite(ledger.nats[begin:end]).all()
     if committed != end or not finite:

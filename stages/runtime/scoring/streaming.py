@@ -33,7 +33,7 @@ class Stream:
         if not self.whole:
             place = next(i for i, window in enumerate(chunk) if window.last >= self.next_target)
             chunk = chunk[0 if self.carries else place : place + 1]
-        logits_V = self.evaluator.predict(self.tokens[: chunk[-1].last + 1].clone(), chunk)[self.next_target - chunk[0].first]
+        logits_V = self.evaluator.predict(self.tokens[: chunk[-1].last + 1], chunk)[self.next_target - chunk[0].first]
         logits_V = logits_V.detach().double()
         return (logits_V - torch.logsumexp(logits_V, dim=-1)).cpu().numpy()
 
@@ -48,7 +48,7 @@ class Stream:
             self.next_target += len(known)
             if self.next_target > self.chunk[-1].last:
                 if self.carries:
-                    seen = self.tokens[: self.next_target].clone()
+                    seen = self.tokens[: self.next_target]
                     self.evaluator.predict(seen, self.chunk)
                     self.evaluator.learn(seen, self.chunk)
                 self.chunk = next(self.chunks, None)

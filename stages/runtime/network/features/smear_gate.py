@@ -61,6 +61,7 @@ class PerToken(nn.Module):
 
     def embed(self, x_BTD: Tensor, now: Pass) -> Tensor:
         read_BTW = x_BTD[:, 1:, : len(self.weight)]
-        gate_BT1 = torch.sigmoid((read_BTW * self.weight.to(x_BTD.dtype)).sum(-1, keepdim=True)) * self.strength.to(x_BTD.dtype)
+        dot_BT1 = (read_BTW * self.weight.to(x_BTD.dtype)).sum(-1, keepdim=True).to(x_BTD.dtype)  # autocast on CUDA sums in float32
+        gate_BT1 = torch.sigmoid(dot_BT1) * self.strength.to(x_BTD.dtype)
         gate_BT1 = gate_BT1 * (now.tokens_BT[:, 1:, None] != BOS)
         return torch.cat((x_BTD[:, :1], x_BTD[:, 1:] + gate_BT1 * x_BTD[:, :-1]), dim=1)

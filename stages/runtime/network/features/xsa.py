@@ -30,4 +30,5 @@ class Feature(nn.Module):
             return y_BTHK
         unit_BTG1K = F.normalize(v_BTGK.float(), dim=-1, eps=1e-12).to(y_BTHK.dtype).unsqueeze(-2)
         y_BTGRK = y_BTHK.unflatten(2, (v_BTGK.size(2), -1))  # R heads read each value; v is broadcast and not repeated
-        return (y_BTGRK - (y_BTGRK * unit_BTG1K).sum(-1, keepdim=True) * unit_BTG1K).flatten(2, 3)
+        along_BTGRK = (y_BTGRK * unit_BTG1K).sum(-1, keepdim=True) * unit_BTG1K  # autocast on CUDA sums in float32
+        return (y_BTGRK - along_BTGRK).to(y_BTHK.dtype).flatten(2, 3)

@@ -15,9 +15,54 @@
 that row's target; the audit tests this by experiment. For a causal evaluator, the harness ensures score-first and single pass: it controls
 the order, the softmax and the clock, and commits each target once. `uses_length`: the scores depend on the declared number of targets,
 which a decoder must be told. `documents_apart`: no document changes the scores of a later one.
+
+Every evaluator takes one more option, `precision`: the type in which a GPU computes the matrix products of float32 tensors.
+
+    float32 (the default)    float32, as on a CPU
+    tf32                     factors rounded to 10 bits of mantissa, sums in float32
+    bf16                     torch's autocast: products of bfloat16 factors give bfloat16; softmax and losses stay float32
 """
+
+import contextlib
+import functools
+
+import torch
+
+from .. import adaptation
 
 
 def claims(module, options: dict) -> tuple[str, ...]:
     """The claims of the evaluator in `module` with these options."""
     return module.claims(options) if hasattr(module, "claims") else module.CLAIMS
+
+
+def build(module, model, options: dict):
+    """The evaluator of `module` for `model`, which may be None to check the options. ValueError for a precision that only a GPU has."""
+    options = dict(options)
+    precision = options.pop("precision", "float32")
+    adaptation.choose("precision", precision, ("float32", "tf32", "bf16"))
+    evaluator = module.Evaluator(model, **options)
+    if precision != "float32" and model is not None:
+        if next(model.parameters()).device.type == "cpu":
+            raise ValueError(f"the evaluator's precision is {precision}, which is for a GPU, and this is a CPU; set it to float32")
+        for name in ("predict", "learn"):
+            setattr(evaluator, name, rounding(getattr(evaluator, name), precision))
+    return evaluator
+
+
+def rounding(function, precision: str, device: str = "cuda"):
+    """`function` with its matrix products on `device` computed in tf32 or bf16."""
+
+    @functools.wraps(function)
+    def rounded(*arguments):
+        products = torch.backends.cuda.matmul
+        before, products.allow_tf32 = products.allow_tf32, precision == "tf32"
+        # without the cache of casted weights, which would outlive an update of the weights
+        bf16 = torch.autocast(device, torch.bfloat16, cache_enabled=False) if precision == "bf16" else contextlib.nullcontext()
+        try:
+            with bf16:
+                return function(*arguments)
+        finally:
+            products.allow_tf32 = before
+
+    return rounded

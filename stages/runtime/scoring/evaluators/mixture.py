@@ -40,7 +40,7 @@ class Evaluator(sliding.Evaluator):
 
     @torch.no_grad()
     def predict(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
-        self.logp_RV = torch.log_softmax(super().predict(seen, chunk).double(), -1).numpy()
+        self.logp_RV = torch.log_softmax(super().predict(seen, chunk).double(), -1).cpu().numpy()
         weights, journal = self.weights.copy(), []
         rows = self._run(seen, chunk, journal)
         self.pending = seen[chunk[0].first : chunk[-1].last + 1].clone(), journal, self.weights
@@ -49,7 +49,7 @@ class Evaluator(sliding.Evaluator):
             table[token] -= 1
             if isinstance(table, dict) and not table[token]:
                 del table[token]
-        return torch.from_numpy(np.log(rows))
+        return torch.from_numpy(np.log(rows)).to(seen.device)
 
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
         """Restore the counts that `predict` removed; count anew if `predict` ran with other targets, as in token-by-token scoring."""
@@ -63,9 +63,9 @@ class Evaluator(sliding.Evaluator):
 
     def _run(self, seen: Tensor, chunk: list[windows.Window], journal: list) -> np.ndarray:
         """p of the chunk's rows (R, V), each before its target is counted; every increased count is appended to `journal`."""
-        tokens, first = seen.tolist(), chunk[0].first
-        rows = np.exp(self.logp_RV)
-        for row, target in zip(rows, range(first, chunk[-1].last + 1), strict=True):
+        start = max(chunk[0].first - self.order, 0)
+        tokens, rows = seen[start : chunk[-1].last + 1].tolist(), np.exp(self.logp_RV)
+        for row, target in zip(rows, range(chunk[0].first - start, len(tokens)), strict=True):
             contexts = [tuple(tokens[target - n : target]) for n in range(1, min(self.order, target) + 1)]
             ngram, longest = self._ngram(contexts)
             weight = self.weights[longest]

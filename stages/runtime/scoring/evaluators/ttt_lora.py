@@ -62,6 +62,7 @@ class Evaluator:
         self.shape = {"rank": rank, "alpha": alpha, "targets": targets}
         self.optimizer_options = {"lr": learning_rate, "betas": (beta1, beta2), "weight_decay": weight_decay, "eps": 1e-10}
         self.document, self.adapters, self.optimizer = -1, None, None
+        self.read, self.start = 0, 0  # the number of tokens in which documents' starts were looked for, and the last start among them
 
     def chunks(self, num_targets: int) -> Iterator[list[windows.Window]]:
         for first in range(1, num_targets + 1, self.chunk):
@@ -99,11 +100,11 @@ class Evaluator:
 
         A target belongs to the document of the token before it, so the token that starts a document is the last target of the one before.
         """
-        places = (seen[: window.last] == self.reset_at).nonzero()[:, 0].tolist()
-        starts = [
-            max((place for place in places if place < window.first), default=0),
-            *(place for place in places if window.first <= place < window.last),
-        ]
+        if window.first < self.read:
+            self.read, self.start = 0, 0
+        places = ((seen[self.read : window.last] == self.reset_at).nonzero()[:, 0] + self.read).tolist()
+        self.read, self.start = window.first, max((place for place in places if place < window.first), default=self.start)
+        starts = [self.start, *(place for place in places if place >= window.first)]
         ends = [*starts[1:], window.last]
         firsts = [window.first, *(start + 1 for start in starts[1:])]
         return list(zip(firsts, ends, starts, strict=True))

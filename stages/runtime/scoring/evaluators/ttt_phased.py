@@ -32,14 +32,16 @@ class Evaluator(ttt_lora.Evaluator):
         adaptation.require("phase_chunk", phase_chunk, int, self.window)
         adaptation.require("phase_rows", phase_rows, int, 1)
         self.phases, self.rate, self.phase_chunk, self.phase_rows = list(phases), phase_learning_rate, phase_chunk, phase_rows
+        self.ended = 0  # documents of which every target is scored
         if model is not None:
             self.model = copy.deepcopy(model)  # a copy for this stream only
 
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
         super().learn(seen, chunk)
-        ended = int((seen[1:] == self.reset_at).sum())  # the last target of a document is the start of the next one
-        if self.phases and ended >= self.phases[0]:
-            while self.phases and ended >= self.phases[0]:
+        # the last target of a document is the start of the next one
+        self.ended += int((seen[chunk[0].first : chunk[0].last + 1] == self.reset_at).sum())
+        if self.phases and self.ended >= self.phases[0]:
+            while self.phases and self.ended >= self.phases[0]:
                 self.phases.pop(0)
             self._train(seen)
             self._open(self.document)

@@ -11,6 +11,7 @@ depend on the declared number of targets. Source: parameter-golf #461; merged in
 """
 
 import copy
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -53,8 +54,8 @@ class Evaluator(sliding.Evaluator):
     def chunks(self, num_targets: int) -> Iterator[list[windows.Window]]:
         self.num_chunks = math.ceil(num_targets / self.chunk)
         plan = windows.plan(num_targets, window=self.window, stride=self.stride)
-        for number in range(self.num_chunks):
-            own = [window for window in plan if (window.first - 1) // self.chunk == number]
+        for _, windows_of_chunk in itertools.groupby(plan, lambda window: (window.first - 1) // self.chunk):
+            own = list(windows_of_chunk)
             for i in range(0, len(own), self.batch):
                 yield own[i : i + self.batch]
 
