@@ -17,6 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from stages.lib.text import accounting
 from stages.prepare import __main__ as prepare
 from stages.prepare import builtin, prose, split
 from tests.test_prepare import LOCAL, OTHER, SENTENCE, run, sentence, texts
@@ -366,7 +367,8 @@ def test_the_installed_files_of_val_hold_the_text_that_the_list_names():
 def test_the_splits_are_the_ones_that_the_repository_names_and_no_distribution_is_more_than_a_third_of_one():
     """Whichever Python this is, with whichever builds: the sha256 of the bytes that `prepare` writes."""
     found, rule = builtin.read(), builtin.rule()
-    assert builtin.sha256_of_splits(found, rule) == builtin.SHA256
+    assert builtin.sha256_of_splits(found, rule) == accounting.BUILTIN_SHA256
+    assert sum(len(text.encode()) for _, text in found) == accounting.BUILTIN_BYTES
     sizes = {name: Counter() for name in split.SPLITS}
     for unit, text in found:
         sizes[rule.side(unit)][unit] += len(text.encode())

@@ -16,7 +16,7 @@ is the prose of one file.
   vendored copies of other packages (near-duplicates that the rule above would not catch).
 * Documents come in the order of a hash of their names, so that a prefix is a fair sample of all documents.
 
-    python -m stages.prepare.builtin            the sha256 of each split, and whether it is the one below (make test-text: on other Pythons)
+    python -m stages.prepare.builtin            the sha256 of each split, and whether it is the expected one (make test-text: on other Pythons)
     python -m stages.prepare.builtin --write    the same after entering the installed versions and their sha256 in distributions.csv
 """
 
@@ -34,17 +34,12 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from stages.lib.node import command, parallel
+from stages.lib.text import accounting
 from stages.prepare import prose, split
 from stages.prepare.split import Document
 
 LIST = Path(__file__).with_name("distributions.csv")
 COLUMNS = ("split", "name", "version", "sha256")
-# documents.jsonl of each split, as it is without a limit on the bytes.
-SHA256 = {
-    "train": "777e4bcdfa2c836c5a4e920a0f342ec52be741a5808f78699b538692955c614c",
-    "holdout": "f1725eeb0d7b6f517c09499b349ae108a8ba4e014941bb6e7486d24f52e8b07c",
-    "val": "ce28742d90e3a9e92026f645893bf9a1a53c7352d43ce5397b523dc229f73c0c",
-}
 DOCUMENTATION = (".rst", ".md", ".txt")
 MIN_DOCUMENT_BYTES = 200  # one or two sentences say little about their file
 MAX_FILE_BYTES = 1 << 20  # larger source files are generated tables, which take seconds to parse and hold no prose
@@ -220,7 +215,7 @@ def sha256_of_splits(found: list[Document], by: split.Given) -> dict[str, str]:
 
 
 def main() -> int:
-    """The command line; returns 1 if a split is another than SHA256 says."""
+    """The command line; returns 1 if a split is another than stages/lib/text/accounting.py says."""
     parser = argparse.ArgumentParser(
         prog="python -m stages.prepare.builtin", description="print the sha256 of each split of the built-in text"
     )
@@ -229,8 +224,10 @@ def main() -> int:
         write()
     found = sha256_of_splits(read(), rule())
     for name, value in found.items():
-        print(f"{name:8}{value}  {'as SHA256 says' if value == SHA256[name] else 'another than SHA256 says'}")
-    return int(found != SHA256)
+        print(
+            f"{name:8}{value}  {'as accounting.py says' if value == accounting.BUILTIN_SHA256[name] else 'another than accounting.py says'}"
+        )
+    return int(found != accounting.BUILTIN_SHA256)
 
 
 if __name__ == "__main__":
