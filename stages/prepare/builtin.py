@@ -16,7 +16,7 @@ is the prose of one file.
   vendored copies of other packages (near-duplicates that the rule above would not catch).
 * Documents come in the order of a hash of their names, so that a prefix is a fair sample of all documents.
 
-    python -m stages.prepare.builtin            the sha256 of each split, and whether it is the expected one (make test-text: on other Pythons)
+    python -m stages.prepare.builtin            the sha256 of each split, and whether it is the known one (make test-text: other Pythons)
     python -m stages.prepare.builtin --write    the same after entering the installed versions and their sha256 in distributions.csv
 """
 
