@@ -47,6 +47,7 @@ def ancestry(stages: dict, artifact: str) -> Ancestry:
 
 READ_DATA = (dvc_lock.ROOT_STAGE, "vocabulary")  # may read a file that no stage made: the text, and a tokenizer that is given
 CODE = ("stages", "params.yaml")
+READS_CODE = ("script",)  # may read code and parameters alone
 
 
 def gaps(stages: dict, artifact: str) -> list[str]:
@@ -59,7 +60,7 @@ def gaps(stages: dict, artifact: str) -> list[str]:
             is_made = dvc_lock.makers_of(path, made_by) - {name}
             if not is_made and (name not in READ_DATA or dvc_lock.within(path, "artifacts")):
                 found.append(f"no stage of dvc.lock made {path}, which {name} read")
-        if not any(dvc_lock.within(path, "artifacts") for path in data):
+        if name not in READS_CODE and not any(dvc_lock.within(path, "artifacts") for path in data):
             found.append(f"dvc.lock says that {name} read nothing that another stage made")
     if not found and dvc_lock.ROOT_STAGE not in above(stages, [artifact]):
         found.append(f"the way back from {artifact} does not end at {dvc_lock.ROOT_STAGE}")
