@@ -21,6 +21,7 @@ CONDITIONS = {
             "streaming_equals_batch",
             "documents_apart",
             "lineage",
+            "files",
             "split_overlap",
             "memorization",
             "rerun",
