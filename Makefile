@@ -16,7 +16,7 @@ export PYTHONUTF8 := 1
 # One command for a machine with CUDA; it needs none of the set-up above: docs/gpu-run.md
 GPU = $(PYTHON) -m benchmarks.gpu $(if $(PARTS),--parts $(PARTS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(WHEELS),--wheels $(WHEELS))
 
-.PHONY: help setup repro test test-all test-recipes test-scripts test-attacks test-referee test-portability certify recipe submission show lint golden report screenshots gpu gpu-cpu gpu-data clean
+.PHONY: help setup repro test test-all test-recipes test-scripts test-attacks test-referee test-portability certify recipe submission show lint golden report screenshots gpu gpu-cpu gpu-data clean test-text
 
 help:
 	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
@@ -27,6 +27,7 @@ help:
 	@echo "make test-scripts          the one script of every published stack in small against the pipeline, to the bit: half an hour"
 	@echo "make test-attacks          100,000 hostile blobs against every codec and coder, and the largest round trips: a quarter of an hour"
 	@echo "make test-portability      the weight coder with another numpy, BLAS and number of threads: the same bytes"
+	@echo "make test-text             the built-in text with other Pythons and their builds: the same sha256; PYTHONS='python3.12 python3.13'; gigabytes"
 	@echo "make test-referee          honest evaluators under the audit with twenty seeds: no false alarm; five minutes"
 	@echo "make certify               after make repro: code all of val with the artifact and decode it; RUN=sliding; resumable"
 	@echo "make recipe NAME=pr1855    run a recipe of stages/recipes as an experiment; SCALE=tiny: small sizes, minutes on a CPU"
@@ -90,6 +91,14 @@ test-portability: setup
 	scratch/numpy-1.26/bin/python tests/covariance_golden.py
 	OPENBLAS_NUM_THREADS=1 scratch/numpy-1.26/bin/python tests/covariance_golden.py
 	python tests/covariance_golden.py
+
+test-text: setup
+	@for python in $(or $(PYTHONS),python3.12 python3.13); do \
+		$$python -m venv scratch/text/$$python || exit 1; \
+		tail -n +2 stages/prepare/distributions.csv | cut -d, -f2,3 | sed 's/,/==/' > scratch/text/list; \
+		scratch/text/$$python/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -r scratch/text/list || exit 1; \
+		scratch/text/$$python/bin/python -m stages.prepare.builtin || exit 1; \
+	done
 
 test-referee: setup
 	python -m pytest --dist load -m referee tests/test_cheats.py

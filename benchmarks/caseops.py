@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=4.0, help="how much of them, UTF-8 MB (default: 4)")
     parser.add_argument("--runs", type=int, default=9, help="counted runs of each row (default: 9)")
     arguments = parser.parse_args()
-    documents = local.documents(arguments.path) if arguments.path else read_builtin()[0]
+    documents = local.documents(arguments.path) if arguments.path else read_builtin()
     texts = list(first_bytes((document.text for document in documents), round(arguments.megabytes * 1e6)))
     encoded = [caseops.encode(text) for text in texts]
     if encoded != [peer_encode(text) for text in texts] or [caseops.decode(text) for text in encoded] != texts:

@@ -74,7 +74,7 @@ class Text:
 
 def source(paths: list[Path]) -> Iterator[str]:
     """The documents of the files in the order given, or the built-in ones; without the empty ones, which prepare skips."""
-    found = itertools.chain.from_iterable(map(local.documents, paths)) if paths else read_builtin()[0]
+    found = itertools.chain.from_iterable(map(local.documents, paths)) if paths else read_builtin()
     return (document.text for document in found if document.text)
 
 

@@ -50,6 +50,8 @@ def main(
     metrics: Input = "artifacts/evaluate/{variant}/metrics.json",
     documents: Input = "artifacts/prepare/val",
     text: Input = "artifacts/tokenize/val",
+    prepared_train: Input = "artifacts/prepare/train",  # the check `files` reads these two, beside the documents of val
+    prepared_holdout: Input = "artifacts/prepare/holdout",
     train: Input = "artifacts/tokenize/train",
     holdout: Input = "artifacts/tokenize/holdout",
     training: Input = "artifacts/train/metrics.json",

@@ -13,7 +13,7 @@ CONDITIONS = {
     "C1": (
         "Strict causal dependence",
         "Each distribution is a function of the artifact and of earlier tokens alone.",
-        ("replay", "withheld", "documents_apart", "lineage", "split_overlap", "memorization", "data_in_code"),
+        ("replay", "withheld", "documents_apart", "lineage", "files", "split_overlap", "memorization", "data_in_code"),
     ),
     "C2": ("Full normalized distribution", "Before the token is looked at, every token has a probability and they sum to one.", ("claim",)),
     "C3": ("Score before update", "A token's score is fixed before anything that depends on it changes.", ("round_trip",)),

@@ -45,6 +45,38 @@ def ancestry(stages: dict, artifact: str) -> Ancestry:
     return found
 
 
+READ_DATA = (dvc_lock.ROOT_STAGE, "vocabulary")  # may read a file that no stage made: the text, and a tokenizer that is given
+CODE = ("stages", "params.yaml")
+READS_CODE = ("script",)  # may read code and parameters alone
+
+
+def gaps(stages: dict, artifact: str) -> list[str]:
+    """Where the way back from `artifact` ends before `prepare`: one sentence for each file that no stage of the lock made."""
+    made_by = dvc_lock.makers(stages)
+    found = [] if dvc_lock.makers_of(artifact, made_by) else [f"no stage of dvc.lock made {artifact}"]
+    for name in sorted(above(stages, [artifact]) - {dvc_lock.ROOT_STAGE}):
+        data = [dep["path"] for dep in stages[name].get("deps", []) if not any(dvc_lock.within(dep["path"], code) for code in CODE)]
+        for path in data:
+            is_made = dvc_lock.makers_of(path, made_by) - {name}
+            if not is_made and (name not in READ_DATA or dvc_lock.within(path, "artifacts")):
+                found.append(f"no stage of dvc.lock made {path}, which {name} read")
+        if name not in READS_CODE and not any(dvc_lock.within(path, "artifacts") for path in data):
+            found.append(f"dvc.lock says that {name} read nothing that another stage made")
+    if not found and dvc_lock.ROOT_STAGE not in above(stages, [artifact]):
+        found.append(f"the way back from {artifact} does not end at {dvc_lock.ROOT_STAGE}")
+    return found
+
+
+def above(stages: dict, paths: list[str]) -> set[str]:
+    """All stages that `paths` were made by, with what these were made by, and so on."""
+    made_by, found, waiting = dvc_lock.makers(stages), set(), list(paths)
+    while waiting:
+        for name in dvc_lock.makers_of(waiting.pop(), made_by) - found:
+            found.add(name)
+            waiting += [dep["path"] for dep in stages[name].get("deps", [])]
+    return found
+
+
 def record(stages: dict, name: str, root: Path) -> tuple[list[str] | None, str | None]:
     """(files that stage `name` opened, None), or (None, why) if there is no record that can be trusted."""
     out = next((out for out in stages[name].get("outs", []) if out["path"].endswith(access_log.NAME)), None)

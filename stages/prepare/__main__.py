@@ -1,18 +1,13 @@
 """Split documents into train, holdout and val, one JSON line per document, and count the bytes that scores are divided by.
 
-Source `builtin` is the documentation of the installed packages; each package goes wholly to one split. `local` is a file or folder of JSON
-lines, parquet or plain text, or a folder of token shards that were published by others. `fineweb` downloads either kind from the hub. The
-output depends only on the settings and the documents, not on the number of processes (CADDIE_WORKERS, default: all cores). If the command
-is killed at any moment, the same command continues where it stopped.
-
-The seed of the built-in split is the first of 0, 1, 2, ... that satisfies a rule about sizes alone, which was fixed before anything was
-trained: val and holdout have 350 to 600 kB and at least 5 packages each, no package is more than a third of its split, and torch is in
-train.
+Source `builtin` is the documentation of installed packages; a list names their versions and splits (distributions.csv). `local` is a file
+or folder of JSON lines, parquet or plain text, or a folder of token shards that were published by others. `fineweb` downloads either kind
+from the hub. The output depends only on the settings and the documents, not on the number of processes (CADDIE_WORKERS, default: all
+cores). If the command is killed at any moment, the same command continues where it stopped.
 """
 
 import functools
 import os
-import sysconfig
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +22,6 @@ from stages.lib.text import accounting, corpus, published
 from stages.prepare import builtin, fineweb, local, split
 from stages.prepare.settings import PrepareSettings, check
 
-MAX_WORKERS = 8  # the built-in text takes 20 seconds to parse on one core; more processes would only spend time on starting
 FEW_BYTES = 16_000_000  # less input than this is read before other processes have started
 
 
@@ -127,14 +121,16 @@ def _take(settings: PrepareSettings, shards: published.Shards, folder: Path, fet
 
 
 def _split(settings: PrepareSettings, documents: Path, fetched: fineweb.Fetched | None, folder: Path) -> tuple[dict[str, dict], dict]:
-    rule: split.Hashed | split.First = split.First(settings.val_documents, settings.holdout_documents)
-    if settings.split == "hash":
+    rule: split.Hashed | split.Given | split.First = split.First(settings.val_documents, settings.holdout_documents)
+    if settings.source == "builtin":
+        rule = builtin.rule()
+    elif settings.split == "hash":
         rule = split.Hashed(settings.split_seed, settings.val_fraction, settings.holdout_fraction)
     packages: dict = {}
     writer = split.Writer(folder, rule, max_bytes=settings.max_bytes)
     try:
         if settings.source == "builtin":
-            found, packages = read_builtin()
+            found, packages = read_builtin(), {line.name: line.version for line in builtin.listed()}
             blocks: Iterator[split.Block] = iter([split.block(found, rule)])
         else:
             files = list(fetched.documents) if fetched is not None else local.files(documents)
@@ -179,15 +175,9 @@ def _blocks(files: list[Path], rule: split.Hashed | split.First, *, skip: int) -
             yield new
 
 
-def read_builtin() -> tuple[list[split.Document], dict[str, str]]:
-    """The built-in documents of this Python, shuffled, and the versions that determine them."""
-    installed, versions, absent = builtin.sources_of_distributions()
-    if absent:
-        print(f"required by the packages but not installed, so not part of the corpus: {', '.join(absent)}")
-    sources = builtin.in_order(builtin.sources_of_folder(Path(sysconfig.get_path("stdlib"))) + installed)
-    paragraphs = builtin.extract(sources, workers=min(parallel.workers(), MAX_WORKERS))
-    paragraphs = tqdm(paragraphs, "reading", total=len(sources), unit=" files", disable=None)
-    return builtin.documents(sources, paragraphs), builtin.versions_of_all(versions)
+def read_builtin() -> list[split.Document]:
+    """The built-in documents, shuffled. ValueError if what is installed differs from the list."""
+    return builtin.read(progress=lambda found: tqdm(found, "reading", unit=" files", disable=None))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
     Hashed   u = sha256(seed ":" unit) / 2^256;  val if u < val_fraction, holdout if u < val_fraction + holdout_fraction, else train
     First    the contest's: the first `val_documents` are val, all later ones train, of which the last `holdout_documents` are holdout;
              train is then a prefix of the published stream
+    Given    by a list: the split of each unit is named (the built-in text)
 
-The unit of Hashed is what must stay together: the package of a built-in document, or the text itself of any other. The split of a document
-depends only on its unit and the seed, never on other documents. Equal units go to the same split.
+The unit is what must stay together: the distribution of a built-in document, or the text itself of any other. The split of a document
+depends only on its unit and the seed or the list, never on other documents. Equal units go to the same split.
 
 `Writer` takes documents in blocks and appends them to files in a scratch folder. It records what is on disk every few seconds, so a killed
 run continues after the last recorded block and ends with the same files.
@@ -51,6 +52,17 @@ class Hashed:
 
 
 @dataclass(frozen=True)
+class Given:
+    """Split by a list."""
+
+    sides: dict[str, str]
+
+    def side(self, unit: str) -> str:
+        """`train`, `holdout` or `val`."""
+        return self.sides[unit]
+
+
+@dataclass(frozen=True)
 class First:
     """Split by position, as the contest does; see the module's docstring."""
 
@@ -76,22 +88,22 @@ class Written(NamedTuple):
     is_cut: bool
 
 
-def block(documents: Iterable[Document], rule: Hashed | First) -> Block:
+def block(documents: Iterable[Document], rule: Hashed | Given | First) -> Block:
     """Serialise documents. This part of the work is done in parallel."""
     lines, sizes, sides = [], [], []
     for unit, text in documents:
         raw = text.encode()
         sizes.append(len(raw))
         lines.append(b'{"text": ' + json.dumps(text, ensure_ascii=False).encode() + b"}\n")
-        if isinstance(rule, Hashed):
+        if not isinstance(rule, First):
             sides.append(rule.side(unit))
-    return Block(lines, sizes, sides if isinstance(rule, Hashed) else None)
+    return Block(lines, sizes, None if isinstance(rule, First) else sides)
 
 
 class Writer:
     """Appends blocks to `folder/<split>.jsonl` and continues the files of an earlier process. `blocks` is the number of the next block."""
 
-    def __init__(self, folder: Path, rule: Hashed | First, *, max_bytes: int | None):
+    def __init__(self, folder: Path, rule: Hashed | Given | First, *, max_bytes: int | None):
         self.folder, self.rule, self.max_bytes = Path(folder), rule, max_bytes
         self.folder.mkdir(parents=True, exist_ok=True)
         self.blocks, self.empty, self.is_cut = 0, 0, False
@@ -192,7 +204,7 @@ class Writer:
             self.bytes[split] += sign * text_bytes
 
 
-def _check(counts: dict[str, int], empty: int, is_cut: bool, max_bytes: int | None, rule: Hashed | First) -> None:
+def _check(counts: dict[str, int], empty: int, is_cut: bool, max_bytes: int | None, rule: Hashed | Given | First) -> None:
     total = sum(counts.values())
     if not total and is_cut:
         raise ValueError(f"prepare.max_bytes is {max_bytes} and the first document is larger; raise it")

@@ -322,7 +322,7 @@ def environment(results: Results) -> pd.DataFrame:
     """Software and hardware that made the numbers, as far as the stages recorded it, and the machine that made this page."""
     rows = [("train", key.replace("_", " "), str(results.train[key])) for key in TRAINED_WITH]
     packages = results.prepare.get("packages", {})
-    rows += [("prepare", name, packages[name]) for name in ("python", "numpy", "torch") if name in packages]
+    rows += [("prepare", name, packages[name]) for name in ("numpy", "torch") if name in packages]
     return _frame([*rows, *[("report", name, value) for name, value in results.machine.items()]], ("stage", "name", "value"))
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from stages.lib.node import closure, command, files, parallel
 from stages.lib.node.scratch import Folder, key
 from stages.lib.node.stage import Input, Output, Untracked, Variant
-from stages.lib.text import corpus
+from stages.lib.text import corpus, normalization
 from stages.runtime.text.tokenizer import Tokenizer
 from stages.runtime.tokens import shards
 from stages.tokenize import look, sharding
@@ -66,7 +66,7 @@ def main(
                 "vocabulary_size": tokenizer.vocabulary_size,
                 "tokenizer_sha256": tokenizer.sha256,
                 "text_sha256": prepared["sha256"],
-                "certificate": tokenizer.certificate(),
+                "certificate": tokenizer.certificate() | {"normalization": normalization.named(model.read_bytes())},
             },
         )
         files.link(work.path / split, folder)

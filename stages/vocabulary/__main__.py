@@ -19,7 +19,7 @@ from annotated_types import Interval
 from stages.lib.node import files
 from stages.lib.node.params import AtLeastOne
 from stages.lib.node.stage import Input, Metrics, Output
-from stages.lib.text import corpus
+from stages.lib.text import corpus, normalization
 from stages.runtime.text.tokenizer import PURE_BYTE, Tokenizer
 from stages.vocabulary import sentencepiece_training
 
@@ -61,7 +61,7 @@ def main(
             "tokenizer_bytes": len(content),
             "tokenizer_sha256": tokenizer.sha256,
             "text_sha256": corpus.facts(documents)["sha256"],
-            "certificate": tokenizer.certificate(),
+            "certificate": tokenizer.certificate() | {"normalization": normalization.named(content)},
         },
     )
     print(

@@ -3,7 +3,8 @@
 Every document is encoded again with the artifact's own tokenizer: its ids must be those of the shards, its bytes those of
 the sidecar, and, where the tokenizer is lossless, its ids must decode to it. Published token shards come without documents, so
 their bytes are counted from the ids. Where ids do not determine the bytes (CaseOps over nmt_nfkc), a sidecar is certified only if its
-total is the known total of the contest's val split. The ledger must have one finite entry per target. The reported bits per byte must
+total is the known total of the contest's val split. A tokenizer may replace characters only by the published table of nmt_nfkc, whatever it
+calls itself (stages/lib/text/normalization.py). The ledger must have one finite entry per target. The reported bits per byte must
 follow from these entries, and the bytes must follow from the reported numbers, as reviewers compute them from a log alone:
 
     implied bytes = loss N / (ln 2 · bits per byte)          loss nats per token, N targets
@@ -16,17 +17,18 @@ import numpy as np
 
 from stages.audit.evidence import Evidence, Verdict
 from stages.lib.referee import artifact
-from stages.lib.text import accounting, corpus
+from stages.lib.text import accounting, corpus, normalization
 from stages.lib.text.encoder import Encoder
 from stages.runtime.text.tokenizer import BOS
 
-PROVES = "The score is the sum over all targets, each once, divided by the bytes of the documents."
+PROVES = "Against edited files: the score is the sum over all targets, each once, divided by the bytes of the documents."
 CANNOT_SEE = "Whether the documents are those of the contest, if they were not loaded from its published files."
 PRECEDENT = "Byte accounting of Issue #1719 and of #1806 (organizers removed #1184, 24 to 26 Apr 2026)"
 
 
 def check(evidence: Evidence) -> Verdict:
-    encoder = Encoder(artifact.read(evidence.submission, "tokenizer.model"))
+    model = artifact.read(evidence.submission, "tokenizer.model")
+    encoder, objection = Encoder(model), normalization.objection(model)
     tokenizer = encoder.tokenizer
     tokens, counts = np.asarray(evidence.text.tokens), evidence.text.byte_counts
     edges = [*np.flatnonzero(tokens == BOS).tolist(), len(tokens)]
@@ -62,7 +64,7 @@ def check(evidence: Evidence) -> Verdict:
         "sidecar_bytes": int(counts.sum()),
         "reported_bytes": evidence.metrics["bytes"],
         "piece_table_bytes": int(accounting.piece_counts(tokenizer, tokens).sum()),
-        "tokenizer": tokenizer.certificate(),
+        "tokenizer": tokenizer.certificate() | {"normalization": normalization.named(model)},
         "documents": documents,
         "targets": len(tokens) - 1,
         "scored": len(evidence.nats),
@@ -82,6 +84,8 @@ def check(evidence: Evidence) -> Verdict:
         and abs(recomputed - evidence.metrics["bits_per_byte"]) < 1e-9
         and abs(facts["implied_bytes"] - text_bytes) <= 1e-6 * max(1, text_bytes)
     )
+    if objection:
+        return Verdict("fail", facts | {"reason": objection}, positions=documents)
     if ok and not has_text and not tokenizer.counts_follow_from_ids and not accounting.is_fields_val(documents, text_bytes):
         facts["reason"] = "the raw documents are missing, the ids do not tell their bytes, and the total is not the field's"
         return Verdict("not_applicable", facts)

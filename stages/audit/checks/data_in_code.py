@@ -1,4 +1,4 @@
-"""T18: the programs and options of the artifact hold no data whose origin nobody can see.
+"""T19: the programs and options of the artifact hold no data whose origin nobody can see.
 
 Every Python file of the artifact is parsed, and so are the options of the run. What counts is data as opposed to prose and programs: byte
 strings, strings of 64 characters or more without a blank, whole numbers of more than 64 bits, and displays of 32 numbers or more. Weights

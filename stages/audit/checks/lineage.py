@@ -1,8 +1,9 @@
 """Nothing that made the artifact has read the validation split. (T11)
 
-The check follows dvc.lock back from the artifact: each output was made by a stage, whose deps say what it read. Each of these stages also
-left a record of the files that it really opened. Both must agree, so a stage that opens val by a path that it does not declare is caught.
-`prepare`, which splits the documents, is the only stage that may read all of them.
+The check follows dvc.lock back from the artifact: each output was made by a stage, whose deps say what it read. Every file under artifacts/
+must have a stage that made it, back to `prepare`; a dvc.lock from which a stage is missing fails. Each of these stages also left a record
+of the files that it really opened. Both must agree, so a stage that opens val by a path that it does not declare is caught. `prepare`,
+which splits the documents, is the only stage that may read all of them.
 """
 
 from pathlib import Path
@@ -13,8 +14,8 @@ from stages.lib.dvc import dvc_lock
 from stages.lib.node import files
 
 PROVES = (
-    "No stage above the artifact declares the validation split or anything made from it, and none opened a data file that it "
-    "does not declare."
+    "Against honest mistakes and edited files: every file behind the artifact has a stage that made it, back to the splitting of the text; "
+    "none of these stages declares the validation split or anything made from it, and none opened a data file that it does not declare."
 )
 CANNOT_SEE = (
     "A file that is opened outside of Python or under another name, a copy of val that is declared as something else "
@@ -36,6 +37,8 @@ def walk(stages: dict, artifact: str, md5: str, *, root: Path) -> Verdict:
     if recorded.get(artifact) != md5:
         return Verdict("fail", {"reason": f"dvc.lock records another {artifact} (md5 {recorded.get(artifact)}) than was evaluated ({md5})"})
     found = graph.ancestry(stages, artifact)
+    if gaps := graph.gaps(stages, artifact):
+        return Verdict("fail", {"reason": "; ".join(gaps)})
     if found.val:
         return Verdict("fail", {"reason": "the artifact descends from the validation split", "path": " <- ".join(found.val)})
     if found.stale:

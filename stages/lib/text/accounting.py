@@ -24,6 +24,13 @@ from stages.runtime.text.tokenizer import BLANK, BOS, NUM_SPECIAL, Tokenizer
 
 VAL_DOCUMENTS = 50_000  # number of documents at the start of the contest's list that are val
 VAL_BYTES = 151_080_891  # their canonical bytes, whatever the tokenizer
+# documents.jsonl of each split of the built-in text (stages/prepare/distributions.csv), and the bytes of all three.
+BUILTIN_SHA256 = {
+    "train": "777e4bcdfa2c836c5a4e920a0f342ec52be741a5808f78699b538692955c614c",
+    "holdout": "f1725eeb0d7b6f517c09499b349ae108a8ba4e014941bb6e7486d24f52e8b07c",
+    "val": "ce28742d90e3a9e92026f645893bf9a1a53c7352d43ce5397b523dc229f73c0c",
+}
+BUILTIN_BYTES = 9_831_882
 VAL_TOLERANCE = 0.0002  # relative; raw, normalized and piece-covered bytes differ by less
 VAL_TOKENS = {"sp1024": 62_021_846, "sp8192": 40_540_803, "sp8192_lossless_caps_caseops_v1_reserved": 47_853_344}  # with BOS
 

@@ -1,0 +1,338 @@
+"""Files that lie: each forgery is caught by the check that is there for it, and its honest neighbour is not.
+
+A forgery changes files of a finished pipeline. `commit` then makes dvc.lock fit them, as `dvc commit` would: it is caught all the same.
+"""
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentencepiece
+import yaml
+
+from stages.audit.__main__ import judged
+from stages.audit.checks import byte_count, lineage
+from stages.audit.checks import files as files_check
+from stages.audit.evidence import Evidence
+from stages.lib.node import files
+from stages.lib.referee import artifact
+from stages.lib.text import accounting, corpus, normalization
+from stages.lib.tokens import splits
+from stages.runtime.text import sentencepiece_model
+from stages.runtime.text.tokenizer import Tokenizer
+from stages.runtime.tokens import shards
+from stages.vocabulary import sentencepiece_training
+from tests.conftest import run_node, write_lock
+
+CHECKS = {"files": files_check, "lineage": lineage, "byte_count": byte_count}
+PREPARE, TOKENIZE = Path("artifacts/prepare"), Path("artifacts/tokenize")
+
+
+def evidence(run: str = "sliding") -> Evidence:
+    """What stages.audit gives its checks, as far as these three read it."""
+    ledger = Path(f"artifacts/evaluate/{run}/ledger.npy")
+    return Evidence(
+        submission=Path("artifacts/package/submission.pyz"),
+        documents=PREPARE / "val",
+        text=splits.read(TOKENIZE / "val", "val", sidecar=True),
+        nats=np.load(ledger),
+        metrics=files.read_json(ledger.with_name("metrics.json")),
+        evaluator=run,
+        options={},
+        lock=Path("dvc.lock"),
+        settings=None,
+        script=None,
+        package=None,
+        train=TOKENIZE / "train",
+        holdout=TOKENIZE / "holdout",
+        making={},
+    )
+
+
+def found(check: str):
+    return judged(CHECKS[check], evidence())
+
+
+def edit_lock(change: Callable[[dict], None]) -> None:
+    tree = yaml.safe_load(Path("dvc.lock").read_text())
+    change(tree["stages"])
+    Path("dvc.lock").write_text(yaml.safe_dump(tree, sort_keys=False))
+
+
+def edit_facts(path: Path, **facts) -> None:
+    files.write_json(path, files.read_json(path) | facts)
+
+
+def rewrite(folder: Path, split: str, ids: np.ndarray, counts: np.ndarray | None) -> None:
+    """Replace the only shard of a tokenized split, its sidecar and its facts."""
+    ids, counts = np.array(ids), None if counts is None else np.array(counts)  # what is read is a map of the file that is written
+    shards.write(folder / f"fineweb_{split}_000000.bin", ids)
+    edit_facts(folder / "meta.json", tokens=len(ids))
+    if counts is not None:
+        shards.write(folder / f"fineweb_{split}_bytes_000000.bin", counts)
+        edit_facts(folder / "meta.json", bytes=int(counts.sum()))
+
+
+def shorten(name: str) -> None:
+    """Remove half of the documents of a split, and say so wherever it is counted, but for what other files remember."""
+    path = PREPARE / name / corpus.DOCUMENTS
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[: len(lines) // 2]))
+
+
+# --- the forgeries ---------------------------------------------------------------------------------------------------
+
+
+def removed_documents():
+    shorten("val")
+
+
+def removed_documents_with_their_facts():
+    """Everything that prepare and tokenize write is made anew, but dvc.lock and the artifact's lineage keep the old text."""
+    shorten("val")
+    texts = [json.loads(line)["text"] for line in (PREPARE / "val" / corpus.DOCUMENTS).read_text().splitlines()]
+    sha256 = files.sha256(PREPARE / "val" / corpus.DOCUMENTS)
+    edit_facts(PREPARE / "val/meta.json", sha256=sha256, documents=len(texts), bytes=sum(len(text.encode()) for text in texts))
+    run_node("tokenize", "val")
+
+
+def swapped_splits():
+    """holdout is scored in the place of val."""
+    (TOKENIZE / "val").rename(TOKENIZE / "other")
+    (TOKENIZE / "holdout").rename(TOKENIZE / "val")
+    (TOKENIZE / "other").rename(TOKENIZE / "holdout")
+    for name, other in (("val", "holdout"), ("holdout", "val")):
+        for path in list((TOKENIZE / name).glob("*.bin")):
+            path.rename(path.with_name(path.name.replace(other, name)))
+        edit_facts(TOKENIZE / name / "meta.json", split=name)
+
+
+def holdout_is_val():
+    """prequant_ttt then trains on val and declares holdout."""
+    val = splits.read(TOKENIZE / "val", "val", sidecar=True)
+    rewrite(TOKENIZE / "holdout", "holdout", np.asarray(val.tokens), val.byte_counts)
+
+
+def val_behind_train():
+    train, val = (splits.read(TOKENIZE / name, name).tokens for name in ("train", "val"))
+    rewrite(TOKENIZE / "train", "train", np.concatenate((np.asarray(train), np.asarray(val))), None)
+
+
+def larger_sidecar():
+    """More bytes to divide by."""
+    val = splits.read(TOKENIZE / "val", "val", sidecar=True)
+    rewrite(TOKENIZE / "val", "val", np.asarray(val.tokens), val.byte_counts + (val.byte_counts > 0))
+
+
+def edited_record():
+    """A stage opened val, and its record says that it did not."""
+    path = Path("artifacts/train/opened.json")
+    path.write_text(json.dumps(json.loads(path.read_text())[:1]))
+
+
+def another_tokenizer():
+    """The tokenizer of the pipeline is not the one in the artifact."""
+    Path("artifacts/vocabulary/tokenizer.model").write_bytes(b"\x0a")
+
+
+def missing_node():
+    edit_lock(lambda stages: stages.pop("train"))
+
+
+def only_one_node():
+    edit_lock(lambda stages: [stages.pop(name) for name in list(stages) if name != "package"])
+
+
+def no_root():
+    edit_lock(lambda stages: stages.pop("prepare"))
+
+
+def forgotten_dependencies():
+    edit_lock(lambda stages: stages["train"].update(deps=[]))
+
+
+def text_that_nobody_made():
+    edit_lock(lambda stages: stages["train"]["deps"].append({"path": "data/answers.txt", "md5": "0"}))
+
+
+# --- and their honest neighbours -------------------------------------------------------------------------------------
+
+
+def again(*node: str):
+    return lambda: (run_node(*node), write_lock(Path()))
+
+
+def without(*names: str):
+    return lambda: edit_lock(lambda stages: [stages.pop(name, None) for name in names])
+
+
+def added(name: str, path: str):
+    return lambda: edit_lock(lambda stages: stages[name]["deps"].append({"path": path, "md5": "0"}))
+
+
+def without_intermediate_files():
+    """What no longer lies on the machine is listed."""
+    shutil.rmtree("artifacts/train/averages")
+
+
+@dataclass(frozen=True)
+class Forgery:
+    forge: Callable[[], None]
+    caught_by: str
+    honest: Callable[[], object]
+    commit: tuple[bool, ...] = (False, True)  # with dvc.lock as it was, and as `dvc commit` would make it
+
+
+FORGERIES = [
+    Forgery(removed_documents, "files", again("prepare")),
+    Forgery(removed_documents_with_their_facts, "files", again("tokenize", "val"), commit=(False,)),
+    Forgery(swapped_splits, "files", again("tokenize", "holdout")),
+    Forgery(holdout_is_val, "files", again("prequant_ttt")),
+    Forgery(val_behind_train, "files", again("tokenize", "train")),
+    Forgery(larger_sidecar, "files", again("tokenize", "val")),
+    Forgery(larger_sidecar, "byte_count", again("tokenize", "val")),
+    Forgery(edited_record, "files", again("ema"), commit=(False,)),
+    Forgery(another_tokenizer, "files", without_intermediate_files),
+    Forgery(missing_node, "lineage", without("report", "plain_score@train", "compress@zlib_9"), commit=(False,)),
+    Forgery(only_one_node, "lineage", without("text_compressors"), commit=(False,)),
+    Forgery(only_one_node, "files", without("text_compressors"), commit=(False,)),
+    Forgery(no_root, "lineage", without("audit@slot"), commit=(False,)),
+    Forgery(forgotten_dependencies, "lineage", added("train", "stages/train"), commit=(False,)),
+    Forgery(text_that_nobody_made, "lineage", added("vocabulary", "data/my.model"), commit=(False,)),
+]
+CASES = [(forgery, commit) for forgery in FORGERIES for commit in forgery.commit]
+
+
+def named(value) -> str:
+    return {True: "committed", False: ""}[value] if isinstance(value, bool) else f"{value.forge.__name__} by {value.caught_by}"
+
+
+@pytest.mark.parametrize("forgery, commit", CASES, ids=named)
+def test_forged_files_are_caught_by_the_check_that_is_there_for_them(project, forgery, commit):
+    forgery.forge()
+    if commit:
+        write_lock(project)
+    verdict = found(forgery.caught_by)
+    assert verdict.verdict == "fail", verdict.evidence
+
+
+@pytest.mark.parametrize("forgery", FORGERIES, ids=named)
+def test_the_honest_neighbour_of_a_forgery_is_not_accused(project, forgery):
+    forgery.honest()
+    verdict = found(forgery.caught_by)
+    assert verdict.verdict == "pass", verdict.evidence
+
+
+def test_what_is_hashed_and_what_is_not_here_is_said(project):
+    facts = found("files").evidence
+    assert facts["files_hashed"] > 30 and facts["not_on_this_machine"] == [] and facts["val_documents_in_holdout"] == 0
+    assert {name: split["sha256"] for name, split in facts["text"].items()} == files.read_json(PREPARE / "metrics.json")["sha256"]
+    assert all(split["bytes_encoded_again"] > 1000 for split in facts["text"].values())
+    without_intermediate_files()
+    assert found("files").evidence["not_on_this_machine"] == ["artifacts/train/averages"]
+
+
+@pytest.mark.parametrize("check", ["files", "lineage"])
+def test_without_a_lock_nothing_is_ruled(project, check):
+    (project / "dvc.lock").unlink()
+    assert found(check).verdict == "not_applicable" and "is missing" in found(check).evidence["reason"]
+
+
+def test_text_that_is_another_than_the_built_in_one_that_was_asked_for_is_not_ruled(project):
+    def ask(**prepare):
+        edit_lock(lambda stages: stages["prepare"].update(params={"params.yaml": {"prepare": prepare}}))
+        return found("files")
+
+    assert ask(source="builtin", max_bytes=None).verdict == "not_applicable"
+    assert ask(source="builtin", max_bytes=accounting.BUILTIN_BYTES).verdict == "not_applicable"
+    assert ask(source="builtin", max_bytes=1000).verdict == ask(source="local", max_bytes=None).verdict == "pass"
+
+
+# --- the table of a tokenizer ----------------------------------------------------------------------------------------
+
+TEXTS = [
+    f"The {noun} of the {other} is a THING that goes on and on." for noun in ("hand", "year", "road") for other in ("sea", "sky", "ﬁre")
+]
+
+
+def nmt_nfkc() -> bytes:
+    return sentencepiece_training.train(TEXTS, size=330, character_coverage=1.0, sample_bytes=None, normalization="nmt_nfkc")
+
+
+def field(number: int, value: bytes) -> bytes:
+    """One field of wire type 2."""
+    size, length = b"", len(value)
+    while length > 127:
+        size, length = size + bytes((length & 127 | 128,)), length >> 7
+    return bytes((number << 3 | 2,)) + size + bytes((length,)) + value
+
+
+def every_letter_is_e(folder: Path) -> bytes:
+    """A model whose table turns every letter into an e, and that calls itself nmt_nfkc."""
+    letters = [chr(code) for code in (*range(65, 91), *range(97, 123)) if chr(code) != "e"]
+    (folder / "rule.tsv").write_text("".join(f"{ord(letter):X}\t65\n" for letter in letters))
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(TEXTS),
+        model_writer=out,
+        model_type="bpe",
+        vocab_size=266,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        pad_id=0,
+        bos_id=1,
+        eos_id=2,
+        unk_id=3,
+        add_dummy_prefix=False,
+        normalization_rule_tsv=str(folder / "rule.tsv"),
+        minloglevel=2,
+    )
+    kept, spec = b"", b""
+    for number, value, whole in sentencepiece_model.fields(out.getvalue()):
+        if number == normalization.NORMALIZER_SPEC:
+            spec = b"".join(part for key, _, part in sentencepiece_model.fields(value) if key != 1) + field(1, b"nmt_nfkc")
+        else:
+            kept += whole
+    return kept + field(normalization.NORMALIZER_SPEC, spec)
+
+
+def judged_with(monkeypatch, model: bytes):
+    """byte_count on the project's documents, tokenized by `model`, for an artifact that holds `model`."""
+    Path("artifacts/vocabulary/tokenizer.model").write_bytes(model)
+    run_node("tokenize", "val")
+    monkeypatch.setattr(artifact, "read", lambda *_: model)
+    looked = evidence()
+    nats = np.ones(len(looked.tokens) - 1)
+    size = int(looked.text.byte_counts.sum())
+    loss = {"bits_per_byte": float(nats.sum() / np.log(2) / size), "loss_nats": 1.0, "bytes": size, "tokens": len(nats)}
+    return byte_count.check(replace(looked, nats=nats, metrics=loss))
+
+
+def test_table_that_calls_itself_nmt_nfkc_and_is_another_is_refused(project, monkeypatch, tmp_path):
+    model = every_letter_is_e(tmp_path)
+    assert Tokenizer(model).settings.normalization == "nmt_nfkc" and Tokenizer(model).processor.Normalize("The road") == "eee▁eeee"
+    verdict = judged_with(monkeypatch, model)
+    assert verdict.verdict == "fail" and "not the published nmt_nfkc" in verdict.evidence["reason"]
+    assert verdict.evidence["tokenizer"]["normalization"].startswith("unknown")
+    assert files.read_json(TOKENIZE / "val/meta.json")["certificate"]["normalization"].startswith("unknown")
+
+
+def test_table_that_is_nmt_nfkc_is_called_so_and_accepted(project, monkeypatch):
+    verdict = judged_with(monkeypatch, nmt_nfkc())
+    assert verdict.verdict == "pass" and verdict.evidence["tokenizer"]["normalization"] == "nmt_nfkc"
+
+
+def test_a_table_is_known_by_its_bytes_and_decoding_may_replace_nothing():
+    model = nmt_nfkc()
+    table = normalization._table(model, normalization.NORMALIZER_SPEC)
+    renamed = model + field(normalization.NORMALIZER_SPEC, field(1, b"mine"))
+    assert normalization.named(model) == normalization.named(renamed) == "nmt_nfkc" and normalization.objection(renamed) is None
+    assert normalization.named(b'{"tokenizer_type": "pure_byte"}') == "identity"
+    changed = model + field(normalization.NORMALIZER_SPEC, field(normalization.TABLE, table[:-1] + b"x"))
+    assert normalization.objection(changed).startswith("the tokenizer's normalization is unknown")
+    assert "when it decodes" in normalization.objection(model + field(normalization.DENORMALIZER_SPEC, field(normalization.TABLE, table)))
