@@ -27,6 +27,7 @@ import ctypes, json, os, struct, subprocess, sys
 from pathlib import Path
 
 out = os.fdopen(os.dup(1), "wb")
+os.dup2(2, 1)  # what a program prints
 libc = ctypes.CDLL(None, use_errno=True)
 
 def answer(content):
@@ -223,7 +224,7 @@ def test_nothing_can_be_kept_for_another_session_or_uncovered(liar, host):
     said = found(liar, KEEP | UNCOVER, hidden=HIDDEN)
     assert untouched(said), {name: result for name, result in said.items() if not result.startswith("refused")}
     after = liar.stat()
-    assert (before.st_atime_ns, before.st_mtime_ns, before.st_mode) == (after.st_atime_ns, after.st_mtime_ns, after.st_mode)
+    assert (before.st_mtime_ns, before.st_mode, before.st_nlink) == (after.st_mtime_ns, after.st_mode, after.st_nlink)
 
 
 @needs("bubblewrap")
@@ -266,13 +267,24 @@ def test_memory_processes_and_file_sizes_are_limited(liar, monkeypatch):
         "home": "result = open('/home/much', 'wb').write(bytes(2 << 20))",
         "limits": "import resource; result = [resource.getrlimit(k) for k in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE)]",
         "raise": "import resource; resource.setrlimit(resource.RLIMIT_NPROC, (9999, 9999)); result = 'raised'",
-        "processes": "import time; count = 0\ntry:\n  while count < 2000: count += 1; os.fork() or (time.sleep(30), os._exit(0))\n"
+        "processes": "import time; count = 0\ntry:\n  while count < 800: count += 1; os.fork() or (time.sleep(30), os._exit(0))\n"
         "except OSError: pass\nresult = count",
     }
     said = found(liar, deeds)
     assert said["memory"].startswith("refused: MemoryError") and "No space left" in said["home"]
     assert said["limits"] == f"[({2 << 30}, {2 << 30}), (0, 0)]"
-    assert said["raise"].startswith("refused") and int(said["processes"]) <= 512, said
+    assert said["raise"].startswith("refused"), said
+    if os.getuid():  # the kernel does not count the processes of root
+        assert int(said["processes"]) <= 512, said
+    time.sleep(0.5)
+    here = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(liar).encode() in _read(path)]
+    assert not here, "a fork bomb survives the session"
+
+
+def _read(path: Path) -> bytes:
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
+    return b""
 
 
 def refused(pyz: Path, sentence: str, ask=lambda session: session.row()) -> None:
@@ -306,8 +318,8 @@ ROW = 'answer(struct.pack("<4d", 0.0, 0.0, 0.0, 0.0))'
         ("vocabulary = 4", "vocabulary = 0", "does not begin as docs/protocol.md says"),
         ('"claims": []', '"claims": {"causal": 1}', "does not begin as docs/protocol.md says"),
         ('"claims": [], ', "", "does not begin as docs/protocol.md says"),
-        (".encode())", '.encode("utf-16"))', "does not begin as docs/protocol.md says"),
-        ('answer(json.dumps', 'answer(b"[" * 99999); (json.dumps', "does not begin as docs/protocol.md says"),
+        (".encode())", '.encode() + bytes([255]))', "does not begin as docs/protocol.md says"),
+        ('answer(json.dumps', 'answer(b"[" * 60000); (json.dumps', "does not begin as docs/protocol.md says"),
     ],
 )
 def test_answer_against_the_protocol_is_a_sentence_and_no_crash(tmp_path, replace, by, sentence):
@@ -399,7 +411,7 @@ HONEST = {
     "temporary files": "import tempfile; result = tempfile.NamedTemporaryFile().write(b'x') and 'ok'",
     "numpy": "import numpy; result = 'ok' if (numpy.eye(3) @ numpy.ones(3)).sum() == 3 else 'wrong'",
     "threads": "import threading; t = threading.Thread(target=len, args=('',)); t.start(); t.join(); result = 'ok'",
-    "sentencepiece": "import sentencepiece; result = sentencepiece.SentencePieceProcessor() and 'ok'",
+    "sentencepiece": "import sentencepiece; result = sentencepiece.SentencePieceProcessor().piece_size() == 0 and 'ok'",
     "brotli": "import brotli; result = 'ok' if brotli.decompress(brotli.compress(b'x' * 99)) == b'x' * 99 else 'wrong'",
     "zstandard": "import zstandard; result = 'ok' if zstandard.decompress(zstandard.compress(b'x')) == b'x' else 'wrong'",
     "lzma": "import lzma; result = 'ok' if lzma.decompress(lzma.compress(b'x')) == b'x' else 'wrong'",
@@ -408,8 +420,8 @@ HONEST = {
 LRZIP = {"lrzip": "Path('in').write_bytes(b'x' * 9999); result = subprocess.run(['lrzip', '-q', '-o', 'out', 'in'], check=True) and 'ok'"}
 TORCH = {
     "torch": "import torch; result = 'ok' if float((torch.ones(64, 64) @ torch.ones(64, 64)).sum()) == 64**3 else 'wrong'",
-    "val by torch": "result = bytes(torch.from_file(path, size=18, dtype=torch.uint8).tolist())",
-    "val by torch.load": "result = torch.load(path)",
+    "val by torch": "import torch; result = bytes(torch.from_file(path, size=18, dtype=torch.uint8).tolist())",
+    "val by torch.load": "import torch; result = torch.load(path)",
 }
 
 
@@ -467,10 +479,10 @@ def test_folder_of_a_session_is_gone_afterwards_in_every_form(liar, monkeypatch)
 
 def test_form_is_the_strongest_that_works(monkeypatch):
     """Without bwrap it is Landlock, and without Landlock none."""
-    real = jail.form.__wrapped__
+    real, refusing = jail.form.__wrapped__, shutil.which("false")
     monkeypatch.setattr(jail.shutil, "which", lambda name: None)
     assert real() in ("landlock", "none")
-    monkeypatch.setattr(jail.sys, "executable", shutil.which("false", path="/usr/bin:/bin"))
+    monkeypatch.setattr(jail.sys, "executable", refusing)
     assert real() == "none"
 
 

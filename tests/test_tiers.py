@@ -30,8 +30,9 @@ CLAIMS = {  # a claim, and the test that `make test` has for it
     "SLOT is refused": "test_audit.py::test_slot_is_refused_because_it_knows_what_it_scores",
     "every cheat is caught by its check": "test_cheats.py::test_cheat_is_caught_by_the_check_that_is_there_for_it",
     "an honest evaluator raises no alarm": "test_cheats.py::test_honest_evaluator_raises_no_alarm",
-    "the guard lets an artifact use nothing but itself": "test_guard.py::"
-    "test_artifact_may_use_itself_and_the_installation_and_nothing_else",
+    "an artifact learns nothing but from its pipes": "test_jail.py::test_jail_shows_nothing_of_this_machine_and_lets_nothing_out",
+    "the certified limit is true as often as it says": "test_bound.py::"
+    "test_truth_is_above_the_limit_at_most_as_often_as_it_says",
     "every target comes back from its code": "test_certify.py::test_every_target_comes_back_from_as_many_bits_as_the_ledger_says",
     "lineage flags val that is declared": "test_lineage.py::test_stage_that_declares_val_is_named_with_the_path",
     "lineage flags val that is opened": "test_lineage.py::test_stage_that_opens_val_behind_the_declaration_is_caught",
