@@ -48,7 +48,8 @@ class Claim:
 
 
 class Session:
-    """A running artifact. A context manager; `facts` is what it says of itself: vocabulary, carries, claims."""
+    """A running artifact. A context manager; `facts` is what it says of itself: vocabulary, carries, claims. Failed if its vocabulary is
+    not that of the text."""
 
     def __init__(
         self,
@@ -61,11 +62,12 @@ class Session:
         stream: bool = False,
         whole: bool = False,
         part: tuple[int, int] = (0, 1),
+        vocabulary: int | None = None,
         threads: int = 1,
         gpu: int | None = None,
     ):
         packed(pyz, evaluator)
-        self.pyz, self.num_targets = Path(pyz), num_targets
+        self.pyz, self.num_targets, self.expected = Path(pyz), num_targets, vocabulary
         told = {"targets": num_targets, "first": first, "evaluator": evaluator, "options": options}
         self.told = told | {"threads": threads, "device": "auto", "stream": stream, "whole": whole, "part": part}
         self.environment = _visible(gpu)
@@ -77,6 +79,8 @@ class Session:
         try:
             self._send(b"B", json.dumps(self.told).encode())
             self.facts = _facts(self._answer(FACTS_BYTES))
+            if self.expected not in (None, self.facts["vocabulary"]):
+                raise Failed(f"the artifact answers rows of {self.facts['vocabulary']} tokens, the text has {self.expected}")
         except BaseException:
             self.__exit__()
             raise

@@ -116,7 +116,15 @@ class Jail:
 
 
 def _namespaces() -> list[str]:
-    words = ["bwrap", "--unshare-all", "--cap-drop", "ALL", "--die-with-parent", "--new-session", "--clearenv"]  # root would keep its powers
+    words = [
+        "bwrap",
+        "--unshare-all",
+        "--cap-drop",
+        "ALL",
+        "--die-with-parent",
+        "--new-session",
+        "--clearenv",
+    ]  # root would keep its powers
     words += ["--proc", "/proc", "--dev", "/dev"]
     for path in ("/bin", "/lib", "/lib64"):
         if os.path.islink(path):
