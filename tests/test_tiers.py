@@ -31,9 +31,8 @@ CLAIMS = {  # a claim, and the test that `make test` has for it
     "every cheat is caught by its check": "test_cheats.py::test_cheat_is_caught_by_the_check_that_is_there_for_it",
     "an honest evaluator raises no alarm": "test_cheats.py::test_honest_evaluator_raises_no_alarm",
     "an artifact learns nothing but from its pipes": "test_jail.py::test_jail_shows_nothing_of_this_machine_and_lets_nothing_out",
-    "the certified limit is true as often as it says": "test_bound.py::"
-    "test_truth_is_above_the_limit_at_most_as_often_as_it_says",
-    "every target comes back from its code": "test_certify.py::test_every_target_comes_back_from_as_many_bits_as_the_ledger_says",
+    "the certified limit is true as often as it says": "test_bound.py::test_truth_is_above_the_limit_at_most_as_often_as_it_says",
+    "every target comes back from its code": "test_certify.py::test_every_target_comes_back_from_as_many_bits_as_were_claimed",
     "lineage flags val that is declared": "test_lineage.py::test_stage_that_declares_val_is_named_with_the_path",
     "lineage flags val that is opened": "test_lineage.py::test_stage_that_opens_val_behind_the_declaration_is_caught",
     "DVC reruns what changed": "test_dvc.py::test_changed_leaf_makes_its_readers_stale_and_nothing_else",
