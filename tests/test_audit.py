@@ -119,7 +119,7 @@ def test_packed_evaluator_that_looks_beyond_its_own_file_finds_nothing_and_is_re
         logits[torch.arange(len(logits)), seen[chunk[0].first: chunk[-1].last + 1]] += 0.5
         return logits""",
     )
-    assert written["verdict"] == "not legal" and {"withheld", "replay", "round_trip"} <= failed(written)
+    assert written["verdict"] == "not legal" and {"withheld", "replay"} <= failed(written)
     assert written["at_most_bits_per_byte"] is None and written["checks"]["claim"]["verdict"] == "pass"
 
 
@@ -137,16 +137,25 @@ def test_artifact_that_fails_when_it_is_replayed_fails_the_checks_and_not_the_au
     assert written["at_most_bits_per_byte"] is None
 
 
+def claiming(project, cost):
+    return lying_artifact(
+        project, 'answer(struct.pack("<I", first)', f'nats = np.array(nats); {cost}; answer(struct.pack("<I", first)', module="serve.py"
+    )
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "cost, sentence", [("nats[3] = -0.5", "claims -0.5 nats for target 4"), ("nats[:] = float('nan')", "claims nan nats for target 1")]
-)
-def test_claim_that_no_target_can_cost_is_no_score(project, capsys, cost, sentence):
+def test_claim_below_nothing_is_not_legal(project):
+    written = claiming(project, "nats[3] = -0.5")
+    found = written["checks"]["claim"]
+    assert written["verdict"] == "not legal" and found["verdict"] == "fail" and found["evidence"]["least_nats"] == -0.5
+    assert 4 in found["evidence"]["impossible_at"] and "is claimed to cost -0.5 nats" in found["evidence"]["reason"]
+
+
+@pytest.mark.slow
+def test_claim_that_is_no_number_is_no_score(project, capsys):
     with pytest.raises(SystemExit):
-        lying_artifact(
-            project, 'answer(struct.pack("<I", first)', f'nats = np.array(nats); {cost}; answer(struct.pack("<I", first)', module="serve.py"
-        )
-    assert sentence in capsys.readouterr().err
+        claiming(project, "nats[:] = float('nan')")
+    assert "claims nan nats for target 1; there is no score to write" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", ["artifacts/package/submission.pyz", "artifacts/evaluate/sliding/ledger.npy"])

@@ -3,6 +3,7 @@
 import ast
 import json
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -394,6 +395,16 @@ def test_programs_in_prose_and_short_constants_are_no_data(packed):
             "caddie/plain.py", f"{'a word of prose ' * 500!r}\nx = [1, 2, 3] * 9\ny = {list(range(31))}\nz = {2**63}\nw = '{'a' * 63}'\n"
         )
     assert data_in_code.check(packed).evidence["bytes"] == 0 and data_in_code.check(packed).verdict == "pass"
+
+
+def test_checks_that_read_programs_at_the_same_time_do_not_disturb_each_other(packed):
+    """Python 3.11's parser counts its depth for all threads together."""
+    with zipfile.ZipFile(packed.submission, "a") as archive:
+        for number in range(12):
+            archive.writestr(f"caddie/m{number}.py", "x = [f(g(h(i(j(k(1))))))]\ny = {'a': [1, (2, [3, [4]])]}\n" * 200)
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(check, packed) for check in (data_in_code.check, static_reading.check) * 4]
+        assert {one.result().verdict for one in found} == {"pass", "reported"}
 
 
 def test_our_own_programs_and_options_hold_less_data_than_is_allowed():
