@@ -23,7 +23,7 @@ CLAIMS = {  # a claim, and the test that `make test` has for it
     "a bomb is refused": "attacks/test_attacks.py::test_bomb_is_refused_without_the_memory_it_asks_for",
     "the artifact scores alone": "test_package.py::test_artifact_scores_alone_in_an_empty_folder_and_agrees_with_the_pipeline",
     "the artifact compresses and gives back": "test_package.py::test_artifact_compresses_a_file_and_gives_it_back",
-    "the cap is exact": "test_package.py::test_cap_is_exact_to_the_byte",
+    "the cap is exact": "test_package.py::test_cap_is_exact_to_the_byte_and_what_is_over_it_is_packed_all_the_same",
     "causal evaluators ignore the future": "test_evaluators.py::"
     "test_evaluator_that_claims_to_be_causal_ignores_the_target_and_all_after_it",
     "an honest evaluator is certified": "test_audit.py::test_honest_evaluator_is_certified",
