@@ -11,6 +11,7 @@ import json
 import zipfile
 
 from stages.audit.evidence import Evidence, Verdict
+from stages.audit.submission import unpack
 
 PROVES = "Against honest mistakes: the programs and options hold no more than 256 bytes of data beside what makes them programs."
 CANNOT_SEE = "Data that is spelled as prose, as names or as a program that computes it; what was fitted on val in fewer bytes."
@@ -25,7 +26,9 @@ def check(evidence: Evidence) -> Verdict:
         for name in archive.namelist():
             if name.endswith(".py"):
                 try:
-                    found[name] = sum(map(size, ast.walk(ast.parse(archive.read(name)))))
+                    with unpack.PARSING:
+                        tree = ast.parse(archive.read(name))
+                    found[name] = sum(map(size, ast.walk(tree)))
                 except (SyntaxError, ValueError, RecursionError, MemoryError):
                     found[name] = archive.getinfo(name).file_size
     found = {name: number for name, number in found.items() if number}

@@ -49,10 +49,10 @@ def check(evidence: Evidence) -> Verdict:
     else:
         stream, counts = sample(holdout, evidence.settings.memorization_tokens, evidence.generator(13))
     val = np.asarray(evidence.tokens), np.asarray(evidence.text.byte_counts), evidence.nats
-    documents = {
-        "holdout": per_document(stream, counts, artifact.claim(evidence.submission, stream, threads=1, **evidence.told).nats, reference)
-    }
-    documents["val"] = per_document(*val, reference)
+    nats = artifact.claim(evidence.submission, stream, threads=1, **evidence.told).nats
+    if not np.isfinite(nats).all():
+        raise artifact.Failed(f"the artifact claimed no finite cost for {np.count_nonzero(~np.isfinite(nats))} targets of holdout")
+    documents = {"holdout": per_document(stream, counts, nats, reference), "val": per_document(*val, reference)}
     (bits, guessed, size), (other_bits, other_guessed, other_size) = documents["holdout"], documents["val"]
     mean = (bits - guessed).sum() / size.sum()
     deviation = float((other_bits - other_guessed).sum() / other_size.sum() - mean)

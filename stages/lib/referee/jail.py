@@ -57,14 +57,15 @@ class Jail:
 
     def __enter__(self) -> subprocess.Popen:
         self.holder = tempfile.TemporaryDirectory(prefix="caddie-")
+        home = os.path.join(self.holder.name, "home")
         command = self._bubblewrap() if form() == "bubblewrap" else self._beside(Path(self.holder.name))
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.stderr,
-            cwd=self.holder.name,
-            env={} if form() == "bubblewrap" else self.environment | dict.fromkeys(("HOME", "TMPDIR"), self.holder.name),
+            cwd=self.holder.name if form() == "bubblewrap" else home,
+            env={} if form() == "bubblewrap" else self.environment | dict.fromkeys(("HOME", "TMPDIR"), home),
         )
         return self.process
 
@@ -106,6 +107,7 @@ class Jail:
         landlock = None
         if form() == "landlock":
             readable = [*_folders(), *_packages().values(), packages, folder / "submission.pyz", *self.extra.values(), start.__file__]
+            readable += ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"]  # what libraries and programs load
             readable += ["/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/dev/urandom", *(["/sys", "/dev"] if self.gpu else [])]
             landlock = {"readable": [str(path) for path in readable], "writable": [str(home), "/dev/null"]}
         settings = {"packages": str(packages), "memory": None if self.gpu else MEMORY_BYTES, "landlock": landlock}
@@ -114,7 +116,16 @@ class Jail:
 
 
 def _namespaces() -> list[str]:
-    words = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--proc", "/proc", "--dev", "/dev"]
+    words = [
+        "bwrap",
+        "--unshare-all",
+        "--cap-drop",
+        "ALL",
+        "--die-with-parent",
+        "--new-session",
+        "--clearenv",
+    ]  # root would keep its powers
+    words += ["--proc", "/proc", "--dev", "/dev"]
     for path in ("/bin", "/lib", "/lib64"):
         if os.path.islink(path):
             words += ["--symlink", os.readlink(path), path]
