@@ -114,13 +114,17 @@ class Jail:
 
 
 def _namespaces() -> list[str]:
-    words = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--proc", "/proc", "--dev", "/dev"]
+    words = ["bwrap", "--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
+    # as root, bwrap would leave /proc/sys writable (the kernel's settings, one of which names a program to start outside)
+    words += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev"]
     for path in ("/bin", "/lib", "/lib64"):
         if os.path.islink(path):
             words += ["--symlink", os.readlink(path), path]
         elif os.path.isdir(path):
             words += ["--ro-bind", path, path]
-    for path in ("/usr/lib", "/usr/lib64", "/usr/bin/true", "/etc/ld.so.cache", "/sys/devices/system/cpu"):
+    # shared libraries alone where they have a folder of their own: beside them, other programs keep copies of Python packages
+    libraries = sorted(map(str, Path("/usr/lib").glob("*-linux-*"))) or ["/usr/lib"]
+    for path in (*libraries, "/usr/lib64", "/usr/bin/true", "/etc/ld.so.cache", "/sys/devices/system/cpu"):
         words += ["--ro-bind-try", path, path]
     return words
 
