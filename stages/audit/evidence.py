@@ -9,7 +9,8 @@ The contract of a check, one file under checks/:
 
 `replay` replays drawn positions with the target withheld (replay.py), and `coded` codes the first targets and decodes them (coding.py).
 Each session with the artifact is a process in a jail of its own. If the artifact breaks down in a run, the checks that use the run fail.
-The checks run at the same time, so independent runs overlap.
+The checks run at the same time, but only one session at a time is told val (`alone`): of two, the one that is told more could signal the
+other, by locks on files that both can read or by the load of the machine.
 """
 
 import functools
@@ -59,15 +60,16 @@ class Verdict:
 
 
 def once(run):
-    """A property that runs once, for the first thread that asks, and keeps the result. If the artifact failed, every access raises
-    that failure."""
+    """A property that runs once and alone, for the first thread that asks, and keeps the result. If the artifact failed, every access
+    raises that failure."""
 
     @functools.wraps(run)
     def look(self):
         with self.locks[run.__name__]:
             if run.__name__ not in self.kept:
                 try:
-                    self.kept[run.__name__] = run(self)
+                    with self.alone:
+                        self.kept[run.__name__] = run(self)
                 except artifact.Failed as error:
                     self.kept[run.__name__] = error
         if isinstance(self.kept[run.__name__], artifact.Failed):
@@ -114,6 +116,11 @@ class Evidence:
     @property
     def tokens(self) -> np.ndarray:
         return self.text.tokens
+
+    @property
+    def alone(self) -> threading.Lock:
+        """Held while a session is told val."""
+        return self.locks["alone"]
 
     @property
     def told(self) -> dict:
