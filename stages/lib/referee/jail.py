@@ -28,6 +28,7 @@ PACKAGES = ("torch", "numpy", "sentencepiece", "brotli", "zstandard", "constrict
 PROGRAMS = ("lrzip", "zpaq")  # that a codec may start
 MEMORY_BYTES = 16 << 30  # not on a GPU, whose driver reserves more
 HOME_BYTES = 4 << 30
+READ_AT_ONCE = 1 << 17  # the kernel reads no more ahead for one request
 FORMS = ("bubblewrap", "landlock", "none")
 # torch 2.13 can replace some of its GPU kernels by ones that it compiles on first use, and there is no compiler
 ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin", "TORCH_DISABLE_NATIVE_JIT": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -56,6 +57,7 @@ class Jail:
         self.environment, self.gpu = ENVIRONMENT | environment, gpu
 
     def __enter__(self) -> subprocess.Popen:
+        settle()
         self.holder = tempfile.TemporaryDirectory(prefix="caddie-")
         command = self._bubblewrap() if form() == "bubblewrap" else self._beside(Path(self.holder.name))
         self.process = subprocess.Popen(
@@ -113,6 +115,34 @@ class Jail:
         return [_python(), "-I", "-B", start.__file__, json.dumps(settings), str(folder / "submission.pyz"), *arguments]
 
 
+def settle() -> None:
+    """Bring all that a jail can see into memory. Else, what is there would tell a session what an earlier one has read: a bit for each page
+    of 4,096 bytes."""
+    for path, size in _visible() if hasattr(os, "posix_fadvise") else ():
+        place = os.open(path, os.O_RDONLY)
+        for first in range(0, size, READ_AT_ONCE):
+            os.posix_fadvise(place, first, READ_AT_ONCE, os.POSIX_FADV_WILLNEED)
+        os.close(place)
+
+
+@functools.cache
+def _visible() -> list[tuple[str, int]]:
+    """The files that a jail can see, and their bytes."""
+    found, places, hidden = {}, [*_folders(), *_packages().values(), *_libraries()], set(_hidden())
+    while places:
+        place = places.pop()
+        if place.is_dir() and place not in hidden:
+            places += [path for path in place.iterdir() if not path.is_symlink()]
+        elif place.is_file() and os.access(place, os.R_OK):
+            found[str(place)] = place.stat().st_size
+    return [(path, size) for path, size in found.items() if size]
+
+
+def _libraries() -> list[Path]:
+    """The system's shared libraries, alone where they have a folder of their own: beside them, other programs keep copies of packages."""
+    return sorted(Path("/usr/lib").glob("*-linux-*")) or [Path("/usr/lib")]
+
+
 def _namespaces() -> list[str]:
     words = ["bwrap", "--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
     # as root, bwrap would leave /proc/sys writable (the kernel's settings, one of which names a program to start outside)
@@ -122,9 +152,7 @@ def _namespaces() -> list[str]:
             words += ["--symlink", os.readlink(path), path]
         elif os.path.isdir(path):
             words += ["--ro-bind", path, path]
-    # shared libraries alone where they have a folder of their own: beside them, other programs keep copies of Python packages
-    libraries = sorted(map(str, Path("/usr/lib").glob("*-linux-*"))) or ["/usr/lib"]
-    for path in (*libraries, "/usr/lib64", "/usr/bin/true", "/etc/ld.so.cache", "/sys/devices/system/cpu"):
+    for path in (*map(str, _libraries()), "/usr/lib64", "/usr/bin/true", "/etc/ld.so.cache", "/sys/devices/system/cpu"):
         words += ["--ro-bind-try", path, path]
     return words
 
