@@ -9,7 +9,8 @@ Weights have a lineage; other data has none, so more than 256 bytes of it leave 
     in the options    the same as in the programs, and all of them if they have more than 1,024 characters
 
 The default has 8,200 bytes of prose and 27,000 of programs; all plug-ins together have 11,200 and 45,600. So what was fitted on val and
-spelled as prose has a few thousand bytes at most, and can gain eight bits for each. That shows only statistically (memorization).
+spelled as prose has a few thousand bytes at most, and can gain eight bits for each; the evidence says how much that is per byte of text.
+That shows only statistically (memorization).
 """
 
 import ast
@@ -58,7 +59,8 @@ def check(evidence: Evidence) -> Verdict:
     found |= {"prose": max(0, sizes["prose"] - PROSE_BYTES), "programs": max(0, sizes["programs"] - PROGRAM_BYTES)}
     found = {name: number for name, number in found.items() if number}
     total = sum(found.values())
-    facts = {"bytes": total, "allowed": MOST_BYTES, "where": found, "compressed": sizes}
+    held = 8 * (sizes["prose"] + MOST_BYTES) / evidence.metrics["bytes"]
+    facts = {"bytes": total, "allowed": MOST_BYTES, "where": found, "compressed": sizes, "may_hold_bits_per_byte": held}
     if total > MOST_BYTES:
         facts["reason"] = f"{max(found, key=found.get)} holds {max(found.values()):,} bytes of data whose origin no lineage shows"
     return Verdict("not_applicable" if total > MOST_BYTES else "pass", facts, positions=len(found), largest_deviation=float(total))
