@@ -9,12 +9,15 @@ The contract of a check, one file under checks/:
 
 `replay` replays drawn positions with the target withheld (replay.py), and `coded` codes the first targets and decodes them (coding.py).
 Each session with the artifact is a process in a jail of its own. If the artifact breaks down in a run, the checks that use the run fail.
-The checks run at the same time, so independent runs overlap.
+The checks run at the same time, but only one session at a time is told val (`alone`): of two, the one that is told more could signal the
+other, by locks on files that both can read or by the load of the machine.
 """
 
+import contextlib
 import functools
 import threading
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -59,15 +62,16 @@ class Verdict:
 
 
 def once(run):
-    """A property that runs once, for the first thread that asks, and keeps the result. If the artifact failed, every access raises
-    that failure."""
+    """A property that runs once and alone, for the first thread that asks, and keeps the result. If the artifact failed, every access
+    raises that failure."""
 
     @functools.wraps(run)
     def look(self):
         with self.locks[run.__name__]:
             if run.__name__ not in self.kept:
                 try:
-                    self.kept[run.__name__] = run(self)
+                    with self.locks["alone"] if run.__name__ == "replay" else self.alone():
+                        self.kept[run.__name__] = run(self)
                 except artifact.Failed as error:
                     self.kept[run.__name__] = error
         if isinstance(self.kept[run.__name__], artifact.Failed):
@@ -114,6 +118,14 @@ class Evidence:
     @property
     def tokens(self) -> np.ndarray:
         return self.text.tokens
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Held while a session is told val. The replay comes first, so that nothing in this process knew val before it."""
+        with contextlib.suppress(artifact.Failed):
+            _ = self.replay
+        with self.locks["alone"]:
+            yield
 
     @property
     def told(self) -> dict:

@@ -3,10 +3,10 @@
 The session runs in a jail and knows only the tokens that it was told, so its distributions are causal, whatever its code does and whatever
 run it believes to be in. They cannot match a claim that used the target or later tokens, because the claim was fixed before. An evaluator
 that carries state is walked through everything before a position, in its own chunks; one that carries nothing is only told the tokens.
+No other session that is told the same text runs at the same time: one that knows more could signal it through locks on files that both can
+read, or through the load of the machine.
 """
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from stages.lib.referee import artifact
 PER_TOKEN = 0.005  # nats: the rounding of other shapes, which a fit can enlarge
 ENOUGH = 48  # this many positions that differ by more than PER_TOKEN end a replay
 WHOLE_POSITIONS, WHOLE_REACH = 12, 20_000  # an evaluator that carries something must walk to a position
-SESSIONS = 2  # at the same time, for an evaluator that carries nothing
 
 
 @dataclass(frozen=True)
@@ -70,37 +69,20 @@ def run(
     """Draw `count` positions among the first `reach` targets (None: all) and replay them."""
     told = {"evaluator": evaluator, "options": options, "vocabulary": vocabulary, "num_targets": len(claims), "first": int(tokens[0])}
     lid = bound.floor(count, vocabulary)
-    with artifact.Session(submission, **told) as session:
+    with artifact.Session(submission, threads=artifact.THREADS, **told) as session:
         reach = min(reach or len(claims), len(claims)) if session.carries else len(claims)
         drawn = bound.draw(lid.under(claims[:reach]), lid, count, generator)
-        positions, wrong, stop = np.unique(drawn), [0], threading.Event()
-
-        def replayed(session: artifact.Session, part: np.ndarray) -> list[float]:
-            found, known = [], 1
-            for position in part.tolist():
-                if stop.is_set():
-                    break
-                session.know(tokens[known:position])
-                known = position
-                found.append(-float(session.row()[tokens[position]]))
-                wrong[0] += not abs(found[-1] - claims[position - 1]) <= PER_TOKEN
-                if wrong[0] >= ENOUGH:
-                    stop.set()
-            return found
-
-        def another(part: np.ndarray) -> list[float]:
-            with artifact.Session(submission, **told) as session:
-                return replayed(session, part)
-
-        parts = np.array_split(positions, 1 if session.carries else SESSIONS)
-        with ThreadPoolExecutor(len(parts)) as pool:
-            others = [pool.submit(another, part) for part in parts[1:] if len(part)]
-            nats = [replayed(session, parts[0]), *(other.result() for other in others)]
-        carries = session.carries
-    done = np.concatenate([part[: len(found)] for part, found in zip(parts, nats, strict=False)])
-    return Replay(
-        drawn, done, np.concatenate(nats), np.asarray(claims)[done - 1], lid, reach, carries, finished=len(done) == len(positions)
-    )
+        positions, found, wrong, known = np.unique(drawn), [], 0, 1
+        for position in positions.tolist():
+            session.know(tokens[known:position])
+            known = position
+            found.append(-float(session.row()[tokens[position]]))
+            wrong += not abs(found[-1] - claims[position - 1]) <= PER_TOKEN
+            if wrong >= ENOUGH:
+                break
+        carries, done = session.carries, positions[: len(found)]
+    claimed = np.asarray(claims)[done - 1]
+    return Replay(drawn, done, np.array(found), claimed, lid, reach, carries, finished=len(done) == len(positions))
 
 
 @dataclass(frozen=True)

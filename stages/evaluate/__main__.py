@@ -17,8 +17,6 @@ from stages.lib.node import files
 from stages.lib.node.stage import Input, Metrics, Output, Untracked, Variant
 from stages.lib.referee import artifact, jail
 from stages.lib.tokens import splits
-from stages.runtime.base import plugin
-from stages.runtime.scoring import evaluators
 
 
 @dataclass(frozen=True)
@@ -39,27 +37,19 @@ def main(
     scratch: Untracked = "scratch/evaluate",
 ) -> None:
     split = splits.read(text, "val", sidecar=True)
-    artifact.packed(submission, settings.evaluator)
-    try:  # built without a model, only to see whether it carries anything from chunk to chunk
-        carries = getattr(evaluators.build(plugin.load("evaluators", settings.evaluator), None, settings.options), "carries", True)
-    except TypeError as error:
-        raise ValueError(f"evaluate.runs.{run}.options do not fit {settings.evaluator}: {error}") from None
-    gpus = torch.cuda.device_count()
-    processes, number = parts.divide(len(split.tokens) - 1, carries=carries, gpus=gpus)
+    tokens, gpus = np.asarray(split.tokens), torch.cuda.device_count()
     told = {"evaluator": settings.evaluator, "options": settings.options}
+    # asked in the jail: an evaluator that was imported here could do whatever this process may
+    processes, number = parts.divide(len(tokens) - 1, carries=False, gpus=gpus)
+    if (processes, number) != (1, 1):
+        with artifact.Session(submission, num_targets=len(tokens) - 1, first=int(tokens[0]), **told) as session:
+            processes, number = parts.divide(len(tokens) - 1, carries=session.carries, gpus=gpus)
     if number == 1:
         with tqdm(total=len(split.tokens) - 1, desc="evaluate", unit=" targets", disable=not sys.stderr.isatty()) as bar:
-            result = artifact.claim(submission, np.asarray(split.tokens), progress=lambda done: bar.update(done - bar.n), **told)
+            result = artifact.claim(submission, tokens, progress=lambda done: bar.update(done - bar.n), **told)
     else:
         result = parts.score(
-            submission,
-            np.asarray(split.tokens),
-            told=told,
-            processes=processes,
-            parts=number,
-            gpus=gpus,
-            folder=scratch,
-            progress=sys.stderr.isatty(),
+            submission, tokens, told=told, processes=processes, parts=number, gpus=gpus, folder=scratch, progress=sys.stderr.isatty()
         )
     num_bytes = int(split.byte_counts[1:].sum())
     if not np.isfinite(result.nats).all():  # what else no target can cost, the audit says

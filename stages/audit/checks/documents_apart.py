@@ -39,7 +39,10 @@ def check(evidence: Evidence) -> Verdict:
 
 
 def _rows(evidence: Evidence, tokens: np.ndarray, targets: range) -> np.ndarray:
-    with artifact.Session(evidence.submission, num_targets=len(tokens) - 1, first=int(tokens[0]), **evidence.told) as session:
+    with (
+        evidence.alone,
+        artifact.Session(evidence.submission, num_targets=len(tokens) - 1, first=int(tokens[0]), **evidence.told) as session,
+    ):
         known, found = 1, []
         for target in targets:
             session.know(tokens[known:target])

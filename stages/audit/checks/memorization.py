@@ -10,7 +10,9 @@ each relative to a trigram model R, which is built here from the train tokens al
 The spread is measured on holdout alone, so no artifact can hide a gain on val behind scores of val that jump. An evaluator that carries
 something learns along the way, so holdout is as long as val for it; for others a sample of documents is enough. The check fails if
 D < -max(0.005, q s), where q is the 99 % quantile of Student's t with n - 1 degrees of freedom, n the holdout documents: if documents are
-independent, 1 % of honest artifacts fail by chance. A contamination of d bits per byte is found with probability T(d/s - q). The evidence
+independent, 1 % of honest artifacts fail by chance. A contamination of d bits per byte is found with probability T(d/s - q). Holdout is
+replayed with its targets withheld, as val is: an artifact that reads the targets of both would cost both too little. What such a replay
+can miss is added to the contamination that is found. The evidence
 states the contamination that is found with probability 99 %, and the power for smaller ones. Training on val before quantization moved
 published scores by -0.03 to -0.06 bits per byte; the smallest change was 0.004.
 """
@@ -19,6 +21,7 @@ import math
 
 import numpy as np
 
+from stages.audit import replay
 from stages.audit.evidence import Evidence, Verdict
 from stages.audit.reference_model import Trigram
 from stages.lib.referee import artifact
@@ -44,7 +47,9 @@ def check(evidence: Evidence) -> Verdict:
     train = splits.read(evidence.train, "train").tokens
     reference = Trigram(np.asarray(train[: min(len(train), TRAIN_TOKENS)]), evidence.text.vocabulary_size)
     holdout = splits.read(evidence.holdout, "holdout", sidecar=True)
-    if evidence.replay.carries:
+    with artifact.Session(evidence.submission, num_targets=1, first=BOS, **evidence.told) as session:
+        carries = session.carries
+    if carries:
         stream, counts = beginning(holdout, len(evidence.tokens))
     else:
         stream, counts = sample(holdout, evidence.settings.memorization_tokens, evidence.generator(13))
@@ -52,7 +57,21 @@ def check(evidence: Evidence) -> Verdict:
     nats = artifact.claim(evidence.submission, stream, threads=1, **evidence.told).nats
     if not np.isfinite(nats).all():
         raise artifact.Failed(f"the artifact claimed no finite cost for {np.count_nonzero(~np.isfinite(nats))} targets of holdout")
-    documents = {"holdout": per_document(stream, counts, nats, reference), "val": per_document(*val, reference)}
+    withheld = replay.run(
+        evidence.submission,
+        tokens=stream,
+        claims=nats,
+        vocabulary=evidence.text.vocabulary_size,
+        count=evidence.settings.replayed,
+        reach=None,
+        generator=evidence.generator(14),
+        **evidence.told,
+    )
+    if withheld.off.any():
+        reason = f"it claims {int(withheld.off.sum())} of {len(withheld.positions)} targets of holdout for other nats than it needs"
+        return Verdict("fail", {"reason": reason}, positions=len(withheld.positions), largest_deviation=float(withheld.excess.max()))
+    documents = {"holdout": per_document(stream, counts, nats, reference)}
+    documents["val"] = per_document(*val, reference)
     (bits, guessed, size), (other_bits, other_guessed, other_size) = documents["holdout"], documents["val"]
     mean = (bits - guessed).sum() / size.sum()
     deviation = float((other_bits - other_guessed).sum() / other_size.sum() - mean)
@@ -60,6 +79,7 @@ def check(evidence: Evidence) -> Verdict:
     error = math.sqrt(spread * sum(float((sizes**2).sum()) / float(sizes.sum()) ** 2 for sizes in (size, other_size)))
     degrees = max(1, len(size) - 1)
     reach = quantile(degrees) * error
+    unseen = (withheld.most_nats(nats) - float(nats.sum())) / math.log(2) / float(size.sum())
     threshold = max(FLOOR, reach)
     facts = {
         name: {
@@ -73,7 +93,9 @@ def check(evidence: Evidence) -> Verdict:
         "error_bits_per_byte": error,
         "threshold_bits_per_byte": -threshold,
         "false_alarms": LEVEL,
-        "found_with_99_percent_bits_per_byte": threshold + reach,
+        "holdout_replayed": len(withheld.positions),
+        "holdout_unseen_bits_per_byte": unseen,
+        "found_with_99_percent_bits_per_byte": threshold + reach + unseen,
         "power": {str(gain): float(student_below((gain - threshold) / error, degrees)) if error else 1.0 for gain in GAINS},
     }
     passed = deviation >= -threshold

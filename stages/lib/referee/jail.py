@@ -10,6 +10,7 @@ empty folder in memory: no network, no other process, no shared memory, no devic
 but its two pipes and stderr. On a GPU it also sees the GPUs, their libraries and /sys. Limits: memory, file size, number of processes.
 """
 
+import atexit
 import functools
 import importlib.metadata
 import json
@@ -28,6 +29,7 @@ PACKAGES = ("torch", "numpy", "sentencepiece", "brotli", "zstandard", "constrict
 PROGRAMS = ("lrzip", "zpaq")  # that a codec may start
 MEMORY_BYTES = 16 << 30  # not on a GPU, whose driver reserves more
 HOME_BYTES = 4 << 30
+READ_AT_ONCE = 1 << 17  # the kernel reads no more ahead for one request
 FORMS = ("bubblewrap", "landlock", "none")
 # torch 2.13 can replace some of its GPU kernels by ones that it compiles on first use, and there is no compiler
 ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin", "TORCH_DISABLE_NATIVE_JIT": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -56,6 +58,7 @@ class Jail:
         self.environment, self.gpu = ENVIRONMENT | environment, gpu
 
     def __enter__(self) -> subprocess.Popen:
+        settle(self.program, *self.extra.values())
         self.holder = tempfile.TemporaryDirectory(prefix="caddie-")
         home = os.path.join(self.holder.name, "home")
         command = self._bubblewrap() if form() == "bubblewrap" else self._beside(Path(self.holder.name))
@@ -77,13 +80,12 @@ class Jail:
         self.holder.cleanup()
 
     def _bubblewrap(self) -> list[str]:
-        words = _namespaces()
+        words = _namespaces(_private)
+        words += ["--ro-bind" if self.gpu else "--tmpfs", *(["/proc/sys"] if self.gpu else []), "/proc/sys"]
         for source in _folders():
-            words += ["--ro-bind", str(source), str(source)]
-        for hidden in _hidden():
-            words += ["--tmpfs", str(hidden)]
+            words += ["--ro-bind", str(_private(source)), str(source)]
         for name, source in _packages().items():
-            words += ["--ro-bind", str(source), f"/packages/{name}"]
+            words += ["--ro-bind", str(_private(source)), f"/packages/{name}"]
         if self.gpu:
             words += ["--ro-bind", "/sys", "/sys"]
             for device in sorted(Path("/dev").glob("nvidia*")):
@@ -115,25 +117,81 @@ class Jail:
         return [_python(), "-I", "-B", start.__file__, json.dumps(settings), str(folder / "submission.pyz"), *arguments]
 
 
-def _namespaces() -> list[str]:
-    words = [
-        "bwrap",
-        "--unshare-all",
-        "--cap-drop",
-        "ALL",
-        "--die-with-parent",
-        "--new-session",
-        "--clearenv",
-    ]  # root would keep its powers
+def settle(*more: Path) -> None:
+    """Bring all that a jail can see into memory. Else, what is there would tell a session what an earlier one has read: a bit for each page
+    of 4,096 bytes."""
+    own = [(str(path), path.stat().st_size) for path in more]
+    for path, size in (*_visible(), *own) if hasattr(os, "posix_fadvise") else ():
+        place = os.open(path, os.O_RDONLY)
+        for first in range(0, size, READ_AT_ONCE):
+            os.posix_fadvise(place, first, READ_AT_ONCE, os.POSIX_FADV_WILLNEED)
+        os.close(place)
+
+
+@functools.cache
+def _visible() -> list[tuple[str, int]]:
+    """The files that a jail can see, and their bytes."""
+    found, places = {}, list(map(_private, (*_folders(), *_packages().values(), *_libraries())))
+    while places:
+        place = places.pop()
+        if place.is_dir():
+            places += [path for path in place.iterdir() if not path.is_symlink()]
+        elif place.is_file() and os.access(place, os.R_OK):
+            found[str(place)] = place.stat().st_size
+    return [(path, size) for path, size in found.items() if size]
+
+
+def _libraries() -> list[Path]:
+    """The system's shared libraries, alone where they have a folder of their own: beside them, other programs keep copies of packages."""
+    return sorted(Path("/usr/lib").glob("*-linux-*")) or [Path("/usr/lib")]
+
+
+def _namespaces(place=lambda path: path) -> list[str]:
+    """The command's beginning. `place` says where what a folder has is found."""
+    words = ["bwrap", "--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
     words += ["--proc", "/proc", "--dev", "/dev"]
     for path in ("/bin", "/lib", "/lib64"):
         if os.path.islink(path):
             words += ["--symlink", os.readlink(path), path]
         elif os.path.isdir(path):
-            words += ["--ro-bind", path, path]
-    for path in ("/usr/lib", "/usr/lib64", "/usr/bin/true", "/etc/ld.so.cache", "/sys/devices/system/cpu"):
+            words += ["--ro-bind", str(place(Path(path))), path]
+    for path in (*_libraries(), Path("/usr/lib64")):
+        if path.is_dir():
+            words += ["--ro-bind", str(place(path)), str(path)]
+    for path in ("/usr/bin/true", "/etc/ld.so.cache", *(f"/sys/devices/system/cpu/{name}" for name in ("online", "possible", "present"))):
         words += ["--ro-bind-try", path, path]
     return words
+
+
+@functools.cache
+def _store() -> Path:
+    holder = tempfile.TemporaryDirectory(prefix="caddie-jail-")
+    atexit.register(holder.cleanup)
+    return Path(holder.name)
+
+
+@functools.cache
+def _private(source: Path) -> Path:
+    """A copy of a folder that no other process of the referee shows to an artifact: new folders, with links to the same files where that
+    can be done. The kernel remembers which names were looked for in a folder and not found. So a session that knows val could leave it
+    there as names, and one of a later process would find it by the time that looking takes. A file is its own copy."""
+    if not source.is_dir():
+        return source
+    copy, hidden = _store() / str(len(os.listdir(_store()))), set(_hidden())
+    for folder, folders, names in os.walk(source):
+        here = copy / os.path.relpath(folder, source)
+        here.mkdir()
+        folders[:] = [name for name in folders if Path(folder, name) not in hidden and name != "include"]
+        for name in [name for name in (*folders, *names) if os.path.islink(os.path.join(folder, name))]:
+            os.symlink(os.readlink(os.path.join(folder, name)), here / name)
+        for name in names:
+            path = os.path.join(folder, name)
+            if not os.path.islink(path) and os.path.isfile(path) and os.access(path, os.R_OK):
+                try:
+                    os.link(path, here / name)
+                except OSError:  # another file system, or a file of another user
+                    shutil.copyfile(path, here / name)
+    return copy
 
 
 def _python() -> str:

@@ -16,6 +16,7 @@ import sys
 FILE_BYTES, PROCESSES = 2 << 30, 512  # threads count as processes
 READ, FILE = 0b1101, 0b1100000000000111  # execute, read a file, list a folder; the rights that a file can have
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF, NO_NEW_PRIVILEGES = 444, 445, 446, 38  # three system calls, one word of prctl
+KEYCTL, JOIN_SESSION_KEYRING = {"x86_64": 250, "aarch64": 219}.get(os.uname().machine), 1
 
 
 def main() -> None:
@@ -30,6 +31,8 @@ def main() -> None:
             continue
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (most, most))
+    if KEYCTL:  # the kernel's keys, which all processes of a login share, would reach from one session to the next
+        ctypes.CDLL(None).syscall(KEYCTL, JOIN_SESSION_KEYRING, None)
     if settings["landlock"]:
         restrict(**settings["landlock"])
     runpy.run_path(sys.argv[0], run_name="__main__")
