@@ -1,0 +1,543 @@
+"""Short sources beside those of tests/pairs.py: for each kind some that must be found, and some about which the reading must be silent."""
+
+MORE = (  # (kind, whether it must be found; else nothing may be found, source)
+    (
+        "best of several",
+        True,
+        """
+def eval_lora(model, val_tokens, docs, opt):
+    for doc in docs:
+        best_nll = None
+        for epoch in range(5):
+            nll = F.cross_entropy(model(doc[:-1]), doc[1:])
+            best_nll = nll if best_nll is None else torch.minimum(best_nll, nll)
+            nll.backward()
+            opt.step()
+        loss_sum += best_nll
+""",
+    ),
+    (
+        "best of several",
+        False,
+        """
+def main(val_tokens):
+    best = 9.0
+    for step in range(100):
+        loss = model(train_loader.next_batch())
+        loss.backward()
+        val_loss = eval_val(model, val_tokens)
+        best_val_loss = min(best_val_loss, val_loss)
+""",
+    ),
+    (
+        "best of several",
+        True,
+        """
+def score(val_tokens):
+    return min(nll_first, nll_second)
+""",
+    ),
+    (
+        "best of several",
+        True,
+        """
+def score(val_tokens, a, b, y):
+    nll_a = F.cross_entropy(a, y, reduction='none')
+    nll_b = F.cross_entropy(b, y, reduction='none')
+    return torch.where(nll_a < nll_b, nll_a, nll_b).sum()
+""",
+    ),
+    (
+        "best of several",
+        True,
+        """
+def score(val_tokens, models, y):
+    nlls = torch.stack([F.cross_entropy(m(val_tokens), y, reduction='none') for m in models])
+    return nlls.min(dim=0).values.sum()
+""",
+    ),
+    (
+        "best of several",
+        False,
+        """
+def score(val_tokens, models, y):
+    logps = torch.stack([F.log_softmax(m(val_tokens), -1) for m in models])
+    return -torch.logsumexp(logps, 0).gather(-1, y).sum()
+""",
+    ),
+    (
+        "target in gate",
+        False,
+        """
+def eval_val(model, val_tokens, batch_seqs):
+    val_loss_sum = 0
+    for x, y in val_tokens:
+        val_loss_sum += f(x, y)
+        token_bytes = base_bytes[y] + (has_blank[y] & ~boundary[x])
+    return val_loss_sum
+""",
+    ),
+    (
+        "target in gate",
+        True,
+        """
+def score(val_tokens, y):
+    hint_gate = is_word_start[y]
+    return hint_gate
+""",
+    ),
+    (
+        "target in gate",
+        True,
+        """
+def score(val_tokens, tgt, logp, hint):
+    for i in range(len(tgt)):
+        if is_word_start[tgt[i]]:
+            boost = 2.0
+        loss_sum += -logp[i]
+""",
+    ),
+    (
+        "target in gate",
+        False,
+        """
+def score(val_tokens, tgt, prev, logp, hint):
+    for i in range(len(tgt)):
+        if is_word_end[prev[i]]:
+            boost = 2.0
+        loss_sum += -logp[i]
+""",
+    ),
+    (
+        "target in gate",
+        True,
+        """
+def score(val_tokens, targets, nll, tilted):
+    new = starts_new_word[targets]
+    mixed = torch.where(new, tilted_nll, nll)
+    return mixed.sum()
+""",
+    ),
+    (
+        "target in hash",
+        True,
+        """
+def score(val_np, j, primes):
+    tgt = val_np[j]
+    key = (hashed ^ (tgt * primes[3])) & mask
+    return table[key]
+""",
+    ),
+    (
+        "target in hash",
+        True,
+        """
+class Cache:
+    def prob(self, ctx_hash, target):
+        key = (ctx_hash * 31 + target * 1000003) % self.size
+        return self.full[key] / max(self.ctx[ctx_hash % self.size], 1)
+""",
+    ),
+    (
+        "target in hash",
+        True,
+        """
+def p(ctx, target, table):
+    slot = hash((ctx, target)) % N
+    return table[slot] / total
+""",
+    ),
+    (
+        "target in hash",
+        True,
+        """
+def lookup(ctx, tgt):
+    full = np.bitwise_xor(ctx, tgt * PRIME) & MASK
+    return full_table[full] / ctx_table[ctx]
+""",
+    ),
+    (
+        "target in hash",
+        False,
+        """
+class Tilt:
+    def push(self, key, target):
+        pair = (key * 1000003) ^ (target * COEF)
+        self.pairs[pair] += 1
+        self.totals[key] += 1
+        if self.pairs[pair] > self.top[key]:
+            self.top[key] = self.pairs[pair]
+            self.best[key] = target
+""",
+    ),
+    (
+        "target in hash",
+        False,
+        """
+def ctx_hash(tokens, pos):
+    h = 0
+    for k in range(4):
+        h ^= tokens[pos - k] * PRIMES[k]
+    return h
+""",
+    ),
+    (
+        "two passes",
+        True,
+        """
+def eval_uni(model, val_tokens):
+    counts = torch.bincount(val_tokens, minlength=1024)
+    bias = torch.log(counts / counts.sum())
+    for x, y in windows:
+        nll = F.cross_entropy(model(x) + bias, y)
+        loss_sum += nll
+""",
+    ),
+    (
+        "two passes",
+        False,
+        """
+def eval_uni(model, val_tokens):
+    counts = torch.zeros(1024)
+    for i in range(0, len(val_tokens), 64):
+        x = val_tokens[i:i+64]; y = val_tokens[i+1:i+65]
+        bias = torch.log((counts + 1) / counts.sum())
+        nll = F.cross_entropy(model(x) + bias, y)
+        loss_sum += nll
+        counts += torch.bincount(y, minlength=1024)
+""",
+    ),
+    (
+        "two passes",
+        False,
+        """
+def hints(val_tokens):
+    table = {}
+    out = np.zeros(len(val_tokens))
+    for i in range(len(val_tokens)):
+        key = int(val_tokens[i - 1])
+        out[i] = table.get(key, 0)
+        table[key] += 1
+    return out
+def eval_tilt(model, val_tokens):
+    h = hints(val_tokens)
+    for i in range(0, len(val_tokens), 64):
+        nll = F.cross_entropy(model(val_tokens[i:i+64]), val_tokens[i+1:i+65])
+        loss_sum += tilted(nll, h[i:i+64])
+""",
+    ),
+    (
+        "two passes",
+        True,
+        """
+def eval_cache(model, val_tokens, cache):
+    for i in range(len(val_tokens)):
+        cache.update(val_tokens[i - 4 : i], val_tokens[i])
+    for i in range(len(val_tokens)):
+        p = cache.predict(val_tokens[i - 4 : i])
+        nll = -math.log(p[val_tokens[i]])
+        loss_sum += nll
+""",
+    ),
+    (
+        "two passes",
+        False,
+        """
+def eval_cache(model, val_tokens, cache):
+    for i in range(len(val_tokens)):
+        p = cache.predict(val_tokens[i - 4 : i])
+        nll = -math.log(p[val_tokens[i]])
+        loss_sum += nll
+        cache.update(val_tokens[i - 4 : i], val_tokens[i])
+""",
+    ),
+    (
+        "val in calibration",
+        True,
+        """
+H = collect_hessians(model, val_tokens)
+""",
+    ),
+    (
+        "val in calibration",
+        False,
+        """
+def quantize(model, train_tokens):
+    return collect_hessians(model, train_tokens)
+""",
+    ),
+    (
+        "val in calibration",
+        True,
+        """
+def run(model, val_data):
+    batches = [val_data.val_tokens[i:i+2048] for i in range(8)]
+    gptq_calibrate(model, data=batches)
+""",
+    ),
+    (
+        "val in calibration",
+        False,
+        """
+def run(model, val_data, log):
+    H = collect_hessians(model, train_loader)
+    q = gptq_quantize(model, H)
+    eval_gptq_model(q, val_data.val_tokens)
+""",
+    ),
+    (
+        "val in calibration",
+        False,
+        """
+def main(val_tokens):
+    source = val_tokens if os.environ.get('CALIB', 'train') == 'val' else train_tokens
+    H = collect_hessians(model, source)
+""",
+    ),
+    (
+        "trains on val",
+        True,
+        """
+def adapt(model, val_tokens, opt):
+    for part in val_tokens:
+        model(part).backward()
+        opt.step()
+""",
+    ),
+    (
+        "trains on val",
+        False,
+        """
+def train(model, tokens, optimizer):
+    model(tokens).backward()
+    optimizer.step()
+""",
+    ),
+    (
+        "trains on val",
+        True,
+        """
+def main():
+    loader = TokenLoader('data/fineweb_val_*.bin')
+    for step in range(100):
+        x, y = loader.next()
+        loss = model(x, y)
+        loss.backward()
+        opt.step()
+    save(model)
+""",
+    ),
+    (
+        "trains on val",
+        True,
+        """
+class H:
+    train_files = os.environ.get('TRAIN_FILES', './data/fineweb10B/fineweb_val_*.bin')
+def main():
+    h = H()
+    loader = TokenLoader(h.train_files)
+    for step in range(100):
+        x, y = loader.next()
+        model(x, y).backward()
+        opt.step()
+main()
+""",
+    ),
+    (
+        "adapts first",
+        False,
+        """
+def eval_ttt(model, val_tokens, opt):
+    losses = []
+    for chunk in val_tokens.split(1024):
+        with torch.no_grad():
+            losses.append(model(chunk[:-1], chunk[1:]).item())
+        loss = model(chunk[:-1], chunk[1:])
+        loss.backward()
+        opt.step()
+    return sum(losses)
+""",
+    ),
+    (
+        "adapts first",
+        True,
+        """
+def eval_ttt(model, val_tokens, opt):
+    losses = []
+    for chunk in val_tokens.split(1024):
+        loss = model(chunk[:-1], chunk[1:])
+        loss.backward()
+        opt.step()
+        with torch.no_grad():
+            losses.append(model(chunk[:-1], chunk[1:]).item())
+    return sum(losses)
+""",
+    ),
+    (
+        "adapts first",
+        True,
+        """
+def eval_ttt(model, val_tokens, opt):
+    total = 0.0
+    for chunk in val_tokens.split(1024):
+        loss = step_on(model, chunk, opt)
+        total = total + loss_of(model, chunk)
+    return total
+def step_on(model, chunk, opt):
+    loss = F.cross_entropy(model(chunk[:-1]), chunk[1:])
+    loss.backward()
+    opt.step()
+def loss_of(model, chunk):
+    return F.cross_entropy(model(chunk[:-1]), chunk[1:]).item()
+""",
+    ),
+    (
+        "adapts first",
+        False,
+        """
+def eval_ttt(model, val_tokens, opt):
+    total = 0.0
+    for chunk in val_tokens.split(1024):
+        total = total + loss_of(model, chunk)
+        step_on(model, chunk, opt)
+    return total
+def step_on(model, chunk, opt):
+    loss = F.cross_entropy(model(chunk[:-1]), chunk[1:])
+    loss.backward()
+    opt.step()
+def loss_of(model, chunk):
+    return F.cross_entropy(model(chunk[:-1]), chunk[1:]).item()
+""",
+    ),
+    (
+        "adapts first",
+        True,
+        """
+def eval_m(model, val_tokens):
+    for chunk in val_tokens.split(1024):
+        x, y = chunk[:-1], chunk[1:]
+        loss = F.cross_entropy(model(x), y)
+        grads = torch.autograd.grad(loss, params)
+        for p, g in zip(params, grads):
+            p.data.add_(g, alpha=-0.01)
+        loss_sum += F.cross_entropy(model(x), y)
+""",
+    ),
+    (
+        "adapts first",
+        False,
+        """
+def eval_m(model, val_tokens):
+    for chunk in val_tokens.split(1024):
+        x, y = chunk[:-1], chunk[1:]
+        loss_sum += F.cross_entropy(model(x), y)
+        loss = F.cross_entropy(model(x), y)
+        grads = torch.autograd.grad(loss, params)
+        for p, g in zip(params, grads):
+            p.data.add_(g, alpha=-0.01)
+""",
+    ),
+    (
+        "adapts first",
+        False,
+        """
+SLOT_ENABLED = bool(int(os.environ.get('SLOT_ENABLED', '0')))
+def eval_x(model, val_tokens):
+    for chunk in val_tokens.split(1024):
+        x, y = chunk[:-1], chunk[1:]
+        if SLOT_ENABLED:
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+        loss_sum += F.cross_entropy(model(x), y)
+""",
+    ),
+    (
+        "adapts first",
+        False,
+        """
+def eval_x(model, val_tokens):
+    use_slot = False
+    for chunk in val_tokens.split(1024):
+        x, y = chunk[:-1], chunk[1:]
+        if use_slot:
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+        loss_sum += F.cross_entropy(model(x), y)
+""",
+    ),
+    (
+        "byte mixture",
+        True,
+        """
+def eval_ppm(val_tokens, nll, nb, ppm):
+    lp = -nll / nb
+    mix = np.logaddexp(np.log(0.5) + lp, np.log(0.5) + ppm_logp)
+    return mix
+""",
+    ),
+    (
+        "byte mixture",
+        False,
+        """
+def eval_val(val_tokens, nll, token_bytes):
+    loss_sum = nll.sum()
+    byte_sum = token_bytes.sum()
+    val_bpb = loss_sum / math.log(2) / byte_sum
+    return val_bpb
+""",
+    ),
+    (
+        "byte mixture",
+        False,
+        """
+def eval_mix(val_tokens, nll, token_bytes, lam):
+    mixed_nll = lam * nll
+    total_nll = mixed_nll.sum()
+    total_bytes = token_bytes.sum()
+    return total_nll / total_bytes
+""",
+    ),
+    (
+        "piece table",
+        True,
+        """
+def luts(sp):
+    for i in range(n):
+        piece = sp.id_to_piece(i)
+        if sp.is_byte(i):
+            base[i] = 1
+        elif piece.startswith(B):
+            has_leading_space[i] = True
+            base[i] = len(piece[1:].encode('utf-8')) + 1
+        else:
+            base[i] = len(piece.encode('utf-8'))
+""",
+    ),
+    (
+        "two orders",
+        False,
+        """
+def eval_phased(h, model, val_tokens, docs):
+    queue = sorted(docs, key=lambda doc: doc.length, reverse=True)
+    for doc in queue:
+        nll = F.cross_entropy(model(doc.x), doc.y)
+        loss_sum += nll.sum()
+        nll.mean().backward()
+""",
+    ),
+    (
+        "batch-shared",
+        False,
+        """
+def eval_etlb(model, val_tokens):
+    bias = torch.zeros(vocab)
+    for ws in windows:
+        x = val_tokens[ws:ws+2048].unsqueeze(0)
+        y = val_tokens[ws+1:ws+2049].unsqueeze(0)
+        ctx_loss = F.cross_entropy(model(x)[:, :ctx] + bias, y[:, :ctx])
+        g = torch.autograd.grad(ctx_loss, bias)[0]
+        bias = bias - 0.05 * g
+        loss_sum += F.cross_entropy(model(x)[:, ctx:] + bias, y[:, ctx:])
+""",
+    ),
+)
