@@ -540,4 +540,275 @@ def eval_etlb(model, val_tokens):
         loss_sum += F.cross_entropy(model(x)[:, ctx:] + bias, y[:, ctx:])
 """,
     ),
+    (
+        "two orders",
+        True,
+        """
+def _build_hints(val_tokens_np, h):
+    lib = ctypes.CDLL(path)
+    lib.ngram_hints(val_tokens_np.ctypes.data, len(val_tokens_np), out.ctypes.data)
+    return torch.from_numpy(out)
+def build_ngram_hint_tables(h, val_data):
+    return _build_hints(val_data.val_tokens.numpy(), h)
+def eval_val_ttt_phased(h, base_model, device, val_data, forward):
+    docs = _find_docs(val_data.val_tokens)
+    doc_entries = sorted(list(enumerate(docs)), key=lambda d: d[1][1])
+    global_batches = _build_ttt_global_batches(doc_entries, h)
+    hints = build_ngram_hint_tables(h, val_data)
+    while True:
+        idx = claim(len(global_batches))
+        x = val_data.val_tokens[idx]; y = val_data.val_tokens[idx + 1]
+        per_tok_loss = forward(x, y, lora)
+        loss_sum.add_((per_tok_loss - hints[idx]).sum())
+        per_tok_loss.mean().backward()
+        opt.step()
+def main():
+    h = Hyperparameters()
+    timed_eval("ttt", eval_val_ttt_phased, h, model, device, val_data, fwd)
+def timed_eval(label, fn, *args, **kw):
+    return fn(*args, **kw)
+main()
+""",
+    ),
+    (
+        "two orders",
+        False,
+        """
+def eval_val_sliding_ttt(h, base_model, device, val_data):
+    hints = build_ngram_hints(val_data.val_tokens)
+    for chunk in range(n):
+        x = val_data.val_tokens[chunk]; y = val_data.val_tokens[chunk + 1]
+        nll = F.cross_entropy(base_model(x), y)
+        loss_sum.add_((nll - hints[chunk]).sum())
+        nll.mean().backward()
+""",
+    ),
+    (
+        "trains on val",
+        True,
+        """
+def prequant_ttt(h, model, device, val_data):
+    opt = torch.optim.AdamW(model.parameters(), lr=5e-4)
+    for epoch in range(h.prequant_epochs):
+        for s in range(0, n, 32):
+            batch = val_data.val_tokens[s*2048:(s+32)*2048+1]
+            x = batch[:-1]; y = batch[1:]
+            loss = model(x.to(device), y.to(device))
+            loss.backward()
+            opt.step()
+            opt.zero_grad()
+        for p in model.parameters():
+            dist.all_reduce(p.data, op=dist.ReduceOp.AVG)
+def train_and_eval(h, device):
+    val_data = ValidationData(h, device)
+    base_model, compiled_model = train_model(h, device, val_data)
+    timed_eval("pre", eval_val, h, device, val_data, compiled_model)
+    if h.prequant_ttt_enabled:
+        prequant_ttt(h, base_model, device, val_data)
+    serialize(h, base_model, code)
+    eval_model = deserialize(h, device)
+    timed_eval("quantized", eval_val, h, device, val_data, eval_model)
+def train_model(h, device, val_data):
+    train_loader = ShuffledSequenceLoader(h, device)
+    def step_fn(step, lr_scale):
+        for micro_step in range(h.grad_accum_steps):
+            x, y = train_loader.next_batch(h.train_batch_tokens, h.grad_accum_steps)
+            loss = model(x, y)
+            (loss / h.grad_accum_steps).backward()
+        optimizers.step()
+        return loss
+    step = 0
+    while True:
+        if step % 100 == 0:
+            val_loss, val_bpb = eval_val(h, device, val_data, model)
+        train_loss = step_fn(step, 1.0)
+        step += 1
+    return model, model
+def eval_val(h, device, val_data, model):
+    loss_sum = torch.zeros(())
+    for b in range(0, n, 8):
+        local = val_data.val_tokens[b:b+100]
+        loss = model(local[:-1], local[1:])
+        loss_sum += loss.to(torch.float64) * 100
+    return loss_sum, loss_sum
+def timed_eval(label, fn, *args, **kw):
+    return fn(*args, **kw)
+class Hyperparameters:
+    prequant_ttt_enabled = bool(int(os.environ.get('PREQUANT_TTT_ENABLED', '1')))
+def main():
+    h = Hyperparameters()
+    train_and_eval(h, device)
+if __name__ == '__main__':
+    main()
+""",
+    ),
+    (
+        "adapts first",
+        True,
+        """
+def eval_slot_per_sample(model, val_tokens, windows, bsz):
+    for ws in windows:
+        x = val_tokens[ws:ws+2048]; y = val_tokens[ws+1:ws+2049]
+        hidden = model.hidden(x)
+        delta = nn.Parameter(torch.zeros(bsz, 1, 512))
+        bias = nn.Parameter(torch.zeros(bsz, 1, 1024))
+        opt = torch.optim.AdamW([delta, bias], lr=8e-3)
+        for step in range(16):
+            opt.zero_grad()
+            logits = model.head(hidden + delta) + bias
+            nll = F.cross_entropy(logits.view(-1, 1024), y.view(-1), reduction='none').view(bsz, -1)
+            loss = (nll * score_mask).sum() / score_mask.sum()
+            loss.backward()
+            opt.step()
+        with torch.no_grad():
+            nll = F.cross_entropy((model.head(hidden + delta) + bias).view(-1, 1024), y.view(-1), reduction='none')
+            total_nll += (nll * score_mask.view(-1)).sum().item()
+""",
+    ),
+    (
+        "scored again",
+        True,
+        """
+def eval_lora_epochs(model, val_tokens, docs, opt):
+    for doc in docs:
+        lora.reset()
+        for epoch in range(8):
+            doc_nll = 0.0
+            for c in range(0, len(doc), 256):
+                x = val_tokens[c:c+256]; y = val_tokens[c+1:c+257]
+                nll = F.cross_entropy(model(x, lora), y, reduction='none')
+                doc_nll += nll.sum().item()
+                nll.mean().backward()
+                opt.step()
+        total_nll += doc_nll
+""",
+    ),
+    (
+        "target in hash",
+        True,
+        """
+@numba.njit
+def score_ngram(tokens, base_p, full, ctx, out):
+    for i in range(5, len(tokens)):
+        h = 0
+        for k in range(1, 5):
+            h = (h * 1000003 + tokens[i - k]) & MASK
+        tgt = tokens[i]
+        fk = (h * 1000003 ^ tgt) & MASK
+        if ctx[h] > 2:
+            p = full[fk] / ctx[h]
+            out[i] = (1 - ALPHA) * base_p[i] + ALPHA * p
+        full[fk] += 1
+        ctx[h] += 1
+""",
+    ),
+    (
+        "val in calibration",
+        True,
+        """
+def main():
+    val_data = ValidationData(h, device)
+    calib_batches = get_calibration_batches(val_data.val_tokens, 64)
+    H = collect_hessians(base_model, calib_batches)
+""",
+    ),
+    (
+        "val in calibration",
+        False,
+        """
+def serialize(h, base_model, code):
+    calib_loader = ShuffledSequenceLoader(h, device)
+    hessians = collect_hessians(base_model, calib_loader, h, device, n_calibration_batches=h.gptq_calibration_batches)
+    quant_result, quant_meta = gptq_mixed_quantize(sd_cpu, hessians, h)
+def train_and_eval(h, device):
+    val_data = ValidationData(h, device)
+    serialize(h, base_model, code)
+    eval_model = deserialize(h, device)
+    timed_eval('quantized', eval_val, h, device, val_data, eval_model)
+""",
+    ),
+    (
+        "adapts first",
+        False,
+        """
+def eval_sliding(model, val_tokens):
+    model.eval()
+    val_loss_sum = 0
+    for ws in windows:
+        x = val_tokens[ws:ws+2048]; y = val_tokens[ws+1:ws+2049]
+        nll = F.cross_entropy(model(x), y, reduction='none')
+        val_loss_sum += nll.sum()
+    return val_loss_sum
+def train():
+    for step in range(1000):
+        x, y = next_train_batch()
+        loss = model(x, y)
+        loss.backward()
+        optimizer.step()
+        if step % 100 == 0:
+            print(eval_sliding(model, val_tokens))
+""",
+    ),
+    (
+        "trains on val",
+        False,
+        """
+def distill(student, teacher, train_tokens, val_tokens):
+    for s in range(100):
+        batch = train_tokens[s*100:(s+1)*100]
+        with torch.no_grad():
+            t = teacher(batch)
+        loss = F.kl_div(student(batch), t)
+        loss.backward()
+        opt.step()
+    quantize(student)
+    return eval_val(student, val_tokens)
+""",
+    ),
+    (
+        "trains on val",
+        False,
+        """
+def main():
+    val_tokens = load_validation_tokens(args.val_files)
+    for step in range(args.iterations):
+        inputs, targets = next(train_iter)
+        loss = model(inputs, targets)
+        loss.backward()
+        for opt in optimizers: opt.step()
+        if args.val_loss_every and step % args.val_loss_every == 0:
+            v = evaluate(model, val_tokens)
+    final = evaluate(model, val_tokens)
+def evaluate(model, val_tokens):
+    total = 0.0
+    for i in range(0, len(val_tokens) - 1, 1024):
+        x = val_tokens[i:i+1024][None]; y = val_tokens[i+1:i+1025][None]
+        with torch.no_grad():
+            total += model(x, y).item()
+    return total
+main()
+""",
+    ),
+    (
+        "trains on val",
+        False,
+        """
+def eval_val_ttt(h, model, device, val_data, batch_seqs=32):
+    opt = torch.optim.SGD(model.parameters(), lr=h.ttt_lr)
+    for ci in range(num_chunks):
+        score_chunk(model, ci, val_data, sums)
+        if ci < num_chunks - 1:
+            train_chunk(model, opt, ci, val_data)
+    return finish(sums)
+def score_chunk(model, ci, val_data, sums):
+    x = val_data.val_tokens[ci*C:(ci+1)*C]; y = val_data.val_tokens[ci*C+1:(ci+1)*C+1]
+    nll = F.cross_entropy(model(x), y, reduction='none')
+    sums['loss'] += nll.sum()
+    sums['tokens'] += y.numel()
+def train_chunk(model, opt, ci, val_data):
+    x = val_data.val_tokens[ci*C:(ci+1)*C]; y = val_data.val_tokens[ci*C+1:(ci+1)*C+1]
+    for e in range(3):
+        opt.zero_grad(); loss = model(x, y); loss.backward(); opt.step()
+""",
+    ),
 )

@@ -397,6 +397,12 @@ def test_copied_log_is_noticed(tmp_path):
     assert found.suggested == ["copied log"]
 
 
+@pytest.mark.parametrize("count, doubts", [("151080891", 0), ("151,078,222", 0), ("164_590_000", 3), ("176332748", 3)])
+def test_bytes_that_a_log_states_are_compared_with_the_split(count, doubts, tmp_path):
+    found = audit(write(tmp_path, before=f"val_bytes: {count}"))
+    assert verdicts(found, "bytes").count("doubt") == doubts
+
+
 def test_long_rows_may_drop_more_at_the_end(tmp_path):
     folder = write(tmp_path, seeds=(42,), bits=(1.47025754,), claims={"val_bpb": 1.47025754})
     path = folder / "train_seed42.log"

@@ -25,6 +25,7 @@ HINTS = re.compile(
 BATCH = re.compile(r"batch|bsz|(^|_)seqs(_|$)|per_rank", re.IGNORECASE)
 ONE_BY_ONE = re.compile(r"unsqueeze\(0\)|\[None")
 LENGTH_ORDER = re.compile(r"len|length|num_tok|size", re.IGNORECASE)
+BY_LENGTH = re.compile(r"doc.*key ?= ?lambda \w+: ?\w+(\[\d\])?\[(1|-1)\]")  # documents are pairs of start and length
 MIXES = re.compile(r"ppm|mix|byte_prob|lam(bda)?(_|$)|logaddexp|blend", re.IGNORECASE)
 BEST = "takes the smaller of several losses of the same tokens: a decoder cannot know which it was"
 RATE = re.compile(r"(^|_)(lr|eta|alpha|rate|step_size|learning_rate)(_|$|\d)")
@@ -248,7 +249,7 @@ class Checks:
 
     def check_call(self, name: str, node: Node, owner: Value, positional: list[Value], keywords: dict[str, Value]) -> None:
         everything = together([*positional, *keywords.values()])
-        tags = everything.tags
+        tags, text = everything.tags, node.text[:200] if node.end - node.start < 4_000 else ""
         if (
             names.CALIBRATES.search(name)
             and not names.NO_CALIBRATION.search(name)
@@ -284,8 +285,8 @@ class Checks:
             self.facts.setdefault("hints in stream order", (node.line, name))
         if (
             name in ("sorted", "sort", "argsort")
-            and LENGTH_ORDER.search(node.text[:200])
-            and (VAL in (tags | owner.tags) or self.frame.data_is_val or re.search(r"doc", node.text[:200]))
+            and (LENGTH_ORDER.search(text) or BY_LENGTH.search(text))
+            and (VAL in (tags | owner.tags) or self.frame.data_is_val or "doc" in text)
         ):
             self.facts.setdefault("documents by length", (node.line, name))
 

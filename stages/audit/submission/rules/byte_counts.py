@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from stages.audit.submission.findings import Finding, Run, Submission, decimals, number
 from stages.audit.submission.logs.log import Pass
-from stages.lib.text.accounting import VAL_BYTES
+from stages.lib.text.accounting import VAL_BYTES, VAL_TOLERANCE
 
 OWN_TEXT = "own_text"  # the track of a submission that is scored on another text than the contest's
 OLDER_BYTES = 155_363_000  # of the export of March: 63,779,840 targets with the bytes per token of sp1024
@@ -55,6 +55,10 @@ def check(submission: Submission) -> None:
                 finding = replace(finding, verdict="doubt", text=f"{finding.text}; a run that is not claimed")
             submission.findings.append(finding)
         checked = True
+    for log in [] if own else submission.logs:
+        if log.val_bytes and log.val_bytes > VAL_BYTES * (1 + VAL_TOLERANCE):
+            text = f"the log counts {log.val_bytes:,} bytes, where the val split has {VAL_BYTES:,}"
+            submission.findings.append(Finding("bytes", "doubt", text, log.seed, log.file, (log.lines["val_bytes"],)))
     if not own:
         _stated(submission, checked)
 
