@@ -811,4 +811,93 @@ def train_chunk(model, opt, ci, val_data):
         opt.zero_grad(); loss = model(x, y); loss.backward(); opt.step()
 """,
     ),
+    (
+        "adapts first",
+        False,
+        """
+def eval_ttt(model, val_tokens, docs, opt):
+    for doc in docs:
+        x = val_tokens[doc.start:doc.end]; y = val_tokens[doc.start+1:doc.end+1]
+        ptl = F.cross_entropy(model(x), y, reduction='none')
+        opt.zero_grad()
+        ptl.mean().backward()
+        opt.step()
+        loss_sum += ptl.detach().sum()
+""",
+    ),
+    (
+        "adapts first",
+        False,
+        """
+def eval_ttt(model, val_tokens, docs, opt):
+    for doc in docs:
+        x = val_tokens[doc.start:doc.end]; y = val_tokens[doc.start+1:doc.end+1]
+        loss = model(x, y)
+        loss.backward()
+        opt.step()
+        total += loss.item()
+""",
+    ),
+    (
+        "adapts first",
+        True,
+        """
+def eval_slot(model, val_tokens, docs, opt):
+    for doc in docs:
+        x = torch.stack([val_tokens[doc.start:doc.end]]); y = val_tokens[doc.start+1:doc.end+1]
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        opt.step()
+        loss = F.cross_entropy(model(x), y)
+        total += loss.item()
+""",
+    ),
+    (
+        "adapts first",
+        True,
+        """
+def eval_slot(model, val_tokens, docs, opt):
+    for doc in docs:
+        before = nll_of(model, val_tokens[doc.start:doc.end])
+        for step in range(4):
+            nll_of(model, val_tokens[doc.start:doc.end]).backward()
+            opt.step()
+        after = nll_of(model, val_tokens[doc.start:doc.end])
+        total += after
+def nll_of(model, seq):
+    return F.cross_entropy(model(seq[:-1]), seq[1:])
+""",
+    ),
+    (
+        "adapts first",
+        False,
+        """
+def eval_ttt(model, val_tokens, chunks, opt):
+    prev_chunk = None
+    for start in chunks:
+        if prev_chunk is not None:
+            loss = F.cross_entropy(model(prev_chunk[:-1]), prev_chunk[1:])
+            loss.backward()
+            opt.step()
+        chunk = val_tokens[start:start + 1025]
+        with torch.no_grad():
+            loss_sum += F.cross_entropy(model(chunk[:-1]), chunk[1:], reduction='sum')
+        prev_chunk = chunk
+""",
+    ),
+    (
+        "adapts first",
+        False,
+        """
+def eval_ttt(model, val_tokens, opt):
+    for ci in range(n):
+        if ci > 0:
+            seg = val_tokens[(ci - 1) * C : ci * C + 1]
+            loss = F.cross_entropy(model(seg[:-1]), seg[1:])
+            loss.backward()
+            opt.step()
+        seg = val_tokens[ci * C : (ci + 1) * C + 1]
+        loss_sum += F.cross_entropy(model(seg[:-1]), seg[1:], reduction='sum')
+""",
+    ),
 )

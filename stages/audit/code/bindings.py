@@ -5,9 +5,9 @@ import re
 from itertools import zip_longest
 
 from stages.audit.code import names
-from stages.audit.code.domain import NOTHING, Frame, Value, names_of, together
+from stages.audit.code.domain import NOTHING, Frame, Value, is_born, names_of, together
 from stages.audit.code.expressions import Expressions
-from stages.audit.code.names import CONTEXT, LOOKED, LOSS, RANDOM, SUM, TARGET, TRAIN, VAL
+from stages.audit.code.names import CONTEXT, LOOKED, LOSS, PROPERTY, RANDOM, SUM, TARGET, TRAIN, VAL
 from stages.audit.code.settings import UNKNOWN
 from stages.audit.code.syntax import Node
 from stages.audit.code.trace import Event
@@ -37,6 +37,8 @@ WARMS = re.compile(
     re.IGNORECASE,
 )
 
+FILLS = re.compile(r"^(update|add|insert|observe|count|increment|push|learn|fit|feed|absorb)(_(tokens?|many|batch|counts?|all))?$")
+
 
 class Bindings(Expressions):
     """Names, and what a value that is bound to one means."""
@@ -45,7 +47,20 @@ class Bindings(Expressions):
 
     def event(self, kind: str, tags: frozenset, node: Node) -> None:
         where = self.frame.function.name if self.frame.function else ""
-        self.items.append(Event(kind, tags, node.line, where, frozenset(number for number, epochs in self.loops if not epochs)))
+        self.clock += 1
+        around = frozenset(number for number, epochs in self.loops if not epochs)
+        place, clock = len(self.items), self.clock
+        if kind == "S" and (born := max((tag[1] for tag in tags if is_born(tag)), default=0)):
+            # a score is fixed when its loss is computed, not when it is added
+            while place and self.items[place - 1].clock > born:
+                place -= 1
+            clock = min(clock, born)
+        self.items.insert(place, Event(kind, tags, node.line, where, around, clock))
+
+    def born(self, tags: frozenset) -> frozenset:
+        """The tags of a loss that is computed now."""
+        self.clock += 1
+        return frozenset(tag for tag in tags if not is_born(tag)) | {("born", self.clock)}
 
     def scores(self, target: str, value: Value, node: Node) -> None:
         """A value is added to a sum or stored: a score if it is a loss of validation tokens."""
@@ -112,6 +127,8 @@ class Bindings(Expressions):
                 kept = own & KEPT_BY_NAME
                 if VAL in own and not value.tags & {TRAIN, RANDOM}:
                     kept = kept | {VAL}
+                if LOSS in kept and LOSS not in value.tags and VAL in value.tags:
+                    value = Value(self.born(value.tags), value.constant, value.function, value.items)
                 if SUM in value.tags and TARGET in kept:
                     kept = kept - {TARGET}
                 self.check_assignment(name, value, node)
@@ -189,3 +206,31 @@ class Bindings(Expressions):
     def built(self) -> tuple:
         """The mark of a table that is filled in the outermost loop of now."""
         return ("built", self.loops[0][0] if self.loops else 0)
+
+    def fill(self, name: str, node: Node, is_method: bool, positional: list) -> None:
+        """np.add.at(table, index, 1), cache.update(tokens): a table is filled with validation tokens."""
+        if not is_method or not positional:
+            return
+        target = node.field("function").field("object")
+        if name == "at" and names_of(target) == "add" and len(positional) >= 2:
+            self.filled(node.field("arguments").children[0], positional[1])
+        elif FILLS.search(name) and not names.OPTIMIZER.search(names_of(target)):
+            self.filled(target, together(positional))
+
+    def filled(self, target: Node | None, given: Value) -> None:
+        if target is None or target.kind != "identifier" or VAL not in given.tags or LOSS in given.tags:
+            return
+        if (known := self.frame.find(target.text)) is not None and known.function is None:
+            self.frame.variables[target.text] = known.plus(frozenset((self.built(),)))
+
+    def accumulated(self, name: str, target: Node | None, owner, positional: list, node: Node) -> None:
+        """x.add_(value), x.append(value), x.index_add_(dim, index, value) and the like."""
+        value = positional[-1]
+        word = names_of(target)
+        self.scores(word, value, node)
+        self.check_closed_form(word, value, node, "add_" if name == "add_" else "")
+        if target is not None and target.kind == "identifier" and (known := self.frame.find(target.text)) is not None:
+            tags = value.tags - {LOOKED, PROPERTY}
+            if name in ("scatter_add_", "index_add_", "put", "update") and VAL in (tags | positional[0].tags) and LOSS not in tags:
+                tags = tags | {self.built()}
+            self.frame.variables[target.text] = known.plus(tags)

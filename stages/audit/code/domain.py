@@ -28,6 +28,11 @@ def together(values) -> Value:
     return Value(tags) if tags else NOTHING
 
 
+def is_born(tag) -> bool:
+    """Whether a tag says when a loss was computed: ("born", clock)."""
+    return isinstance(tag, tuple) and tag[0] == "born"
+
+
 class Function:
     """A function of the module; `outer` are the variables around it."""
 

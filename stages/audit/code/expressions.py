@@ -17,7 +17,6 @@ LENGTHS = frozenset(("len", "range", "numel", "size", "nelement", "isinstance", 
 PASSES_ON = frozenset(
     ("compile", "jit", "njit", "partial", "wraps", "no_grad", "inference_mode", "DDP", "DistributedDataParallel", "cache")
 )
-FILLS = re.compile(r"^(update|add|insert|observe|count|increment|push|learn|fit|feed|absorb)(_(tokens?|many|batch|counts?|all))?$")
 TEXT = 200  # characters of a constant that are looked at
 
 
@@ -121,7 +120,15 @@ class Expressions(Checks):
                 tags = tags | {CONTEXT}
             if VAL in base.tags and re.search(r"(^|[+(])\s*1\s*:|\+\s*1\b[^:]*:", text) and LOSS not in base.tags:
                 tags = tags | {TARGET}
-        elif VAL in base.tags and len(parts) == 1 and re.search(r"\+\s*1$", parts[0].text[-20:]) and LOSS not in base.tags:
+        if VAL in base.tags and len(parts) == 1 and node.end - node.start < TEXT and names.BEFORE.match(parts[0].text):
+            tags = tags | {CONTEXT}  # what was scored in the round before
+        elif (
+            VAL in base.tags
+            and len(parts) == 1
+            and parts[0].kind != "slice"
+            and re.search(r"\+\s*1$", parts[0].text[-20:])
+            and LOSS not in base.tags
+        ):
             tags = tags | {TARGET}
         constant = self.environment(node) if "environ" in node.text[:20] else UNKNOWN
         items = base.items
@@ -345,6 +352,8 @@ class Expressions(Checks):
     def named_result(self, name: str, found, node: Node):
         """What the name of a function says about its result."""
         tags = found.tags
+        if names.LOSS_MAKERS.search(name) and LOSS not in tags:
+            tags = self.born(tags)
         if names.LOSS_MAKERS.search(name):
             tags = (tags | {LOSS}) - {GRAD}
         if names.PROB_MAKERS.search(name):
@@ -369,31 +378,3 @@ class Expressions(Checks):
             if len(known) == 1 and name not in ("step", "train", "eval", "to", "reset", "forward", "update", "append"):
                 return known[0]
         return None
-
-    def fill(self, name: str, node: Node, is_method: bool, positional: list) -> None:
-        """np.add.at(table, index, 1), cache.update(tokens): a table is filled with validation tokens."""
-        if not is_method or not positional:
-            return
-        target = node.field("function").field("object")
-        if name == "at" and names_of(target) == "add" and len(positional) >= 2:
-            self.filled(node.field("arguments").children[0], positional[1])
-        elif FILLS.search(name) and not names.OPTIMIZER.search(names_of(target)):
-            self.filled(target, together(positional))
-
-    def filled(self, target: Node | None, given: Value) -> None:
-        if target is None or target.kind != "identifier" or VAL not in given.tags or LOSS in given.tags:
-            return
-        if (known := self.frame.find(target.text)) is not None and known.function is None:
-            self.frame.variables[target.text] = known.plus(frozenset((self.built(),)))
-
-    def accumulated(self, name: str, target: Node | None, owner, positional: list, node: Node) -> None:
-        """x.add_(value), x.append(value), x.index_add_(dim, index, value) and the like."""
-        value = positional[-1]
-        word = names_of(target)
-        self.scores(word, value, node)
-        self.check_closed_form(word, value, node, "add_" if name == "add_" else "")
-        if target is not None and target.kind == "identifier" and (known := self.frame.find(target.text)) is not None:
-            tags = value.tags - {LOOKED, PROPERTY}
-            if name in ("scatter_add_", "index_add_", "put", "update") and VAL in (tags | positional[0].tags) and LOSS not in tags:
-                tags = tags | {self.built()}
-            self.frame.variables[target.text] = known.plus(tags)

@@ -6,13 +6,12 @@ is gone through once. The result is the trace (trace.py) and the expressions tha
 the work; what remains then is not followed, and `unfinished` says so.
 """
 
-import collections
 import re
 import sys
 
 from stages.audit.code import names, settings
 from stages.audit.code.bindings import KEPT_BY_NAME, Bindings
-from stages.audit.code.domain import NOTHING, Finished, Frame, Function, Value, together
+from stages.audit.code.domain import NOTHING, Finished, Frame, Function, Value, is_born, together
 from stages.audit.code.names import RANDOM, TRAIN, VAL
 from stages.audit.code.settings import UNKNOWN
 from stages.audit.code.syntax import Node
@@ -21,6 +20,7 @@ from stages.audit.code.trace import Branches, Call, Loop
 STEPS, CALLS = 120_000, 12
 DEEP = 8_000  # Python calls inside each other: a tree of 200 levels, in some functions that call each other
 EPOCHS = re.compile(r"epoch|(^|_)eps?(_|$)|pass(es)?(_|$)|repeat|rounds?(_|$)|^_+$|n?iters?$|steps?$", re.IGNORECASE)
+DEFINITIONS = ("function_definition", "class_definition", "decorated_definition")
 SKIPPED = frozenset(("comment", "import_statement", "import_from_statement", "pass_statement", "break_statement", "continue_statement"))
 
 
@@ -31,6 +31,7 @@ class Flow(Bindings):
         super().__init__()
         self.root, self.settings = root, known
         self.steps, self.unfinished, self.loops, self.number, self.depth = STEPS, False, [], 0, 0
+        self.clock = 0
         self.starts: list[int] = []  # where the loops around begin
         self.names_of_functions: dict[str, Function] = {}
         self.methods: dict[str, list[Function]] = {}
@@ -57,11 +58,11 @@ class Flow(Bindings):
             self.block(self.root.children)
         except (Finished, RecursionError):
             self.unfinished = True
+        everything = [*self.names_of_functions.values(), *(method for found in self.methods.values() for method in found)]
         is_program = any(function.entered for function in self.names_of_functions.values())
-        words = collections.Counter(part.text for part in self.root.walk() if part.kind == "identifier") if is_program else None
-        waiting = [*self.names_of_functions.values(), *(method for found in self.methods.values() for method in found)]
-        for function in waiting:
-            if function.entered or function.dead or (words is not None and words[function.name] < 2):
+        used = self._used(everything) if is_program else {id(function) for function in everything}
+        for function in everything:
+            if function.entered or function.dead or id(function) not in used:
                 continue  # followed where it is called; or never executed
             self.frame, self.loops, self.starts, self.depth, items = self.top, [], [], 0, []
             self.items, self.steps = items, max(self.steps, STEPS // 20)
@@ -70,6 +71,21 @@ class Flow(Bindings):
                 self.enter(function, None)
             except (Finished, RecursionError):
                 self.unfinished = True
+
+    def _used(self, everything: list[Function]) -> set[int]:
+        """Functions that a program may execute: those that were entered, and all whose names stand in one that may be executed."""
+        by_name: dict[str, list[Function]] = {}
+        for function in everything:
+            by_name.setdefault(function.name, []).append(function)
+        used = {id(function): function for function in everything if function.entered and not function.dead}
+        waiting = [*(function.node for function in used.values()), *(part for part in self.root.children if part.kind not in DEFINITIONS)]
+        while waiting:
+            for part in waiting.pop().walk():
+                for function in by_name.get(part.text, ()) if part.kind == "identifier" else ():
+                    if id(function) not in used and not function.dead:
+                        used[id(function)] = function
+                        waiting.append(function.node)
+        return set(used)
 
     def _define(self, nodes, frame: Frame) -> None:
         """Make the functions of a block known before they are defined, because a call may stand above the definition."""
@@ -186,7 +202,7 @@ class Flow(Bindings):
                 break
         else:
             bodies.append(last)
-        before, variables, parts, after = self.items, self.frame.variables, [], []
+        before, variables, parts, after, clock = self.items, self.frame.variables, [], [], self.clock + 1
         for body in bodies:
             self.items, self.frame.variables = [], dict(variables)
             if body is not None:
@@ -195,7 +211,7 @@ class Flow(Bindings):
             after.append(self.frame.variables)
         self.items, self.frame.variables = before, variables
         if any(parts):
-            before.append(Branches(parts))
+            before.append(Branches(parts, clock))
         for name in {name for found in after for name in found if found[name] is not variables.get(name)}:
             values = [found[name] for found in after if name in found]
             variables[name] = values[0] if len(values) == 1 or all(value is values[0] for value in values) else together(values)
@@ -227,7 +243,7 @@ class Flow(Bindings):
                 left = part.field("left") or part.field("name")
                 if left is not None and left.kind == "identifier" and (known := self.frame.variables.get(left.text)) is not None:
                     self.frame.variables[left.text] = Value(known.tags, function=known.function)
-        loop = Loop(number, epochs)
+        loop = Loop(number, epochs, self.clock + 1)
         outside, self.items = self.items, loop.items
         self.loops.append((number, epochs))
         self.starts.append(node.start)
@@ -301,6 +317,7 @@ class Flow(Bindings):
         functions = tuple(id(value.function) for value in (*positional, *keywords.values()) if value.function)
         marks = tuple(frozenset(tag for tag in value.tags if isinstance(tag, str)) for value in positional)
         named = tuple((name, value.tags) for name, value in sorted(keywords.items()))
+        clock = self.clock + 1
         key = (id(function), marks, named, functions, bool(self.loops)) if function.outer is None else None
         if key is None or key not in self.remembered:
             outside, self.items = self.items, []
@@ -315,6 +332,11 @@ class Flow(Bindings):
         else:
             found = self.remembered[key]
         if found[1]:
-            self.items.append(Call(function.name, found[1]))
-        loops = frozenset(tag for value in positional for tag in value.tags if not isinstance(tag, str))
-        return found[0].plus(loops) if found[0].tags else found[0]
+            self.items.append(Call(function.name, found[1], clock))
+        given = frozenset(tag for value in (*positional, *keywords.values()) for tag in value.tags if not isinstance(tag, str))
+        result = found[0]
+        if any(is_born(tag) and tag not in given for tag in result.tags):  # computed in this call, also if it was followed before
+            self.clock += 1
+            kept = frozenset(tag for tag in result.tags if not is_born(tag)) | {("born", self.clock)}
+            result = Value(kept, result.constant, result.function, result.items)
+        return result.plus(given) if result.tags else result

@@ -42,7 +42,12 @@ OPTIMIZER = re.compile(r"opt|adam|sgd|muon|lbfgs|soap", re.IGNORECASE)
 GATE = re.compile(r"gate|hint|boost|tilt|within|alpha|bonus|word_start|starts?_(new_)?word", re.IGNORECASE)
 PROPERTY_NAME = re.compile(r"(^|_)(is|has)_|start|bound|space|word|lut|class|kind|type|flag|blank|property", re.IGNORECASE)
 BYTE_NAME = re.compile(r"byte|^n_?b$|lens?$|utf8|has_leading|boundary|blank|space", re.IGNORECASE)
-CONTEXT_NAME = re.compile(r"(^|_)(ctx|context|prefix|past|seen|history|already)(_|$)", re.IGNORECASE)
+CONTEXT_NAME = re.compile(
+    r"(^|_)(ctx|context|prefix|past|seen|history|already)(_|$)|"
+    r"^(prev|previous|last|scored)_(chunk|tok|tokens|x|y|batch|window|docs?|seqs?|seg|segment|targets|inputs)$",
+    re.IGNORECASE,
+)
+BEFORE = re.compile(r"\(?\s*(\w+)\s*-\s*1\s*\)?\s*(\*[^:]*:\s*\(?\s*\1\s*\)?\s*\*|$)")  # tokens[(i - 1) * n : i * n], chunks[i - 1]
 CALIBRATES = re.compile(r"hessian|calib|gptq|awq|activation_stat|collect_stat", re.IGNORECASE)
 NO_CALIBRATION = re.compile(r"^_?(eval|dequant|timed|score|log|print|load|time)|eval", re.IGNORECASE)
 WRITES = re.compile(r"^(_?serialize|_?quantize|gptq|_?compress|_?pack|save|export|write_artifact|torch_save|mixed_quantize)", re.IGNORECASE)

@@ -20,13 +20,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Event:
-    """S, U or W at a line. `tags` are those of the loss, `loops` the numbers of the loops over tokens around it."""
+    """S, U or W at a line. `tags` are those of the loss, `loops` the numbers of the loops over tokens around it. `clock` tells what
+    was first, here and in the classes below."""
 
     kind: str
     tags: frozenset
     line: int
     where: str = ""
     loops: frozenset = frozenset()
+    clock: int = 0
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Loop:
 
     number: int
     epochs: bool
+    clock: int
     items: list = field(default_factory=list)
 
 
@@ -43,6 +46,7 @@ class Branches:
     """Parts of which one is executed."""
 
     parts: list[list]
+    clock: int
 
 
 @dataclass
@@ -51,6 +55,7 @@ class Call:
 
     name: str
     items: list
+    clock: int
 
 
 @dataclass(frozen=True)
