@@ -32,6 +32,8 @@ def verdicts(found, check):
         ("sliding | val_loss: 2.79 | bpb: 1.0810", 1.0810, 2.79, "sliding"),
         ('{"stage": "ttt", "val_loss": 2.79, "val_bpb": 1.0810}', 1.0810, 2.79, None),
         ("slot bits per byte: 0.9300", 0.93, None, "slot"),
+        ("with TTT: val_bpb: 1.0810", 1.0810, None, "with TTT"),
+        ("returned val_bpb=1.0810 {'lr': 0.02}", 1.0810, None, "returned"),
         ("x val_loss:5.7e-07 val_bpb:3.4e-07", 3.4e-07, 5.7e-07, "x"),
     ],
 )
@@ -70,6 +72,7 @@ def test_digits_tell_the_error_also_with_an_exponent():
         ("  seed: 6", 6),
         ("Running with seed 9 on 8 GPUs", 9),
         ("seeds: 1 2 3", None),
+        ("args: {'lr': 0.02, 'seed': 11}", 11),
         ("torch.manual_seed(args.seed)\n", None),
         ("import os\nseed = int(os.environ.get('SEED', 3))\n", None),
     ],

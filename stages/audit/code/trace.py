@@ -4,8 +4,8 @@
     update   a gradient of a loss of validation tokens is taken              U
     write    the artifact is quantized, compressed or saved                  W
 
-A trace is a list of events, loops, branches and calls, in the order of execution. For each update the question is whether its tokens were
-scored before, and whether they are scored after:
+A score is fixed when its loss is computed, wherever it is added. A trace is a list of events, loops, branches and calls in this order. For
+each update the question is whether its tokens were scored before, and whether they are scored after:
 
     loop over tokens: S U                    score first: what the rules allow
     loop over tokens: U S                    adapts first: the scored tokens were learned (SLOT)

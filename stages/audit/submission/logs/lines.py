@@ -31,12 +31,12 @@ SECONDS = {
 DURATION = re.compile(r"(?<![\w.])(\d{1,12}(?:,\d{3})*(?:\.\d{0,12})?) ?(ms|secs?|seconds?|s|mins?|minutes|m|h)\b(?!/)")
 MILLISECONDS = re.compile(r"(\w*(?:time|elapsed)\w*_ms)\s?[:=]\s?(\d{1,12}(?:\.\d{1,12})?)")
 CODE_WORDS = re.compile(
-    r"^(def|class|import|from \S+ import|return|elif|else:|try:|except|with|if .*:$|for .* in .*:$|"
-    r"while .*:$|@|#|assert|raise|lambda|print\()|"
+    r"^(async |def \w+\(|class \w+[(:]|import \w|from \S+ import|return\b|(elif|else|try|except|finally)\b.*:$|"
+    r"(with|if|for|while) .*:$|@\w|#|assert |raise |print\()|"
     r"\b(self|os\.environ|torch|np|args|F|nn|dist|h|math)\.[A-Za-z_]+[(\[=]|\w\(f[\"']|\bf[\"']|os\.environ|\bself\.|\blambda\b"
 )
 ASSIGNS = re.compile(r"^\w[\w.,\[\] ]{0,80} (=|\+=|-=|\*=) ")
-FORMAT = re.compile(r"\{[^{}\"]{0,80}\}")
+FORMAT = re.compile(r"\{[A-Za-z_][\w.()\[\]+*/ -]{0,80}(?:![rsa])?(?::[^{}'\" ]{0,16})?\}")  # the place of an f-string
 
 
 def clean(raw: str) -> str:

@@ -46,7 +46,7 @@ VAL_TOKENS = re.compile(
     re.IGNORECASE,
 )
 VAL_BYTES = re.compile(rf"(?:val(?:idation)?|scored|eval|total_val)[ _](?:utf-?8[ _])?bytes[\"']? ?[:=] ?({COUNT})", re.IGNORECASE)
-SEED = re.compile(r"(?:^|[\s,\[(])(?:random_|train_|global_)?seed[\"']?(?: ?[:=] ?| )(\d{1,12})\b", re.IGNORECASE)
+SEED = re.compile(r"(?:^|[\s,\[({\"'])(?:random_|train_|global_)?seed[\"']?(?: ?[:=] ?| )(\d{1,12})\b", re.IGNORECASE)
 FILE_SEED = re.compile(r"seed[-_]?(\d{1,12})|(?:^|[_-])s(\d{1,12})(?=\.|_|-|$)", re.IGNORECASE)
 GPU = re.compile(r"(?:NVIDIA\s+|\b|x)((?:[AHBLTV]|GB|GH)\d{2,3}S?|RTX ?\w*\d{4})\b")
 COUNT_OF_GPUS = re.compile(r"\b(\d{1,3}) ?(?:x|×|\*) ?(?:NVIDIA )?[AHBLTV]\d{2,3}", re.IGNORECASE)
