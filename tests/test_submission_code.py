@@ -1,11 +1,15 @@
 """What the code of a submission is said to do: wrong code is found, its honest neighbour is not, and whole scripts are read alike."""
 
+import zipfile
+
 import pytest
 import python_minifier
 
 from stages.audit.code import reading, settings, syntax, unpack
+from stages.audit.submission.folder import audit
 from tests import cheats, pairs
 from tests.code_cases import MORE
+from tests.submission_folders import write
 from tests.submission_scripts import PREQUANT, PREQUANT_SWITCH, SCRIPTS, TTT, TTT_CALL, program
 
 
@@ -121,6 +125,16 @@ void hints(const int* tokens, float* hint, long n) {
 )
 def test_other_languages_are_read_too(language, source, expected):
     assert kinds(source, language=language) == expected
+
+
+def test_archives_are_read_and_what_cannot_be_read_is_listed(tmp_path):
+    folder = write(tmp_path, files={"kernel.cu": HASHED, "native.so": "x", "loader.rs": "fn main() {}"})
+    with zipfile.ZipFile(folder / "submission.pyz", "w") as archive:
+        archive.writestr("package/eval.py", SCRIPTS["SLOT"][0])
+    found = audit(folder)
+    assert set(found.suggested) == {"target in hash", "adapts first", "batch-shared"}
+    assert {"kernel.cu", "submission.pyz > package/eval.py"} <= set(found.read)
+    assert any("loader.rs, native.so" in finding.text for finding in found.findings)
 
 
 def test_name_of_another_function_is_no_constant():

@@ -37,10 +37,10 @@ WITH_OPERATORS = frozenset(
 
 class Source:
     """The bytes of a source, the line of each offset, and the large literals that were put aside (`PLACE` stands for each). `deep` is the
-    first line at which parts were left out because they are nested too deeply, or 0."""
+    first line at which parts were left out because they are nested too deeply, or 0; `size` is the number of words and signs."""
 
     def __init__(self, data: bytes, literals: list[str]):
-        self.data, self.literals, self.deep = data, literals, 0
+        self.data, self.literals, self.deep, self.size = data, literals, 0, 0
         self.starts = [0, *(found.end() for found in re.finditer(rb"\n", data))]
 
     def line(self, offset: int) -> int:
@@ -152,5 +152,6 @@ def _built(tree, source: Source) -> tuple[Node | None, str]:
                 parent.operators.append(found.type)
             stack.append(None)
         left -= 1
+        source.size += 1
         if left < 0:
             return None, f"more than {NODES:,} words and signs"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from stages.audit.code.decoders import DECODERS, METHODS, SCRIPT_BYTES
-from stages.audit.code.syntax import LANGUAGES, Node, broken, parse
+from stages.audit.code.syntax import LANGUAGES, NODES, Node, broken, parse
 from stages.audit.code.values import NotAValue, Reader, arguments, called, scopes
 
 LAYERS, FILES, TOTAL = 6, 500, 2 * SCRIPT_BYTES
@@ -33,13 +33,27 @@ class Layer:
     language: str = "python"
 
 
+def archive(name: str, data: bytes) -> tuple[list[Layer], list[str]]:
+    """The sources of an archive of the folder (.zip, .pyz, .whl), and one sentence for each part that could not be read."""
+    found, unread = [], []
+    sources, sentence = _archive(data, name)
+    for inner, text, language in sources:
+        more, missed = layers(inner, text, language)
+        found += more
+        unread += missed
+        if sum(layer.tree.source.size for layer in found) > 2 * NODES:
+            unread.append(f"{name} has more than {2 * NODES:,} words and signs; the rest was not read")
+            break
+    return found, unread + ([f"{name}: {sentence}"] if sentence else [])
+
+
 def language_of(name: str) -> str | None:
     return LANGUAGES.get(PurePosixPath(name).suffix.lower())
 
 
 def layers(name: str, text: str, language: str = "python") -> tuple[list[Layer], list[str]]:
     """The script and all layers that it unpacks, outermost first; and one sentence for each part that could not be read."""
-    found, unread, left = [], [], TOTAL
+    found, unread, left, nodes = [], [], TOTAL, 2 * NODES
     queue = [(name, text, 0, language)]
     while queue:
         name, text, depth, language = queue.pop(0)
@@ -47,10 +61,11 @@ def layers(name: str, text: str, language: str = "python") -> tuple[list[Layer],
         if left < 0 or len(found) > FILES:
             unread.append(f"{name} unpacks to more than {TOTAL:,} characters or {FILES} files; the rest was not read")
             break
-        tree, why = parse(text, language)
+        tree, why = parse(text, language) if nodes > 0 else (None, f"the layers before it have more than {2 * NODES:,} words and signs")
         if tree is None:
             unread.append(f"{name} is no {language.title()} that can be read ({why})")
             continue
+        nodes -= tree.source.size
         if (line := broken(tree)) is not None:
             unread.append(f"{name} is no valid {language.title()} at line {line}; the rest was read")
         if tree.source.deep:

@@ -20,6 +20,26 @@ from stages.lib.referee.significance import LEVEL, MARGIN_NATS, one_sample
 
 LOG_SUFFIXES = (".log", ".txt", ".out", ".stdout")
 NO_LOG = ("requirements.txt", "readme.txt", "license.txt", "notes.txt", "audit.txt")
+ARCHIVES = (".zip", ".pyz", ".whl")
+UNREAD = (
+    ".so",
+    ".pyc",
+    ".pyd",
+    ".dll",
+    ".o",
+    ".a",
+    ".exe",
+    ".cubin",
+    ".fatbin",
+    ".ptx",
+    ".rs",
+    ".go",
+    ".jl",
+    ".pyx",
+    ".pxd",
+    ".mojo",
+    ".ipynb",
+)
 LAUNCHES = (".sh", ".bash", ".md", ".slurm", ".sbatch")
 LOG_CHARACTERS = 1_500_000  # of lines of all logs that say something
 CODE_CHARACTERS = 3_000_000  # of all sources of a folder together, unpacked
@@ -126,11 +146,14 @@ def _launched(submission: Submission, files: dict[str, Path]) -> dict[str, str]:
 def _code(submission: Submission, files: dict[str, Path], known: settings.Settings, defaults: dict[str, object]) -> None:
     """Unpack and read every source file; compare the main script's size with what the logs counted."""
     seen: set[bytes] = set()
+    unreadable: list[str] = []
     characters, size = CODE_CHARACTERS, contents.ALL_SOURCE_BYTES
     started = time.process_time()
     for name in sorted(files, key=lambda name: (name not in sizes.SCRIPTS, name)):
         language, path = unpack.language_of(name), files[name]
-        if language is None:
+        if language is None and path.suffix.lower() not in ARCHIVES:
+            if path.suffix.lower() in UNREAD:
+                unreadable.append(name)
             continue
         if time.process_time() - started > CODE_SECONDS:
             submission.findings.append(Finding("code", "doubt", f"{name} and what follows it was not read: the code before took too long"))
@@ -142,12 +165,12 @@ def _code(submission: Submission, files: dict[str, Path], known: settings.Settin
                     Finding("code", "doubt", f"{name} was not read: sources come to more than {contents.SOURCE_BYTES:,} bytes")
                 )
                 continue
-            text = contents.text(path, contents.SOURCE_BYTES)
+            data = path.read_bytes()
         except OSError as error:
             submission.findings.append(Finding("code", "doubt", f"{name} cannot be read ({error.strerror})"))
             continue
-        layers, unread = unpack.layers(name, text, language)
-        del text
+        layers, unread = unpack.layers(name, data.decode(errors="replace"), language) if language else unpack.archive(name, data)
+        del data
         submission.findings += [Finding("code", "doubt", sentence, file=name) for sentence in unread]
         for layer in layers:
             digest = hashlib.sha256(layer.source.encode(errors="replace")).digest()
@@ -169,12 +192,15 @@ def _code(submission: Submission, files: dict[str, Path], known: settings.Settin
             own = settings.Settings(known.launched, known.logged)
             submission.hints += reading.hints(layer.name, layer.tree, own, layer.language)
             defaults |= own.unset
-        if len(layers) > 1:
+        if len(layers) > 1 or (layers and not language):
             text = (
                 f"{name} ({path.stat().st_size:,} bytes) unpacks to {layers[-1].name}, "
                 f"{len(layers[-1].source):,} characters, which were read and not run"
             )
             submission.findings.append(Finding("code", "pass", text, file=name))
+    if unreadable:
+        said = ", ".join(sorted(unreadable)[:8]) + (f" and {len(unreadable) - 8} more" if len(unreadable) > 8 else "")
+        submission.findings.append(Finding("code", "doubt", f"code that is not read here: {said}"))
     scripts = [path for name, path in files.items() if name == "train_gpt.py"]
     counted = {size for log in submission.logs for size in log.code_bytes}
     if scripts and counted and not any(path.stat().st_size in counted for path in scripts):
