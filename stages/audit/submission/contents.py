@@ -48,6 +48,14 @@ def files(folder: Path) -> tuple[dict[str, Path], list[str]]:
     return found, left_out
 
 
+def size(path: Path) -> int:
+    """Bytes of a file, or 0 if it is gone."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def lines(path: Path, most: int = LOG_BYTES) -> Iterator[tuple[int, str]]:
     """(number, text) of the lines of a log: all of them, or of a large log the first quarter of `most` bytes and the last three."""
     size = path.stat().st_size

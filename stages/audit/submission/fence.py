@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 
-CPU_SECONDS, WALL_SECONDS, MEMORY = 4, 30, 400 << 20
+CPU_SECONDS, WALL_SECONDS, MEMORY = 3, 30, 400 << 20
 END = b"\n"
 
 

@@ -41,9 +41,10 @@ UNREAD = (
     ".ipynb",
 )
 LAUNCHES = (".sh", ".bash", ".md", ".slurm", ".sbatch")
-LOG_CHARACTERS = 1_500_000  # of lines of all logs that say something
+LOG_CHARACTERS = 900_000  # of lines of all logs that say something
 CODE_CHARACTERS = 3_000_000  # of all sources of a folder together, unpacked
-CODE_SECONDS = 2.0  # CPU time after which no further source is begun; a script of 200 kB takes a third of a second
+LOG_SECONDS = 1.0  # CPU time after which no further log is begun
+CODE_SECONDS = 1.2  # CPU time after which no further source is begun; a script of 200 kB takes a third of a second
 
 
 def audit(folder: Path, *, record: float | None = None, pull_request: int | None = None, code: bool = True) -> Submission:
@@ -108,9 +109,14 @@ def _claims(submission: Submission, files: dict[str, Path]) -> None:
 
 def _logs(submission: Submission, files: dict[str, Path]) -> None:
     left, characters = contents.ALL_LOG_BYTES, LOG_CHARACTERS
-    for name, path in files.items():
-        if path.suffix.lower() not in LOG_SUFFIXES or path.name.lower() in NO_LOG:
-            continue
+    started = time.process_time()
+    names = [name for name, path in files.items() if path.suffix.lower() in LOG_SUFFIXES and path.name.lower() not in NO_LOG]
+    for place, name in enumerate(sorted(names, key=lambda name: (contents.size(files[name]), name))):  # a huge log costs no other
+        path = files[name]
+        if time.process_time() - started > LOG_SECONDS:
+            text = f"{len(names) - place} of {len(names)} logs, the largest ones, were not read: the others took too long"
+            submission.findings.append(Finding("claims", "doubt", text))
+            break
         try:
             size = path.stat().st_size
             most = min(contents.LOG_BYTES, left)
@@ -120,7 +126,7 @@ def _logs(submission: Submission, files: dict[str, Path]) -> None:
                 )
                 continue
             left -= min(size, most)
-            log = logs.parse(name, contents.lines(path, most), most=max(20_000, min(characters // 3, 500_000)))
+            log = logs.parse(name, contents.lines(path, most), most=max(20_000, min(characters // 2, 300_000)))
         except OSError as error:
             submission.findings.append(Finding("claims", "doubt", f"{name} cannot be read ({error.strerror})"))
             continue
