@@ -46,7 +46,8 @@ VAL_TOKENS = re.compile(
     re.IGNORECASE,
 )
 VAL_BYTES = re.compile(rf"(?:val(?:idation)?|scored|eval|total_val)[ _](?:utf-?8[ _])?bytes[\"']? ?[:=] ?({COUNT})", re.IGNORECASE)
-SEED = re.compile(r"(?:^|[\s,\[({\"'])(?:random_|train_|global_)?seed[\"']?(?: ?[:=] ?| )(\d{1,12})\b", re.IGNORECASE)
+SEED = re.compile(r"(?:^|[\s,\[(])(?:random_|train_|global_)?seed[\"']?(?: ?[:=] ?| )(\d{1,12})\b", re.IGNORECASE)
+LISTED_SEED = re.compile(r"[{ ,][\"']seed[\"'] ?: ?(\d{1,12})\b", re.IGNORECASE)  # in a table of settings, which may have several
 FILE_SEED = re.compile(r"seed[-_]?(\d{1,12})|(?:^|[_-])s(\d{1,12})(?=\.|_|-|$)", re.IGNORECASE)
 GPU = re.compile(r"(?:NVIDIA\s+|\b|x)((?:[AHBLTV]|GB|GH)\d{2,3}S?|RTX ?\w*\d{4})\b")
 COUNT_OF_GPUS = re.compile(r"\b(\d{1,3}) ?(?:x|×|\*) ?(?:NVIDIA )?[AHBLTV]\d{2,3}", re.IGNORECASE)
@@ -171,6 +172,8 @@ def parse(file: str, lines: Iterable[tuple[int, str]] | str, *, most: int = 500_
         log.file_seed = int(found[1] or found[2])
         if log.seed is None:
             log.seed = log.file_seed
+    if log.seed is None:
+        log.seed = reader.listed_seed
     return log
 
 
@@ -208,6 +211,7 @@ class _Reader:
         self.log, self.packed, self.epochs, self.generates = log, False, False, False
         self.step: tuple[int, re.Match] | None = None
         self.said: set[str] = set()
+        self.listed_seed: int | None = None
 
     def line(self, line: Line) -> None:
         log, text = self.log, line.text
@@ -234,6 +238,8 @@ class _Reader:
         log, text = self.log, line.text
         if log.seed is None and (found := SEED.search(text)) and "seeds" not in line.lower:
             self._set("seed", int(found[1]), line)
+        elif self.listed_seed is None and (found := LISTED_SEED.search(text)):
+            self.listed_seed = int(found[1])
         for name, pattern in (("val_tokens", VAL_TOKENS), ("val_bytes", VAL_BYTES)):
             if found := pattern.search(text):
                 self._set(name, whole(next(group for group in found.groups() if group)), line)
