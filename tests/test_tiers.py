@@ -33,6 +33,9 @@ CLAIMS = {  # a claim, and the test that `make test` has for it
     "the guard lets an artifact use nothing but itself": "test_guard.py::"
     "test_artifact_may_use_itself_and_the_installation_and_nothing_else",
     "every target comes back from its code": "test_certify.py::test_every_target_comes_back_from_as_many_bits_as_the_ledger_says",
+    "a submission is read without running it": "test_submission_audit.py::test_packed_script_is_read_without_running_it",
+    "wrong code is found and its honest neighbour is not": "test_submission_code.py::test_wrong_code_is_found_and_right_code_is_not",
+    "a folder that means harm ends soon": "test_submission_hostile.py::test_hostile_script_ends_soon_and_leaves_the_rest_of_the_folder",
     "lineage flags val that is declared": "test_lineage.py::test_stage_that_declares_val_is_named_with_the_path",
     "lineage flags val that is opened": "test_lineage.py::test_stage_that_opens_val_behind_the_declaration_is_caught",
     "DVC reruns what changed": "test_dvc.py::test_changed_leaf_makes_its_readers_stale_and_nothing_else",
