@@ -1,14 +1,14 @@
 """The statistics of a chunk of targets: for each target and each of its contexts, what was counted before that target.
 
-Contexts of a target, K in all: its last 1..M tokens, and then its last 0..D-1 tokens together with the document that it is in. After a target
-is scored, its token is counted after those of the first M contexts that are at least as long as the longest one that had this token already
-(update exclusion: Cleary and Witten 1984, PPM); if none had it, after all. The same holds, separately, for the D contexts of the document.
-So a context counts in how many different longer contexts a token came, as Kneser and Ney 1995 do, except for the longest.
+Contexts of a target, K in all: its last 1..M tokens, and then its last 0..D-1 tokens together with the document that it is in. After a
+target is scored, its token is counted after those of the first M contexts that are at least as long as the longest one that had this token
+already (update exclusion: Cleary and Witten 1984, PPM); if none had it, after all. The same holds, separately, for the D contexts of the
+document. So a context counts in how many different longer contexts a token came, as Kneser and Ney 1995 do, except for the longest.
 
 Everything is computed for the whole chunk at once, but as if each target was counted before the next one was scored.
 """
 
-# R targets of a chunk, K contexts, E entries
+# R targets of a chunk, K contexts, E entries, F = 1 + K parts of the mixture: network, chain, document; V vocabulary
 
 from dataclasses import dataclass
 
@@ -45,15 +45,12 @@ class Contexts:
         targets = np.arange(first, last + 1)
         starts = np.where(tokens[first - 1 : last] == self.reset_at, targets, begun) if self.reset_at is not None else 0 * targets
         starts = np.maximum.accumulate(starts)
-        chain, key = [], np.zeros(len(targets), np.uint64)
-        document = [counts.mixed(np.full(len(targets), 1 << 63, np.uint64), starts)]
+        key = np.stack([np.zeros(len(targets), np.uint64), counts.mixed(np.full(len(targets), 1 << 63, np.uint64), starts)])
+        by_length = [key]  # (2, R): of the tokens alone, and of the tokens in their document
         for n in range(1, max(self.order, self.document - 1) + 1):
-            before = tokens[np.maximum(targets - n, 0)]
-            key = counts.mixed(key, before)
-            chain.append(key)
-            document.append(counts.mixed(document[-1], before))
+            by_length.append(counts.mixed(by_length[-1], tokens[np.maximum(targets - n, 0)]))
         lengths = np.array([*range(1, self.order + 1), *range(self.document)])
-        keys = np.stack(chain[: self.order] + document[: self.document], 1)
+        keys = np.stack([by_length[n][int(i >= self.order)] for i, n in enumerate(lengths)], 1)
         valid = targets[:, None] >= lengths
         nobody = counts.mixed(np.full(keys.shape, 1 << 62, np.uint64), targets[:, None] * len(lengths) + np.arange(len(lengths)))
         return np.where(valid, keys, nobody), valid, int(starts[-1])
@@ -106,6 +103,41 @@ def _longer(seen: np.ndarray) -> np.ndarray:
     longer = np.zeros_like(seen)
     longer[:, :-1] = np.logical_or.accumulate(seen[:, :0:-1], axis=1)[:, ::-1]
     return longer
+
+
+class Estimates:
+    """The Pitman-Yor estimates of a chunk, to whose targets the network gives the probabilities p_R. Each estimate is a multiple of the
+    network's row, and what the followers add.
+
+    `p_RF`: the probabilities that network, chain and document give to the targets.
+    """
+
+    def __init__(self, chunk: Chunk, order: int, discount: float, strength: float, targets: np.ndarray, p_R: np.ndarray):
+        self.chunk, self.order = chunk, order
+        self.seen_RK = chunk.total > 0
+        self.scale_RK = self.seen_RK / np.where(self.seen_RK, chunk.total + strength, 1)
+        self.left_RK = np.where(self.seen_RK, (strength + discount * chunk.kinds) * self.scale_RK, 1)  # what goes to the shorter context
+        self.row = chunk.cell // chunk.keys.shape[1]
+        own = chunk.token == targets[self.row]
+        own_RK = np.bincount(chunk.cell[own], chunk.value[own], minlength=chunk.keys.size).reshape(chunk.keys.shape) * self.scale_RK
+        self.p_RF = np.empty((len(targets), 1 + chunk.keys.shape[1]))
+        self.p_RF[:, 0] = p_R
+        for n in range(order):
+            self.p_RF[:, n + 1] = own_RK[:, n] + self.left_RK[:, n] * self.p_RF[:, n]
+        self.p_RF[:, order + 1 :] = own_RK[:, order:] + self.left_RK[:, order:] * self.p_RF[:, :1]
+
+    def mix(self, w_RF: np.ndarray, logp_RV: np.ndarray) -> None:
+        """Change ln p of the network into ln Σ_j w_j p_j."""
+        M, times_R, factor_RK = self.order, w_RF[:, 0].copy(), w_RF[:, 1:].copy()  # of the network's row, and of each context's followers
+        for n in range(M - 2, -1, -1):
+            factor_RK[:, n] += self.left_RK[:, n + 1] * factor_RK[:, n + 1]
+        times_R += self.left_RK[:, 0] * factor_RK[:, 0] + (self.left_RK[:, M:] * factor_RK[:, M:]).sum(1)
+        place = self.row * logp_RV.shape[1] + self.chunk.token
+        added = self.chunk.value * (factor_RK * self.scale_RK).ravel()[self.chunk.cell]
+        added = np.bincount(place, added, minlength=logp_RV.size)[place]
+        p = np.exp(logp_RV.ravel()[place]) * times_R[self.row] + added
+        logp_RV += np.log(times_R)[:, None]
+        logp_RV.ravel()[place] = np.log(p)
 
 
 def count(table: counts.Counts, chunk: Chunk, first: int) -> None:

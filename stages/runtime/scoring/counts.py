@@ -1,7 +1,7 @@
 """What followed each context so far: a hash table from the 64 bits of a context to the tokens that came after it, in arrays of numpy.
 
-A context has N counts after it, of U different tokens. Its followers lie side by side in a pool, in the order in which they came first, in a
-block of 2^ceil(log2 U) places; a context that outgrows its block moves to a new one at the end. All work is on many contexts at once.
+A context has N counts after it, of U different tokens. Its followers lie side by side in a pool, in the order in which they came first, in
+a block of 2^ceil(log2 U) places; a context that outgrows its block moves to a new one at the end. All work is on many contexts at once.
 """
 
 import copy
