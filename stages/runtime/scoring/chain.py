@@ -134,10 +134,12 @@ class Estimates:
         times_R += self.left_RK[:, 0] * factor_RK[:, 0] + (self.left_RK[:, M:] * factor_RK[:, M:]).sum(1)
         place = self.row * logp_RV.shape[1] + self.chunk.token
         added = self.chunk.value * (factor_RK * self.scale_RK).ravel()[self.chunk.cell]
-        added = np.bincount(place, added, minlength=logp_RV.size)[place]
-        p = np.exp(logp_RV.ravel()[place]) * times_R[self.row] + added
+        flat = logp_RV.reshape(-1)  # a view: the rows of followers hold p for a moment
+        p = np.exp(flat[place]) * times_R[self.row]
         logp_RV += np.log(times_R)[:, None]
-        logp_RV.ravel()[place] = np.log(p)
+        flat[place] = p
+        np.add.at(flat, place, added)
+        flat[place] = np.log(flat[place])
 
 
 def count(table: counts.Counts, chunk: Chunk, first: int) -> None:

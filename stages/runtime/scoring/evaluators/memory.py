@@ -29,6 +29,7 @@ from . import sliding, streaming
 CLAIMS = ("causal", "score_first", "single_pass")
 STREAM = {"block": 1}  # for the network `streaming`
 SIZES = 2 ** np.arange(1, 9)  # classes of N
+ROWS = 64  # rows that are normalized at a time, so that their float64 copies stay in the cache
 PERIOD = 1 << 14  # targets after which contexts may be dropped
 
 
@@ -91,9 +92,13 @@ class Evaluator:
 
     @torch.no_grad()
     def predict(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
-        self.logits_RV = self.network.predict(seen, chunk).cpu().double()
-        self.totals_R1 = torch.logsumexp(self.logits_RV, -1, keepdim=True)
-        logp_RV = self.logits_RV - self.totals_R1
+        self.logits_RV = self.network.predict(seen, chunk).cpu()
+        logp_RV, totals = torch.empty(self.logits_RV.shape, dtype=torch.float64), []
+        for at in range(0, len(logp_RV), ROWS):
+            part_RV = self.logits_RV[at : at + ROWS].double()
+            totals.append(torch.logsumexp(part_RV, -1, keepdim=True))
+            torch.sub(part_RV, totals[-1], out=logp_RV[at : at + ROWS])
+        self.totals_R1 = torch.cat(totals)
         self._run(seen, chunk, logp_RV.numpy())
         return logp_RV.to(seen.device)
 
@@ -111,7 +116,7 @@ class Evaluator:
         """Change the network's rows, if they are wanted, into those of the mixture. `pending` becomes the state after the chunk, and what
         it still has to count."""
         first, end, state = chunk[0].first, chunk[-1].last + 1, self.state
-        p_R = (self.logits_RV.gather(1, seen[first:end, None].cpu()) - self.totals_R1)[:, 0].exp().numpy()
+        p_R = (self.logits_RV.gather(1, seen[first:end, None].cpu()).double() - self.totals_R1)[:, 0].exp().numpy()
         tokens, begin = seen.cpu().numpy(), first
         while True:
             last = end - 1 if state.table.limit is None else min(-(-begin // PERIOD) * PERIOD, end - 1)
