@@ -93,7 +93,7 @@ class Evaluator:
     @torch.no_grad()
     def predict(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
         self.logits_RV = self.network.predict(seen, chunk).cpu()
-        logp_RV, totals = torch.empty(self.logits_RV.shape, dtype=torch.float64), []
+        logp_RV, totals = torch.empty(self.logits_RV.shape, dtype=torch.float64, device="cpu"), []
         for at in range(0, len(logp_RV), ROWS):
             part_RV = self.logits_RV[at : at + ROWS].double()
             totals.append(torch.logsumexp(part_RV, -1, keepdim=True))
