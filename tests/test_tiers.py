@@ -27,6 +27,7 @@ CLAIMS = {  # a claim, and the test that `make test` has for it
     "causal evaluators ignore the future": "test_evaluators.py::"
     "test_evaluator_that_claims_to_be_causal_ignores_the_target_and_all_after_it",
     "an honest evaluator is certified": "test_audit.py::test_honest_evaluator_is_certified",
+    "the memory is its formulas": "test_memory.py::test_memory_is_the_formulas_written_plainly",
     "SLOT is refused": "test_audit.py::test_slot_is_refused_because_it_knows_what_it_scores",
     "every cheat is caught by its check": "test_cheats.py::test_cheat_is_caught_by_the_check_that_is_there_for_it",
     "an honest evaluator raises no alarm": "test_cheats.py::test_honest_evaluator_raises_no_alarm",

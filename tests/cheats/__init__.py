@@ -26,6 +26,7 @@ from stages.runtime.text import arithmetic
 
 VOCABULARY = 50
 GEOMETRY = {"window": 24, "stride": 8, "batch": 4}
+MEMORY = {"order": 3, "document": 2, "reset_at": 1, "discount": 0.8, "strength": -0.5, "rate": 0.1, "every": 16}
 SETTINGS = {
     "probe_tokens": 120,
     "flips": 7,
