@@ -59,10 +59,15 @@ def measured(node: str, command: list[str], folder: Path) -> Cost:
     started = time.monotonic()
     with open(said, "wb") as output:
         process = psutil.Popen(command, cwd=folder, env=_environment(folder), stdout=output, stderr=subprocess.STDOUT)
-        peak = 0
-        while (found := os.wait4(process.pid, os.WNOHANG))[0] == 0:
-            peak = max(peak, memory(process))
-            time.sleep(SECONDS_BETWEEN)
+        peak, found = 0, (0,)
+        try:
+            while (found := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+                peak = max(peak, memory(process))
+                time.sleep(SECONDS_BETWEEN)
+        finally:
+            if not found[0]:  # interrupted: nothing goes on that nobody measures
+                for child in [*process.children(recursive=True), process]:
+                    child.terminate()
     seconds, used = time.monotonic() - started, found[2]
     if os.waitstatus_to_exitcode(found[1]):
         raise SystemExit(f"{node} failed in {folder}:\n{said.read_text(errors='replace')}")
@@ -186,11 +191,13 @@ def facts(folder: Path) -> dict:
             "ones; give more text with --text, or a tokenizer with --tokenizer"
         )
     package = json.loads((found / "package/metrics.json").read_text())
+    coded = json.loads((found / f"compress/{package['compress_run']}/metrics.json").read_text())
     return {
         "val_tokens": val["tokens"],
         "val_bytes": val["bytes"],
         "train_tokens": tree["train"]["steps"] * tree["train"]["batch_tokens"],
-        "package": {key: package[key] for key in ("artifact_bytes", "code_bytes", "model_bytes", "cap_bytes")},
+        "decode_seconds": coded["decode_seconds"],
+        "package": {key: package[key] for key in ("artifact_bytes", "code_bytes", "model_bytes", "pyz_bytes", "cap_bytes", "size")},
         "runs": {
             run: {
                 "evaluate_seconds": json.loads((found / f"evaluate/{run}/metrics.json").read_text())["seconds"],
@@ -216,7 +223,7 @@ def main() -> None:
     if chosen.anew:
         shutil.rmtree(folder, ignore_errors=True)
     found = rehearse(chosen.name, folder, text=chosen.text, tokenizer=chosen.tokenizer)
-    print(f"artifact: {found['package']['artifact_bytes']:,} bytes; " + "; ".join(f"{run} {row['verdict']}" for run, row in found["runs"].items()))
+    print(found["package"]["size"] + "; " + "; ".join(f"{run} {row['verdict']}" for run, row in found["runs"].items()))
     if chosen.write:
         kept = json.loads(KEPT.read_text()) if KEPT.is_file() else {}
         files.write_json(KEPT, dict(sorted((kept | {chosen.name: found}).items())))
