@@ -310,7 +310,7 @@ def test_artifact_answers_bad_input_with_one_sentence(finished, tmp_path, argv, 
                 (["score", "good.bin", "--rows", "1"], "--rows takes"),
                 (["compress", "good.bin", "--output", "old"], "exists already"),
                 (["decompress", "good.bin"], "does not end in .caddie"),
-                (["score", "good.bin"], "the file is damaged"),
+                (["score", "good.bin"], "not a Caddie blob"),
             )
         ),
     ],

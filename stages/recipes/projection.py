@@ -122,7 +122,7 @@ def rows(tree: dict, head: header.Header, record: dict, growth: dict) -> list[Ro
     """A row for each node of the rehearsal `record`, and one for `certify` of each run. `tree`: the params.yaml of the published run."""
     cost, net = describe.describe(tree), describe.network(tree)
     targets, window = accounting.VAL_TOKENS[tree["prepare"]["fineweb"]["variant"]] - 1, tree["plain_score"]["window"]
-    passes = kernels(net, 2 * window)
+    passes = kernels(net, window)
     measured = {node["node"]: node["cpu_seconds"] for node in record["nodes"]}
     scored = seconds(targets * flops.forward(net, length=window), 0)
     calibrated = seconds(tree["calibrate"]["sequences"] * tree["calibrate"]["sequence_length"] * 2 * cost.flops, 0)

@@ -19,7 +19,7 @@ import copy
 from stages.lib.node.params import require
 from stages.recipes import budget, shrink
 
-STEPS, ROWS, WINDOWS = 2, 8, 2
+STEPS, ROWS, WINDOWS, SEQUENCES = 2, 8, 2, 2
 VAL_DOCUMENTS, HOLDOUT_DOCUMENTS = 5, 4
 TEXT = "data/rehearsal.jsonl"
 FIXED = {
@@ -41,7 +41,6 @@ FIXED = {
     "train.priming_steps": 0,
     "train.processes": 1,
     "ema.tokens": 2048,
-    "calibrate.sequences": 2,
     "calibrate.processes": 1,
     "prequant_ttt.epochs": 1,
     "prequant_ttt.processes": 1,
@@ -74,6 +73,7 @@ def values(tree: dict, *, tokenizer: str | None = None) -> dict:
         | {
             "train.batch_tokens": ROWS * length,
             "train.micro_batch_tokens": length,
+            "calibrate.sequences": min(SEQUENCES, tree["calibrate"]["sequences"]),
             "package.options": _cut(tree["package"]["options"]),
             "evaluate.runs": runs,
         }
