@@ -3,9 +3,9 @@
     python benchmarks/growth.py                   seconds of one core and bytes of memory per million tokens, and the exponent of the growth
     python benchmarks/growth.py --write           and keeps them in docs/rehearsals.json, for the projection of stages/recipes/projection.py
 
-The exponent is ln(seconds of the larger / seconds of the smaller) / ln(ratio of sizes): about 1 for work in proportion to the text, 2 for work
-that would take days on the contest's 47,853,344 or 62,021,846 val tokens. Seconds are those of the processor, so other work does not count.
-Memory is what Python and numpy allocate at most during the part (tracemalloc), beyond what was there before.
+The exponent is ln(seconds of the larger / seconds of the smaller) / ln(ratio of sizes): about 1 for work in proportion to the text, 2 for
+work that would take days on the contest's 47,853,344 or 62,021,846 val tokens. Seconds are those of the processor, so other work does not
+count. Memory is what Python and numpy allocate at most during the part (tracemalloc), beyond what was there before.
 """
 
 import sys
@@ -16,6 +16,7 @@ if sys.path[0] == str(Path(__file__).parent):  # a script: its folder's modules 
     sys.path[0] = str(ROOT)
 
 import argparse
+import itertools
 import json
 import math
 import tempfile
@@ -84,10 +85,7 @@ def parts(stream: np.ndarray, folder: Path) -> dict[str, Callable[[], object]]:
 
     def byte_count():
         counts = split.byte_counts
-        return all(
-            np.array_equal(counts[start:end], tokenizer.byte_counts(stream[start:end]))
-            for start, end in zip(edges[:-1], edges[1:], strict=True)
-        )
+        return all(np.array_equal(counts[start:end], tokenizer.byte_counts(stream[start:end])) for start, end in itertools.pairwise(edges))
 
     def overlap():
         runs, _ = shingles.of_documents(stream.astype(np.int64), np.array(edges[:-1]))
@@ -149,7 +147,7 @@ def growth(sizes: tuple[int, int]) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, nargs=2, default=(250_000, 1_000_000), help="the two sizes (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, nargs=2, default=(1_000_000, 4_000_000), help="the two sizes (default: %(default)s)")
     parser.add_argument("--write", action="store_true", help="keep the result in docs/rehearsals.json")
     chosen = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,12 +1,12 @@
 """Rehearse a recipe at its published sizes on this machine: every node of the pipeline runs with hardly any work, and is measured.
 
     python benchmarks/rehearse.py pr1855                     prints seconds, CPU seconds, memory and bytes of each node
-    python benchmarks/rehearse.py pr1855 --write             and keeps them in docs/rehearsals.json; then: python -m stages.recipes --document
-    python benchmarks/rehearse.py pr1855 --text FILE         on this text instead of the built-in one (a file or folder, as for prepare.path)
+    python benchmarks/rehearse.py pr1855 --write             and keeps them for `python -m stages.recipes --document`
+    python benchmarks/rehearse.py pr1855 --text FILE         on this text instead of the built-in one: a file or folder, as for prepare.path
     python benchmarks/rehearse.py pr1855 --tokenizer MODEL   with a published tokenizer instead of one that is trained on that text
 
-stages/recipes/rehearsal.py says what is cut. The nodes run one after the other, each by `dvc repro --single-item`, in a copy of this working
-tree under scratch/rehearse/. A rehearsal that was killed continues there with the code that it began with; --anew starts again.
+stages/recipes/rehearsal.py says what is cut. The nodes run one after the other, each by `dvc repro --single-item`, in a copy of this
+working tree under scratch/rehearse/. A rehearsal that was killed continues there with the code that it began with; --anew starts again.
 
 The memory of a node is the largest sum over its processes that was seen, where a page that several of them share counts once; it is looked
 at twice a second. CPU seconds include those of DVC, about two.
@@ -39,7 +39,7 @@ KEPT = ROOT / "docs/rehearsals.json"
 SECONDS_BETWEEN = 0.5
 TEXT_BYTES = 10_000_000
 DOCUMENT_BYTES = 3_000  # the contest's val split has 151,080,891 bytes in 50,000 documents
-VARIABLES = {"DVC_NO_ANALYTICS": "1", "PYTHONUTF8": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin while they wait are slow on busy cores
+VARIABLES = {"DVC_NO_ANALYTICS": "1", "PYTHONUTF8": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin are slow on busy cores
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Cost:
 
 
 def measured(node: str, command: list[str], folder: Path) -> Cost:
-    """Run `command` in `folder` and measure it with all that it starts, but without its own memory. SystemExit with its output if it fails."""
+    """Run `command` in `folder` and measure what it starts, and its own seconds. SystemExit with its output if it fails."""
     said = folder / "said.txt"
     started = time.monotonic()
     with open(said, "wb") as output:
@@ -187,8 +187,8 @@ def facts(folder: Path) -> dict:
     val, vocabulary = (json.loads((found / path).read_text()) for path in ("tokenize/val/meta.json", "vocabulary/metrics.json"))
     if vocabulary["vocabulary_size"] != tree["vocabulary"]["size"]:
         raise SystemExit(
-            f"the text gives only {vocabulary['vocabulary_size']} of {tree['vocabulary']['size']} pieces, so the sizes are not the published "
-            "ones; give more text with --text, or a tokenizer with --tokenizer"
+            f"the text gives only {vocabulary['vocabulary_size']} of {tree['vocabulary']['size']} pieces, so the sizes are not those "
+            "published; give more text with --text, or a tokenizer with --tokenizer"
         )
     package = json.loads((found / "package/metrics.json").read_text())
     coded = json.loads((found / f"compress/{package['compress_run']}/metrics.json").read_text())

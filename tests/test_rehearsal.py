@@ -33,7 +33,7 @@ SIZES = (
     "package.evaluators",
     "package.cap_bytes",
 )
-GROWTH = dict.fromkeys(document.PARTS, {"seconds": 0.1, "bytes": 8e6, "exponent": 1.0})
+GROWTH = {part: {"seconds": 0.1, "bytes": 8e6, "exponent": 1.0} for part in document.PARTS}
 
 
 def tree_of(name: str) -> tuple[dict, dict]:
@@ -64,7 +64,8 @@ def test_rehearsal_takes_a_given_tokenizer():
 
 def test_cost_of_a_node_counts_what_its_processes_use(tmp_path):
     """A process of a process takes 200 MB and about a second of a core."""
-    inner = "import time; kept = bytearray(200_000_000); end = time.process_time() + 1\nwhile time.process_time() < end: pass\ntime.sleep(1)"
+    busy = "while time.process_time() < 1: pass"
+    inner = f"import time; kept = bytearray(200_000_000)\n{busy}\ntime.sleep(1)"
     outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}], check=True)"
     found = rehearse.measured("node", [sys.executable, "-c", outer], tmp_path)
     assert 1 <= found.cpu_seconds < 4 and found.seconds >= 2 and 200e6 <= found.peak_bytes < 400e6
@@ -134,8 +135,15 @@ def test_growth_measures_every_part_that_the_page_names():
 @pytest.mark.slow
 def test_tiny_configuration_is_rehearsed_from_text_to_certificate(tmp_path, monkeypatch):
     """A recipe of small sizes under the same machinery: every node runs, is measured, and leaves what the projection needs."""
-    small = {"model.width": 64, "model.mlp_width": 128, "vocabulary.size": 512, "train.sequence_length": 64, "tokenize.shard_tokens": 20_000}
-    small |= {"calibrate.sequence_length": 64, "ema.window": 64, "plain_score.window": 64, "train.threads": 1, "model.rope_dims": 16}
+    small = {"model.width": 64, "model.mlp_width": 128, "vocabulary.size": 512, "train.sequence_length": 64}
+    small |= {
+        "tokenize.shard_tokens": 20_000,
+        "calibrate.sequence_length": 64,
+        "ema.window": 64,
+        "plain_score.window": 64,
+        "train.threads": 1,
+        "model.rope_dims": 16,
+    }
     values = rehearsal.values
 
     def smaller(tree, **more):

@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def scaled(name: str, scale: str, tree: dict) -> dict:
-    """The recipe's values by path, at full size, with small sizes or with little work. ValueError for a profile, which sets its own sizes."""
+    """The recipe's values by path, at full size, with small sizes or with little work. ValueError for a profile: it sets its sizes."""
     found = catalog.values(name, tree)
     if scale == "full":
         return found

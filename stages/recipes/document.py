@@ -1,11 +1,10 @@
 """Write docs/recipes.md: every stack's header, its network with its costs, and the verdict that its certificate got here.
 
-The verdicts come from docs/recipes.csv, which `python benchmarks/recipes.py --write` writes, and rehearsals from docs/rehearsals.json, which
-`benchmarks/rehearse.py` and `benchmarks/growth.py` write; everything else comes from the recipes.
+The verdicts come from docs/recipes.csv, which `python benchmarks/recipes.py --write` writes, and rehearsals from docs/rehearsals.json,
+which `benchmarks/rehearse.py` and `benchmarks/growth.py` write; everything else comes from the recipes.
 """
 
 import csv
-import json
 import re
 import statistics
 import textwrap
@@ -32,9 +31,10 @@ python -m stages.recipes pr1855 --describe     # the layers in the order in whic
 python -m stages.recipes --check               # compares the parameters of every stack with the published number
 ```
 
-**What was run.** No recipe was trained at full size yet; [rehearsals](#rehearsals-at-full-size) took some through two steps. Each ran in its small form on 2 CPU cores; the seconds are those of this run, while
-other work shared the cores. The scores of such small models have no meaning and are not shown. *Bits per byte* in the tables are those of
-the published runs on the contest's val split; the first table has the mean over seeds.
+**What was run.** No recipe was trained at full size yet; [rehearsals](#rehearsals-at-full-size) took some through two steps. Each ran in
+its small form on 2 CPU cores; the seconds are those of this run, while other work shared the cores. The scores of such small models have
+no meaning and are not shown. *Bits per byte* in the tables are those of the published runs on the contest's val split; the first table
+has the mean over seeds.
 
 *Verdict here* is the verdict of Caddie's audit on the small form of the recipe. The audit changes tokens, sums distributions, counts bytes
 and follows the lineage of an artifact that was made by the same method ([certification.md](certification.md)). It sees what a method does
@@ -66,9 +66,11 @@ larger than trained ones. `python benchmarks/rehearse.py NAME --write` keeps wha
 
 The last two columns are the *published* run, projected and not measured: no GPU was used. Work of the network takes the larger of two
 times. One is its FLOPs at half of the {projection.PEAK_FP32 / 1e12:g} TFLOPs per second that NVIDIA's data sheet states for float32 on an
-H100 SXM5; half is an assumption. The other is {1e6 * projection.LAUNCH_SECONDS:g} microseconds, also assumed, for each kernel that Python
-starts. `train` has its published seconds on 8 GPUs. Work of a processor takes what one core took here. For test-time training the context is
-that of documents of the mean length; longer documents make it slower. Evaluators that learn, audits and `certify` use one GPU.
+H100 SXM5; half is an assumption. The other is {1e6 * projection.LAUNCH_SECONDS:g} microseconds, also assumed, for each kernel that
+Python starts. `train` has its published seconds on 8 GPUs. Work of a processor takes what one core took here. For test-time training the
+context is that of documents of the mean length; longer documents make it slower. Evaluators that learn, audits and `certify` use one GPU.
+Every node has about two seconds of DVC in it. `certify` of all of val is out of reach for these evaluators, because each token costs a pass
+over its whole window; `python -m stages.audit.certify RUN --tokens N` certifies the first N.
 
 What reads all of val grows like this, measured without a network at two sizes (`benchmarks/growth.py`). An exponent of 1 is work in
 proportion to the text, and below 1 a fixed part is left; 2 would take days.
@@ -160,24 +162,25 @@ def _rehearsals(kept: dict, heads: dict[str, header.Header], tree: dict) -> list
     lines = [REHEARSED, "| part | s per million tokens | exponent | MB per million tokens | s for 47.85 M | s for 62.02 M |"]
     lines.append("|---|---:|---:|---:|---:|---:|")
     for part, row in growth.items():
-        shares = [row["seconds"] * tokens / 1e6 for tokens in (47_853_344, 62_021_846)]
+        first, second = (row["seconds"] * tokens / 1e6 for tokens in (47_853_344, 62_021_846))
         lines.append(
-            f"| {PARTS[part]} | {row['seconds']:.3f} | {row['exponent']:.2f} | {row['bytes'] / 1e6:.1f} | {shares[0]:.1f} | {shares[1]:.1f} |"
+            f"| {PARTS[part]} | {row['seconds']:.3f} | {row['exponent']:.2f} | {row['bytes'] / 1e6:.1f} | {first:.1f} | {second:.1f} |"
         )
     for name in (name for name in kept if name != GROWTH):
         record = kept[name]
-        projected = projection.rows(catalog.applied(catalog.values(name, tree), tree), heads[name], record, growth)
-        lines += ["", *_rehearsal(name, record, projected)]
+        full = catalog.applied(catalog.values(name, tree), tree)
+        lines += ["", *_rehearsal(name, record, projection.rows(full, heads[name], record, growth), describe.describe(full))]
     return [*lines, ""]
 
 
-def _rehearsal(name: str, record: dict, projected: list[projection.Row]) -> list[str]:
+def _rehearsal(name: str, record: dict, projected: list[projection.Row], cost: describe.Description) -> list[str]:
     """One rehearsal: what came out, and a row per node."""
     costs = {cost["node"]: cost for cost in record["nodes"]}
     verdicts = "; ".join(
         f"`{run}` is {row['verdict']}" + (f" (fails {', '.join(row['failed'])})" if row["failed"] else "")
         for run, row in record["runs"].items()
     )
+    rate = record["train_tokens"] * cost.step_flops / costs["train"]["cpu_seconds"]
     total = sum(cost["seconds"] for cost in costs.values()), sum(cost["cpu_seconds"] for cost in costs.values())
     lines = [
         f"### Rehearsal of {name}",
@@ -185,7 +188,8 @@ def _rehearsal(name: str, record: dict, projected: list[projection.Row]) -> list
         *_wrapped(
             f"{record['hardware']}: {total[0] / 60:.0f} minutes and {total[1]:,.0f} seconds of the processor, "
             f"{max(cost['peak_bytes'] for cost in costs.values()) / 1e9:.1f} GB at most, {record['train_tokens']:,} tokens of training, "
-            f"{record['val_tokens']:,} of val. {_sentence(record['package']['size'])} {_sentence(verdicts)}"
+            f"{record['val_tokens']:,} of val. {_sentence(record['package']['size'])} {_sentence(verdicts)} A second of a core did "
+            f"{rate / 1e9:.0f} GFLOPs of training; the published training would take {cost.training_flops / rate / 86400:,.0f} days of a core."
         ),
         "",
         "| node | s | processor s | peak MB | bytes | grows with | 1 H100, s | 8 H100, s |",

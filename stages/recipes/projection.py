@@ -1,11 +1,11 @@
-"""What a published run takes on one H100 and on eight, node by node: arithmetic from its sizes, and rates that a rehearsal measured on a CPU.
+"""What a published run takes on one H100 and on eight, node by node: arithmetic from its sizes, and what a rehearsal measured on a CPU.
 
     work of a network     max(FLOPs / rate, kernels x LAUNCH_SECONDS)     FLOPs as in lib/training/flops.py, kernels counted in one pass
     work of a processor   measured seconds of one core, times the size where it grows with one
     training              the published seconds, on eight GPUs; one GPU takes eight times as long
 
-The rates of a GPU are its published peaks times a share that is assumed here (SHARE): nothing of this was measured on a GPU. Evaluators score
-in float32, so their rate is that of float32. An evaluator that carries what it learns runs in one process, whatever the number of GPUs.
+The rate of a GPU is its published peak times a share that is assumed here (SHARE): nothing of this was measured on a GPU. Evaluators
+score in float32, so the rate is that of float32. An evaluator that carries what it learns runs in one process on any number of GPUs.
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from stages.lib.node.params import lookup
 from stages.lib.text import accounting
 from stages.lib.training import flops
 from stages.recipes import describe, header
 from stages.runtime.base import plugin
 
-PEAK_BF16, PEAK_FP32 = 989.4e12, 66.9e12  # FLOPs a second, dense: NVIDIA H100 Tensor Core GPU data sheet, SXM5
+PEAK_FP32 = 66.9e12  # FLOPs a second: NVIDIA H100 Tensor Core GPU data sheet, SXM5
 SHARE = 0.5  # of the peak, assumed
 LAUNCH_SECONDS = 5e-6  # from one kernel to the next when Python starts each of them, assumed
 GPUS = 8
@@ -55,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Work:
-    """An evaluator's work on the network: FLOPs and kernels of each target when chunks are scored, and of one distribution of the stream."""
+    """An evaluator's work on the network: FLOPs and kernels of a target when chunks are scored, and of one distribution of the stream."""
 
     flops: float
     kernels: float
@@ -110,10 +109,7 @@ def work(run: dict, tree: dict, cost: describe.Description, passes: int, targets
         learned = flops.TRAINING * forward  # the forward pass of the chunk, and the backward pass
         phases = flops.TRAINING * each * sum(options.get("phases", ())) * targets / accounting.VAL_DOCUMENTS
         return Work(
-            (forward + learned) / options["chunk"] + phases / targets,
-            (1 + flops.TRAINING) * passes / options["chunk"],
-            forward,
-            passes,
+            (forward + learned) / options["chunk"] + phases / targets, (1 + flops.TRAINING) * passes / options["chunk"], forward, passes
         )
     return None
 
@@ -141,10 +137,8 @@ def rows(tree: dict, head: header.Header, record: dict, growth: dict) -> list[Ro
         name, _, variant = node.partition("@")
         found = known.get(name, _both(spent))
         if name in ("evaluate", "audit"):
-            run = lookup(tree, f"evaluate.runs.{variant}")
-            found = _evaluated(run, tree, cost, passes, targets, record, growth) if name == "evaluate" else (None, None)
-            if name == "audit":
-                found = _audited(run, tree, cost, passes, targets, record, growth)
+            run, take = tree["evaluate"]["runs"][variant], _evaluated if name == "evaluate" else _audited
+            found = take(run, tree, cost, passes, targets, record, growth)
         out.append(Row(node, *found))
     for name, run in tree["evaluate"]["runs"].items():
         spent = work(run, tree, cost, passes, targets)
@@ -193,6 +187,6 @@ def _audited(run: dict, tree: dict, cost, passes: int, targets: int, record: dic
         growth["overlap"]["seconds"] * 2 * audit["overlap_tokens"] / 1e6
         + growth["trigrams"]["seconds"] * 20
         + growth["byte_count"]["seconds"] * targets / 1e6
-        + growth["anywhere"]["seconds"] * anywhere / max(1, anywhere) * 2 * audit["flips"] * targets / 1e6
+        + (0 if carries else 2 * audit["flips"] * growth["anywhere"]["seconds"] * targets / 1e6)
     )
     return _both(probed + replayed + plain + reading + 2 * record["decode_seconds"] + 2 * _reading(growth, targets))

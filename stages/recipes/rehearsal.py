@@ -1,17 +1,18 @@
 """A rehearsal: a recipe at its published sizes, with so little work that a CPU takes it from text to a certificate in minutes.
 
-What decides whether a run fits, in bytes, memory and code, stays: layers, widths, vocabulary, rows of the published length, quantizer, codec,
-evaluator. What only repeats is cut: text, steps, sequences of calibration, windows per pass, tokens that the audit tries.
+What decides whether a run fits, in bytes, memory and code, stays: layers, widths, vocabulary, rows of the published length, quantizer,
+codec, evaluator. What only repeats is cut: text, steps, sequences of calibration, windows per pass, tokens that the audit tries.
 
-| amount                                | becomes                                                                                   |
-|---------------------------------------|-------------------------------------------------------------------------------------------|
-| text                                  | documents of a local file in the order of the file; the first are val, the last are holdout |
-| vocabulary                            | of the published size, trained on that text; or a given tokenizer                          |
-| steps                                 | 2, of which the recurrence and rounding in training keep their share; a step has 8 rows, one at a time |
-| calibration                           | 2 sequences                                                                               |
-| windows of an evaluator               | 2 per pass                                                                                |
-| phases of test-time training          | after 2, 3, ... documents                                                                 |
-| audit                                 | 1 flip, 1 tried token, 4 replayed and 4 coded targets, probes of 512 targets                   |
+| amount                       | becomes                                                                                     |
+|------------------------------|---------------------------------------------------------------------------------------------|
+| text                         | documents of a local file in the order of the file; the first are val, the last are holdout |
+| vocabulary                   | of the published size, trained on that text; or a given tokenizer                           |
+| steps                        | 2; the recurrence and rounding in training keep their share of the run                      |
+| a step                       | 8 rows, one at a time; none before the clock starts                                         |
+| calibration                  | 2 sequences at most                                                                         |
+| windows of an evaluator      | 2 per pass                                                                                  |
+| phases of test-time training | after 2, 3, ... documents                                                                   |
+| audit                        | 1 flip, 1 tried token, 4 replayed and 4 coded targets, probes of 512 targets                |
 """
 
 import copy
@@ -61,8 +62,7 @@ def values(tree: dict, *, tokenizer: str | None = None) -> dict:
     train = tree["train"]
     steps = budget.steps(train, tree["model"]["features"])
     require(
-        steps is not None,
-        "a recipe whose budget is real seconds has no number of steps to cut; set train.clock, or train.seconds to null",
+        steps is not None, "a recipe whose budget is real seconds has no number of steps to cut; set train.clock, or train.seconds to null"
     )
     runs = {run: settings | {"options": _cut(settings["options"])} for run, settings in tree["evaluate"]["runs"].items()}
     length = train["sequence_length"]
@@ -88,4 +88,3 @@ def _cut(options: dict) -> dict:
     if "phases" in out:
         out["phases"] = [number + 2 for number in range(len(out["phases"]))]
     return out
-

@@ -21,7 +21,6 @@ from . import header, matrix_context
 from .codecs import CodecError
 from .header import DTYPES, Entry, Section
 
-
 AT_A_TIME = 8  # sections that are decoded at a time; each may take a core, and some hundred megabytes in a program
 
 
