@@ -132,9 +132,9 @@ def test_growth_measures_every_part_that_the_page_names():
     assert set(growth.measure(20_000)) == set(document.PARTS)
 
 
-@pytest.mark.slow
-def test_tiny_configuration_is_rehearsed_from_text_to_certificate(tmp_path, monkeypatch):
-    """A recipe of small sizes under the same machinery: every node runs, is measured, and leaves what the projection needs."""
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Rehearses naive with small sizes in tmp_path/run: texts of a few modules, and everything else as in a rehearsal."""
     small = {"model.width": 64, "model.mlp_width": 128, "vocabulary.size": 512, "train.sequence_length": 64}
     small |= {
         "tokenize.shard_tokens": 20_000,
@@ -158,9 +158,30 @@ def test_tiny_configuration_is_rehearsed_from_text_to_certificate(tmp_path, monk
     texts.mkdir()
     for path in sorted(Path(plugin.__file__).parents[2].rglob("*.py"))[:60]:
         (texts / f"{path.parent.name}-{path.stem}.txt").write_text(path.read_text())
-    found = rehearse.rehearse("naive", tmp_path / "run", text=texts)
+    return lambda: rehearse.rehearse("naive", tmp_path / "run", text=texts)
+
+
+def test_nodes_of_a_tiny_configuration_run_and_are_measured(tiny, tmp_path, monkeypatch):
+    """The first nodes; the slow test below goes on to the certificate. What was measured is not run again."""
+    monkeypatch.setattr(rehearse, "nodes", lambda folder: ["prepare", "vocabulary"])
+    with pytest.raises(FileNotFoundError, match="tokenize"):  # there are no facts yet of nodes that did not run
+        tiny()
+    costs = rehearse.run(tmp_path / "run")
+    assert [cost.node for cost in costs] == ["prepare", "vocabulary"]
+    for cost in costs:
+        assert cost.seconds > 0.1 and cost.cpu_seconds > 0.1 and cost.peak_bytes > 1e6
+    sizes = [path.stat().st_size for path in (tmp_path / "run/artifacts/prepare").rglob("*") if path.is_file()]
+    assert costs[0].output_bytes == sum(sizes)
+
+
+@pytest.mark.slow
+def test_tiny_configuration_is_rehearsed_from_text_to_certificate(tiny, tmp_path):
+    found = tiny()
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     assert {cost["node"].split("@")[0] for cost in found["nodes"]} == set(stages)
-    assert all(cost["seconds"] > 0 and cost["cpu_seconds"] > 0 for cost in found["nodes"])
     assert found["runs"]["sliding"]["verdict"] in ("legal", "not ruled") and found["val_tokens"] > 1000
-    assert rehearse.run(tmp_path / "run") == [rehearse.Cost(**cost) for cost in found["nodes"]], "what was measured is not run again"
+    assert found["package"]["artifact_bytes"] < 1_000_000 and found["decode_seconds"] >= 0
+    full, _ = tree_of("naive")
+    rows = projection.rows(full, catalog.read_header("naive"), found, GROWTH)
+    assert [row.node for row in rows] == [cost["node"] for cost in found["nodes"]] + ["certify@sliding"]
+    assert all(row.one > 0 and row.eight > 0 for row in rows)

@@ -189,7 +189,7 @@ def _rehearsal(name: str, record: dict, projected: list[projection.Row], cost: d
             f"{record['hardware']}: {total[0] / 60:.0f} minutes and {total[1]:,.0f} seconds of the processor, "
             f"{max(cost['peak_bytes'] for cost in costs.values()) / 1e9:.1f} GB at most, {record['train_tokens']:,} tokens of training, "
             f"{record['val_tokens']:,} of val. {_sentence(record['package']['size'])} {_sentence(verdicts)} A second of a core did "
-            f"{rate / 1e9:.0f} GFLOPs of training; the published training would take {cost.training_flops / rate / 86400:,.0f} days of a core."
+            f"{rate / 1e9:.0f} GFLOPs of training; all of the published one would take {cost.training_flops / rate / 86400:,.0f} days."
         ),
         "",
         "| node | s | processor s | peak MB | bytes | grows with | 1 H100, s | 8 H100, s |",
