@@ -114,6 +114,7 @@ def opened(name: str, options: dict, *, threads: int, device: str):
     chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     if device == "cuda" and chosen == "cpu":
         raise ValueError("there is no GPU that torch can use here; take --device cpu")
+    evaluators.check_device(options.get("precision", "float32"), chosen)
     torch.set_num_threads(threads)
     if chosen == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products
