@@ -132,7 +132,7 @@ def documents(text: Path | None) -> Iterator[str]:
     from stages.prepare import __main__ as prepare
     from stages.prepare import local
 
-    found = prepare.read_builtin()[0] if text is None else local.documents(text)
+    found = prepare.read_builtin() if text is None else local.documents(text)
     yield from (document.text for document in found)
 
 
