@@ -142,7 +142,7 @@ def tiny(tmp_path, monkeypatch):
         "ema.window": 64,
         "plain_score.window": 64,
         "train.threads": 1,
-        "model.rope_dims": 16,
+        "model.rope_dims": 8,
     }
     values = rehearsal.values
 
