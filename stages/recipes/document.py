@@ -61,8 +61,8 @@ PARTS = {
 REHEARSED = f"""## Rehearsals at full size
 
 `make rehearse NAME=pr1855` takes a recipe at its published sizes through every node on local text, with hardly any work in each:
-`stages/recipes/rehearsal.py` says what is cut. Weights after two steps are almost random, so scores mean nothing and coded weights are
-larger than trained ones. `python benchmarks/rehearse.py NAME --write` keeps what was measured in `docs/rehearsals.json`.
+`stages/recipes/rehearsal.py` says what is cut. Weights after two steps are almost random, so neither scores nor the bytes of the blob
+mean anything. `python benchmarks/rehearse.py NAME --write` keeps what was measured in `docs/rehearsals.json`.
 
 The last two columns are the *published* run, projected and not measured: no GPU was used. Work of the network takes the larger of two
 times. One is its FLOPs at half of the {projection.PEAK_FP32 / 1e12:g} TFLOPs per second that NVIDIA's data sheet states for float32 on an

@@ -115,7 +115,7 @@ def work(run: dict, tree: dict, cost: describe.Description, passes: int, targets
 
 
 def rows(tree: dict, head: header.Header, record: dict, growth: dict) -> list[Row]:
-    """A row for each node of the rehearsal `record`, and one for `certify` of each run. `tree`: the params.yaml of the published run."""
+    """A row for each node of the rehearsal `record`, and one for `certify` of each causal run. `tree`: the published params.yaml."""
     cost, net = describe.describe(tree), describe.network(tree)
     targets, window = accounting.VAL_TOKENS[tree["prepare"]["fineweb"]["variant"]] - 1, tree["plain_score"]["window"]
     passes = kernels(net, window)
@@ -141,6 +141,8 @@ def rows(tree: dict, head: header.Header, record: dict, growth: dict) -> list[Ro
             found = take(run, tree, cost, passes, targets, record, growth)
         out.append(Row(node, *found))
     for name, run in tree["evaluate"]["runs"].items():
+        if "causal" not in plugin.load("evaluators", run["evaluator"]).CLAIMS:
+            continue  # no decoder could follow it
         spent = work(run, tree, cost, passes, targets)
         learning = spent.seconds if spent and _carries(run) else 0
         out.append(Row(f"certify@{name}", *_both(None if spent is None else 2 * targets * (spent.row_seconds + learning))))
