@@ -119,7 +119,7 @@ def main() -> None:
 
     name, options, threads = arguments[0], json.loads(arguments[1]), int(arguments[2])
     try:
-        module, evaluator, _ = entry.opened(name, threads=threads, device="auto")
+        module, evaluator, _ = entry.opened(name, options, threads=threads, device="auto")
         if command == "probe":
             _probe(evaluator, options)
         else:
