@@ -416,12 +416,12 @@ def test_our_own_programs_and_options_hold_less_data_than_is_allowed():
     assert not any(data_in_code.of_values(run["options"]) for run in tree["evaluate"]["runs"].values())
 
 
-def machine(*, gpu="NVIDIA H100 80GB HBM3", processes=8, train=590.0, calibrate=5.0, evaluate=400.0):
+def machine(*, gpu="NVIDIA H100 80GB HBM3", processes=8, train=590.0, calibrate=5.0, source="train", evaluate=400.0):
     return SimpleNamespace(
         making={
             "train": {"train_seconds": train, "gpu": gpu, "processes": processes, "device": "cuda"},
             "prequant_ttt": {"seconds": 0.0},
-            "calibrate": {"seconds": calibrate},
+            "calibrate": {"seconds": calibrate, "source": source},
         },
         metrics={"seconds": evaluate, "processes": processes},
     )
@@ -432,6 +432,8 @@ def machine(*, gpu="NVIDIA H100 80GB HBM3", processes=8, train=590.0, calibrate=
     [
         ({}, "pass"),
         ({"calibrate": 11.0}, "fail"),
+        ({"calibrate": 198.0, "source": "self"}, "pass"),
+        ({"train": 601.0, "calibrate": 1.0, "source": "self"}, "fail"),
         ({"evaluate": 601.0}, "fail"),
         ({"gpu": None}, "reported"),
         ({"gpu": "NVIDIA H200"}, "reported"),

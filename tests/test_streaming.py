@@ -97,7 +97,7 @@ def test_file_that_is_damaged_or_of_another_artifact_is_refused(pure_byte):
         refused(packed[:place] + bytes([packed[place] ^ 16]) + packed[place + 1 :], "checksum")
 
 
-@pytest.mark.parametrize("name", ["causal_slot", "ttt_lora", "mixture", "streaming"])
+@pytest.mark.parametrize("name", ["causal_slot", "ttt_lora", "mixture", "streaming", "memory", "memory, streaming"])
 def test_decoder_that_sees_only_bits_finds_the_tokens(name):
     """Arithmetic coding by the evaluator itself; the decoder has the model and the number of tokens."""
     tokens, options = stream(60), VARIANTS[name] | getattr(kind(name), "STREAM", {})
@@ -116,7 +116,7 @@ def test_decoder_that_sees_only_bits_finds_the_tokens(name):
     assert found == tokens[1:].tolist() and 8 * len(coded) <= bits * 1.001 + 64
 
 
-@pytest.mark.parametrize("name", ["sliding", "mixture", "ttt_sgd", "causal_slot, warm start"])
+@pytest.mark.parametrize("name", ["sliding", "mixture", "ttt_sgd", "causal_slot, warm start", "memory, streaming"])
 def test_tokens_may_be_told_without_their_distribution_being_asked_for(name):
     """The same rows as when every one was asked for, and, for evaluators that carry nothing along, by a shorter way."""
     tokens, options = stream(150), VARIANTS[name] | getattr(kind(name), "STREAM", {})

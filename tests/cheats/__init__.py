@@ -23,6 +23,7 @@ from stages.runtime.scoring.streaming import Stream
 
 VOCABULARY = 50
 GEOMETRY = {"window": 24, "stride": 8, "batch": 4}
+MEMORY = {"order": 3, "document": 2, "reset_at": 1, "discount": 0.8, "strength": -0.5, "rate": 0.1, "every": 16}
 SETTINGS = {"replayed": 110, "replay_reach": None, "round_trip": 40, "overlap_tokens": 1, "memorization_tokens": 1}
 BEHAVIOUR = ("claim", "documents_apart", "replay", "round_trip", "withheld")
 
