@@ -180,7 +180,8 @@ def _score(arguments: argparse.Namespace, name: str, options: dict, claims: tupl
     _, evaluator, _ = opened(name, options, threads=arguments.threads, device=arguments.device)
     for path, tokens, num_bytes in streams:
         # A new evaluator for each stream, so that nothing learned on one can help on the next.
-        ledger = harness.score(evaluator(options), tokens, progress=arguments.progress or sys.stderr.isatty())
+        told = _progress(arguments, len(tokens) - 1)
+        ledger = harness.score(evaluator(options), tokens, tell=lambda first, nats, told=told: told(first + len(nats) - 1))
         print(
             json.dumps(
                 {
@@ -216,25 +217,30 @@ def _stream(path: Path, tokenizer: Tokenizer) -> tuple[np.ndarray, int | None]:
     return tokens, int(tokenizer.byte_counts(tokens)[1:].sum()) if tokenizer.counts_follow_from_ids else None
 
 
+def _progress(arguments: argparse.Namespace, total: int):
+    """A function of the number of tokens done that shows it on stderr, if stderr is a terminal or progress is wanted."""
+    started, shown = time.perf_counter(), [0.0]
+
+    def told(done: int) -> None:
+        passed = time.perf_counter() - started
+        if passed - shown[0] > 0.5 or done == total:
+            shown[0] = passed
+            left, end = passed / done * (total - done), "\n" if done == total else ""
+            print(f"\r{done / total:4.0%} of {total} tokens, {left:.0f} s left   ", end=end, file=sys.stderr, flush=True)
+
+    return told if arguments.progress or sys.stderr.isatty() else lambda done: None
+
+
 def _bar(arguments: argparse.Namespace):
-    """A function that iterates over a range and shows the progress on stderr, if stderr is a terminal or progress is wanted."""
+    """A function that iterates over a range and shows the progress."""
 
     def show(numbers: range) -> Iterator[int]:
-        started, shown = time.perf_counter(), 0.0
+        told = _progress(arguments, len(numbers))
         for i in numbers:
             yield i
-            passed = time.perf_counter() - started
-            if passed - shown > 0.5 or i + 1 == len(numbers):
-                shown = passed
-                left = passed / (i + 1) * (len(numbers) - i - 1)
-                print(
-                    f"\r{(i + 1) / len(numbers):4.0%} of {len(numbers)} tokens, {left:.0f} s left   ",
-                    end="\n" if i + 1 == len(numbers) else "",
-                    file=sys.stderr,
-                    flush=True,
-                )
+            told(i + 1)
 
-    return show if arguments.progress or sys.stderr.isatty() else iter
+    return show
 
 
 def _check_new(path: Path) -> None:
