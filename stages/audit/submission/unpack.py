@@ -17,6 +17,7 @@ import contextlib
 import io
 import json
 import lzma
+import threading
 import warnings
 import zipfile
 import zlib
@@ -63,12 +64,15 @@ def layers(name: str, text: str) -> tuple[list[Layer], list[str]]:
     return found, unread
 
 
+PARSER = threading.Lock()  # Python 3.11 counts the depth of all threads' trees together, and fails if they mix (gh-106905)
+
+
 def parse(text: str) -> tuple[ast.Module | None, str]:
     """(syntax tree, "") of a source, or (None, why it cannot be parsed). Extreme nesting is such a reason; it does not end this process."""
     if len(text) > SCRIPT_BYTES:
         return None, f"more than {SCRIPT_BYTES:,} characters"
     try:
-        with warnings.catch_warnings():
+        with PARSER, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings about escapes in the script do not matter here
             return ast.parse(text), ""
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

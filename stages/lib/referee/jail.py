@@ -80,7 +80,8 @@ class Jail:
 
     def _bubblewrap(self) -> list[str]:
         words = _namespaces(_private)
-        words += ["--ro-bind" if self.gpu else "--tmpfs", *(["/proc/sys"] if self.gpu else []), "/proc/sys"]
+        # as root, bwrap leaves the kernel's settings writable; one of them names a program to start outside
+        words += ["--ro-bind", "/proc/sys", "/proc/sys"] if self.gpu else ["--tmpfs", "/proc/sys", "--remount-ro", "/proc/sys"]
         for source in _folders():
             words += ["--ro-bind", str(_private(source)), str(source)]
         for name, source in _packages().items():
