@@ -54,7 +54,7 @@ class Val:
     def within(self, num_bytes: int, ids: np.ndarray | None = None) -> np.ndarray:
         """As many of the first ids as pack into so many bytes."""
         ids = self.val if ids is None else ids
-        count = len(ids)
+        count = min(len(ids), num_bytes)
         while len(self.packed(ids[:count])) > num_bytes:
             count = count * 9 // 10
         return ids[:count]

@@ -52,7 +52,10 @@ def check(evidence: Evidence) -> Verdict:
                     found[name] = found.get(name, 0) + len(content)
                     continue
                 nodes = list(ast.walk(tree))
-                found[name] = found.get(name, 0) + sum(map(size, nodes))
+                try:
+                    found[name] = found.get(name, 0) + sum(map(size, nodes))
+                except RecursionError:
+                    found[name] = found.get(name, 0) + len(content)
                 sources.append(content)
                 prose |= {word for node in nodes for word in words(node)}
     sizes = {

@@ -24,6 +24,7 @@ from stages.lib.node import files
 from stages.lib.referee import jail
 
 PROTOCOL = 2
+CLAIMS = ("causal", "score_first", "single_pass", "uses_length", "documents_apart")
 THREADS = 2  # of a session that scores; a session that goes token by token has one
 SILENCE = 1800  # seconds without an answer after which a session is ended
 KEPT_STDERR = 4096
@@ -76,8 +77,12 @@ class Session:
             self._send(b"B", json.dumps(self.told).encode())
             self.facts = json.loads(self._answer())
             self.vocabulary, self.carries = int(self.facts["vocabulary"]), bool(self.facts["carries"])
-        except (KeyError, TypeError, json.JSONDecodeError):
+            if not set(self.facts["claims"]) <= set(CLAIMS):  # they stand in the certificate
+                raise ValueError
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             self.__exit__()
+            if isinstance(error, Failed):
+                raise
             raise Failed(f"{self.pyz.name} does not answer as docs/protocol.md says") from None
         except BaseException:
             self.__exit__()
