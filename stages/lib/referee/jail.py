@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,9 @@ def form() -> str:
     return "none" if subprocess.run(probe, capture_output=True, check=False).returncode else "landlock"
 
 
+_preparing = threading.Lock()  # sessions start in several threads, and the first one makes what all use
+
+
 class Jail:
     """One process, with pipes to its stdin and stdout, and its stderr kept by the caller's `stderr`. A context manager."""
 
@@ -58,9 +62,13 @@ class Jail:
         self.environment, self.gpu = ENVIRONMENT | environment, gpu
 
     def __enter__(self) -> subprocess.Popen:
-        settle(self.program, *self.extra.values())
         self.holder = tempfile.TemporaryDirectory(prefix="caddie-")
-        command = self._bubblewrap() if form() == "bubblewrap" else self._beside(Path(self.holder.name))
+        if form() == "bubblewrap":
+            with _preparing:
+                settle(self.program, *self.extra.values())
+                command = self._bubblewrap()
+        else:
+            command = self._beside(Path(self.holder.name))
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
