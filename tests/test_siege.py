@@ -4,6 +4,7 @@ import json
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,8 +57,16 @@ def test_a_jail_leaves_no_capability_no_setting_no_key_and_no_folder_of_others(t
     ctypes.CDLL(None).syscall(250, 1, None)  # a session keyring, as a login has one
     ctypes.CDLL(None).syscall(248, b"user", b"siege", b"val", 3, -3)
     (tmp_path / "probe.py").write_text(PROBE)
-    with jail.Jail(tmp_path / "probe.py", [], stderr=2, extra={}, environment={}, gpu=False) as process:
-        found = json.loads(process.stdout.read())
+    for kept in (jail._private, jail._store, jail._visible):
+        kept.cache_clear()
+
+    def probed(_) -> dict:
+        with jail.Jail(tmp_path / "probe.py", [], stderr=2, extra={}, environment={}, gpu=False) as process:
+            return json.loads(process.stdout.read())
+
+    with ThreadPoolExecutor(2) as pool:  # the first two sessions of a process start together
+        found, other = pool.map(probed, range(2))
+    assert found == other
     wanted = {"capabilities": 0, "umount": [], "remount": -1, "writable": [], "key": -1}
     assert {name: found[name] for name in wanted} == wanted
     assert all("linux" in name for name in found["library"]) or len(jail._libraries()) == 1
