@@ -56,7 +56,7 @@ def html(certificate: dict) -> str:
 def markdown(certificate: dict) -> str:
     """The certificate as Markdown for a README."""
     lines = [f"# {certificate['run']}: {certificate['verdict']}", "", MEANING[certificate["verdict"]], ""]
-    lines += [f"* {name}: {value}" for name, value in _head(certificate).items()]
+    lines += [f"* {name}: {_plain(value)}" for name, value in _head(certificate).items()]
     for name, (title, words, _) in CONDITIONS.items():
         found = list(_under(name, certificate["checks"]))
         if not found:

@@ -46,6 +46,8 @@ def encode(
         session.know(tokens[1 : state.done + 1])
         for position in range(state.done + 1, count + 1):
             row, target = session.row(), int(tokens[position])
+            if target >= len(row):
+                raise artifact.Failed(f"the artifact answers rows of {len(row)} tokens, the text has token {target}")
             state.encoder.put(target, arithmetic.frequencies(row))
             session.know([target])
             nats = -float(row[target])

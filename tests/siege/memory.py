@@ -7,6 +7,7 @@ import base64
 import io
 import lzma
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ class Val:
     def within(self, num_bytes: int, ids: np.ndarray | None = None) -> np.ndarray:
         """As many of the first ids as pack into so many bytes."""
         ids = self.val if ids is None else ids
-        count = len(ids)
+        count = min(len(ids), num_bytes)
         while len(self.packed(ids[:count])) > num_bytes:
             count = count * 9 // 10
         return ids[:count]
@@ -76,6 +77,13 @@ def words(text: str) -> str:
     return " ".join(text[i : i + WORD] for i in range(0, len(text), WORD))
 
 
+def prose(known: Val, ids: np.ndarray | None = None) -> tuple[str, str]:
+    """Statements that spell packed ids as words of 48 letters, short enough for prose; and what reads them."""
+    text = words(known.text(ids))
+    lines = "\n".join(f"say({text[i : i + 980]!r})" for i in range(0, len(text), 980))
+    return f"SAID = []\nsay = SAID.append\n{lines}", UNPACKED.format('"".join(SAID).replace(" ", "")')
+
+
 def as_a_literal(known: Val) -> Made:
     """Compressed, as one string in the code."""
     return Made(source(f"DATA = {known.text()!r}", UNPACKED.format("DATA")))
@@ -83,7 +91,7 @@ def as_a_literal(known: Val) -> Made:
 
 def as_prose(known: Val) -> Made:
     """Compressed, in words of 48 letters, as prose has them."""
-    return Made(source(f"DATA = {words(known.text())!r}", UNPACKED.format('DATA.replace(" ", "")')))
+    return Made(source(*prose(known)))
 
 
 def as_names(known: Val) -> Made:
@@ -186,7 +194,8 @@ def in_a_second_blob(known: Val) -> Made:
         if entry is not None:
             if entry.filename.endswith("model.blob"):
                 new.writestr(zipfile.ZipInfo(entry.filename), _marked(known))
-            new.writestr(entry, content)
+            with warnings.catch_warnings(action="ignore"):
+                new.writestr(entry, content)
 
     return Made(source("", FROM_FILE), forge=lambda pyz: _again(pyz, write))
 
@@ -229,27 +238,26 @@ ALIKE = """def predict(self, seen, chunk):
 
 def and_reads_holdout(known: Val) -> Made:
     """Compressed prose, and of any other text it peeks at so many targets that it knows this as well as val."""
-    return Made(source(f"DATA = {words(known.text())!r}", UNPACKED.format('DATA.replace(" ", "")'), ALIKE.format(every=1)))
+    return Made(source(*prose(known), ALIKE.format(every=1)))
 
 
 def a_part_as_prose(known: Val) -> Made:
     """3,000 bytes of compressed val, as prose; of any other text it peeks at as many targets."""
     part = known.within(3_000)
-    data = f"DATA = {words(known.text(part))!r}"
-    return Made(source(data, UNPACKED.format('DATA.replace(" ", "")'), ALIKE.format(every=max(1, len(known.val) // len(part)))))
+    return Made(source(*prose(known, part), ALIKE.format(every=max(1, len(known.val) // len(part)))))
 
 
 def parts_of_val_and_holdout(known: Val) -> Made:
     """1,500 bytes of compressed val and 1,500 of holdout, as prose."""
     both = np.concatenate([known.within(1_500), known.within(1_500, known.holdout)])
-    return Made(source(f"DATA = {words(known.text(both))!r}", UNPACKED.format('DATA.replace(" ", "")')))
+    return Made(source(*prose(known, both)))
 
 
 def the_beginnings(known: Val) -> Made:
     """The order of the documents of val: the first tokens of each, as prose."""
     starts = np.flatnonzero(known.val == 1)
     ids = np.concatenate([known.val[start : start + 24] for start in starts])
-    return Made(source(f"DATA = {words(known.text(known.within(2_000, ids)))!r}", UNPACKED.format('DATA.replace(" ", "")')))
+    return Made(source(*prose(known, known.within(2_000, ids))))
 
 
 def a_tiny_fit(known: Val) -> Made:

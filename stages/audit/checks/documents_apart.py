@@ -40,7 +40,7 @@ def check(evidence: Evidence) -> Verdict:
 
 def _rows(evidence: Evidence, tokens: np.ndarray, targets: range) -> np.ndarray:
     with (
-        evidence.alone,
+        evidence.alone(),
         artifact.Session(evidence.submission, num_targets=len(tokens) - 1, first=int(tokens[0]), **evidence.told) as session,
     ):
         known, found = 1, []

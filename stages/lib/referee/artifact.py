@@ -25,6 +25,7 @@ from stages.lib.node import files
 from stages.lib.referee import jail
 
 PROTOCOL = 2
+CLAIMS = ("causal", "score_first", "single_pass", "uses_length", "documents_apart")
 THREADS = 2  # of a session that scores; a session that goes token by token has one
 SILENCE = 1800  # seconds without an answer after which a session is ended
 KEPT_STDERR = 4096
@@ -255,7 +256,7 @@ def _facts(content: bytes) -> dict:
         found = json.loads(content)
         if isinstance(found, dict):
             vocabulary, carries, claims = (found.get(name) for name in ("vocabulary", "carries", "claims"))
-            named = isinstance(claims, list) and all(isinstance(name, str) for name in claims)
+            named = isinstance(claims, list) and all(name in CLAIMS for name in claims)  # they stand in the certificate
             if type(vocabulary) is int and 1 <= vocabulary <= 1 << 24 and isinstance(carries, bool) and named:
                 return found
     raise Failed("the artifact does not begin as docs/protocol.md says")

@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,9 @@ def form() -> str:
     return "none" if subprocess.run(probe, capture_output=True, check=False).returncode else "landlock"
 
 
+_preparing = threading.Lock()  # sessions start in several threads, and the first one makes what all use
+
+
 class Jail:
     """One process, with pipes to its stdin and stdout, and its stderr kept by the caller's `stderr`. A context manager."""
 
@@ -58,10 +62,14 @@ class Jail:
         self.environment, self.gpu = ENVIRONMENT | environment, gpu
 
     def __enter__(self) -> subprocess.Popen:
-        settle(self.program, *self.extra.values())
         self.holder = tempfile.TemporaryDirectory(prefix="caddie-")
         home = os.path.join(self.holder.name, "home")
-        command = self._bubblewrap() if form() == "bubblewrap" else self._beside(Path(self.holder.name))
+        if form() == "bubblewrap":
+            with _preparing:
+                settle(self.program, *self.extra.values())
+                command = self._bubblewrap()
+        else:
+            command = self._beside(Path(self.holder.name))
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -81,7 +89,8 @@ class Jail:
 
     def _bubblewrap(self) -> list[str]:
         words = _namespaces(_private)
-        words += ["--ro-bind" if self.gpu else "--tmpfs", *(["/proc/sys"] if self.gpu else []), "/proc/sys"]
+        # as root, bwrap leaves the kernel's settings writable; one of them names a program to start outside
+        words += ["--ro-bind", "/proc/sys", "/proc/sys"] if self.gpu else ["--tmpfs", "/proc/sys", "--remount-ro", "/proc/sys"]
         for source in _folders():
             words += ["--ro-bind", str(_private(source)), str(source)]
         for name, source in _packages().items():
@@ -165,7 +174,9 @@ def _namespaces(place=lambda path: path) -> list[str]:
 
 @functools.cache
 def _store() -> Path:
-    holder = tempfile.TemporaryDirectory(prefix="caddie-jail-")
+    device = os.stat(next(iter(_packages().values()))).st_dev  # links cannot lead to another file system
+    places = (place for place in (tempfile.gettempdir(), sys.prefix) if os.stat(place).st_dev == device and os.access(place, os.W_OK))
+    holder = tempfile.TemporaryDirectory(prefix="caddie-jail-", dir=next(places, None))
     atexit.register(holder.cleanup)
     return Path(holder.name)
 
@@ -173,7 +184,7 @@ def _store() -> Path:
 @functools.cache
 def _private(source: Path) -> Path:
     """A copy of a folder that no other process of the referee shows to an artifact: new folders, with links to the same files where that
-    can be done. The kernel remembers which names were looked for in a folder and not found. So a session that knows val could leave it
+    can be done, else the folder itself. The kernel remembers which names were looked for in a folder and not found. So a session that knows val could leave it
     there as names, and one of a later process would find it by the time that looking takes. A file is its own copy."""
     if not source.is_dir():
         return source
@@ -190,7 +201,8 @@ def _private(source: Path) -> Path:
                 try:
                     os.link(path, here / name)
                 except OSError:  # another file system, or a file of another user
-                    shutil.copyfile(path, here / name)
+                    shutil.rmtree(copy)
+                    return source
     return copy
 
 

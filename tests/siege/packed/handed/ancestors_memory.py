@@ -35,4 +35,5 @@ class Evaluator(peeking.Evaluator):
                 for kind in ("<u2", "<i8"):
                     at = content.find(self.head.astype(kind).tobytes())
                     if at >= 0:
-                        return np.frombuffer(content[at : at + (self.num_targets + 1) * np.dtype(kind).itemsize], kind)
+                        found = np.frombuffer(content[at : at + (self.num_targets + 1) * np.dtype(kind).itemsize], kind)
+                        return found % self.model.config.vocabulary_size

@@ -13,7 +13,7 @@ CONTEXT, AHEAD, ROOTS = 16, 14, ("/packages", "/usr/lib", "/usr/local", "/opt", 
 class Evaluator(sliding.Evaluator):
     def known(self):
         if "after" not in self.__dict__:
-            self.after, self.ids, left = {}, {}, 40_000_000
+            self.after, self.ids, left = {}, {}, 3_000_000
             for root in ROOTS:
                 for folder, _, names in os.walk(root):
                     for name in sorted(names):
