@@ -16,7 +16,7 @@ export PYTHONUTF8 := 1
 # One command for a machine with CUDA; it needs none of the set-up above: docs/gpu-run.md
 GPU = $(PYTHON) -m benchmarks.gpu $(if $(PARTS),--parts $(PARTS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(WHEELS),--wheels $(WHEELS))
 
-.PHONY: help setup repro test test-all test-recipes test-scripts test-attacks test-referee test-portability certify recipe rehearse submission show lint golden report screenshots gpu gpu-cpu gpu-data clean test-text
+.PHONY: help setup repro test test-all test-recipes test-scripts test-attacks test-referee test-portability certify recipe rehearse submission show lint golden report screenshots gpu gpu-cpu gpu-data clean test-text test-siege
 
 help:
 	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
@@ -29,6 +29,7 @@ help:
 	@echo "make test-portability      the weight coder with another numpy, BLAS and number of threads: the same bytes"
 	@echo "make test-text             the built-in text with other Pythons and their builds: the same sha256; PYTHONS='python3.12 python3.13'; gigabytes"
 	@echo "make test-referee          honest evaluators under the audit with twenty seeds: no false alarm; five minutes"
+	@echo "make test-siege            artifacts and files that lie, each packed, evaluated and audited; writes docs/siege.md; half an hour"
 	@echo "make certify               after make repro: code all of val with the artifact and decode it; RUN=sliding; resumable"
 	@echo "make recipe NAME=pr1855    run a recipe of stages/recipes as an experiment; SCALE=tiny: small sizes, minutes on a CPU"
 	@echo "make rehearse NAME=pr1855  every node of a recipe at its published sizes, measured, with hardly any work: half an hour on a CPU; TEXT, TOKENIZER"
@@ -103,6 +104,9 @@ test-text: setup
 
 test-referee: setup
 	python -m pytest --dist load -m referee tests/test_cheats.py
+
+test-siege: setup
+	python -m tests.siege.run --write
 
 certify: setup
 	python -m stages.audit.certify $(RUN)

@@ -75,13 +75,13 @@ def parts(stream: np.ndarray, folder: Path) -> dict[str, Callable[[], object]]:
         np.save(folder / "ledger.npy", np.zeros(len(found.tokens)))
         return files.sha256(folder / "ledger.npy"), np.load(folder / "ledger.npy").sum()
 
-    def score(**span):
-        return harness.score(Silent(None, **WINDOWS), numbers, **span)
+    def score():
+        return harness.score(Silent(None, **WINDOWS), numbers)
 
     def push():
-        stream = streaming.Stream(Silent(None, **WINDOWS), len(numbers) - 1, 1)
-        while stream.window:
-            stream.window = next(stream.windows, None)
+        known = streaming.Stream(Silent(None, **WINDOWS), len(numbers) - 1, 1)
+        for start in range(1, len(numbers), 1 << 16):
+            known.push(numbers[start : start + (1 << 16)].tolist())
 
     def byte_count():
         counts = split.byte_counts
@@ -100,12 +100,11 @@ def parts(stream: np.ndarray, folder: Path) -> dict[str, Callable[[], object]]:
         "prepare": prepare,
         "ledger": ledger,
         "harness": score,
-        "anywhere": lambda: score(span=(len(stream) // 2, len(stream) // 2)),
         "push": push,
         "byte_count": byte_count,
         "overlap": overlap,
         "trigrams": lambda: Trigram(stream, 260),
-        "memorization": lambda: memorization.sample(split, 40_000, 11),
+        "memorization": lambda: memorization.sample(split, 40_000, np.random.default_rng(11)),
         "text_compressors": text_compressors,
     }
 

@@ -52,7 +52,7 @@ def test_rehearsal_keeps_every_size_that_decides_whether_a_run_fits(name):
     for run, settings in full["evaluate"]["runs"].items():
         changed = {key for key, value in settings["options"].items() if cut["evaluate"]["runs"][run]["options"][key] != value}
         assert changed <= {"batch", "phases"}
-    for path in ("train.steps", "calibrate.sequences", "audit.flips", "audit.replayed", "audit.probe_tokens", "train.batch_tokens"):
+    for path in ("train.steps", "calibrate.sequences", "audit.replayed", "audit.round_trip", "train.batch_tokens"):
         assert params.lookup(cut, path) <= params.lookup(full, path), path
 
 

@@ -23,7 +23,7 @@ CLAIMS = {  # a claim, and the test that `make test` has for it
     "a bomb is refused": "attacks/test_attacks.py::test_bomb_is_refused_without_the_memory_it_asks_for",
     "the artifact scores alone": "test_package.py::test_artifact_scores_alone_in_an_empty_folder_and_agrees_with_the_pipeline",
     "the artifact compresses and gives back": "test_package.py::test_artifact_compresses_a_file_and_gives_it_back",
-    "the cap is exact": "test_package.py::test_cap_is_exact_to_the_byte",
+    "the cap is exact": "test_package.py::test_cap_is_exact_to_the_byte_and_what_is_over_it_is_packed_all_the_same",
     "causal evaluators ignore the future": "test_evaluators.py::"
     "test_evaluator_that_claims_to_be_causal_ignores_the_target_and_all_after_it",
     "an honest evaluator is certified": "test_audit.py::test_honest_evaluator_is_certified",
@@ -31,9 +31,9 @@ CLAIMS = {  # a claim, and the test that `make test` has for it
     "SLOT is refused": "test_audit.py::test_slot_is_refused_because_it_knows_what_it_scores",
     "every cheat is caught by its check": "test_cheats.py::test_cheat_is_caught_by_the_check_that_is_there_for_it",
     "an honest evaluator raises no alarm": "test_cheats.py::test_honest_evaluator_raises_no_alarm",
-    "the guard lets an artifact use nothing but itself": "test_guard.py::"
-    "test_artifact_may_use_itself_and_the_installation_and_nothing_else",
-    "every target comes back from its code": "test_certify.py::test_every_target_comes_back_from_as_many_bits_as_the_ledger_says",
+    "an artifact learns nothing but from its pipes": "test_jail.py::test_jail_shows_nothing_of_this_machine_and_lets_nothing_out",
+    "the certified limit is true as often as it says": "test_bound.py::test_truth_is_above_the_limit_at_most_as_often_as_it_says",
+    "every target comes back from its code": "test_certify.py::test_every_target_comes_back_from_as_many_bits_as_were_claimed",
     "a submission is read without running it": "test_submission_audit.py::test_packed_script_is_read_without_running_it",
     "wrong code is found and its honest neighbour is not": "test_submission_code.py::test_wrong_code_is_found_and_right_code_is_not",
     "a folder that means harm ends soon": "test_submission_hostile.py::test_hostile_script_ends_soon_and_leaves_the_rest_of_the_folder",

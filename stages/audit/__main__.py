@@ -9,6 +9,7 @@ A score is legal if every check passes, and not legal if one fails. It is not ru
 import importlib
 import math
 import pkgutil
+import secrets
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -17,29 +18,17 @@ from typing import ClassVar
 
 import numpy as np
 
+from stages.audit import bound, revision
 from stages.audit import certificate as rendering
-from stages.audit import revision
 from stages.audit.evidence import AuditSettings, Evidence, Verdict
 from stages.lib.blob import counted
 from stages.lib.node import command, files
 from stages.lib.node.stage import Input, Metrics, Output, Untracked, Variant
-from stages.lib.referee import artifact
+from stages.lib.referee import artifact, jail
 from stages.lib.referee.significance import one_sample
 from stages.lib.tokens import splits
 
-REPORTED = (
-    "artifact_sha256",
-    "ledger_sha256",
-    "bits_per_byte",
-    "loss_nats",
-    "seconds",
-    "bytes",
-    "tokens",
-    "claims",
-    "precision",
-    "text_sha256",
-    "refused",
-)
+REPORTED = ("artifact_sha256", "ledger_sha256", "bits_per_byte", "loss_nats", "seconds", "bytes", "tokens", "claims", "jail", "text_sha256")
 
 
 @dataclass(frozen=True)
@@ -88,6 +77,7 @@ def main(
         lock=lock,
         settings=settings,
         script=script,
+        drawn=tuple(secrets.randbits(32) for _ in range(4)),
         package=package,
         train=train,
         holdout=holdout,
@@ -98,15 +88,19 @@ def main(
     modules = {name: importlib.import_module(f"stages.audit.checks.{name}") for name in checks()}
     with ThreadPoolExecutor(len(modules)) as pool:  # most checks wait for a run of the artifact that another check has started
         verdicts = dict(zip(modules, pool.map(judged, modules.values(), [evidence] * len(modules)), strict=True))
-    ruling = verdict(verdicts)
+    ruling, most = verdict(verdicts), _most_bits(evidence, verdicts)
     written = {
         "run": run,
         "evaluator": evaluated.evaluator,
         "verdict": ruling,
         "legal": ruling == "legal",
         "claims": reported["claims"],
-        "precision": reported["precision"],
+        "precision": reported.get("precision", "float32"),
         "bits_per_byte": reported["bits_per_byte"],
+        "at_most_bits_per_byte": most,
+        "confidence": 1 - bound.LEVEL,
+        "drawn": list(evidence.drawn),
+        "referee": {"protocol": artifact.PROTOCOL, "jail": jail.form()},
         "artifact_sha256": reported["artifact_sha256"],
         "text_sha256": reported["text_sha256"],
         "checks": {
@@ -121,6 +115,12 @@ def main(
         with files.atomic(path) as partial:
             partial.write_text(render(written), encoding="utf-8")
     print(f"{run}: {ruling.upper()}; " + ", ".join(f"{name} {found.verdict}" for name, found in verdicts.items()))
+
+
+def _most_bits(evidence: Evidence, verdicts: dict[str, Verdict]) -> float | None:
+    """X: the most bits per byte that the score can really be; None if not every position could be drawn and replayed."""
+    nats = None if verdicts["replay"].verdict == "fail" else evidence.replay.most_nats(evidence.nats)
+    return None if nats is None else (nats / math.log(2) + bound.LENGTH_BITS) / evidence.metrics["bytes"]
 
 
 def judged(module, evidence: Evidence) -> Verdict:

@@ -7,25 +7,29 @@ The contract of a check, one file under checks/:
     PRECEDENT: str     the ruling that it follows, with its date; or "none"
     check(evidence: Evidence) -> Verdict
 
-There are three runs, each in a process of its own. `first` scores the unchanged probe, which is the beginning of val. `probes` scores the
-probe again, and changed copies of it (probes.py). `replay` scores val token by token, codes it, and has the code decoded (replay.py).
-Probes are declared as long as val, and only results from equal shapes are compared, so an honest evaluator gives equal bits. If the
-artifact breaks down in a run, the checks that use the run fail. The checks run at the same time, so independent runs overlap.
+`replay` replays drawn positions with the target withheld (replay.py), and `coded` codes the first targets and decodes them (coding.py).
+Each session with the artifact is a process in a jail of its own. If the artifact breaks down in a run, the checks that use the run fail.
+The checks run at the same time, but only one session at a time is told val (`alone`): of two, the one that is told more could signal the
+other, by locks on files that both can read or by the load of the machine.
 """
 
+import contextlib
 import functools
 import threading
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from annotated_types import Interval
 
-from stages.audit import decoder, probes, replay
+from stages.audit import bound, coding
+from stages.audit.replay import Replay, Whole
+from stages.audit.replay import run as replayed
+from stages.audit.replay import whole as withheld_in_whole_chunks
 from stages.lib.blob.counted import PackageSettings
-from stages.lib.node.params import AtLeastOne, AtLeastZero, Seed
+from stages.lib.node.params import AtLeastOne
 from stages.lib.referee import artifact
 from stages.lib.tokens import splits
 
@@ -35,12 +39,7 @@ class AuditSettings:
     """The sizes of the audit's runs."""
 
     SECTION: ClassVar[str] = "audit"
-    seed: Seed
-    probe_tokens: Annotated[int, Interval(ge=2)]
-    flips: AtLeastOne
-    truncations: AtLeastOne
-    tried_tokens: AtLeastOne
-    replayed: AtLeastZero
+    replayed: AtLeastOne
     replay_reach: AtLeastOne | None
     round_trip: AtLeastOne
     overlap_tokens: AtLeastOne
@@ -62,23 +61,17 @@ class Verdict:
     largest_deviation: float | None = None
 
 
-def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """|one - other| by element; 0 where both are the same infinity, infinite where one is NaN."""
-    with np.errstate(invalid="ignore"):
-        apart = np.abs(one - other)
-    return np.where(one == other, 0.0, np.where(np.isnan(apart), np.inf, apart))
-
-
 def once(run):
-    """A property that runs once, for the first thread that asks, and keeps the result. If the artifact failed, every access raises
-    that failure."""
+    """A property that runs once and alone, for the first thread that asks, and keeps the result. If the artifact failed, every access
+    raises that failure."""
 
     @functools.wraps(run)
     def look(self):
         with self.locks[run.__name__]:
             if run.__name__ not in self.kept:
                 try:
-                    self.kept[run.__name__] = run(self)
+                    with self.locks["alone"] if run.__name__ == "replay" else self.alone():
+                        self.kept[run.__name__] = run(self)
                 except artifact.Failed as error:
                     self.kept[run.__name__] = error
         if isinstance(self.kept[run.__name__], artifact.Failed):
@@ -89,9 +82,20 @@ def once(run):
 
 
 @dataclass(frozen=True)
+class Coded:
+    """The code of the first `count` tokens, and what was decoded from it; `reason` says why they could not be coded."""
+
+    code: bytes
+    count: int
+    decoded: np.ndarray | None
+    reason: str
+    largest: float
+
+
+@dataclass(frozen=True)
 class Evidence:
     """Inputs of the checks. `train`, `holdout`: tokenized splits; `making`: metrics of the stages that take the training budget;
-    `script`: the file whose bytes count as code."""
+    `script`: the file whose bytes count as code; `drawn`: the audit's fresh random numbers, which the certificate records."""
 
     submission: Path
     documents: Path
@@ -105,6 +109,7 @@ class Evidence:
     train: Path
     holdout: Path
     making: dict[str, dict]
+    drawn: tuple[int, ...]
     script: Path
     package: PackageSettings
     kept: dict = field(default_factory=dict, repr=False)  # results of the runs
@@ -114,68 +119,50 @@ class Evidence:
     def tokens(self) -> np.ndarray:
         return self.text.tokens
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Held while a session is told val. The replay comes first, so that nothing in this process knew val before it."""
+        with contextlib.suppress(artifact.Failed):
+            _ = self.replay
+        with self.locks["alone"]:
+            yield
+
     @property
-    def probe_length(self) -> int:
-        """The number of targets of the probes."""
-        return min(self.settings.probe_tokens, len(self.tokens) - 1)
+    def told(self) -> dict:
+        """What a session is started with."""
+        return {"evaluator": self.evaluator, "options": self.options, "vocabulary": self.text.vocabulary_size}
+
+    def generator(self, *purpose: int) -> np.random.Generator:
+        """Random numbers from the audit's own draw, which nobody knew when the claim was made."""
+        return np.random.default_rng([*self.drawn, *purpose])
 
     @once
-    def first(self) -> artifact.Result:
-        """The unchanged probe, in a separate process; its `line` says whether the evaluator carries anything from chunk to chunk."""
-        request = probes.base(self.probe_length, len(self.tokens) - 1, ())
-        (result,) = artifact.probe(self.submission, self.tokens, [request], evaluator=self.evaluator, options=self.options)
-        return result
-
-    @once
-    def probe_set(self) -> probes.ProbeSet:
-        settings = self.settings
-        return probes.probe_set(
-            self.tokens,
-            self.first,
-            length=self.probe_length,
-            vocabulary=self.text.vocabulary_size,
-            flips=settings.flips,
-            truncations=settings.truncations,
-            sample=settings.tried_tokens,
-            generator=np.random.default_rng(settings.seed),
-        )
-
-    @once
-    def probes(self) -> list[artifact.Result]:
-        """The results of the requests of `probe_set`; the first is the unchanged probe."""
-        return artifact.probe(self.submission, self.tokens, self.probe_set.requests, evaluator=self.evaluator, options=self.options)
-
-    @once
-    def replay(self) -> replay.Replay:
-        settings = self.settings
-        return replay.run(
+    def replay(self) -> Replay:
+        return replayed(
             self.submission,
-            evaluator=self.evaluator,
-            options=self.options,
             tokens=self.tokens,
-            ledger=self.nats,
-            vocabulary=self.text.vocabulary_size,
-            sampled=settings.replayed,
-            coded=settings.round_trip,
-            walk=settings.replay_reach,
-            generator=np.random.default_rng([settings.seed, 1]),
-            decode=self._decode,
+            claims=self.nats,
+            count=self.settings.replayed,
+            reach=self.settings.replay_reach,
+            generator=self.generator(1),
+            **self.told,
         )
 
-    def _decode(self, code: bytes, count: int) -> np.ndarray | str:
-        """The tokens that another process decodes from the replay's code, or its last line if it fails."""
-        return decoder.run(
-            self.submission,
-            code,
-            evaluator=self.evaluator,
-            options=self.options,
-            num_targets=len(self.tokens) - 1,
-            first=int(self.tokens[0]),
-            count=count,
+    @once
+    def whole(self) -> Whole:
+        return withheld_in_whole_chunks(
+            self.submission, tokens=self.tokens, claims=self.nats, threads=artifact.THREADS, generator=self.generator(3), **self.told
         )
 
-    @property
-    def refused(self) -> list[str]:
-        """Accesses to files, programs and sockets that the guard refused, in these runs and in the run that made the score."""
-        runs = [*self.first.refused, *self.probes[0].refused, *self.replay.refused, *self.metrics["refused"]]
-        return list(dict.fromkeys(runs))
+    @once
+    def coded(self) -> Coded:
+        count = min(self.settings.round_trip, len(self.tokens) - 1)
+        lid = bound.floor(count, self.text.vocabulary_size)
+        try:
+            state = coding.encode(self.submission, self.tokens, self.nats, count, lid=lid, **self.told)
+        except artifact.Failed:
+            raise
+        except ValueError as error:
+            return Coded(b"", count, None, str(error), np.inf)
+        code, about = state.encoder.finish(), {"num_targets": len(self.tokens) - 1, "first": int(self.tokens[0])}
+        return Coded(code, count, coding.decode(self.submission, code, count, **about, **self.told), "", state.largest)

@@ -1,56 +1,57 @@
-"""Replay the real stream token by token: the artifact gets a token only after it has given its distribution for that token.
+"""Replay drawn positions of the text with the target withheld: the artifact gives its distribution before it is told the token.
 
-    positions: the first `coded` targets, and `sampled` others drawn from all of val (an evaluator that carries what it learns from
-    chunk to chunk must score everything before a position, so they are drawn from the first `walk` targets only)
-    nats[t] = -ln p_t(v[t])    to be compared with the ledger of the score:  excess[t] = nats[t] - ledger[t]
-    bits    the first targets, arithmetically coded with the received rows; `decode` works on them while the other targets are replayed
-
-The stream runs in a process that has no access to tokens that it was not yet told, so its distributions are causal, whatever its code does.
-If the ledger used later tokens, the replay shows an excess. A replay ends early once its excess is too large to pass.
+The session runs in a jail and knows only the tokens that it was told, so its distributions are causal, whatever its code does and whatever
+run it believes to be in. They cannot match a claim that used the target or later tokens, because the claim was fixed before. An evaluator
+that carries state is walked through everything before a position, in its own chunks; one that carries nothing is only told the tokens.
+No other session that is told the same text runs at the same time: one that knows more could signal it through locks on files that both can
+read, or through the load of the machine.
 """
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from stages.audit import bound
 from stages.lib.referee import artifact
-from stages.runtime.text import arithmetic
 
-PER_TOKEN = 0.005  # nats: batch and stream differ by rounding, which a fit can enlarge
-MEAN = 2e-4  # nats: the same for the mean over all positions
+PER_TOKEN = 0.005  # nats: the rounding of other shapes, which a fit can enlarge
 ENOUGH = 48  # this many positions that differ by more than PER_TOKEN end a replay
+WHOLE_POSITIONS, WHOLE_REACH = 12, 20_000  # an evaluator that carries something must walk to a position
 
 
 @dataclass(frozen=True)
 class Replay:
-    """The result of a replay; arrays are in the order of the positions. `code` holds `coded` tokens; `finished`: it did not end early."""
+    """The result. `drawn` has the positions as they were drawn, with repetitions; `positions`, `nats` and `claimed` have each once.
 
+    `claimed` is what the artifact claimed there. `reach`: they were drawn from so many first targets. `finished`: it did not end early.
+    """
+
+    drawn: np.ndarray
     positions: np.ndarray
     nats: np.ndarray
-    expected: np.ndarray
-    code: bytes
-    coded: int
-    uncodable: str  # why a row could not be used for coding; empty if all could
+    claimed: np.ndarray
+    floor: bound.Floor
+    reach: int
+    carries: bool
     finished: bool
-    sums: np.ndarray  # |1 - Σ p| of each row
-    is_complete: bool  # every row finite, with an entry for each token of the vocabulary
-    events: list[tuple[str, int, int]]  # ("dist", t, t) and ("push", first, last), as they happened
-    reach: int  # the positions are drawn from this many first targets
-    refused: tuple[str, ...]
-    decoded: np.ndarray | str | None  # the result of `decode`; None: it was not called, see `run`
 
     @property
     def excess(self) -> np.ndarray:
-        """Nats that the replay needs beyond what the ledger states, by position."""
-        return self.nats - self.expected
+        """Nats beyond the claim, by position."""
+        return self.nats - self.claimed
 
     @property
     def off(self) -> np.ndarray:
-        """Whether the replay and the ledger differ by more than PER_TOKEN, by position."""
+        """Whether replay and claim differ by more than PER_TOKEN, by position."""
         return ~(np.abs(self.excess) <= PER_TOKEN)
+
+    def most_nats(self, claims: np.ndarray) -> float | None:
+        """The upper limit of what all targets cost (bound.py). None if not all positions could be replayed, or not all were in reach."""
+        if not self.finished or self.reach < len(claims):
+            return None
+        nats = dict(zip(self.positions.tolist(), self.floor.under(self.nats).tolist(), strict=True))
+        return bound.most_nats(self.floor.under(claims), self.floor, self.drawn, np.array([nats[place] for place in self.drawn.tolist()]))
 
 
 def run(
@@ -59,62 +60,47 @@ def run(
     evaluator: str,
     options: dict,
     tokens: np.ndarray,
-    ledger: np.ndarray,
+    claims: np.ndarray,
     vocabulary: int,
-    sampled: int,
-    coded: int,
-    walk: int | None,
+    count: int,
+    reach: int | None,
     generator: np.random.Generator,
-    decode: Callable[[bytes, int], np.ndarray | str],
 ) -> Replay:
-    """Replay the first `coded` targets and `sampled` others. `decode(code, count)` is called with the code of the first ones if all of them
-    could be coded and none differed from the ledger by more than PER_TOKEN."""
-    num_targets = len(tokens) - 1
-    coded = min(coded, num_targets)
-    encoder, uncodable, at, wrong, is_complete = arithmetic.Encoder(), "", 1, 0, True
-    nats, sums, events, code, decoding = [], [], [], None, None
-    with (
-        ThreadPoolExecutor(1) as pool,
-        artifact.Stream(submission, evaluator=evaluator, options=options, num_targets=num_targets, first=int(tokens[0])) as stream,
-    ):
-        reach = min(num_targets, walk) if stream.carries and walk else num_targets
-        others = generator.choice(reach - coded, min(sampled, reach - coded), replace=False) + coded + 1 if reach > coded else []
-        positions = np.array([*range(1, coded + 1), *np.sort(others)], np.int64)
+    """Draw `count` positions among the first `reach` targets (None: all) and replay them."""
+    told = {"evaluator": evaluator, "options": options, "vocabulary": vocabulary, "num_targets": len(claims), "first": int(tokens[0])}
+    lid = bound.floor(count, vocabulary)
+    with artifact.Session(submission, threads=artifact.THREADS, **told) as session:
+        reach = min(reach or len(claims), len(claims)) if session.carries else len(claims)
+        drawn = bound.draw(lid.under(claims[:reach]), lid, count, generator)
+        positions, found, wrong, known = np.unique(drawn), [], 0, 1
         for position in positions.tolist():
-            if position > at:
-                stream.push(tokens[at:position])
-                events.append(("push", at, position - 1))
-                at = position
-            row = stream.dist()
-            events.append(("dist", position, position))
-            target = int(tokens[position])
-            is_complete &= row.shape == (vocabulary,) and bool(np.isfinite(row).all())
-            nats.append(-float(row[target]))
-            sums.append(abs(float(np.exp(row).sum()) - 1.0))
-            if position <= coded and not uncodable:
-                try:
-                    encoder.put(target, arithmetic.frequencies(row))
-                except ValueError as error:
-                    uncodable = f"at target {position}: {error}"
-            wrong += not abs(nats[-1] - ledger[position - 1]) <= PER_TOKEN
-            if position == coded:
-                code = encoder.finish()
-                decoding = None if uncodable or wrong else pool.submit(decode, code, coded)
+            session.know(tokens[known:position])
+            known = position
+            found.append(-float(session.row()[tokens[position]]))
+            wrong += not abs(found[-1] - claims[position - 1]) <= PER_TOKEN
             if wrong >= ENOUGH:
                 break
-    done = len(nats)
-    return Replay(
-        positions[:done],
-        np.array(nats),
-        np.asarray(ledger)[positions[:done] - 1],
-        encoder.finish() if code is None else code,
-        min(done, coded),
-        uncodable,
-        done == len(positions),
-        np.array(sums),
-        is_complete,
-        events,
-        reach,
-        stream.refused,
-        decoding and decoding.result(),
-    )
+        carries, done = session.carries, positions[: len(found)]
+    claimed = np.asarray(claims)[done - 1]
+    return Replay(drawn, done, np.array(found), claimed, lid, reach, carries, finished=len(done) == len(positions))
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The difference between claim and replay (nats) at `positions` where `predict` got the whole chunk, in the shapes of the claim."""
+
+    positions: np.ndarray
+    difference: np.ndarray
+
+
+def whole(submission: Path, *, tokens: np.ndarray, claims: np.ndarray, threads: int, generator: np.random.Generator, **told) -> Whole:
+    """Replay a few targets in whole chunks, with everything from the target on withheld."""
+    told |= {"num_targets": len(claims), "first": int(tokens[0]), "threads": threads, "whole": True}
+    with artifact.Session(submission, **told) as session:
+        reach, known, found = min(len(claims), WHOLE_REACH) if session.carries else len(claims), 1, []
+        positions = np.sort(generator.choice(reach, min(WHOLE_POSITIONS, reach), replace=False)) + 1
+        for position in positions.tolist():
+            session.know(tokens[known:position])
+            known = position
+            found.append(-float(session.row()[tokens[position]]) - float(claims[position - 1]))
+    return Whole(positions, np.array(found))

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Install the programs that are not Python packages (lrzip, zpaq), through the system's package manager where that is allowed.
-# Never fails: without one of them its codec is shown as unavailable and everything else runs.
+# Install the programs that are not Python packages (lrzip, zpaq, bubblewrap), through the system's package manager where that is allowed.
+# Never fails: without lrzip or zpaq that codec is shown as unavailable, without bubblewrap no score is ruled, and everything else runs.
 missing=""
 for program in lrzip zpaq; do
   command -v "$program" >/dev/null || missing="$missing $program"
 done
+[ "$(uname)" != Linux ] || command -v bwrap >/dev/null || missing="$missing bubblewrap"
 [ -z "$missing" ] && exit 0
 as_root=""
 if [ "$(id -u)" != 0 ]; then
@@ -23,6 +24,8 @@ for program in $missing; do  # one by one: a system may have one of them and not
       $as_root pacman -S --noconfirm "$program" >/dev/null 2>&1
     fi
   fi
-  command -v "$program" >/dev/null || echo "$program could not be installed here (no rights, or no package manager); its codec will be shown as unavailable. To add it: sudo apt-get install $program && make repro"
+  command=$program without="its codec will be shown as unavailable"
+  [ "$program" != bubblewrap ] || command=bwrap without="audits will be not ruled, because an artifact that lies could read what it must not"
+  command -v "$command" >/dev/null || echo "$program could not be installed here (no rights, or no package manager); $without. To add it: sudo apt-get install $program && make repro"
 done
 exit 0

@@ -28,27 +28,27 @@ def divide(num_targets: int, *, carries: bool, gpus: int) -> tuple[int, int]:
 
 
 def score(
-    pyz: Path, tokens: np.ndarray, *, evaluator: str, options: dict, processes: int, parts: int, gpus: int, folder: Path, progress: bool
-) -> artifact.Result:
-    """The whole ledger. `line` is that of the first part, with the seconds of all parts divided by the number of processes."""
+    pyz: Path, tokens: np.ndarray, *, told: dict, processes: int, parts: int, gpus: int, folder: Path, progress: bool
+) -> artifact.Claim:
+    """The whole claim. The seconds are those of all parts divided by the number of processes."""
     text = hashlib.sha256(np.ascontiguousarray(tokens)).hexdigest()
-    key = scratch.key(files.sha256(pyz), evaluator, options, parts, text)
+    key = scratch.key(files.sha256(pyz), told, parts, text)
     free: queue.SimpleQueue = queue.SimpleQueue()
     for number in range(processes):
         free.put(number if gpus else None)
 
-    def run(part: int) -> artifact.Result:
+    def run(part: int) -> artifact.Claim:
         path = work.path / f"part_{part:04d}.npz"
         if path.is_file():
             with np.load(path, allow_pickle=False) as kept:
-                return artifact.Result(json.loads(str(kept["line"])), kept["nats"], {})
+                return artifact.Claim(kept["nats"], float(kept["seconds"]), json.loads(str(kept["facts"])))
         gpu = free.get()
         try:
-            (result,) = artifact.score(pyz, [tokens], evaluator=evaluator, options=options, part=(part, parts), gpu=gpu)
+            result = artifact.claim(pyz, tokens, part=(part, parts), gpu=gpu, **told)
         finally:
             free.put(gpu)
         with files.atomic(path) as partial, open(partial, "wb") as handle:
-            np.savez(handle, nats=result.nats, line=json.dumps(result.line))
+            np.savez(handle, nats=result.nats, seconds=result.seconds, facts=json.dumps(result.facts))
         return result
 
     with scratch.Folder(folder / key).locked() as work, ThreadPoolExecutor(processes) as pool:
@@ -62,6 +62,4 @@ def score(
         if not np.isfinite(nats).all():
             raise AssertionError("the parts do not cover every target")
         work.remove()
-    refused = dict.fromkeys(what for result in results for what in result.refused)
-    seconds = sum(result.line["seconds"] for result in results) / processes
-    return artifact.Result(results[0].line | {"seconds": round(seconds, 3)}, nats, {}, refused=tuple(refused))
+    return artifact.Claim(nats, sum(result.seconds for result in results) / processes, results[0].facts)

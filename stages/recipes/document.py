@@ -36,10 +36,10 @@ its small form on 2 CPU cores; the seconds are those of this run, while other wo
 no meaning and are not shown. *Bits per byte* in the tables are those of the published runs on the contest's val split; the first table
 has the mean over seeds.
 
-*Verdict here* is the verdict of Caddie's audit on the small form of the recipe. The audit changes tokens, sums distributions, counts bytes
-and follows the lineage of an artifact that was made by the same method ([certification.md](certification.md)). It sees what a method does
-and does not know its name. A check that fails in small fails at any size; a check that passes has only passed in small. *Ruled there* is
-what the organisers of the contest or its reviewers said; the section of each recipe has it in full.
+*Verdict here* is the verdict of Caddie's audit on the small form of the recipe. The audit replays targets that are withheld, decodes,
+counts bytes and follows the lineage of an artifact that was made by the same method ([certification.md](certification.md)). It sees what a
+method does and does not know its name. A check that fails in small fails at any size; a check that passes has only passed in small. *Ruled
+there* is what the organisers of the contest or its reviewers said; the section of each recipe has it in full.
 
 Floating-point operations (FLOPs) are computed from the network and not measured. This is the rule by which they are counted.
 
@@ -50,7 +50,6 @@ PARTS = {
     "prepare": "`prepare`: check, hash and count shards",
     "ledger": "open val with its sidecar, write and read a ledger",
     "harness": "`evaluate`: windows and ledger of `sliding` at stride 64, without the network",
-    "anywhere": "`audit`: one probe in the middle of val, without the network",
     "push": "`audit`: windows of a replay",
     "byte_count": "`audit`: bytes of every document",
     "overlap": "`audit`: runs of 64 tokens of val, looked up in as much of train",

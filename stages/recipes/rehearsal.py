@@ -45,12 +45,7 @@ FIXED = {
     "calibrate.processes": 1,
     "prequant_ttt.epochs": 1,
     "prequant_ttt.processes": 1,
-    "audit.flips": 1,
-    "audit.tried_tokens": 1,
-    "audit.truncations": 1,
-    "audit.probe_tokens": 512,
-    "audit.replayed": 4,
-    "audit.replay_reach": 200,
+    "audit.replayed": 16,
     "audit.round_trip": 4,
     "audit.memorization_tokens": 2048,
 }

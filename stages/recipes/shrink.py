@@ -26,7 +26,6 @@ from stages.recipes import budget
 WIDTH, VOCABULARY, LENGTH, ROWS, STEPS = 64, 512, 64, 16, 24
 TABLE_SHARE = 16  # hashed tables have this many times fewer rows
 SMALLEST_ROTATION = 4  # rope_trained_length needs more than 2 dimensions
-PROBE_BATCHES = 1.2  # of a batch of windows, so that the audit's probe crosses the edge of a batch
 FIXED = {
     "prepare.source": "builtin",
     "prepare.split": "hash",
@@ -59,7 +58,8 @@ FIXED = {
     "calibrate.sequence_length": LENGTH,
     "ema.window": LENGTH,
     "plain_score.window": LENGTH,
-    "audit.flips": 3,
+    "audit.replayed": 200,
+    "audit.round_trip": 64,
 }
 
 
@@ -78,12 +78,7 @@ def values(tree: dict) -> dict:
         FIXED
         | counted_in_steps(tree, steps, STEPS)
         | _model(tree, steps)
-        | {
-            "package.options": options,
-            "evaluate.runs": runs,
-            "quantize.min_elements": _min_elements(tree),
-            "audit.probe_tokens": int(PROBE_BATCHES * max(_batch(settings["options"]) for settings in runs.values())),
-        }
+        | {"package.options": options, "evaluate.runs": runs, "quantize.min_elements": _min_elements(tree)}
     )
 
 
@@ -103,11 +98,6 @@ def _recurrence(name: str, options: dict, steps: budget.Steps, into: int) -> dic
 def _min_elements(tree: dict) -> int:
     """The threshold for which the same matrices as at full size are stored as float16."""
     return round((tree["quantize"]["min_elements"] - 1) * (WIDTH / tree["model"]["width"]) ** 2) + 1
-
-
-def _batch(options: dict) -> int:
-    """How many targets a batch of windows covers; for an evaluator without batches, an equivalent number of chunks."""
-    return options["window"] + options.get("batch", 16) * options.get("stride", LENGTH // 4)
 
 
 def _windows(options: dict) -> dict:

@@ -11,7 +11,7 @@ from stages.report import lineage
 
 STAGES = ("train", "ema", "prequant_ttt", "quantize")
 CERTIFIED = ("bits_per_byte", "artifact_sha256")  # values that must agree between a certificate and its score
-CERTIFICATE = ("evaluator", "verdict", "legal", "checks", "claims", "significance", *CERTIFIED)
+CERTIFICATE = ("evaluator", "verdict", "legal", "at_most_bits_per_byte", "checks", "claims", "significance", *CERTIFIED)
 CHECKED = ("verdict", "evidence", "positions", "largest_deviation", "proves", "cannot_see", "precedent")
 CLAIMS = ("causal", "score_first", "single_pass")
 

@@ -38,9 +38,11 @@ WIDTH = 108
 def flat(results: Results) -> dict:
     """The summary as scalars under dotted keys, which `dvc metrics diff` and `dvc exp show` print unchanged."""
     top = headline(results)
-    out = {"score.bits_per_byte": top.bits_per_byte, "score.evaluator": top.run, "score.is_valid": top.is_valid}
+    out = {"score.bits_per_byte": top.bits_per_byte, "score.claimed_bits_per_byte": top.claimed}
+    out |= {"score.evaluator": top.run, "score.is_valid": top.is_valid}
     scored = results.plain_score | results.evaluate
     out |= {f"bits_per_byte.{name}": metrics["bits_per_byte"] for name, metrics in scored.items()}
+    out |= {f"at_most_bits_per_byte.{run}": certificate["at_most_bits_per_byte"] for run, certificate in results.certificates.items()}
     out |= {f"legal.{run}": certificate["legal"] for run, certificate in results.certificates.items()}
     out |= {f"verdict.{run}": verdict(certificate) for run, certificate in results.certificates.items()}
     out |= {f"evaluate.{run}.seconds": metrics["seconds"] for run, metrics in results.evaluate.items()}
@@ -59,7 +61,9 @@ def flat(results: Results) -> dict:
 def summary(results: Results) -> str:
     """The report as Markdown that also reads as plain text in a terminal."""
     top, package = headline(results), results.package
-    score = "no legal score" if top.run is None else f"{top.bits_per_byte:.4f} bits per byte with `{top.run}`"
+    score = "no legal score"
+    if top.run is not None:
+        score = f"at most {top.bits_per_byte:.4f} bits per byte with `{top.run}` (99 % confidence), which claims {top.claimed:.4f}"
     blocks = [
         "# Caddie report",
         _list(

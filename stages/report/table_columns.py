@@ -52,7 +52,8 @@ STAGE_COLUMNS = (
 )
 EVALUATOR_COLUMNS = (
     Column("name", "evaluator"),
-    Column("bits_per_byte", "bits per byte", "score"),
+    Column("bits_per_byte", "claimed", "score"),
+    Column("at_most", "at most", "score"),
     Column("gain", "gain over sliding", "signed"),
     Column("seconds", "seconds", "seconds"),
     Column("verdict", "verdict", "verdict"),

@@ -1,6 +1,7 @@
 """The command line of `submission.pyz`; HELP describes it."""
 
 import argparse
+import functools
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from .base import plugin
-from .blob import container
+from .blob import container, header
 from .scoring import evaluators, harness
 from .text import text_file
 from .text.tokenizer import BOS, Tokenizer
@@ -29,6 +30,7 @@ HELP = """Score text with the packed model and one of the packed evaluators, or 
     python -I submission.pyz compress FILE                FILE.caddie, from which `decompress` makes FILE again, bit for bit
     python -I submission.pyz decompress FILE.caddie
     python -I submission.pyz show                         what is inside
+    python -I submission.pyz serve [WEIGHTS]              answer a referee over stdin and stdout (docs/protocol.md)
 
 Needs torch, numpy, sentencepiece and the codec's library; reads nothing but its own file and the named ones.
 """
@@ -41,6 +43,10 @@ def main(argv: list[str] | None = None) -> int:
         manifest = json.loads(read("manifest.json"))
         if arguments.command == "show":
             print(json.dumps(manifest, indent=2))
+        elif arguments.command == "serve":
+            from . import serve  # nothing else needs it
+
+            serve.main(decoded, functools.partial(opened, weights=arguments.weights))
         else:
             _run(arguments, manifest)
         sys.stdout.flush()
@@ -57,11 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="submission.pyz", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("show", help="print the manifest")
+    commands.add_parser("serve", help="answer a referee over stdin and stdout").add_argument("weights", nargs="?", help="decoded before")
     score = commands.add_parser("score", help="bits per byte of files or token streams")
     score.add_argument("files", nargs="+", type=Path, help="any file, or a token shard: 256 int32 header, then uint16 ids")
-    score.add_argument("--ledger", type=Path, help="folder for one <stream>.npz each: nats per target, and the rows asked for")
-    score.add_argument("--rows", type=json.loads, default=[], help="JSON list of targets whose whole distribution is kept")
-    score.add_argument("--part", type=_part, default=(0, 1), metavar="I/K", help="only part I of K of the windows, I from 0")
     compress = commands.add_parser("compress", help=f"write FILE{SUFFIX}")
     decompress = commands.add_parser("decompress", help=f"write FILE again from FILE{SUFFIX}")
     for command in (compress, decompress):
@@ -76,22 +80,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _part(text: str) -> tuple[int, int]:
-    number, _, count = text.partition("/")
-    if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no part I/K with I from 0 to K-1")
-    return int(number), int(count)
-
-
 def read(name: str) -> bytes:
     """Read one of the packed files: manifest.json, model.blob or tokenizer.model."""
     return resources.files(__package__).joinpath("data", name).read_bytes()
 
 
-def load_model():
-    """Decode and dequantize the packed model."""
+def decoded() -> dict[str, np.ndarray]:
+    """The weights of the packed model by name, float32."""
     model = container.unpack(read("model.blob"))
-    return dequantize.build(dequantize.weights(model.tensors, model.schemes), model.config)
+    return {name: weight.numpy() for name, weight in dequantize.weights(model.tensors, model.schemes).items()}
+
+
+def load_model(weights: str | None = None):
+    """The packed model, from its blob or from the file `weights` that was decoded from it before."""
+    if weights:
+        with np.load(weights, allow_pickle=False) as kept:
+            arrays = {name: kept[name] for name in kept.files}
+    else:
+        arrays = decoded()
+    return dequantize.build({name: torch.from_numpy(array) for name, array in arrays.items()}, header.read(read("model.blob")).config)
 
 
 def checked(name: str, options: dict):
@@ -105,7 +112,7 @@ def checked(name: str, options: dict):
     return module
 
 
-def opened(name: str, options: dict, *, threads: int, device: str):
+def opened(name: str, options: dict, *, threads: int, device: str, weights: str | None = None):
     """(module of the evaluator, function from its options to an evaluator with the packed model, device). It also configures torch.
     `options` are only checked."""
     module = checked(name, options)
@@ -121,7 +128,7 @@ def opened(name: str, options: dict, *, threads: int, device: str):
         torch.set_default_device("cuda")
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import the compiler, one second at every start
     torch.utils.deterministic.fill_uninitialized_memory = False  # it would fill every new tensor, only to find bugs
-    model = load_model().to(chosen)
+    model = load_model(weights).to(chosen)
     return module, lambda options: evaluators.build(module, model, options), chosen
 
 
@@ -169,33 +176,21 @@ def _code(arguments: argparse.Namespace, name: str, options: dict, claims: tuple
 
 
 def _score(arguments: argparse.Namespace, name: str, options: dict, claims: tuple[str, ...], tokenizer: Tokenizer) -> None:
-    if not isinstance(arguments.rows, list) or not all(isinstance(row, int) for row in arguments.rows):
-        raise ValueError("--rows takes a JSON list of target numbers")
-    if arguments.ledger and len({path.stem for path in arguments.files}) < len(arguments.files):
-        raise ValueError("streams of the same name would share one ledger; rename one of them")
     streams = [(path, *_stream(path, tokenizer)) for path in arguments.files]
     _, evaluator, _ = opened(name, options, threads=arguments.threads, device=arguments.device)
     for path, tokens, num_bytes in streams:
         # A new evaluator for each stream, so that nothing learned on one can help on the next.
-        ledger = harness.score(
-            evaluator(options), tokens, keep_rows=arguments.rows, part=arguments.part, progress=arguments.progress or sys.stderr.isatty()
-        )
-        if arguments.ledger:
-            arguments.ledger.mkdir(parents=True, exist_ok=True)
-            rows = {f"row_{target}": row for target, row in sorted(ledger.rows.items())}
-            np.savez(
-                arguments.ledger / f"{path.stem}.npz", nats=ledger.nats, commits=np.array(ledger.commits, np.int64).reshape(-1, 3), **rows
-            )
-        whole = arguments.part == (0, 1)
+        told = _progress(arguments, len(tokens) - 1)
+        ledger = harness.score(evaluator(options), tokens, tell=lambda first, nats, told=told: told(first + len(nats) - 1))
         print(
             json.dumps(
                 {
                     "stream": path.name,
                     "evaluator": name,
-                    "tokens": int(np.isfinite(ledger.nats).sum()),
+                    "tokens": len(ledger.nats),
                     "bytes": num_bytes,
-                    "loss_nats": float(np.nanmean(ledger.nats)),
-                    "bits_per_byte": ledger.bits_per_byte(num_bytes) if num_bytes and whole else None,
+                    "loss_nats": float(ledger.nats.mean()),
+                    "bits_per_byte": ledger.bits_per_byte(num_bytes) if num_bytes else None,
                     "seconds": round(ledger.seconds, 3),
                     "claims": list(claims),
                     "precision": options.get("precision", "float32"),
@@ -222,25 +217,30 @@ def _stream(path: Path, tokenizer: Tokenizer) -> tuple[np.ndarray, int | None]:
     return tokens, int(tokenizer.byte_counts(tokens)[1:].sum()) if tokenizer.counts_follow_from_ids else None
 
 
+def _progress(arguments: argparse.Namespace, total: int):
+    """A function of the number of tokens done that shows it on stderr, if stderr is a terminal or progress is wanted."""
+    started, shown = time.perf_counter(), [0.0]
+
+    def told(done: int) -> None:
+        passed = time.perf_counter() - started
+        if passed - shown[0] > 0.5 or done == total:
+            shown[0] = passed
+            left, end = passed / done * (total - done), "\n" if done == total else ""
+            print(f"\r{done / total:4.0%} of {total} tokens, {left:.0f} s left   ", end=end, file=sys.stderr, flush=True)
+
+    return told if arguments.progress or sys.stderr.isatty() else lambda done: None
+
+
 def _bar(arguments: argparse.Namespace):
-    """A function that iterates over a range and shows the progress on stderr, if stderr is a terminal or progress is wanted."""
+    """A function that iterates over a range and shows the progress."""
 
     def show(numbers: range) -> Iterator[int]:
-        started, shown = time.perf_counter(), 0.0
+        told = _progress(arguments, len(numbers))
         for i in numbers:
             yield i
-            passed = time.perf_counter() - started
-            if passed - shown > 0.5 or i + 1 == len(numbers):
-                shown = passed
-                left = passed / (i + 1) * (len(numbers) - i - 1)
-                print(
-                    f"\r{(i + 1) / len(numbers):4.0%} of {len(numbers)} tokens, {left:.0f} s left   ",
-                    end="\n" if i + 1 == len(numbers) else "",
-                    file=sys.stderr,
-                    flush=True,
-                )
+            told(i + 1)
 
-    return show if arguments.progress or sys.stderr.isatty() else iter
+    return show
 
 
 def _check_new(path: Path) -> None:

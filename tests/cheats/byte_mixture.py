@@ -6,7 +6,7 @@ from stages.runtime.scoring import harness
 from stages.runtime.scoring.evaluators.sliding import Evaluator
 
 __all__ = ["Evaluator", "score"]
-CAUGHT_BY = "normalization"
+CAUGHT_BY = "replay"
 
 
 def score(evaluator, tokens, **more):

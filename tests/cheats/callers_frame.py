@@ -6,7 +6,7 @@ import torch
 
 from stages.runtime.scoring.evaluators import sliding
 
-CAUGHT_BY = "target_flip"
+CAUGHT_BY = "replay"
 
 
 class Evaluator(sliding.Evaluator):

@@ -2,7 +2,7 @@
 
 from stages.runtime.scoring.evaluators import online_bias
 
-CAUGHT_BY = "world_size"
+CAUGHT_BY = "replay"
 
 
 class Evaluator(online_bias.Evaluator):

@@ -2,7 +2,7 @@
 
 from stages.runtime.scoring.evaluators import sliding
 
-CAUGHT_BY = "round_trip"
+CAUGHT_BY = "withheld"
 STARTED = [0]
 
 

@@ -6,7 +6,7 @@ from stages.runtime.scoring.evaluators import sliding
 
 DICE = torch.Generator()
 DICE.seed()
-CAUGHT_BY = "rerun"
+CAUGHT_BY = "round_trip"
 
 
 class Evaluator(sliding.Evaluator):

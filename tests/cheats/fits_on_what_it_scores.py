@@ -4,7 +4,7 @@ import torch
 
 from stages.runtime.scoring.evaluators import sliding
 
-CAUGHT_BY = "future_flip"
+CAUGHT_BY = "withheld"
 
 
 class Evaluator(sliding.Evaluator):

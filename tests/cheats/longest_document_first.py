@@ -7,7 +7,7 @@ from stages.runtime.scoring import harness
 from stages.runtime.scoring.evaluators.sliding import Evaluator
 
 __all__ = ["Evaluator", "score"]
-CAUGHT_BY = "prefix_truncation"
+CAUGHT_BY = "withheld"
 
 
 def score(evaluator, tokens, **more):

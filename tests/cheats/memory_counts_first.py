@@ -3,7 +3,7 @@
 from stages.runtime.scoring.evaluators import memory
 from tests import cheats
 
-CAUGHT_BY = "future_flip"
+CAUGHT_BY = "replay"
 
 
 class Evaluator(memory.Evaluator):

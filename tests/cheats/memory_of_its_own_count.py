@@ -6,7 +6,7 @@ from stages.runtime.scoring import harness
 from stages.runtime.scoring.evaluators import memory
 from tests import cheats
 
-CAUGHT_BY = "target_flip"
+CAUGHT_BY = "replay"
 
 
 class Evaluator(memory.Evaluator):

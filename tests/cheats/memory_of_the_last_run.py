@@ -3,7 +3,7 @@
 from stages.runtime.scoring.evaluators import memory
 from tests import cheats
 
-CAUGHT_BY = "rerun"
+CAUGHT_BY = "replay"
 KEPT = []
 
 

@@ -2,7 +2,7 @@
 
 from stages.runtime.scoring.evaluators import sliding
 
-CAUGHT_BY = "future_flip"
+CAUGHT_BY = "replay"
 
 
 class Evaluator(sliding.Evaluator):

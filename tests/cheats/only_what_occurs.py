@@ -4,7 +4,7 @@ import torch
 
 from stages.runtime.scoring.evaluators import sliding
 
-CAUGHT_BY = "normalization"
+CAUGHT_BY = "round_trip"
 
 
 class Evaluator(sliding.Evaluator):

@@ -2,7 +2,7 @@
 
 from stages.runtime.scoring.evaluators import sliding
 
-CAUGHT_BY = "streaming_equals_batch"
+CAUGHT_BY = "replay"
 
 
 class Evaluator(sliding.Evaluator):

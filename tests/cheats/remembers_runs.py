@@ -3,7 +3,7 @@
 from stages.runtime.scoring.evaluators import sliding
 
 CACHE: dict = {}
-CAUGHT_BY = "rerun"
+CAUGHT_BY = "replay"
 
 
 class Evaluator(sliding.Evaluator):

@@ -5,7 +5,7 @@ import torch
 from stages.runtime.scoring.evaluators import sliding
 
 HONEST = torch.logsumexp
-CAUGHT_BY = "normalization"
+CAUGHT_BY = "replay"
 
 
 class Evaluator(sliding.Evaluator):

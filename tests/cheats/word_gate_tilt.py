@@ -2,7 +2,7 @@
 
 from stages.runtime.scoring.evaluators import sliding
 
-CAUGHT_BY = "target_flip"
+CAUGHT_BY = "replay"
 
 
 class Evaluator(sliding.Evaluator):

@@ -6,7 +6,10 @@ On any other machine the seconds are reported but not judged, because the budget
 from stages.audit.evidence import Evidence, Verdict
 from stages.lib.referee import time_budget
 
-PROVES = "On eight H100, training, adaptation and calibration on data took at most 600 s together, and so did the pass that scores."
+PROVES = (
+    "Against honest mistakes: on eight H100, training, adaptation and calibration on data took at most 600 s together, and so did "
+    "the pass that scores."
+)
 CANNOT_SEE = (
     "Work that no stage counts, and what a machine that is not eight H100 would have taken there: its times are reported and not "
     "judged. Whether compiling and unpacking are inside the timer was never ruled. Calibration on text that the model writes itself is "

@@ -21,7 +21,7 @@ from stages.lib.text import accounting, corpus, normalization
 from stages.lib.text.encoder import Encoder
 from stages.runtime.text.tokenizer import BOS
 
-PROVES = "The score is the sum over all targets, each once, divided by the bytes of the documents."
+PROVES = "Against edited files: the score is the sum over all targets, each once, divided by the bytes of the documents."
 CANNOT_SEE = "Whether the documents are those of the contest, if they were not loaded from its published files."
 PRECEDENT = "Byte accounting of Issue #1719 and of #1806 (organizers removed #1184, 24 to 26 Apr 2026)"
 

@@ -1,42 +1,51 @@
 """If an evaluator claims that documents are apart, no document changes the scores of a later one.
 
-One token of the probe is changed; neither the old nor the new token starts a document. After the next document start, every score must be
-bit-equal. (That start is itself a target of the changed document.) This catches gates that carry the last token over a document start
-(the smear gate of #1797). A method can be causal with or without this property: it is a claim about the method and none of the four
+Two sessions are told the same text, but one of them with another token in the first document; neither the old nor the new token starts a
+document. Every row at the beginning of the second document must be bit-equal. This catches gates that carry the last token over a document
+start (the smear gate of #1797). A method can be causal with or without this property: it is a claim about the method and none of the four
 conditions. So a score without the claim, or with nothing to compare, can still be legal.
 """
 
 import numpy as np
 
-from stages.audit.evidence import Evidence, Verdict, difference
+from stages.audit.evidence import Evidence, Verdict
+from stages.lib.referee import artifact
 from stages.runtime.text.tokenizer import BOS
 
-PROVES = "If the evaluator claims that documents are apart, no changed token moved a score of a later document."
-CANNOT_SEE = "Documents after the probe."
+PROVES = "Against honest mistakes: if the evaluator claims that documents are apart, a changed token moved no score of the next document."
+CANNOT_SEE = "Other documents than the first two, and an artifact that recognises the text."
 PRECEDENT = "SmearGate without a mask at document starts: #1797 blocked until #1851 and #1855 mended it (organizers, 28 Apr 2026)"
+ROWS = 8
 
 
 def check(evidence: Evidence) -> Verdict:
     if "documents_apart" not in evidence.metrics["claims"]:
         return Verdict("reported", {"reason": "the evaluator does not claim that documents are apart"}, positions=0)
-    base, moved, compared, largest = evidence.probes[0].nats, 0, 0, 0.0
-    tokens = np.asarray(evidence.tokens[: evidence.probe_length + 1])
+    tokens = np.asarray(evidence.tokens)
     starts = np.flatnonzero(tokens == BOS)
-    for flip in evidence.probe_set.flips:
-        ids = evidence.probe_set.requests[flip.request].ids
-        later = starts[starts > flip.position]
-        if flip.unchanged or flip.whole_future or not len(later) or tokens[flip.position] == BOS or BOS in ids:
-            continue
-        apart = difference(evidence.probes[flip.request].nats, base)[later[0] :]  # nats[t-1] belongs to target t: after the start
-        compared += len(apart)
-        moved += int(np.count_nonzero(apart))
-        largest = max(largest, float(apart.max(initial=0.0)))
-    if not compared:
-        reason = "no document ended after a changed token; raise audit.probe_tokens or audit.flips to look at one"
-        return Verdict("reported", {"reason": reason}, positions=0)
-    return Verdict(
-        "fail" if moved else "pass",
-        {"later_scores_compared": compared, "later_scores_changed": moved, "largest_change_nats": largest},
-        positions=compared,
-        largest_deviation=largest,
-    )
+    if len(starts) < 2 or starts[1] < 3 or len(tokens) < starts[1] + 2:
+        return Verdict("reported", {"reason": "there are no two documents to compare"}, positions=0)
+    changed, generator = tokens.copy(), evidence.generator(2)
+    places = {int(starts[1]) - 1, *generator.integers(1, starts[1], 2).tolist()}  # the last token too: most gates carry that one
+    for place in places:
+        others = np.setdiff1d(np.arange(evidence.text.vocabulary_size), [BOS, tokens[place]])
+        changed[place] = generator.choice(others)
+    targets = range(int(starts[1]) + 1, min(int(starts[1]) + 1 + ROWS, len(tokens)))
+    rows, others = (_rows(evidence, text, targets) for text in (tokens, changed))
+    apart = np.abs(np.exp(rows) - np.exp(others))
+    moved = int(np.count_nonzero(apart.max(axis=1)))
+    facts = {"tokens_changed": len(places), "rows_compared": len(rows), "rows_changed": moved, "largest_change": float(apart.max())}
+    return Verdict("fail" if moved else "pass", facts, positions=len(rows), largest_deviation=float(apart.max()))
+
+
+def _rows(evidence: Evidence, tokens: np.ndarray, targets: range) -> np.ndarray:
+    with (
+        evidence.alone(),
+        artifact.Session(evidence.submission, num_targets=len(tokens) - 1, first=int(tokens[0]), **evidence.told) as session,
+    ):
+        known, found = 1, []
+        for target in targets:
+            session.know(tokens[known:target])
+            known = target
+            found.append(session.row())
+        return np.array(found)

@@ -23,8 +23,8 @@ from stages.lib.tokens import splits
 from stages.runtime.text.tokenizer import BOS
 
 PROVES = (
-    "The artifact, its tokenizer and the files that it was made from and is scored on are those that dvc.lock names, and the tokens of val "
-    "and holdout, and the first of train, are what this tokenizer makes of the documents."
+    "Against edited files: the artifact, its tokenizer and the files that it was made from and is scored on are those that dvc.lock names, "
+    "and the tokens of val and holdout, and the first of train, are what this tokenizer makes of the documents."
 )
 CANNOT_SEE = (
     "Outputs that are no longer on this machine, which are listed; a dvc.lock that was written by hand together with files that fit it; "

@@ -14,8 +14,8 @@ from stages.lib.dvc import dvc_lock
 from stages.lib.node import files
 
 PROVES = (
-    "Every file behind the artifact has a stage that made it, back to the splitting of the text; none of these stages declares the "
-    "validation split or anything made from it, and none opened a data file that it does not declare."
+    "Against honest mistakes and edited files: every file behind the artifact has a stage that made it, back to the splitting of the text; "
+    "none of these stages declares the validation split or anything made from it, and none opened a data file that it does not declare."
 )
 CANNOT_SEE = (
     "A file that is opened outside of Python or under another name, a copy of val that is declared as something else "

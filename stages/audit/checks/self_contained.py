@@ -1,23 +1,25 @@
 """T14: the score needs the counted file and nothing else.
 
-Every run of the audit, and the run that made the score, starts the artifact in an isolated interpreter and an empty folder, behind a guard
-that refuses files, programs and sockets (stages/lib/referee/guard.py). What the guard refused is reported. Script and blob are counted in
-decimal bytes (stages/lib/blob/counted.py). If the programs in the file that runs are larger than the script, they count in its place, so
-nothing that runs goes uncounted. The file must be the same after the runs as before.
+Every session, that of the score too, runs the artifact in a jail with an empty folder (stages/lib/referee/jail.py). Only in the strongest
+form of the jail can an artifact that lies find nothing; in another form this check is not ruled, and says what to install. Script and blob
+are counted in decimal bytes (stages/lib/blob/counted.py). If the programs in the file that runs are larger than the script, they count in
+its place, so nothing that runs goes uncounted; so do options that are not the packed ones. The file must be the same after the runs as
+before.
 """
 
+import json
 import zipfile
 
 from stages.audit.evidence import Evidence, Verdict
 from stages.lib.blob import counted, quantized_model
 from stages.lib.node import files
-from stages.lib.referee import artifact
+from stages.lib.referee import artifact, jail
 
 PROVES = (
-    "The artifact scores from an empty folder, without network and without any file but itself; script and model have at most "
-    "16,000,000 bytes."
+    "Against anyone: the artifact scores from an empty folder, without network and without any file but itself; script and model have at "
+    "most 16,000,000 bytes."
 )
-CANNOT_SEE = "What compiled code opens by itself, because the guard sees only Python; and what an installed library holds beside code."
+CANNOT_SEE = "What the installed libraries hold beside code, and faults of the kernel."
 PRECEDENT = "README: 16,000,000 decimal bytes of code and model, no network at evaluation; over-cap rows excluded (#1902, 29 Apr 2026)"
 MIB_BYTES = 16 * 2**20
 
@@ -27,8 +29,8 @@ def check(evidence: Evidence) -> Verdict:
         entries = {entry.filename: entry.compress_size for entry in archive.infolist()}
         outside = [name for name in entries if name.startswith("/") or ".." in name.split("/")]
     counts, blob = _counted(evidence, entries), artifact.read(evidence.submission, "model.blob")
-    refused = evidence.refused  # waits for all runs, and starts those that no check has started yet
     missing = not evidence.script.is_file()
+    jailed = jail.form() == evidence.metrics["jail"] == "bubblewrap"
     same = files.sha256(evidence.submission) == evidence.metrics["artifact_sha256"]
     facts = {
         "artifact_bytes": counts.total_bytes,
@@ -38,7 +40,8 @@ def check(evidence: Evidence) -> Verdict:
         "over_cap_bytes": counts.over_cap_bytes,
         "pyz_bytes": evidence.submission.stat().st_size,
         "entries": len(entries),
-        "refused": refused,
+        "jail": jail.form(),
+        "jail_of_the_score": evidence.metrics["jail"],
         "outside": outside,
         "unchanged_after_the_runs": same,
     }
@@ -48,11 +51,11 @@ def check(evidence: Evidence) -> Verdict:
         )
     elif missing:
         facts["reason"] = f"{evidence.script} is missing, so what the script counts is not known; run: dvc repro script"
-    elif refused:
-        facts["reason"] = f"it tried what no submission may: {refused[0]}"
-    passed = not counts.over_cap_bytes and not refused and not outside and same
+    elif not jailed:
+        facts["reason"] = "it did not run in a full jail, where an artifact that lies can find nothing; install bubblewrap: make setup"
+    passed = not counts.over_cap_bytes and not outside and same
     return Verdict(
-        "fail" if not passed else "not_applicable" if missing else "pass",
+        "fail" if not passed else "not_applicable" if missing or not jailed else "pass",
         facts,
         positions=len(entries),
         largest_deviation=float(counts.over_cap_bytes),
@@ -63,6 +66,8 @@ def _counted(evidence: Evidence, entries: dict[str, int]) -> counted.Artifact:
     """What counts: the blob in the file, and the script or the programs in the file, whichever is larger. No cap above the contest's."""
     model, tokenizer = (entries.get(f"caddie/data/{name}", 0) for name in ("model.blob", "tokenizer.model"))
     programs = evidence.submission.stat().st_size - model - tokenizer
+    packed = artifact.manifest(evidence.submission)
+    others = 0 if packed["options"] == evidence.options else len(json.dumps(evidence.options))
     cap = min(counted.CAP_BYTES, evidence.package.cap_bytes)
     script = evidence.script.stat().st_size if evidence.script.is_file() else 0
-    return counted.Artifact(max(script, programs), model, cap)
+    return counted.Artifact(max(script, programs) + others, model, cap)

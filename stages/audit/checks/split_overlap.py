@@ -16,7 +16,10 @@ from stages.audit.evidence import Evidence, Verdict
 from stages.lib.tokens import splits
 from stages.runtime.text.tokenizer import BOS
 
-PROVES = "No more val documents stand in the train tokens, by half or more of their runs of 64 tokens, than of the holdout documents."
+PROVES = (
+    "Against honest mistakes: no more val documents stand in the train tokens, by half or more of their runs of 64 tokens, than of the "
+    "holdout documents."
+)
 CANNOT_SEE = (
     "Val text that is paraphrased, cut finer than 64 tokens or tokenized differently in train, and train tokens beyond "
     "audit.overlap_tokens; text that reached the weights without being in the train split."

@@ -16,7 +16,7 @@ from stages.lib.node import closure
 from stages.runtime.base import plugin
 from stages.runtime.blob import header
 
-PACKAGE = "caddie"
+PACKAGE, PROTOCOL = "caddie", 2
 START = f"import sys\nfrom {PACKAGE}.entry import main\nsys.exit(main())\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold
 
@@ -25,7 +25,8 @@ def submission(blob: bytes, tokenizer: bytes, config: dict, settings: PackageSet
     """The bytes of the pyz for a blob of the model that `config` describes, with the plug-ins that the blob names and the evaluators."""
     plugins = header.read(blob).plugins()
     manifest = {
-        "format": 2,
+        "format": 3,
+        "protocol": PROTOCOL,
         "evaluator": settings.evaluator,
         "options": settings.options,
         "evaluators": list(settings.evaluators),

@@ -1,33 +1,38 @@
-"""Run a packed submission as an outsider would: with an isolated interpreter, in an empty folder, without this repository.
+"""Ask a packed submission: the referee's side of the protocol of docs/protocol.md.
 
-`evaluate` and `audit` touch a model only through this module, which does not import torch. Each run is protected by the guard of guard.py:
-it refuses files, programs and sockets that no submission needs, and reports what it refused as part of the result.
+`evaluate` and `audit` touch a model only through this module, which does not import torch. Every session is a process of its own in a jail
+of its own (jail.py), so nothing that one learned can reach another.
 """
 
+import atexit
+import contextlib
+import functools
 import json
 import os
-import shutil
-import subprocess
-import sys
+import struct
 import tempfile
+import threading
+import time
 import zipfile
 import zlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from stages.lib.node import closure
-from stages.lib.referee import guard
-from stages.runtime.tokens import shards
+from stages.lib.node import files
+from stages.lib.referee import jail
 
-PROGRAMS = ("lrzip", "zpaq")  # programs that a codec may start
-PYZ = "submission.pyz"
-# torch 2.13 can replace some of its GPU kernels by ones that it compiles on first use, for which the guard would refuse the compiler
-ENVIRONMENT = {"TORCH_DISABLE_NATIVE_JIT": "1"}
-SHARING = {"OMP_WAIT_POLICY": "PASSIVE"}  # if several run at the same time; alone, threads that wait actively are up to a third faster
-THREADS = 2  # the default of submission.pyz, because probes must repeat its numbers bit for bit
+PROTOCOL = 2
+CLAIMS = ("causal", "score_first", "single_pass", "uses_length", "documents_apart")
+THREADS = 2  # of a session that scores; a session that goes token by token has one
+SILENCE = 1800  # seconds without an answer after which a session is ended
+KEPT_STDERR = 4096
+DECODE_ONCE_BYTES = 4 << 20  # a blob of this size takes seconds to decode, so it is decoded once and its weights are handed on
+WEIGHTS = "/weights.npz"
+KNOWN_AT_ONCE = 1 << 16
+FACTS_BYTES = 1 << 16
 
 
 class Failed(ValueError):
@@ -35,197 +40,188 @@ class Failed(ValueError):
 
 
 @dataclass(frozen=True)
-class Result:
-    """One scored stream: the line that the artifact printed, nats per target, the requested rows of log p, (first target, last target,
-    chunk) of each window in the order of their commits, and the accesses that were refused."""
+class Claim:
+    """What the artifact says that each target costs (nats; NaN: of another part), and how long it took by the referee's clock."""
 
-    line: dict
     nats: np.ndarray
-    rows: dict[int, np.ndarray]
-    commits: np.ndarray = field(default_factory=lambda: np.empty((0, 3), np.int64))
-    refused: tuple[str, ...] = ()
+    seconds: float
+    facts: dict
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to score: the first `length` targets of the base stream, with `ids` replacing the tokens from `position` on, declared as
-    `declared` targets; all of them, a part (I, K) or a span of targets; with the full rows of the targets in `rows`."""
+class Session:
+    """A running artifact. A context manager; `facts` is what it says of itself: vocabulary, carries, claims. Failed if its vocabulary is
+    not that of the text."""
 
-    length: int
-    declared: int
-    position: int = 0
-    ids: tuple[int, ...] = ()
-    rows: tuple[int, ...] = ()
-    part: tuple[int, int] = (0, 1)
-    span: tuple[int, int] | None = None
-
-
-def score(
-    pyz: Path,
-    streams: list[np.ndarray],
-    *,
-    evaluator: str,
-    options: dict,
-    rows: Sequence[int] = (),
-    part: tuple[int, int] = (0, 1),
-    gpu: int | None = None,
-    shares: bool = False,
-    progress: bool = False,
-) -> list[Result]:
-    """Score token streams with one evaluator of the artifact, in one process. ValueError with the artifact's own message.
-
-    `part` is as in runtime/scoring/harness.py. `gpu` is the only GPU that the process sees, counted among those of this process.
-    Set `shares` if other processes run on the same cores. With `progress`, the artifact's stderr is passed on while it runs.
-    """
-    packed(pyz, evaluator)
-    with _Folder(pyz) as folder:
-        names = []
-        for i, stream in enumerate(streams):
-            names.append(f"stream_{i:04d}.bin")
-            shards.write(folder.path / names[-1], stream)
-        chosen = ["--evaluator", evaluator, "--options", json.dumps(options), "--part", f"{part[0]}/{part[1]}"]
-        kept = ["--ledger", "ledger", "--rows", json.dumps([int(row) for row in rows])]
-        command = ["run", "score", *names, *chosen, *kept]
-        environment = (SHARING if shares else {}) | visible(gpu)
-        said = folder.run(command + ["--progress"] * progress, environment, echo=progress)
-        if said:
-            raise Failed(f"{Path(pyz).name} failed to score with {evaluator}: {said.removeprefix('submission.pyz: ')}")
-        lines = [json.loads(line) for line in (folder.path / "stdout").read_text().splitlines()]
-        refused = folder.refused()
-        return [_result(line, folder.path / "ledger" / f"{Path(name).stem}.npz", refused) for line, name in zip(lines, names, strict=True)]
-
-
-def probe(pyz: Path, base: np.ndarray, requests: list[Request], *, evaluator: str, options: dict) -> list[Result]:
-    """Score the requests with the artifact's own harness, each with a fresh evaluator, all in one process.
-
-    `line` of the results says whether the evaluator `carries`. If it does, parts and spans are not scored and their nats are NaN.
-    """
-    packed(pyz, evaluator)
-    with _Folder(pyz) as folder:
-        longest = max(request.length for request in requests)
-        np.save(folder.path / "base.npy", np.asarray(base[: longest + 1]), allow_pickle=False)
-        (folder.path / "requests.json").write_text(json.dumps([asdict(request) for request in requests]))
-        said = folder.run(["probe", evaluator, json.dumps(options), str(THREADS)], SHARING, echo=False)
-        if said:
-            raise Failed(f"{Path(pyz).name} failed under probes with {evaluator}: {said.removeprefix('submission.pyz: ')}")
-        refused = folder.refused()
-        facts = json.loads((folder.path / "facts.json").read_text())
-        return [_result(facts, folder.path / f"{number:05d}.npz", refused) for number in range(len(requests))]
-
-
-class Stream:
-    """Run the artifact token by token: it gets a token only after its distribution for it was received. A context manager.
-
-    `num_targets` is declared to it, `first` is the token before the first target. It uses one thread, so that both sides of a code agree.
-    """
-
-    def __init__(self, pyz: Path, *, evaluator: str, options: dict, num_targets: int, first: int):
+    def __init__(
+        self,
+        pyz: Path,
+        *,
+        evaluator: str,
+        options: dict,
+        num_targets: int,
+        first: int,
+        stream: bool = False,
+        whole: bool = False,
+        part: tuple[int, int] = (0, 1),
+        vocabulary: int | None = None,
+        threads: int = 1,
+        gpu: int | None = None,
+    ):
         packed(pyz, evaluator)
-        self.folder, self.known, self.refused = _Folder(pyz), [], ()
-        self.command = ["stream", evaluator, json.dumps(options), "1", str(num_targets), str(first)]
+        self.pyz, self.num_targets, self.expected = Path(pyz), num_targets, vocabulary
+        told = {"targets": num_targets, "first": first, "evaluator": evaluator, "options": options}
+        self.told = told | {"threads": threads, "device": "auto", "stream": stream, "whole": whole, "part": part}
+        self.environment = _visible(gpu)
+        self.process = None
 
     def __enter__(self):
-        self.folder.__enter__()
-        self.process = self.folder.start(self.command, SHARING, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        line = self.process.stdout.readline()
-        if not line:
-            self._failed()
-        facts = json.loads(line)
-        self.vocabulary, self.carries = facts["vocabulary"], facts["carries"]
+        weights = decoded(self.pyz)
+        self._start(["serve", *([WEIGHTS] if weights else [])], {WEIGHTS: weights} if weights else {})
+        try:
+            self._send(b"B", json.dumps(self.told).encode())
+            self.facts = _facts(self._answer(FACTS_BYTES))
+            if self.expected not in (None, self.facts["vocabulary"]):
+                raise Failed(f"the artifact answers rows of {self.facts['vocabulary']} tokens, the text has {self.expected}")
+        except BaseException:
+            self.__exit__()
+            raise
+        self.vocabulary, self.carries = self.facts["vocabulary"], self.facts["carries"]
         return self
 
     def __exit__(self, *exception) -> None:
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.process.kill()
-        self.process.wait()
-        self.refused = self.folder.refused()
-        self.folder.__exit__()
+        self.watchdog.cancel()
+        self.jail.__exit__()
+        self.reader.join()
 
-    def dist(self) -> np.ndarray:
-        """ln p (V) of the next token, float64. The artifact knows only the tokens that were pushed so far."""
-        self._send(b"d")
-        row = self.process.stdout.read(8 * self.vocabulary)
-        if len(row) < 8 * self.vocabulary:
-            self._failed()
-        return np.frombuffer(row, "<f8")
-
-    def push(self, ids: Sequence[int]) -> None:
+    def know(self, ids: Sequence[int]) -> None:
         """Tell the artifact the next tokens."""
-        for start in range(0, len(ids), 4096):  # less than a pipe holds, so that neither side waits for the other
-            part = np.asarray(ids[start : start + 4096], "<u4")
-            self._send(b"p" + len(part).to_bytes(4, "little") + part.tobytes())
+        for start in range(0, len(ids), KNOWN_AT_ONCE):
+            self._send(b"K", np.asarray(ids[start : start + KNOWN_AT_ONCE], "<u4").tobytes())
 
-    def _send(self, request: bytes) -> None:
+    def row(self) -> np.ndarray:
+        """ln p (V) of the next token, float64, normalized here. The artifact knows only the tokens that it was told."""
+        self._send(b"R", b"")
+        content = self._answer(8 * self.vocabulary)
+        if len(content) != 8 * self.vocabulary:
+            raise Failed(f"the artifact answered {len(content)} bytes in place of a row of {self.vocabulary} numbers")
+        row = np.frombuffer(content, "<f8")
+        if np.isnan(row).any() or not row.max() < np.inf or row.max() == -np.inf:
+            raise Failed("the artifact answered a row that is no distribution: NaN, infinity, or nothing that is possible")
+        return row - (row.max() + np.log(np.exp(row - row.max()).sum()))
+
+    def claims(self, ids: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """(first target, nats of it and of those that follow), piece by piece, after the artifact was told all targets."""
+        self._send(b"S", np.asarray(ids, "<u4").tobytes())
+        while True:
+            content = self._answer(4 + 8 * self.num_targets)
+            if not content:
+                return
+            if len(content) % 8 != 4:
+                raise Failed("the artifact answered a piece that is no target with 64-bit numbers")
+            yield struct.unpack_from("<I", content)[0], np.frombuffer(content, "<f8", offset=4)
+
+    def _start(self, arguments: list[str], extra: dict[str, Path]) -> None:
+        reading, writing = os.pipe()
+        self.said = bytearray()
+        self.reader = threading.Thread(target=self._read_errors, args=(reading,), daemon=True)
+        gpu = os.path.exists("/dev/nvidiactl")
+        self.jail = jail.Jail(self.pyz, arguments, stderr=writing, extra=extra, environment=self.environment, gpu=gpu)
         try:
-            self.process.stdin.write(request)
+            self.process = self.jail.__enter__()
+        finally:
+            os.close(writing)
+        self.reader.start()
+        self.watchdog = threading.Timer(SILENCE, self.process.kill)
+        self.watchdog.daemon = True
+        self.watchdog.start()
+
+    def _read_errors(self, descriptor: int) -> None:
+        with os.fdopen(descriptor, "rb", buffering=0) as pipe:
+            while part := pipe.read(4096):
+                self.said = (self.said + part)[-KEPT_STDERR:]
+
+    def _send(self, kind: bytes, content: bytes) -> None:
+        try:
+            self.process.stdin.write(kind + struct.pack("<I", len(content)) + content)
             self.process.stdin.flush()
         except BrokenPipeError:
             self._failed()
 
+    def _answer(self, most: int) -> bytes:
+        self.watchdog.cancel()
+        self.watchdog = threading.Timer(SILENCE, self.process.kill)
+        self.watchdog.daemon = True
+        self.watchdog.start()
+        size = self.process.stdout.read(4)
+        if len(size) == 4:
+            (count,) = struct.unpack("<I", size)
+            if count > most:
+                raise Failed(f"the artifact announced an answer of {count} bytes where at most {most} are possible")
+            content = self.process.stdout.read(count)
+            if len(content) == count:
+                return content
+        self._failed()
+
     def _failed(self) -> None:
-        self.process.wait()
-        raise Failed(f"the artifact failed to go token by token: {self.folder.last_words(self.process.returncode)}")
+        self.process.kill()
+        code = self.process.wait()
+        self.reader.join()
+        lines = bytes(self.said).decode(errors="replace").strip().splitlines() or [f"exit code {code}, or no answer for {SILENCE} s"]
+        raise Failed(f"{self.pyz.name} ended: {lines[-1].removeprefix('submission.pyz: ')}")
 
 
-class _Folder:
-    """An empty folder with a copy of the artifact in it, in which processes start behind the guard."""
+class _Decoding(Session):
+    """A session that only decodes the weights."""
 
     def __init__(self, pyz: Path):
-        self.pyz = Path(pyz)
+        self.pyz, self.environment = Path(pyz), {}
 
     def __enter__(self):
-        self.holder = tempfile.TemporaryDirectory(prefix="caddie-")
-        self.path = Path(self.holder.name).resolve() / "run"
-        self.path.mkdir()
-        shutil.copyfile(self.pyz, self.path / PYZ)
-        self.report = open(self.path.parent / "refused", "w+b")
-        self.errors = self.path.parent / "stderr"
+        self._start(["serve"], {})
         return self
 
-    def __exit__(self, *exception) -> None:
-        self.report.close()
-        self.holder.cleanup()
-
-    def start(self, arguments: list[str], environment: dict, **pipes) -> subprocess.Popen:
-        settings = json.dumps([PYZ, self.report.fileno(), PROGRAMS, [str(closure.ROOT), os.getcwd()]])
-        with open(self.errors, "wb") as errors:
-            return self._start(settings, arguments, environment, **({"stderr": errors} | pipes))
-
-    def _start(self, settings: str, arguments: list[str], environment: dict, **pipes) -> subprocess.Popen:
-        # torch sets the last variable if it has run before
-        home = dict.fromkeys(("HOME", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR"), str(self.path))
-        command = [sys.executable, "-I", "-B", guard.__file__, settings, *arguments]
-        report = (self.report.fileno(),)
-        return subprocess.Popen(command, cwd=self.path, **pipes, pass_fds=report, env=os.environ | home | ENVIRONMENT | environment)
-
-    def run(self, arguments: list[str], environment: dict, *, echo: bool) -> str:
-        """Run to the end with stdout in a file; the last line of stderr if it failed, else an empty string."""
-        with open(self.path / "stdout", "wb") as stdout:
-            process = self.start(arguments, environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE)
-        with process, open(self.errors, "wb") as kept:
-            while part := os.read(process.stderr.fileno(), 4096):
-                kept.write(part)
-                if echo:
-                    sys.stderr.write(part.decode(errors="replace"))
-                    sys.stderr.flush()
-        return self.last_words(process.returncode) if process.returncode else ""
-
-    def last_words(self, code: int) -> str:
-        return (self.errors.read_bytes()[-4096:].decode(errors="replace").strip().splitlines() or [f"exit code {code}"])[-1]
-
-    def refused(self) -> tuple[str, ...]:
-        """What the guard has reported so far."""
-        self.report.seek(0)
-        return tuple(dict.fromkeys(self.report.read().decode(errors="replace").splitlines()))
+    def weights(self) -> bytes:
+        self._send(b"W", b"")
+        return self._answer(jail.MEMORY_BYTES)
 
 
-def visible(gpu: int | None) -> dict[str, str]:
-    """The environment in which a process sees only the GPU that this process counts as `gpu` (None: all that this process sees)."""
-    if gpu is None:
-        return {}
-    names = os.environ.get("CUDA_VISIBLE_DEVICES")  # numbers or UUIDs; CUDA counts in their order
-    return {"CUDA_VISIBLE_DEVICES": str(gpu) if names is None else names.split(",")[gpu].strip()}
+@functools.cache
+def _folder() -> Path:
+    holder = tempfile.TemporaryDirectory(prefix="caddie-weights-")
+    atexit.register(holder.cleanup)
+    return Path(holder.name)
+
+
+@functools.cache
+def _decoded(pyz: Path, sha256: str) -> Path:
+    path = _folder() / f"{sha256}.npz"
+    with _Decoding(pyz) as session:
+        path.write_bytes(session.weights())
+    return path
+
+
+_lock = threading.Lock()
+
+
+def decoded(pyz: Path) -> Path | None:
+    """The decoded weights of a large artifact, made once in this process by a session that sees no token; None for a small one."""
+    with _lock:
+        return None if len(read(pyz, "model.blob")) < DECODE_ONCE_BYTES else _decoded(Path(pyz), files.sha256(pyz))
+
+
+def claim(pyz: Path, tokens: np.ndarray, *, progress=lambda done: None, **told) -> Claim:
+    """What the artifact says that the targets of a stream cost. `told` as for Session; `progress` gets the last target so far. Failed if
+    the targets are not in order, each once."""
+    nats, last = np.full(len(tokens) - 1, np.nan), None
+    with Session(pyz, num_targets=len(nats), first=int(tokens[0]), threads=told.pop("threads", THREADS), **told) as session:
+        started = time.perf_counter()
+        for first, piece in session.claims(tokens[1:]):
+            if first != (last or first - 1) + 1 or not 1 <= first <= first + len(piece) - 1 <= len(nats):
+                raise Failed(f"the artifact scored {len(piece)} targets from {first} on after target {last}, of {len(nats)}")
+            last = first + len(piece) - 1
+            nats[first - 1 : last] = piece
+            progress(last)
+        return Claim(nats, time.perf_counter() - started, session.facts)
 
 
 def read(pyz: Path, name: str) -> bytes:
@@ -237,17 +233,38 @@ def read(pyz: Path, name: str) -> bytes:
         raise ValueError(f"{pyz} is not a readable submission ({error}); run: dvc repro package") from None
 
 
+def manifest(pyz: Path) -> dict:
+    """What the artifact says of itself. ValueError if it is damaged, or of an older form that does not answer a referee."""
+    found = json.loads(read(pyz, "manifest.json"))
+    if found.get("protocol") != PROTOCOL:
+        raise ValueError(
+            f"{pyz} speaks protocol {found.get('protocol', 1)}, this referee speaks {PROTOCOL}; pack it again: dvc repro package"
+        )
+    return found
+
+
 def packed(pyz: Path, evaluator: str) -> None:
     """ValueError if `pyz` is not a readable submission or does not contain the evaluator."""
-    manifest = json.loads(read(pyz, "manifest.json"))
-    if evaluator not in manifest["evaluators"]:
-        raise ValueError(
-            f"the artifact packs the evaluators {', '.join(manifest['evaluators'])}, not {evaluator!r}; add it to package.evaluators"
-        )
+    evaluators = manifest(pyz)["evaluators"]
+    if evaluator not in evaluators:
+        raise ValueError(f"the artifact packs the evaluators {', '.join(evaluators)}, not {evaluator!r}; add it to package.evaluators")
 
 
-def _result(line: dict, path: Path, refused: tuple[str, ...]) -> Result:
-    with np.load(path, allow_pickle=False) as ledger:
-        rows = {int(name.removeprefix("row_")): ledger[name] for name in ledger.files if name.startswith("row_")}
-        commits = ledger["commits"] if "commits" in ledger.files else np.empty((0, 3), np.int64)
-        return Result(line, ledger["nats"], rows, commits, refused)
+def _facts(content: bytes) -> dict:
+    """What the artifact says of itself at the beginning. Failed if it says anything else than docs/protocol.md asks for."""
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads(content)
+        if isinstance(found, dict):
+            vocabulary, carries, claims = (found.get(name) for name in ("vocabulary", "carries", "claims"))
+            named = isinstance(claims, list) and all(name in CLAIMS for name in claims)  # they stand in the certificate
+            if type(vocabulary) is int and 1 <= vocabulary <= 1 << 24 and isinstance(carries, bool) and named:
+                return found
+    raise Failed("the artifact does not begin as docs/protocol.md says")
+
+
+def _visible(gpu: int | None) -> dict[str, str]:
+    """The environment in which a process sees only the GPU that this process counts as `gpu` (None: all that this process sees)."""
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")  # numbers or UUIDs; CUDA counts in their order
+    if gpu is None:
+        return {} if names is None else {"CUDA_VISIBLE_DEVICES": names}
+    return {"CUDA_VISIBLE_DEVICES": str(gpu) if names is None else names.split(",")[gpu].strip()}

@@ -8,8 +8,8 @@ For each chunk of the evaluator's plan: `predict` gives logits for the chunk's t
 # R targets of one chunk, V vocabulary
 
 import math
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,13 +20,11 @@ ROWS = 512  # rows of logits that are normalized at a time, so that their float6
 
 @dataclass
 class Ledger:
-    """The committed scores: nats[t-1] = -ln p(v[t] | ...) for targets t = 1..N, full rows of log p where requested, and `commits`,
-    the windows in the order of their commits as (first target, last target, number of the chunk)."""
+    """The committed scores: nats[t-1] = -ln p(v[t] | ...) for targets t = 1..N, and full rows of log p where requested."""
 
     nats: np.ndarray
     rows: dict[int, np.ndarray] = field(default_factory=dict)
     seconds: float = 0.0
-    commits: list[tuple[int, int, int]] = field(default_factory=list)
 
     def bits_per_byte(self, num_bytes: int) -> float:
         """Σ nats / ln 2 / bytes."""
@@ -40,15 +38,14 @@ def score(
     declared: int | None = None,
     keep_rows=(),
     part: tuple[int, int] = (0, 1),
-    span: tuple[int, int] | None = None,
-    progress: bool = False,
+    tell: Callable[[int, np.ndarray], None] | None = None,
 ) -> Ledger:
     """Run `evaluator` over the stream `tokens` (n+1 ids, of which the first is never a target).
 
     `declared`: the number of targets that the evaluator is told (n or more; None: n). The missing tokens of a last chunk are 0, and `learn`
-    is not called for it. `keep_rows`: targets whose whole distribution is kept. `part` (i, k) scores the i-th of k runs of chunks,
-    and `span` (a, b) the chunks with any of the targets a..b; other nats are nan. Both are for evaluators that carry nothing from chunk to
-    chunk; their parts together equal the whole, bit for bit.
+    is not called for it. `keep_rows`: targets whose whole distribution is kept. `part` (i, k) scores the i-th of k runs of chunks;
+    other nats are nan. It is for evaluators that carry nothing from chunk to chunk; the parts together equal the whole, bit for bit.
+    `tell` gets the first target and the nats of each chunk when they are committed.
     """
     num_targets = len(tokens) - 1
     declared = declared or num_targets
@@ -57,13 +54,13 @@ def score(
     stream = torch.from_numpy(np.asarray(tokens, dtype=np.int64)).to(torch.get_default_device())
     ledger = Ledger(np.full(num_targets, np.nan))
     chunks, begin, end = evaluator.chunks(declared), 0, num_targets
-    if part != (0, 1) or span:
-        chunks, begin, end = _part(evaluator, list(chunks), part, span, num_targets=num_targets)
-    wanted, started, committed, shown = set(keep_rows), time.perf_counter(), begin, 0.0
+    if part != (0, 1):
+        chunks, begin, end = _part(evaluator, list(chunks), part, num_targets=num_targets)
+    wanted, started, committed = set(keep_rows), time.perf_counter(), begin
     # what the evaluator is given: a copy, so that it cannot change the scored tokens, and zeros where it may not look yet
     copied = torch.zeros(declared + 1, dtype=torch.int64, device=stream.device)
     copied[: begin + 1] = stream[: begin + 1]
-    for number, chunk in enumerate(chunks):
+    for chunk in chunks:
         first, last = chunk[0].first, min(chunk[-1].last, num_targets)
         if committed == end:
             break
@@ -75,12 +72,10 @@ def score(
         logits_RV = evaluator.predict(seen, chunk).detach()[: last + 1 - first]
         _commit(ledger, logits_RV, targets_R, first, wanted)
         committed = last
-        ledger.commits += [(window.first, min(window.last, last), number) for window in chunk if window.first <= last]
+        if tell:
+            tell(first, ledger.nats[first - 1 : last])
         if last == chunk[-1].last:
             evaluator.learn(seen, chunk)
-        if progress and (committed == end or time.perf_counter() - shown > 0.5):
-            shown = time.perf_counter()
-            _show(committed - begin, end - begin, ledger.nats[begin:committed], started)
     finite = np.isfinite(ledger.nats[begin:end]).all()
     if committed != end or not finite:
         raise AssertionError(f"{committed - begin} of {end - begin} targets were scored, all finite: {finite}")
@@ -100,24 +95,10 @@ def _commit(ledger: Ledger, logits_RV: torch.Tensor, targets_R: torch.Tensor, fi
             ledger.rows[target] = (part_RV[target - begin] - total_R1[target - begin]).cpu().numpy()
 
 
-def _part(evaluator, chunks: list, part: tuple[int, int], span: tuple[int, int] | None, *, num_targets: int) -> tuple[list, int, int]:
-    """The chunks of one part or span, the last target before it, and its own last target."""
+def _part(evaluator, chunks: list, part: tuple[int, int], *, num_targets: int) -> tuple[list, int, int]:
+    """The chunks of one part, the last target before it, and its own last target."""
     if getattr(evaluator, "carries", True):
         raise ValueError("this evaluator carries what it learns from chunk to chunk, so it cannot run in parts; run it on one process")
     low, high = (len(chunks) * i // part[1] for i in (part[0], part[0] + 1))
-    if span:
-        inside = [i for i, chunk in enumerate(chunks) if chunk[0].first <= span[1] and chunk[-1].last >= span[0]]
-        low, high = inside[0], inside[-1] + 1
     begin = chunks[low][0].first - 1 if low < len(chunks) else num_targets
     return chunks[low:high], begin, min(chunks[high - 1][-1].last, num_targets) if high > low else begin
-
-
-def _show(done: int, total: int, nats: np.ndarray, started: float) -> None:
-    left = (time.perf_counter() - started) / done * (total - done)
-    end = "\n" if done == total else ""
-    print(
-        f"\r{done / total:4.0%} of {total} tokens, {nats.mean():.4f} nats per token, {left:.0f} s left   ",
-        end=end,
-        file=sys.stderr,
-        flush=True,
-    )

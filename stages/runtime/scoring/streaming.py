@@ -1,13 +1,17 @@
-"""Run an evaluator token by token: it gives the distribution of the next token, and then gets the token.
+"""Run an evaluator token by token: it gives the distribution of the next token, and only then gets the token.
 
     stream = Stream(evaluator, num_targets, first_token)
     stream.dist() -> log p (V), float64         may be called again; the evaluator sees 0 for tokens that are not known yet
-    stream.push(token)                          the evaluator learns when a window's last target has come, as in the harness
+    stream.push(ids)                            these tokens become known, without asking for their distributions
 
-`push` does not need a `dist` before it.
-Encoder and decoder both use this form, so their distributions come from the same shapes and are equal bit for bit on one machine. It equals
-the batch form with one window per chunk; if the batch form computes several windows at once, the two differ by rounding.
+For a target, `predict` gets the chunk cut after the window that scores it, and only that window if the evaluator carries nothing. When all
+targets of a chunk are known, an evaluator that carries something gets the whole chunk once more, first in `predict` and then in `learn`,
+exactly as from the harness. So it learns where the contract says, and nowhere else. With `whole`, `predict` gets the whole chunk for a
+target too: then its shapes are those of the harness, and so are its bits. Encoder and decoder use this form; their distributions come from
+the same shapes and are equal bit for bit on one machine.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,27 +20,35 @@ import torch
 class Stream:
     """Only for evaluators that are causal with their options; others would need tokens that are not known yet."""
 
-    def __init__(self, evaluator, num_targets: int, first_token: int):
-        self.evaluator, self.next_target, self.asked = evaluator, 1, 0
+    def __init__(self, evaluator, num_targets: int, first_token: int, *, whole: bool = False):
+        self.evaluator, self.carries, self.next_target, self.whole = evaluator, getattr(evaluator, "carries", True), 1, whole
         self.tokens = torch.zeros(num_targets + 1, dtype=torch.int64)
         self.tokens[0] = first_token
-        self.windows = (window for chunk in evaluator.chunks(num_targets) for window in chunk)
-        self.window = next(self.windows, None)
+        self.chunks = evaluator.chunks(num_targets)
+        self.chunk = next(self.chunks, None)
 
     def dist(self) -> np.ndarray:
         """ln p of every token as the next one."""
-        window, self.asked = self.window, self.next_target
-        logits_V = self.evaluator.predict(self.tokens[: window.last + 1], [window])[self.next_target - window.first]
+        chunk = self.chunk
+        if not self.whole:
+            place = next(i for i, window in enumerate(chunk) if window.last >= self.next_target)
+            chunk = chunk[0 if self.carries else place : place + 1]
+        logits_V = self.evaluator.predict(self.tokens[: chunk[-1].last + 1], chunk)[self.next_target - chunk[0].first]
         logits_V = logits_V.detach().double()
         return (logits_V - torch.logsumexp(logits_V, dim=-1)).cpu().numpy()
 
-    def push(self, token: int) -> None:
-        """Give the next token to the evaluator."""
-        if self.next_target == self.window.last:
-            if self.asked < self.next_target and getattr(self.evaluator, "carries", True):
-                self.dist()  # `learn` may need a `predict` for which all but the last target were known
-            self.tokens[self.next_target] = token
-            self.evaluator.learn(self.tokens[: self.window.last + 1], [self.window])
-            self.window = next(self.windows, None)
-        self.tokens[self.next_target] = token
-        self.next_target += 1
+    def push(self, ids: Sequence[int]) -> None:
+        """Give the next tokens to the evaluator. ValueError if they are more than were declared."""
+        if self.next_target + len(ids) > len(self.tokens):
+            raise ValueError(f"more tokens than the {len(self.tokens) - 1} targets that were declared")
+        given = self.tokens.new_tensor(ids)
+        while len(given):
+            known, given = given[: self.chunk[-1].last + 1 - self.next_target], given[self.chunk[-1].last + 1 - self.next_target :]
+            self.tokens[self.next_target : self.next_target + len(known)] = known
+            self.next_target += len(known)
+            if self.next_target > self.chunk[-1].last:
+                if self.carries:
+                    seen = self.tokens[: self.next_target]
+                    self.evaluator.predict(seen, self.chunk)
+                    self.evaluator.learn(seen, self.chunk)
+                self.chunk = next(self.chunks, None)

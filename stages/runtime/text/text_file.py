@@ -58,7 +58,7 @@ def compress(content: bytes, tokenizer: Tokenizer, evaluator, *, key: bytes, pro
         logp_V = stream.dist()
         encoder.put(ids[i], arithmetic.frequencies(logp_V))
         bits -= float(logp_V[ids[i]]) / math.log(2)
-        stream.push(ids[i])
+        stream.push(ids[i : i + 1])
     header = HEADER.pack(MAGIC, form, len(ids), len(content), _digest(key), _digest(content))
     return header + (encoder.finish() if ids else b""), bits
 
@@ -75,7 +75,7 @@ def decompress(packed: bytes, tokenizer: Tokenizer, evaluator, *, key: bytes, pr
     stream, decoder, ids = Stream(evaluator, count, BOS), arithmetic.Decoder(packed[HEADER.size :]), []
     for _ in progress(range(count)):
         ids.append(decoder.get(arithmetic.frequencies(stream.dist())))
-        stream.push(ids[-1])
+        stream.push(ids[-1:])
     content = content_of(form, ids, tokenizer)
     if len(content) != size or _digest(content) != checksum:
         raise ValueError(
