@@ -43,7 +43,7 @@ def test_truncated_input_is_one_sentence(project, capsys, path, node, sentence):
     assert not list((project / "artifacts").rglob("*.partial"))
 
 
-@pytest.mark.parametrize("node", [node for node in NODES if node[0] not in ("prepare", "audit")], ids="-".join)
+@pytest.mark.parametrize("node", [node for node in NODES if node[0] not in ("prepare", "audit", "script")], ids="-".join)
 def test_missing_input_names_the_stage_that_makes_it(project, capsys, node):
     (project / "artifacts").rename(project / "gone")
     with pytest.raises(SystemExit):
