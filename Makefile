@@ -16,7 +16,7 @@ export PYTHONUTF8 := 1
 # One command for a machine with CUDA; it needs none of the set-up above: docs/gpu-run.md
 GPU = $(PYTHON) -m benchmarks.gpu $(if $(PARTS),--parts $(PARTS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(WHEELS),--wheels $(WHEELS))
 
-.PHONY: help setup repro test test-all test-recipes test-scripts test-attacks test-referee test-siege test-portability certify recipe submission show lint golden report screenshots gpu gpu-cpu gpu-data clean test-text
+.PHONY: help setup repro test test-all test-recipes test-scripts test-attacks test-referee test-portability certify recipe rehearse submission show lint golden report screenshots gpu gpu-cpu gpu-data clean test-text test-siege
 
 help:
 	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
@@ -32,6 +32,7 @@ help:
 	@echo "make test-siege            artifacts and files that lie, each packed, evaluated and audited; writes docs/siege.md; half an hour"
 	@echo "make certify               after make repro: code all of val with the artifact and decode it; RUN=sliding; resumable"
 	@echo "make recipe NAME=pr1855    run a recipe of stages/recipes as an experiment; SCALE=tiny: small sizes, minutes on a CPU"
+	@echo "make rehearse NAME=pr1855  every node of a recipe at its published sizes, measured, with hardly any work: half an hour on a CPU; TEXT, TOKENIZER"
 	@echo "make submission NAME=pr1855   the folder to hand in: a run per seed, README, logs, one script, audited; SEEDS, SCALE, RECORD, THRESHOLD"
 	@echo "make show                  the experiments, in the columns that matter"
 	@echo "make report                print the summary of the last run"
@@ -115,6 +116,10 @@ recipe: setup
 	@python -m stages.recipes $(NAME) --scale $(SCALE) --fits
 	flags=$$(python -m stages.recipes $(NAME) --scale $(SCALE)) && eval "dvc exp run --name $(NAME)-$(SCALE)-$$(date +%Y%m%d-%H%M%S) $$flags"
 	@cat artifacts/report/summary.md
+
+rehearse: setup
+	@test -n "$(NAME)" || { echo "which one? make rehearse NAME=pr1855; there are: $$(python -m stages.recipes | tr '\n' ' ')"; exit 1; }
+	python benchmarks/rehearse.py $(NAME) $(if $(TEXT),--text $(TEXT)) $(if $(TOKENIZER),--tokenizer $(TOKENIZER))
 
 submission: setup
 	@test -n "$(NAME)" || { echo "which one? make submission NAME=pr1855 SCALE=tiny; there are: default $$(python -m stages.recipes | tr '\n' ' ')"; exit 1; }

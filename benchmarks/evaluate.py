@@ -50,6 +50,12 @@ def variants(window: int) -> dict[str, tuple[str, dict]]:
         "online bias": ("online_bias", strided | {"learning_rate": 0.02}),
         "ETLB (#1399)": ("etlb", strided | {"batch": 1, "learning_rate": 0.05, "steps": 5, "bound": 3.0}),
         "mixture": ("mixture", strided | {"order": 6, "weight": 0.1, "share": 0.01}),
+        "memory": (
+            "memory",
+            strided
+            | {"network": "sliding", "batch": 8, "order": 8, "document": 3, "reset_at": 1}
+            | {"discount": 0.7, "strength": -0.5, "rate": 0.1, "every": 16},
+        ),
         "SGD test-time training (#549)": (
             "ttt_sgd",
             strided | {"chunk": 32 * window, "epochs": 3, "learning_rate": 0.005, "momentum": 0.9, "frozen_blocks": 0, "rows": 32},

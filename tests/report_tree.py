@@ -186,6 +186,10 @@ class Tree:
             "claims": list(claims),
             "significance": "one seed: nothing can be said",
             "bits_per_byte": score,
+            "at_most_bits_per_byte": None if failed else score + 0.0125,
+            "confidence": 0.99,
+            "drawn": [1, 2, 3, 4],
+            "referee": {"protocol": 2, "jail": "bubblewrap"},
             "artifact_sha256": ARTIFACT_SHA256,
             "checks": {
                 name: {

@@ -3,16 +3,16 @@
 import hashlib
 import itertools
 import json
+import math
+import os
 import zipfile
 
 import numpy as np
 import pytest
 
 from stages.audit import __main__ as stage_audit
-from stages.audit import power, probes, replay
-from stages.audit.checks import normalization
+from stages.audit import bound
 from stages.audit.evidence import Verdict
-from stages.lib.referee import artifact
 from tests.conftest import ROOT, run_node, write_lock
 
 
@@ -20,20 +20,7 @@ def certificate(root, run):
     return json.loads((root / f"artifacts/audit/{run}/certificate.json").read_text())
 
 
-BEHAVIOUR = {
-    "black_box_sum",
-    "declared_length",
-    "documents_apart",
-    "future_flip",
-    "normalization",
-    "order",
-    "prefix_truncation",
-    "rerun",
-    "round_trip",
-    "streaming_equals_batch",
-    "target_flip",
-    "world_size",
-}
+BEHAVIOUR = {"claim", "documents_apart", "replay", "round_trip", "withheld"}
 
 
 def failed(written):
@@ -46,18 +33,35 @@ def test_honest_evaluator_is_certified(finished, run):
     verdicts = {name: check["verdict"] for name, check in written["checks"].items()}
     assert written["verdict"] == "legal" and written["legal"] is True and written["evaluator"] == run
     assert set(verdicts) >= BEHAVIOUR | {"byte_count", "lineage"} and set(verdicts.values()) <= {"pass", "reported"}
-    flips, trip = (written["checks"][name]["evidence"] for name in ("future_flip", "round_trip"))
-    assert flips["earlier_scores_compared"] > 500 and flips["largest_change_nats"] == 0.0
-    assert trip["tokens_decoded"] == trip["tokens"] > 50 and trip["tokens_wrong"] == 0
+    replayed, trip = (written["checks"][name]["evidence"] for name in ("replay", "round_trip"))
+    assert replayed["drawn"] == 200 and 150 < replayed["replayed"] <= 200 and replayed["off"] == 0 and not replayed["ended_early"]
+    assert replayed["drawn_from_the_first"] == replayed["of_targets"] and replayed["last"] > 0.8 * replayed["of_targets"]
+    assert trip["tokens"] == 64 and trip["tokens_wrong"] == 0 and trip["bits"] <= trip["allowed"]
     assert all(check[key] for check in written["checks"].values() for key in ("proves", "cannot_see", "precedent"))
+
+
+def test_certificate_says_the_most_that_the_score_can_be_and_how_it_was_audited(finished):
+    """X is above the claim by what 200 positions leave open, and a bit more than the claim where nothing differs."""
+    written = certificate(finished, "sliding")
+    metrics = json.loads((finished / "artifacts/evaluate/sliding/metrics.json").read_text())
+    nats, lid = np.load(finished / "artifacts/evaluate/sliding/ledger.npy"), bound.floor(200, 384)
+    claimed = lid.under(nats)
+    same = claimed.sum() + (lid.most_nats - claimed).sum() * bound.mean_limit(np.zeros(200))
+    most = (same / math.log(2) + bound.LENGTH_BITS) / metrics["bytes"]
+    assert written["bits_per_byte"] < written["at_most_bits_per_byte"] == pytest.approx(most, abs=1e-3)
+    assert written["at_most_bits_per_byte"] == written["checks"]["replay"]["evidence"]["at_most_bits_per_byte"]
+    assert written["confidence"] == 0.99 and written["referee"] == {"protocol": 2, "jail": metrics["jail"]}
+    assert len(written["drawn"]) == 4 and all(0 <= number < 2**32 for number in written["drawn"])
+    drawn = [certificate(finished, run)["drawn"] for run in ("sliding", "slot", "causal_slot")]
+    assert drawn[0] != drawn[1] != drawn[2], "every audit draws anew"
 
 
 def test_slot_is_refused_because_it_knows_what_it_scores(finished):
     written = certificate(finished, "slot")
     assert written["verdict"] == "not legal" and written["legal"] is False
-    assert {"future_flip", "prefix_truncation", "streaming_equals_batch", "round_trip"} <= failed(written) <= BEHAVIOUR
-    assert written["checks"]["future_flip"]["evidence"]["earlier_scores_changed"] > 100
-    assert written["checks"]["streaming_equals_batch"]["evidence"]["mean_excess_nats"] > 0
+    assert "withheld" in failed(written) <= BEHAVIOUR
+    found = written["checks"]["withheld"]["evidence"]
+    assert found["positions"] == 12 and found["moved"] > 6 and found["largest_difference_nats"] > 1e-5
 
 
 @pytest.mark.parametrize(
@@ -74,6 +78,7 @@ def only(monkeypatch):
 
     def choose(*names):
         monkeypatch.setattr(stage_audit, "checks", lambda: list(names))
+        monkeypatch.setattr(stage_audit, "_most_bits", lambda evidence, verdicts: None)  # it follows from the replay
 
     return choose
 
@@ -95,39 +100,62 @@ def lying_artifact(project, replace, by, module="scoring/evaluators/sliding.py")
 
 
 @pytest.mark.slow
-def test_packed_evaluator_that_looks_beyond_its_own_file_is_refused_and_told_on(project):
+def test_packed_evaluator_that_looks_beyond_its_own_file_finds_nothing_and_is_refused_for_its_target(project):
     """It reads val by its absolute path, keeps a cache for the next run, asks /proc and the network, and looks at its target meanwhile."""
     val = project / "artifacts/tokenize/val/fineweb_val_000000.bin"
     written = lying_artifact(
         project,
         "        return self.model.head(hidden_RD)",
         f"""        logits = self.model.head(hidden_RD)
-        import os, socket
-        for attempt in (lambda: open({str(val)!r}, "rb").read(), lambda: open("/tmp/caddie-cache", "a"), lambda: os.system("true"),
-                        lambda: open("/proc/%d/environ" % os.getppid()).read(), lambda: socket.socket().connect(("localhost", 9))):
+        import os, socket, subprocess
+        for attempt in (lambda: open({str(val)!r}, "rb").read(), lambda: open("/tmp/caddie-cache", "a"),
+                        lambda: subprocess.run(["cat", {str(val)!r}]), lambda: open("/proc/{os.getpid()}/environ").read(),
+                        lambda: socket.create_connection(("127.0.0.1", 9), 1)):
             try:
                 attempt()
                 logits = logits + float("nan")
-            except PermissionError:
+            except OSError:
                 pass
         logits[torch.arange(len(logits)), seen[chunk[0].first: chunk[-1].last + 1]] += 0.5
         return logits""",
     )
-    refused = json.loads((project / "artifacts/evaluate/sliding/metrics.json").read_text())["refused"]
-    assert [what.split()[0] for what in refused] == ["open", "open", "os.system", "open", "socket.__new__"] and str(val) in refused[0]
-    assert written["verdict"] == "not legal" and {"target_flip", "streaming_equals_batch", "round_trip"} <= failed(written)
+    assert written["verdict"] == "not legal" and {"withheld", "replay"} <= failed(written)
+    assert written["at_most_bits_per_byte"] is None and written["checks"]["claim"]["verdict"] == "pass"
 
 
 @pytest.mark.slow
-def test_artifact_that_fails_when_it_is_probed_fails_the_checks_and_not_the_audit(project):
+def test_artifact_that_fails_when_it_is_replayed_fails_the_checks_and_not_the_audit(project):
+    """It answers claims, and breaks down token by token."""
     written = lying_artifact(
         project,
-        "    stream = torch.from_numpy",
-        "    if len(tokens) - 1 != declared:\n        raise ValueError('no')\n    stream = torch.from_numpy",
-        module="scoring/harness.py",
+        "    def dist(self)",
+        "    def dist(self):\n        raise ValueError('no')\n\n    def never(self)",
+        module="scoring/streaming.py",
     )
-    assert written["verdict"] == "not legal" and {"future_flip", "order", "rerun"} <= failed(written)
-    assert "failed under probes with sliding: no" in written["checks"]["rerun"]["evidence"]["reason"]
+    assert written["verdict"] == "not legal" and {"replay", "round_trip", "withheld"} <= failed(written)
+    assert written["checks"]["replay"]["evidence"]["reason"] == "submission.pyz ended: no"
+    assert written["at_most_bits_per_byte"] is None
+
+
+def claiming(project, cost):
+    return lying_artifact(
+        project, 'answer(struct.pack("<I", first)', f'nats = np.array(nats); {cost}; answer(struct.pack("<I", first)', module="serve.py"
+    )
+
+
+@pytest.mark.slow
+def test_claim_below_nothing_is_not_legal(project):
+    written = claiming(project, "nats[3] = -0.5")
+    found = written["checks"]["claim"]
+    assert written["verdict"] == "not legal" and found["verdict"] == "fail" and found["evidence"]["least_nats"] == -0.5
+    assert 4 in found["evidence"]["impossible_at"] and "is claimed to cost -0.5 nats" in found["evidence"]["reason"]
+
+
+@pytest.mark.slow
+def test_claim_that_is_no_number_is_no_score(project, capsys):
+    with pytest.raises(SystemExit):
+        claiming(project, "nats[:] = float('nan')")
+    assert "claims nan nats for target 1; there is no score to write" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", ["artifacts/package/submission.pyz", "artifacts/evaluate/sliding/ledger.npy"])
@@ -209,54 +237,6 @@ def test_report_refuses_a_certificate_of_another_score(project, tree, capsys):
     with pytest.raises(SystemExit):
         run_node("report")
     assert "certifies another score" in capsys.readouterr().err
-
-
-def commits(num_targets, *, window=128, stride=64, batch=32):
-    firsts = np.array([1, *range(window + 1, num_targets + 1, stride)])
-    return np.stack([firsts, np.append(firsts[1:] - 1, num_targets), np.arange(len(firsts)) // batch], axis=1)
-
-
-@pytest.mark.parametrize("count", [1, 3, 8, 30])
-def test_flips_take_turns_at_every_kind_of_edge(count):
-    tokens = np.random.default_rng(0).integers(2, 50, 2601)
-    tokens[[0, 700, 1900]] = 1
-    kinds = probes.places(tokens, commits(2600))
-    found = probes.choose(kinds, count, np.random.default_rng(0))
-    assert len(dict(found)) == len(found) == count and all(2 <= position <= 2600 for position, _ in found)
-    assert len({kind for _, kind in found}) == min(count, len(kinds))
-    assert kinds["first target of a batch"].tolist() == [128 + 31 * 64 + 1] and kinds["start of a document"].tolist() == [700, 1900]
-    if count == 30:
-        assert {128 + 31 * 64 + 1, 700, 1900, 699, 1899, 701, 1901} <= dict(found).keys()
-
-
-def test_changed_ids_are_never_the_same_ids():
-    ids = np.array([0, 1, 48, 49] * 50)
-    assert not (np.array(probes.other_ids(ids, 50, np.random.default_rng(3))) == ids).any()
-
-
-def test_power_of_a_sample_is_the_binomials():
-    generator = np.random.default_rng(0)
-    hits = [(generator.random(60) < 0.05).any() for _ in range(4000)]
-    assert np.mean(hits) == pytest.approx(power.caught(0.05, 60), abs=0.02)
-    assert power.needed(0.002) == 2301 and power.caught(0.002, 2301) >= 0.99 > power.caught(0.002, 2300)
-    assert power.caught(power.found(1512), 1512) == pytest.approx(0.99) and power.found(0) == 1.0
-
-
-def test_normalization_looks_at_what_it_is_given():
-    row = np.log(np.full(4, 0.25))
-    empty = np.zeros(0)
-
-    class Evidence:
-        tokens = np.array([0, 2])
-        text = type("Text", (), {"vocabulary_size": 4})
-        replay = replay.Replay(empty, empty, empty, b"", 0, "", True, np.array([0.0]), True, [], 1, (), None)
-
-    for result, expected in ((row, "pass"), (row + 0.01, "fail"), (row[:3], "fail")):
-        Evidence.probes = (artifact.Result({}, -row[:1], {1: result}),)
-        assert normalization.check(Evidence).verdict == expected
-    Evidence.probes = (artifact.Result({}, -row[:1], {1: row}),)
-    Evidence.replay = replay.Replay(empty, empty, empty, b"", 0, "", True, np.array([0.01]), True, [], 1, (), None)
-    assert normalization.check(Evidence).verdict == "fail"
 
 
 def test_certificate_names_the_artifact_by_hash(finished):

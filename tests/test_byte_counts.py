@@ -342,7 +342,7 @@ def test_published_shards_run_through_the_whole_pipeline(tmp_path, export, monke
         "train.steps": 2,
         "train.holdout_every": 2,
         "package.evaluators": ["sliding"],
-        "audit.probe_tokens": 300,
+        "audit.replayed": 60,
     }.items():
         set_leaf(values, path, value)
     monkeypatch.chdir(tmp_path)

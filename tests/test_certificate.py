@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from stages.audit import __main__ as audit
-from stages.audit import certificate, documentation, graph, power, revision
+from stages.audit import certificate, documentation, graph, revision
 from stages.lib.dvc import dvc_lock
 from stages.lib.node import access_log, files
 from stages.lib.node.stage import Input, Metrics, Output, Untracked, Variant
@@ -43,15 +43,19 @@ CERTIFICATE = {
     "legal": True,
     "claims": ["causal"],
     "bits_per_byte": 1.7324,
+    "at_most_bits_per_byte": 1.7401,
+    "confidence": 0.99,
+    "drawn": [11, 22, 33, 44],
+    "referee": {"protocol": 2, "jail": "bubblewrap"},
     "artifact_sha256": "a" * 64,
     "text_sha256": "b" * 64,
     "precision": "float32",
     "significance": "one seed: nothing can be said",
     "checks": {
-        "future_flip": facts(),
-        "normalization": facts(deviation=6.7e-16),
-        "order": facts(),
+        "replay": facts(),
+        "claim": facts(deviation=6.7e-16),
         "round_trip": facts(),
+        "byte_count": facts(),
         "lineage": facts(positions=None, deviation=None),
         "self_contained": facts(),
         "budgets": facts("reported", reason="not eight H100"),
@@ -72,8 +76,8 @@ def test_page_names_every_check_under_its_condition_with_what_it_cannot_see():
     page = certificate.html(CERTIFICATE)
     sections = {re.search(r"<h2>(\w+)", part)[1]: part for part in page.split('<section class="card">')[1:]}
     assert list(sections) == ["C1", "C2", "C3", "C4", "Rules"]
-    assert "future flip" in sections["C1"] and "lineage" in sections["C1"] and "normalization" in sections["C2"]
-    assert "order" in sections["C3"] and "round trip" in sections["C4"]
+    assert "replay" in sections["C1"] and "lineage" in sections["C1"] and "claim" in sections["C2"]
+    assert "round trip" in sections["C3"] and "byte count" in sections["C4"]
     assert "new one" in sections["Rules"] and "not eight H100" in sections["Rules"]  # a new check needs no change here
     assert page.count("What it does not.") == len(CERTIFICATE["checks"]) and page.count("#1017, 28 Mar 2026") == len(CERTIFICATE["checks"])
     assert "C1 pass, C2 pass, C3 pass, C4 pass, Rules pass" in page and "C1 pass, C2 pass" in certificate.markdown(CERTIFICATE)
@@ -92,9 +96,9 @@ def test_page_is_one_file_without_script_or_network():
     "checks, verdict, word",
     [
         ({}, "legal", "Every check passed"),
-        ({"order": facts("fail", reason="scored twice")}, "not legal", "scored twice"),
+        ({"claim": facts("fail", reason="scored twice")}, "not legal", "scored twice"),
         ({"lineage": facts("not_applicable", reason="no dvc.lock")}, "not ruled", "no dvc.lock"),
-        ({"lineage": facts("not_applicable", reason="x"), "order": facts("fail", reason="y")}, "not legal", "y"),
+        ({"lineage": facts("not_applicable", reason="x"), "claim": facts("fail", reason="y")}, "not legal", "y"),
     ],
 )
 def test_verdict_stands_in_both_forms_with_its_reason(checks, verdict, word):
@@ -111,7 +115,7 @@ def test_condition_is_as_good_as_its_worst_check():
 
 
 def test_nothing_from_an_artifact_is_taken_for_markup():
-    found = changed(order=facts("fail", reason="<img src=x onerror=alert(1)> | `x`", note="<b>"))
+    found = changed(claim=facts("fail", reason="<img src=x onerror=alert(1)> | `x`", note="<b>"))
     page, text = certificate.html(found), certificate.markdown(found)
     assert "<img" not in page and "<b>" not in page and "<img" not in text
     assert html.escape("<img src=x") in page
@@ -149,12 +153,12 @@ def test_page_of_the_documentation_has_the_sentences_of_the_checks():
         documentation.page("no table")
 
 
-def test_numbers_of_the_documentation_are_those_of_the_formula():
-    text = documentation.PAGE.read_text()
-    for fraction in (0.1, 0.01, 0.005, 0.002, 0.001):
-        cells = [f"{power.needed(fraction):,}", *(f"{power.caught(fraction, positions):.1%}" for positions in (100, 500, 1112))]
-        assert f"| {fraction:.1%} | {' | '.join(cells)} |" in text
-    assert f"by less than {power.found(1112):.2%}" in " ".join(text.split())
+def test_certified_limit_stands_before_the_claim_with_what_the_audit_drew():
+    for text in (certificate.html(CERTIFICATE), certificate.markdown(CERTIFICATE)):
+        assert "at most 1.740100 bits per byte with 99% confidence; 1.732400 are claimed" in text
+        assert "protocol 2, jail bubblewrap" in text and "[11, 22, 33, 44], after the claim was fixed" in text
+    none = CERTIFICATE | {"at_most_bits_per_byte": None}
+    assert "no limit is certified; 1.732400 are claimed" in certificate.markdown(none)
 
 
 # of an experiment
@@ -171,6 +175,7 @@ def main(
     run: Variant,
     settings,
     evaluated: Run,
+    package,
     *,
     submission: Input = "artifacts/package/submission.pyz",
     text: Input = "artifacts/tokenize/val",
@@ -229,7 +234,7 @@ def repository(tmp_path, monkeypatch):
         (root / "params.yaml").write_text(
             yaml.safe_dump(
                 {
-                    "audit": yaml.safe_load((ROOT / "params.yaml").read_text())["audit"],
+                    **{name: yaml.safe_load((ROOT / "params.yaml").read_text())[name] for name in ("audit", "package")},
                     "evaluate": {"runs": {"sliding": {"evaluator": "sliding", "options": {"learning_rate": learning_rate}}}},
                 }
             )

@@ -1,20 +1,19 @@
 """The round trip over all of val: it goes on where it was killed, on both sides, and fails for a ledger that is not the artifact's."""
 
-import contextlib
-import io
 import json
 
 import numpy as np
 import pytest
 
-from stages.audit import certify, decoder
+from stages.audit import certify, coding
 from stages.lib.referee import artifact
 from stages.runtime.scoring import harness
 from stages.runtime.scoring.evaluators import causal_slot
-from tests.cheats import GEOMETRY, Here, stream
+from tests.cheats import GEOMETRY, VOCABULARY, Session, stream
 from tests.test_model import model
 
 TOKENS = stream(130)
+TOLD = {"evaluator": "one", "options": {}}
 
 
 def evaluator(streaming=False):
@@ -23,56 +22,67 @@ def evaluator(streaming=False):
 
 @pytest.fixture
 def here(monkeypatch, tmp_path):
-    """Streams and the decoder in this process; `left` is how many distributions there are until it is killed."""
-    run = Here(evaluator, harness.score)
-    run.left, run.asked, told = 10_000, 0, run.streamed
+    """Sessions in this process; `left` is how many distributions there are until it is killed, `asked` how many there were."""
 
-    @contextlib.contextmanager
-    def streamed(*given, **more):
-        with told(*given, **more) as one:
-            dist = one.dist
+    class Here(Session):
+        make, score, left, asked, knows = staticmethod(evaluator), staticmethod(harness.score), 10_000, 0, 0
 
-            def counted():
-                run.left, run.asked = run.left - 1, run.asked + 1
-                if run.left < 0:
-                    raise KeyboardInterrupt
-                return dist()
+        def row(self):
+            Here.left, Here.asked = Here.left - 1, Here.asked + 1
+            if Here.left < 0:
+                raise KeyboardInterrupt
+            return super().row()
 
-            one.dist = counted
-            yield one
+        def know(self, ids):
+            Here.knows += len(ids)
+            super().know(ids)
 
-    @contextlib.contextmanager
-    def start(submission, folder, *, count, evaluator, options, num_targets, first):
-        with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as said:
-            decoder.main([str(submission), "code", "ids.npy", evaluator, json.dumps(options), str(num_targets), str(first), str(count)])
-        yield type("Process", (), {"stdout": said.getvalue().split(), "returncode": 0})
-
-    for module, name, value in (
-        (artifact, "Stream", streamed),
-        (decoder, "start", start),
-        (decoder, "KEEP_EVERY", 16),
-        (certify, "KEEP_EVERY", 16),
-    ):
-        monkeypatch.setattr(module, name, value)
-    run.submission = tmp_path / "submission.pyz"
-    run.submission.write_bytes(b"x")
-    return run
+    monkeypatch.setattr(artifact, "Session", Here)
+    monkeypatch.setattr(coding, "KEEP_EVERY", 16)
+    Here.submission = tmp_path / "submission.pyz"
+    Here.submission.write_bytes(b"x")
+    return Here
 
 
-def certified(here, folder, ledger):
+def certified(here, folder, claims, count=129):
     folder.mkdir(exist_ok=True)
-    code = certify.certify(here.submission, "one", {}, TOKENS, ledger, len(TOKENS) - 1, folder)
+    code = certify.certify(here.submission, TOLD, TOKENS, claims, count, VOCABULARY, folder)
     return code, json.loads((folder / "certified.json").read_text())
 
 
-def test_every_target_comes_back_from_as_many_bits_as_the_ledger_says(here, tmp_path, capsys):
+def test_every_target_comes_back_from_as_many_bits_as_were_claimed(here, tmp_path, capsys):
     nats = harness.score(evaluator(), TOKENS).nats
     code, facts = certified(here, tmp_path / "work", nats)
     assert code == 0 and facts["tokens"] == facts["of_targets"] == 129 and facts["tokens_wrong"] == 0
     assert "PASSED" in capsys.readouterr().out
-    assert facts["bits_in_the_ledger"] <= facts["bits"] <= facts["allowed"] and facts["nats"] == pytest.approx(nats.sum(), abs=1e-3)
+    assert facts["bits_claimed"] <= facts["bits"] <= facts["allowed"] and facts["nats"] == pytest.approx(nats.sum(), abs=1e-3)
+    assert facts["largest_difference_nats"] < 1e-4
     code, facts = certified(here, tmp_path / "other", nats * 0.6)
-    assert code == 1 and not facts["passed"] and facts["bits"] > facts["allowed"]
+    assert code == 1 and not facts["passed"] and facts["bits"] > facts["allowed"] and "FAILED" in capsys.readouterr().out
+
+
+def test_decoder_is_told_only_the_bits_the_length_and_what_it_decoded(here, tmp_path):
+    """With other bits it finds other tokens: nothing else tells it the text."""
+    nats, about = harness.score(evaluator(), TOKENS).nats, {"num_targets": 129, "first": int(TOKENS[0])}
+    state = coding.encode(here.submission, TOKENS, nats, 40, lid=certify.bound.floor(40, VOCABULARY), **TOLD)
+    code = state.encoder.finish()
+    assert np.array_equal(coding.decode(here.submission, code, 40, **about, **TOLD), TOKENS[1:41])
+    other = bytes([code[0] ^ 255]) + code[1:]
+    assert not np.array_equal(coding.decode(here.submission, other, 40, **about, **TOLD), TOKENS[1:41])
+
+
+def test_decoder_that_gives_another_distribution_than_the_encoder_is_not_certified(here, tmp_path, monkeypatch):
+    """An artifact that gives other bits in each session: nothing can be decoded."""
+    sessions = []
+
+    def drifting(self, *given, **more):
+        sessions.append(self)
+        Session.__init__(self, *given, **more)
+        self.evaluator.model.embedding.weight.data += 0.05 * len(sessions)
+
+    monkeypatch.setattr(here, "__init__", drifting)
+    code, facts = certified(here, tmp_path / "work", harness.score(evaluator(), TOKENS).nats, count=40)
+    assert code == 1 and facts["tokens_wrong"] > 0
 
 
 @pytest.mark.parametrize("killed", [50, 129 + 70])
@@ -86,4 +96,3 @@ def test_killed_run_goes_on_where_it_was(here, tmp_path, killed):
     code, facts = certified(here, folder, nats)
     assert code == 0 and facts == whole and here.asked <= 2 * 129 + 16 + 1  # what came after the last state, again
     assert (folder / "code").read_bytes() == (tmp_path / "whole/code").read_bytes()
-    assert np.load(folder / "ids.npy").tolist() == TOKENS[1:].tolist()

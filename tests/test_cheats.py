@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests import cheats
+from tests import cheats, honest
 from tests.cheats import audit, failed, load, stream
 from tests.test_evaluators import LEAKING, VARIANTS, kind
 from tests.test_model import model
@@ -58,9 +58,23 @@ def test_honest_evaluator_raises_no_alarm(monkeypatch, name):
     assert failed(found) == set(), {name: found[name].evidence for name in failed(found)}
 
 
+def audited(monkeypatch, name, **settings):
+    """The verdicts for an evaluator of tests/honest."""
+    with torch.no_grad():
+        return audit(monkeypatch, lambda streaming=False: honest.load(name).Evaluator(model(trained=True), **cheats.GEOMETRY), **settings)
+
+
+@pytest.mark.parametrize("name", honest.names())
+def test_honest_evaluator_of_an_unknown_kind_raises_no_alarm(monkeypatch, name):
+    found = audited(monkeypatch, name, text=stream(180), **SHORT)
+    assert failed(found) == set(), {name: found[name].evidence for name in failed(found)}
+    assert found["replay"].positions > 10 and found["withheld"].positions > 10
+
+
 @pytest.mark.parametrize("name", LEAKING)
 def test_published_form_that_leaks_is_refused_whatever_it_claims(monkeypatch, name):
-    assert {"withheld", "replay", "round_trip"} <= failed(verdicts(monkeypatch, name))
+    found = verdicts(monkeypatch, name)
+    assert {"withheld", "replay"} <= failed(found), {check: verdict.evidence for check, verdict in found.items()}
 
 
 @pytest.mark.referee
@@ -68,3 +82,10 @@ def test_published_form_that_leaks_is_refused_whatever_it_claims(monkeypatch, na
 @pytest.mark.parametrize("name", HONEST)
 def test_honest_evaluator_raises_no_alarm_with_any_seed(monkeypatch, name, seed):
     assert failed(verdicts(monkeypatch, name, seed=seed, text=stream(180, seed=seed), **SHORT)) == set()
+
+
+@pytest.mark.referee
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("name", honest.names())
+def test_honest_evaluator_of_an_unknown_kind_raises_no_alarm_with_any_seed(monkeypatch, name, seed):
+    assert failed(audited(monkeypatch, name, seed=seed, text=stream(180, seed=seed), **SHORT)) == set()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import struct
+import threading
 import zlib
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from stages.lib.blob import quantized_model
 from stages.runtime.base.errors import ArtifactError
 from stages.runtime.blob import container, header, matrix_context
-from stages.runtime.blob.codecs import CodecError
+from stages.runtime.blob.codecs import CodecError, raw
 from stages.runtime.blob.container import Coding, Model
 from tests.golden import make
 
@@ -24,6 +25,7 @@ TENSORS = {
 }
 MODEL = Model(TENSORS, {"width": 4}, {"a": {"gain": True}})
 ZLIB = Coding("codecs/zlib", {"level": 9}, (), tuple(TENSORS))
+GAIN = [Coding("codecs/zlib", {"level": 9}, (), ("gain",))]
 GROUPS = [Coding("coders/ans", {}, (), ("a.codes",)), Coding("codecs/raw", {}, (), ("a.scales", "gain"))]
 
 
@@ -43,6 +45,15 @@ def changed(change, codings=(ZLIB,)):
     """A valid blob after `change(header fields)`, its checksum right."""
     values, coded = fields(container.pack(MODEL, list(codings)))
     return sealed(change(values) or values, coded)
+
+
+def test_sections_are_decoded_at_the_same_time(monkeypatch):
+    """Each of the two waits until the other has begun; a codec that is a program takes a core of its own."""
+    both, decode = threading.Barrier(2, timeout=20), raw.decode
+    monkeypatch.setattr(raw, "decode", lambda coded, *, size: both.wait() >= 0 and decode(coded, size=size))
+    monkeypatch.setattr(container.os, "cpu_count", lambda: 2)
+    found = container.unpack(container.pack(MODEL, [Coding("codecs/raw", {}, (), (name,)) for name in ("a.codes", "a.scales")] + GAIN))
+    assert all(np.array_equal(found.tensors[name], array) for name, array in TENSORS.items())
 
 
 def test_blob_is_these_exact_bytes():

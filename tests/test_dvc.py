@@ -88,7 +88,7 @@ LEAVES = {  # one leaf of every section -> the nodes that read it; `script` read
     ("compress.runs.zlib_9.options.level", 8): {"compress@zlib_9", "package", "report", "fill_cap"},
     ("package.cap_bytes", 15_000_000): {"package", "fill_cap"},
     ("evaluate.runs.slot.options.steps", 6): {"evaluate@slot", "audit@slot", "report"},
-    ("audit.flips", 4): AUDIT,
+    ("audit.replayed", 199): AUDIT,
 }
 
 
@@ -96,7 +96,7 @@ def test_every_section_has_a_leaf_in_the_table():
     assert {path.split(".")[0] for path, _ in LEAVES} == set(yaml.safe_load((ROOT / "params.yaml").read_text()))
 
 
-QUICK = ("train.steps", "evaluate.runs.slot.options.steps", "audit.flips")  # one above the artifact, one below, one that is read twice
+QUICK = ("train.steps", "evaluate.runs.slot.options.steps", "audit.replayed")  # one above the artifact, one below, one that is read twice
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ LORA = {
     "reset_at": 1,
     "seed": 3,
 }
+MEMORY = {"order": 3, "document": 2, "reset_at": 1, "discount": 0.8, "strength": -0.5, "rate": 0.1, "every": 16}
 VARIANTS = {
     "sliding": GEOMETRY,
     "sliding, documents apart": GEOMETRY | {"reset_at": 1},
@@ -50,6 +51,8 @@ VARIANTS = {
     "etlb, batched": GEOMETRY | {"learning_rate": 0.05, "steps": 5, "bound": 3.0},
     "online_bias": GEOMETRY | {"learning_rate": 0.02},
     "mixture": GEOMETRY | {"order": 3, "weight": 0.1, "share": 0.01},
+    "memory": GEOMETRY | MEMORY | {"network": "sliding"},
+    "memory, streaming": MEMORY | {"network": "streaming", "window": 24, "block": 16, "contexts": 200},
     "ttt_sgd": GEOMETRY | {"chunk": 48, "epochs": 2, "learning_rate": 0.05, "momentum": 0.9, "frozen_blocks": 1, "rows": 2},
     "ttt_lora": LORA,
     "ttt_phased": LORA | {"phases": [1, 2], "phase_learning_rate": 0.05, "phase_chunk": 48, "phase_rows": 2},
@@ -318,7 +321,7 @@ def test_parts_together_are_the_whole(name, parts):
 
 
 def test_evaluator_that_carries_what_it_learns_does_not_run_in_parts():
-    for name in ("mixture", "ttt_sgd", "streaming", "causal_slot, warm start", "ttt_lora", "lbfgs_slot, shared"):
+    for name in ("memory", "mixture", "ttt_sgd", "streaming", "causal_slot, warm start", "ttt_lora", "lbfgs_slot, shared"):
         with pytest.raises(ValueError, match="cannot run in parts"):
             run(name, stream(), part=(0, 2))
 
@@ -362,7 +365,7 @@ def test_lora_starts_anew_with_each_document():
 def test_adaptation_lowers_the_score_on_a_stream_that_repeats_itself():
     tokens = np.tile(stream(30), 6)
     plain = run("sliding", tokens).nats[90:].mean()
-    for name in ("mixture", "ttt_sgd", "online_bias", "etlb"):
+    for name in ("memory", "mixture", "ttt_sgd", "online_bias", "etlb"):
         assert run(name, tokens).nats[90:].mean() < plain, name
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 import yaml
 
-from stages.audit.submission import unpack
+from stages.audit.code import unpack
 from stages.lib.node import params
 from stages.recipes import __main__ as recipes
 from stages.recipes import catalog

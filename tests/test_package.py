@@ -297,6 +297,40 @@ def test_artifact_answers_bad_input_with_one_sentence(finished, tmp_path, argv, 
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1 and sentence in done.stderr and not done.stdout
 
 
+@pytest.mark.parametrize(
+    "argv, sentence",
+    [
+        (["score", "good.bin", "--options", '{"windo": 1}'], "does not take these options"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (["score", "good.bin", "--evaluator", "slto"], "did you mean 'slot'"),
+                (["score", "good.bin", "--options", "[1]"], "does not take these options"),
+                (
+                    ["score", "good.bin", "--options", '{"window": 8, "stride": 8, "batch": 1, "precision": "bf16"}', "--device", "cpu"],
+                    "set it to float32",
+                ),
+                (["score", "missing.bin"], "missing.bin"),
+                (["score", "good.bin", "--rows", "1"], "--rows takes"),
+                (["compress", "good.bin", "--output", "old"], "exists already"),
+                (["decompress", "good.bin"], "does not end in .caddie"),
+                (["score", "good.bin"], "not a Caddie blob"),
+            )
+        ),
+    ],
+)
+def test_wrong_command_line_is_refused_before_the_weights_are_decoded(finished, tmp_path, argv, sentence):
+    """The weights here cannot be decoded, so a sentence about anything else came before that."""
+    shards.write(tmp_path / "good.bin", np.array([1, 5, 6]))
+    (tmp_path / "old").write_bytes(b"old")
+    with zipfile.ZipFile(finished / PYZ) as whole, zipfile.ZipFile(tmp_path / "submission.pyz", "w") as damaged:
+        for name in whole.namelist():
+            damaged.writestr(name, b"no weights" if name.endswith("model.blob") else whole.read(name))
+    command = [sys.executable, "-I", "submission.pyz", *argv]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1 and sentence in done.stderr, done.stderr
+
+
 @pytest.mark.slow
 def test_show_prints_the_manifest(finished, tmp_path):
     manifest = json.loads(score(finished, tmp_path, "show").stdout)

@@ -400,7 +400,7 @@ def test_recipe_command_prints_flags_for_a_shell(capsys):
         ({"evaluate.runs.sliding.options": {"windo": 3}}, ("evaluate", "sliding"), "do not fit sliding"),
         ({"evaluate.runs.sliding.options.stride": 900}, ("evaluate", "sliding"), "stride"),
         ({"evaluate.runs.sliding.evaluator": "etlb"}, ("evaluate", "sliding"), "add it to package.evaluators"),
-        ({"audit.flips": 0}, ("audit", "sliding"), "audit.flips is 0; it takes 1 or more"),
+        ({"audit.replayed": 0}, ("audit", "sliding"), "audit.replayed is 0; it takes 1 or more"),
         ({"prepare.max_bytes": 0}, ("prepare",), "max_bytes"),
         ({"plain_score.window": 0}, ("plain_score", "train"), "plain_score.window is 0; it takes 1 or more"),
     ],

@@ -104,14 +104,24 @@ def test_a_codec_folder_that_params_does_not_name_is_not_read(tree):
 
 def test_a_score_that_is_not_legal_is_never_the_result(written):
     metrics, page = json.loads(written["metrics.json"]), Page(written["index.html"]).text
-    assert metrics["bits_per_byte.slot"] < metrics["score.bits_per_byte"] == 1.36118
+    assert metrics["bits_per_byte.slot"] < metrics["score.claimed_bits_per_byte"] == 1.36118
+    assert metrics["score.bits_per_byte"] == metrics["at_most_bits_per_byte.causal_slot"] == pytest.approx(1.37368)
+    assert metrics["at_most_bits_per_byte.slot"] is None
     assert metrics["score.evaluator"] == "causal_slot"
     assert metrics["legal.slot"] is False and metrics["legal.causal_slot"] is True
-    assert "score 1.3612 bits per byte with the evaluator causal_slot, legal." in page
+    assert "score 1.3737 bits per byte at most, with 99 % confidence; the evaluator causal_slot, legal, claims 1.3612." in page
     assert "slot is lower, 1.2041, but not legal." in page
     assert "failed: causality, round_trip; does not claim causal, score_first" in page
-    assert "<title>Caddie report: 1.3612 bits per byte</title>" in written["index.html"]
+    assert "<title>Caddie report: 1.3737 bits per byte</title>" in written["index.html"]
     assert "verdict valid causal_slot is legal and the artifact fits" in page
+
+
+def test_lowest_certified_limit_is_the_result_and_not_the_lowest_claim(tree):
+    """A looser audit of a better score certifies less."""
+    tree.files["audit/causal_slot/certificate.json"]["at_most_bits_per_byte"] = 1.4
+    metrics = json.loads(tree.run()["metrics.json"])
+    assert (metrics["score.evaluator"], metrics["score.bits_per_byte"]) == ("sliding", pytest.approx(1.38155))
+    assert metrics["score.claimed_bits_per_byte"] == 1.36905 > metrics["bits_per_byte.causal_slot"]
 
 
 def test_without_a_legal_evaluator_there_is_no_score(tree):
@@ -219,6 +229,7 @@ def test_metrics_are_flat_and_in_stable_order(written):
     assert list(dict.fromkeys(groups)) == [
         "score",
         "bits_per_byte",
+        "at_most_bits_per_byte",
         "legal",
         "verdict",
         "evaluate",

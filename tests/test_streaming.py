@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from stages.lib.referee import guard
 from stages.runtime.scoring import harness
 from stages.runtime.scoring.streaming import Stream
 from stages.runtime.text import arithmetic, text_file
@@ -30,7 +29,7 @@ def test_stream_has_the_rows_of_the_batch_form(name):
         first, second = one.dist(), one.dist()
         assert np.array_equal(first, second)  # asking changes nothing
         assert first == pytest.approx(batch.rows[target], abs=2e-5)
-        one.push(int(tokens[target]))
+        one.push([int(tokens[target])])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -98,7 +97,7 @@ def test_file_that_is_damaged_or_of_another_artifact_is_refused(pure_byte):
         refused(packed[:place] + bytes([packed[place] ^ 16]) + packed[place + 1 :], "checksum")
 
 
-@pytest.mark.parametrize("name", ["causal_slot", "ttt_lora", "mixture", "streaming"])
+@pytest.mark.parametrize("name", ["causal_slot", "ttt_lora", "mixture", "streaming", "memory", "memory, streaming"])
 def test_decoder_that_sees_only_bits_finds_the_tokens(name):
     """Arithmetic coding by the evaluator itself; the decoder has the model and the number of tokens."""
     tokens, options = stream(60), VARIANTS[name] | getattr(kind(name), "STREAM", {})
@@ -108,27 +107,26 @@ def test_decoder_that_sees_only_bits_finds_the_tokens(name):
         row = sender.dist()
         encoder.put(token, arithmetic.frequencies(row))
         bits -= row[token] / np.log(2)
-        sender.push(token)
+        sender.push([token])
     coded = encoder.finish()
     receiver, decoder, found = Stream(kind(name).Evaluator(model(trained=True), **options), 59, BOS), arithmetic.Decoder(coded), []
     for _ in range(59):
         found.append(decoder.get(arithmetic.frequencies(receiver.dist())))
-        receiver.push(found[-1])
+        receiver.push(found[-1:])
     assert found == tokens[1:].tolist() and 8 * len(coded) <= bits * 1.001 + 64
 
 
-@pytest.mark.parametrize("name", ["sliding", "mixture", "ttt_sgd", "causal_slot, warm start"])
+@pytest.mark.parametrize("name", ["sliding", "mixture", "ttt_sgd", "causal_slot, warm start", "memory, streaming"])
 def test_tokens_may_be_told_without_their_distribution_being_asked_for(name):
     """The same rows as when every one was asked for, and, for evaluators that carry nothing along, by a shorter way."""
     tokens, options = stream(150), VARIANTS[name] | getattr(kind(name), "STREAM", {})
     one, other = (Stream(kind(name).Evaluator(model(trained=True), **options), 149, BOS) for _ in range(2))
-    carries = kind(name).Evaluator(None, **options).carries
     at = 1
     for target in (1, 2, 30, 31, 80, 149):
         for token in tokens[at:target].tolist():
             one.dist()
-            one.push(token)
-        guard._push(other, tokens[at:target].tolist(), carries=carries)
+            one.push([token])
+        other.push(tokens[at:target].tolist())
         at = target
         assert np.array_equal(one.dist(), other.dist())
 
@@ -138,13 +136,60 @@ def test_stream_that_is_cut_off_scores_as_the_whole_of_the_declared_length(name)
     tokens, whole = stream(150), harness.score(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), stream(150)).nats
     for length in (1, 7, 24, 25, 57, 100, 148):
         cut = harness.score(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), tokens[: length + 1], declared=149)
-        assert np.array_equal(cut.nats, whole[:length]) and cut.commits[-1][1] == length
+        assert np.array_equal(cut.nats, whole[:length])
 
 
-def test_spans_are_those_chunks_of_the_whole():
-    tokens, name = stream(150), "sliding"
-    whole = harness.score(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), tokens)
-    part = harness.score(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), tokens, span=(60, 61))
-    scored = np.isfinite(part.nats)
-    assert scored[59] and scored[60] and scored.sum() < 80 and np.array_equal(part.nats[scored], whole.nats[scored])
-    assert [commit[:2] for commit in part.commits] == [commit[:2] for commit in whole.commits if scored[commit[0] - 1]]
+@pytest.mark.parametrize("name", HONEST)
+def test_stream_of_whole_chunks_has_the_very_bits_of_the_batch_form(name):
+    """The shapes are equal, so nothing is rounded otherwise: what the check `withheld` relies on."""
+    tokens = stream(150)
+    batch = harness.score(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), tokens, keep_rows=range(1, 150))
+    one = Stream(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), 149, int(tokens[0]), whole=True)
+    for target in (1, 2, 24, 25, 60, 61, 101, 149):
+        one.push(tokens[one.next_target : target].tolist())
+        assert np.array_equal(one.dist(), batch.rows[target])
+
+
+@pytest.mark.parametrize("carries", [True, False])
+@pytest.mark.parametrize("told", [[149], [1] * 149, [30, 1, 118], [7] * 21 + [2]])
+def test_evaluator_learns_once_from_each_whole_chunk_whatever_the_pieces_that_it_is_told(carries, told):
+    """And it sees 0 for tokens that are not known."""
+
+    class Spy(Fixed):
+        def __init__(self):
+            self.carries, self.learned, self.longest = carries, [], 0
+
+        def chunks(self, num_targets):
+            plan = windows.plan(num_targets, window=24, stride=8)
+            return iter([plan[i : i + 4] for i in range(0, len(plan), 4)])
+
+        def predict(self, seen, chunk):
+            known = int((seen != 0).sum())
+            assert (seen[:known] != 0).all() and len(seen) == chunk[-1].last + 1
+            return torch.zeros(chunk[-1].last - chunk[0].first + 1, 260)
+
+        def learn(self, seen, chunk):
+            assert (seen != 0).all() and len(seen) == chunk[-1].last + 1
+            self.learned.append((chunk[0].first, chunk[-1].last))
+
+    spy, tokens, at = Spy(), stream(150), 1
+    one = Stream(spy, 149, int(tokens[0]))
+    for count in told:
+        one.dist()
+        one.push(tokens[at : at + count].tolist())
+        at += count
+    chunks = [(chunk[0].first, chunk[-1].last) for chunk in spy.chunks(149)]
+    assert spy.learned == (chunks if carries else [])
+    with pytest.raises(ValueError, match="more tokens than the 149 targets"):
+        one.push([1])
+
+
+def test_harness_tells_each_chunk_when_it_is_committed():
+    told = []
+    ledger = harness.score(
+        kind("sliding").Evaluator(model(trained=True), **VARIANTS["sliding"]),
+        stream(),
+        tell=lambda first, nats: told.append((first, nats.copy())),
+    )
+    assert [first for first, _ in told] == [chunk[0].first for chunk in kind("sliding").Evaluator(None, **VARIANTS["sliding"]).chunks(149)]
+    assert np.array_equal(np.concatenate([nats for _, nats in told]), ledger.nats)

@@ -13,10 +13,11 @@ import brotli
 import pandas as pd
 import pytest
 
-from stages.audit import reading
+from stages.audit.code import reading, unpack
 from stages.audit.submission import __main__ as command
 from stages.audit.submission import folder as folders
-from stages.audit.submission import logs, unpack
+from stages.audit.submission.logs import log as logs
+from stages.audit.submission.logs import phases
 
 TARGETS, BYTES = 62_021_632, 151_080_363
 SCRIPT = """
@@ -108,8 +109,9 @@ def test_clean_folder_has_nothing_against_it_and_is_still_not_ruled(submission):
 
 def test_numbers_of_a_log_are_those_that_it_prints():
     found = logs.parse("a.log", log(7, 1.2163) + "total_eval_time:70.5s\n")
-    assert (found.seed, found.val_tokens, found.total_bytes, found.train_seconds) == (7, TARGETS, 15_900_000, 599.973)
-    assert len(found.passes) == 1 and found.score.bits_digits == 8 and found.score.seconds == 67.9 and found.score_seconds == 70.5
+    assert (found.seed, found.val_tokens, found.total_bytes, found.of(phases.TRAINING)) == (7, TARGETS, 15_900_000, 599.973)
+    assert len(found.passes) == 1 and found.score.bits_slack == 5e-9 and found.score.seconds == 67.9 and found.total_eval_seconds == 70.5
+    assert (found.lines["seed"], found.lines["val_tokens"], found.lines["total_bytes"], found.score.line) == (3, 1, 10, 13)
 
 
 def test_late_logs_are_read_too():
@@ -143,7 +145,9 @@ total_eval_time:429.4s
         (47_851_520, 151_074_499 * 1.0895, "fail", "CaseOps"),
         (40_540_160, 151_078_222, "pass", "as this export"),
         (8_000_000, 8_000_000 * 2.436, "fail", "a part of the val split"),
-        (50_000_000, 151_060_000, "fail", "another export"),
+        (50_000_000, 151_060_000, "doubt", "makes the score higher"),
+        (50_000_000, 151_090_000, "fail", "the score is too low"),
+        (63_779_840, 63_779_840 * BYTES / TARGETS, "doubt", "an older and larger export"),
         (50_000_000, 151_075_891, "pass", "may drop"),
         (TARGETS, TARGETS * (BYTES + 31 * 143) / (TARGETS + 31 * 64), "doubt", "32 times"),
     ],
@@ -287,14 +291,14 @@ def test_packed_script_is_read_without_running_it(case, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "text, word",
     [
-        ("(" * 5000 + ")" * 5000, "no Python"),
+        ("(" * 5000 + ")" * 5000, "nested too deeply"),
         ("def", "no Python"),
-        ("a\0b", "no Python"),
-        ("x=" + "-" * 50_000 + "1", "no Python"),
+        ("y = 2\nx = (1", "no valid Python"),
+        ("a b c d e\n" * 100_000, "words of code"),
         (f"import zlib\nexec(zlib.decompress(base64.b85decode('{b85(zlib.compress(bytes(20_000_000)))}')))", "more than 16,000,000"),
         ("exec(open('x').read())", "at run time"),
         ("import zlib\nexec(zlib.decompress(b'" + "y" * 200 + "'))", "refuses its data"),
-        ("import base64,marshal\nexec(marshal.loads(base64.b85decode('" + b85(bytes(range(250, 255)) * 40) + "')))", "no Python source"),
+        ("import base64,marshal\nexec(marshal.loads(base64.b85decode('" + b85(bytes(range(250, 255)) * 40) + "')))", "no source code"),
         (
             "import lzma\nlzma.decompress(b'" + "a" * 99 + "', format=lzma.FORMAT_RAW, filters=[{'id': 33, 'dict_size': 4000000000}])",
             "dictionary",
@@ -329,7 +333,7 @@ def eval_val_slot(model, val_tokens, batch_seqs):
 """
 CODE = {
     "adapts first": SLOT,
-    "shared": SLOT,
+    "batch-shared": SLOT,
     "trains on val": "def adapt(model, val_tokens, opt):\n    for part in val_tokens:\n        model(part).backward()\n"
     "        opt.step()\n",
     "target in hash": "def score(val_np, j, primes):\n    tgt = val_np[j]\n    key = (hashed ^ (tgt * primes[3])) & mask\n"
@@ -383,30 +387,35 @@ def test_table_has_a_row_for_each_folder_and_goes_to_csv(submission, tmp_path, c
 def test_one_folder_is_told_in_full(submission, capsys):
     assert command.main([str(submission())]) == 0
     out = capsys.readouterr().out
-    assert "not ruled" in out and "as this export" in out and "score first" not in out and "adds to the sums" in out
+    assert "not ruled" in out and "as this export" in out and "+ score first" in out and "adds to the sums" in out
+    assert "nothing against it" in out and "name it with --pr" in out and "train_seed42.log, line 13" in out
 
 
 @pytest.mark.parametrize(
-    "break_it, word",
+    "content, word",
     [
-        (lambda root: [path.unlink() for path in root.iterdir()], "neither a submission.json nor a log"),
-        (lambda root: (root / "submission.json").write_text("{"), "not valid JSON"),
-        (lambda root: (root / "submission.json").write_text("[]"), "no JSON object"),
-        (lambda root: (root / "submission.json").write_text("[" * 100_000), "not valid JSON"),
+        ("{", "no valid JSON"),
+        ("[]", "no JSON object"),
+        ("[" * 100_000, "no valid JSON"),
+        ('{"val_bpb": ' + "9" * 5000 + "}", "can be believed"),
     ],
 )
-def test_bad_folder_is_one_sentence(submission, capsys, break_it, word):
+def test_bad_file_is_a_finding_and_does_not_cost_the_folder(submission, capsys, content, word):
     root = submission()
-    break_it(root)
-    with pytest.raises(SystemExit):
-        command.main([str(root)])
-    err = capsys.readouterr().err
-    assert word in err and "Traceback" not in err and len(err.strip().splitlines()) == 1
+    (root / "submission.json").write_text(content)
+    assert command.main([str(root)]) == 0
+    printed = capsys.readouterr()
+    assert word in printed.out and "as this export" in printed.out and printed.err == ""
+
+
+def test_folder_without_anything_to_read_is_one_sentence(tmp_path, capsys):
+    assert command.main([str(tmp_path)]) == command.NOT_READ
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
 def test_missing_folder_is_one_sentence_and_does_not_hide_the_others(submission, capsys):
     root = submission()
-    assert command.main([str(root), str(root / "absent")]) == 1
+    assert command.main([str(root), str(root / "absent")]) == command.NOT_READ
     printed = capsys.readouterr()
     assert root.name in printed.out and "is no folder" in printed.err
 

@@ -39,6 +39,7 @@ TOOLS = {
     "stages/script/driver.py",
     "stages/script/packing.py",
     "stages/lib/node/plugin_names.py",
+    "stages/recipes/projection.py",
     "stages/runtime/base/plugin.py",
 }  # commands of their own, and what hands names on
 

@@ -130,7 +130,7 @@ class Evidence:
     @property
     def told(self) -> dict:
         """What a session is started with."""
-        return {"evaluator": self.evaluator, "options": self.options}
+        return {"evaluator": self.evaluator, "options": self.options, "vocabulary": self.text.vocabulary_size}
 
     def generator(self, *purpose: int) -> np.random.Generator:
         """Random numbers from the audit's own draw, which nobody knew when the claim was made."""
@@ -142,7 +142,6 @@ class Evidence:
             self.submission,
             tokens=self.tokens,
             claims=self.nats,
-            vocabulary=self.text.vocabulary_size,
             count=self.settings.replayed,
             reach=self.settings.replay_reach,
             generator=self.generator(1),

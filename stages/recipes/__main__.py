@@ -4,6 +4,7 @@ python -m stages.recipes                            the names
 python -m stages.recipes pr1855                     its -S flags, for: dvc exp run $(python -m stages.recipes pr1855)
 python -m stages.recipes pr1855 --apply             write its values into params.yaml, for: dvc repro
 python -m stages.recipes pr1855 --scale tiny        the same recipe with every feature on and small sizes, for a CPU
+python -m stages.recipes pr1855 --scale rehearsal   the same recipe at its published sizes with hardly any work: benchmarks/rehearse.py
 python -m stages.recipes pr1855 --describe          its layers as they run, parameters, bytes and FLOPs; `default`: params.yaml as it is
 python -m stages.recipes pr1855 --fits              whether its artifact will fit under the cap, from sizes alone; `default` too
 python -m stages.recipes --check                    build every stack at full size and compare its parameters with the published number
@@ -16,10 +17,11 @@ import sys
 from pathlib import Path
 
 from stages.lib.node import command, params
-from stages.recipes import catalog, describe, document, fits, shrink
+from stages.recipes import catalog, describe, document, fits, rehearsal, shrink
 
 DEFAULT = "default"  # stands for params.yaml as it is, in place of a recipe's name
 PARAMS = Path("params.yaml")
+SCALES = {"tiny": shrink.values, "rehearsal": rehearsal.values}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m stages.recipes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", nargs="?", help="a recipe; without it, the list")
-    parser.add_argument("--scale", choices=("full", "tiny"), default="full", help="tiny: small sizes (default: %(default)s)")
+    parser.add_argument("--scale", choices=("full", *SCALES), default="full", help="tiny: small sizes (default: %(default)s)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--apply", action="store_true", help="write the recipe into params.yaml instead of printing flags")
     what.add_argument("--describe", action="store_true", help="print its layers, parameters, bytes and FLOPs")
@@ -59,12 +61,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def scaled(name: str, scale: str, tree: dict) -> dict:
-    """The recipe's values by path, at full size or with small sizes. ValueError for a profile with small sizes: it sets its own sizes."""
+    """The recipe's values by path, at full size, with small sizes or with little work. ValueError for a profile: it sets its sizes."""
     found = catalog.values(name, tree)
     if scale == "full":
         return found
     params.require(name not in catalog.PROFILES, f"{name} is no stack but a choice of sizes; leave --scale out")
-    return found | shrink.values(catalog.applied(found, tree))
+    return found | SCALES[scale](catalog.applied(found, tree))
 
 
 def check() -> int:

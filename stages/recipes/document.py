@@ -1,6 +1,7 @@
 """Write docs/recipes.md: every stack's header, its network with its costs, and the verdict that its certificate got here.
 
-The verdicts come from docs/recipes.csv, which `python benchmarks/recipes.py --write` writes; everything else comes from the recipes.
+The verdicts come from docs/recipes.csv, which `python benchmarks/recipes.py --write` writes, and rehearsals from docs/rehearsals.json,
+which `benchmarks/rehearse.py` and `benchmarks/growth.py` write; everything else comes from the recipes.
 """
 
 import csv
@@ -10,9 +11,10 @@ import textwrap
 from pathlib import Path
 
 from stages.lib.node import closure, files, params
-from stages.recipes import catalog, describe, header
+from stages.recipes import catalog, describe, header, projection
 
 PAGE, TABLE = closure.ROOT / "docs/recipes.md", closure.ROOT / "docs/recipes.csv"
+REHEARSALS, GROWTH = closure.ROOT / "docs/rehearsals.json", "growth"
 WIDTH = 130  # of a line of Markdown source
 INTRODUCTION = """# The published stacks as recipes
 
@@ -23,14 +25,16 @@ and *As written* names the values that give the other. `python -m stages.recipes
 
 ```sh
 make recipe NAME=pr1855                # as published: needs the data and the hardware that the recipe names
+make rehearse NAME=pr1855              # its sizes, hardly any work: every node measured, half an hour on a CPU
 make recipe NAME=pr1855 SCALE=tiny     # every feature on, small sizes, from the built-in text to a certificate in minutes on a CPU
 python -m stages.recipes pr1855 --describe     # the layers in the order in which they run, parameters, bytes, FLOPs
 python -m stages.recipes --check               # compares the parameters of every stack with the published number
 ```
 
-**What was run.** No recipe has run at full size yet. Each ran in its small form on 2 CPU cores; the seconds are those of this run, while
-other work shared the cores. The scores of such small models have no meaning and are not shown. *Bits per byte* in the tables are those of
-the published runs on the contest's val split; the first table has the mean over seeds.
+**What was run.** No recipe was trained at full size yet; [rehearsals](#rehearsals-at-full-size) took some through two steps. Each ran in
+its small form on 2 CPU cores; the seconds are those of this run, while other work shared the cores. The scores of such small models have
+no meaning and are not shown. *Bits per byte* in the tables are those of the published runs on the contest's val split; the first table
+has the mean over seeds.
 
 *Verdict here* is the verdict of Caddie's audit on the small form of the recipe. The audit replays targets that are withheld, decodes,
 counts bytes and follows the lineage of an artifact that was made by the same method ([certification.md](certification.md)). It sees what a
@@ -40,6 +44,35 @@ there* is what the organisers of the contest or its reviewers said; the section 
 Floating-point operations (FLOPs) are computed from the network and not measured. This is the rule by which they are counted.
 
 {rule}
+"""
+
+PARTS = {
+    "prepare": "`prepare`: check, hash and count shards",
+    "ledger": "open val with its sidecar, write and read a ledger",
+    "harness": "`evaluate`: windows and ledger of `sliding` at stride 64, without the network",
+    "push": "`audit`: windows of a replay",
+    "byte_count": "`audit`: bytes of every document",
+    "overlap": "`audit`: runs of 64 tokens of val, looked up in as much of train",
+    "trigrams": "`audit`: the model of three tokens (20 M tokens of train at most)",
+    "memorization": "`audit`: drawing documents",
+    "text_compressors": "`text_compressors`: xz -9e (per million bytes)",
+}
+REHEARSED = f"""## Rehearsals at full size
+
+`make rehearse NAME=pr1855` takes a recipe at its published sizes through every node on local text, with hardly any work in each:
+`stages/recipes/rehearsal.py` says what is cut. Weights after two steps are almost random, so neither scores nor the bytes of the blob
+mean anything. `python benchmarks/rehearse.py NAME --write` keeps what was measured in `docs/rehearsals.json`.
+
+The last two columns are the *published* run, projected and not measured: no GPU was used. Work of the network takes the larger of two
+times. One is its FLOPs at half of the {projection.PEAK_FP32 / 1e12:g} TFLOPs per second that NVIDIA's data sheet states for float32 on an
+H100 SXM5; half is an assumption. The other is {1e6 * projection.LAUNCH_SECONDS:g} microseconds, also assumed, for each kernel that
+Python starts. `train` has its published seconds on 8 GPUs. Work of a processor takes what one core took here. For test-time training the
+context is that of documents of the mean length; longer documents make it slower. Evaluators that learn, audits and `certify` use one GPU.
+Every node has about two seconds of DVC in it. `certify` of all of val is out of reach for these evaluators, because each token costs a pass
+over its whole window; `python -m stages.audit.certify RUN --tokens N` certifies the first N.
+
+What reads all of val grows like this, measured without a network at two sizes (`benchmarks/growth.py`). An exponent of 1 is work in
+proportion to the text, and below 1 a fixed part is left; 2 would take days.
 """
 
 
@@ -60,6 +93,9 @@ def page() -> str:
         "\n".join(_section(name, heads[name], describe.describe(catalog.applied(catalog.values(name, tree), tree)), rows.get(name, [])))
         for name in ordered
     ]
+    if REHEARSALS.is_file():
+        kept = files.read_json(REHEARSALS, required=(GROWTH,))
+        parts += ["\n".join(_rehearsals(kept, heads, tree))]
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
@@ -117,6 +153,60 @@ def _section(name: str, head: header.Header, cost: describe.Description, rows: l
     for row in rows:
         lines += _wrapped(f"* **Verdict here.** `{row['run']}` is {_verdict(row)}. The small run took {row['seconds']} s.")
     return [*lines, ""]
+
+
+def _rehearsals(kept: dict, heads: dict[str, header.Header], tree: dict) -> list[str]:
+    """The section on rehearsals: what grows with val, then a table per recipe that was rehearsed."""
+    growth = kept[GROWTH]
+    lines = [REHEARSED, "| part | s per million tokens | exponent | MB per million tokens | s for 47.85 M | s for 62.02 M |"]
+    lines.append("|---|---:|---:|---:|---:|---:|")
+    for part, row in growth.items():
+        first, second = (row["seconds"] * tokens / 1e6 for tokens in (47_853_344, 62_021_846))
+        lines.append(
+            f"| {PARTS[part]} | {row['seconds']:.3f} | {row['exponent']:.2f} | {row['bytes'] / 1e6:.1f} | {first:.1f} | {second:.1f} |"
+        )
+    for name in (name for name in kept if name != GROWTH):
+        record = kept[name]
+        full = catalog.applied(catalog.values(name, tree), tree)
+        lines += ["", *_rehearsal(name, record, projection.rows(full, heads[name], record, growth), describe.describe(full))]
+    return [*lines, ""]
+
+
+def _rehearsal(name: str, record: dict, projected: list[projection.Row], cost: describe.Description) -> list[str]:
+    """One rehearsal: what came out, and a row per node."""
+    costs = {cost["node"]: cost for cost in record["nodes"]}
+    verdicts = "; ".join(
+        f"`{run}` is {row['verdict']}" + (f" (fails {', '.join(row['failed'])})" if row["failed"] else "")
+        for run, row in record["runs"].items()
+    )
+    rate = record["train_tokens"] * cost.step_flops / costs["train"]["cpu_seconds"]
+    total = sum(cost["seconds"] for cost in costs.values()), sum(cost["cpu_seconds"] for cost in costs.values())
+    lines = [
+        f"### Rehearsal of {name}",
+        "",
+        *_wrapped(
+            f"{record['hardware']}: {total[0] / 60:.0f} minutes and {total[1]:,.0f} seconds of the processor, "
+            f"{max(cost['peak_bytes'] for cost in costs.values()) / 1e9:.1f} GB at most, {record['train_tokens']:,} tokens of training, "
+            f"{record['val_tokens']:,} of val. {_sentence(record['package']['size'])} {_sentence(verdicts)} A second of a core did "
+            f"{rate / 1e9:.0f} GFLOPs of training; all of the published one would take {cost.training_flops / rate / 86400:,.0f} days."
+        ),
+        "",
+        "| node | s | processor s | peak MB | bytes | grows with | 1 H100, s | 8 H100, s |",
+        "|---|---:|---:|---:|---:|---|---:|---:|",
+    ]
+    for row in projected:
+        cost = costs.get(row.node)
+        here = (
+            f"{cost['seconds']:,.0f} | {cost['cpu_seconds']:,.0f} | {cost['peak_bytes'] / 1e6:,.0f} | {cost['output_bytes']:,}"
+            if cost
+            else " | | | "
+        )
+        lines.append(f"| `{row.node}` | {here} | {row.grows} | {_projected(row.one)} | {_projected(row.eight)} |")
+    return lines
+
+
+def _projected(value: float | None) -> str:
+    return "not known" if value is None else f"{value:,.0f}"
 
 
 def _sentence(value: str) -> str:

@@ -76,11 +76,23 @@ def values(tree: dict) -> dict:
     options = _windows(tree["package"]["options"])
     return (
         FIXED
+        | counted_in_steps(tree, steps, STEPS)
         | _model(tree, steps)
-        | _train(tree["train"], steps)
-        | _averages(tree, steps)
         | {"package.options": options, "evaluate.runs": runs, "quantize.min_elements": _min_elements(tree)}
     )
+
+
+def counted_in_steps(tree: dict, steps: budget.Steps, into: int) -> dict:
+    """Values by path of everything that is counted in steps, for a run of `into` steps: each keeps its share of the run."""
+    features = {name: _recurrence(name, dict(options), steps, into) for name, options in tree["model"]["features"].items()}
+    return _train(tree["train"], steps, into) | _averages(tree, steps, into) | {"model.features": features}
+
+
+def _recurrence(name: str, options: dict, steps: budget.Steps, into: int) -> dict:
+    """A feature's options; a recurrence starts at the same share of the steps, whether steps or seconds started it."""
+    if name == "depth_recurrence" and steps.plain:
+        options |= {"start_step": _steps(steps.plain, steps, into), "start_fraction": 0.0}
+    return options
 
 
 def _min_elements(tree: dict) -> int:
@@ -128,15 +140,13 @@ def _feature(name: str, options: dict, share: float, steps: budget.Steps) -> dic
         out["buckets"] = options["buckets"] // TABLE_SHARE
     if "window" in options:
         out["window"] = min(options["window"], WIDTH)
-    if name == "depth_recurrence" and steps.plain:  # starts at the same share of the steps, whether steps or seconds started it
-        out |= {"start_step": _steps(steps.plain, steps), "start_fraction": 0.0}
-    return out
+    return _recurrence(name, out, steps, STEPS)
 
 
-def _train(train: dict, steps: budget.Steps) -> dict:
+def _train(train: dict, steps: budget.Steps, into: int) -> dict:
     """All settings of `train` that are counted in steps, shrunk."""
     out = {
-        path: _steps(value, steps)
+        path: _steps(value, steps, into)
         for path, value in {
             "train.muon.momentum_warmup_steps": train["muon"]["momentum_warmup_steps"],
             "train.priming_steps": train["priming_steps"],
@@ -147,33 +157,33 @@ def _train(train: dict, steps: budget.Steps) -> dict:
         }.items()
     }
     if train["schedule"] == "iterations":
-        out["train.warmdown"] = float(_steps(train["warmdown"], steps))
+        out["train.warmdown"] = float(_steps(train["warmdown"], steps, into))
     return out
 
 
-def _averages(tree: dict, steps: budget.Steps) -> dict:
+def _averages(tree: dict, steps: budget.Steps, into: int) -> dict:
     """Decays with the same effective length relative to the run, and the averages' names that follow from them."""
     decays = tree["train"]["averages"]["ema"]
     section = tree["ema"]
     return {
-        "train.averages.ema": [_decay(decay, steps) for decay in decays],
-        "ema.average": _renamed(section["average"], steps),
-        "ema.candidates": [_renamed(name, steps) for name in section["candidates"]],
+        "train.averages.ema": [_decay(decay, steps, into) for decay in decays],
+        "ema.average": _renamed(section["average"], steps, into),
+        "ema.candidates": [_renamed(name, steps, into) for name in section["candidates"]],
     }
 
 
-def _decay(decay: float, steps: budget.Steps) -> float:
+def _decay(decay: float, steps: budget.Steps, into: int) -> float:
     """The decay per step whose product over the small run equals that of `decay` over the full run."""
-    return round(decay ** (steps.total / STEPS), 4)
+    return round(decay ** (steps.total / into), 4)
 
 
-def _renamed(name: str, steps: budget.Steps) -> str:
+def _renamed(name: str, steps: budget.Steps, into: int) -> str:
     """The name of an exponential average, kept or post-hoc, with the decay of the small run. Names of power averages stay: their exponent
     does not depend on the number of steps."""
     found = re.fullmatch(r"(posthoc_|)ema_([0-9.e-]+)", name)
-    return found[1] + averages.name(_decay(float(found[2]), steps)) if found else name
+    return found[1] + averages.name(_decay(float(found[2]), steps, into)) if found else name
 
 
-def _steps(number: float, steps: budget.Steps) -> int:
-    """`number` of steps as the same share of the small run; at least 1 unless `number` is 0."""
-    return max(1, round(number * STEPS / steps.total)) if number else 0
+def _steps(number: float, steps: budget.Steps, into: int) -> int:
+    """`number` of steps as the same share of a run of `into` steps; at least 1 unless `number` is 0."""
+    return max(1, round(number * into / steps.total)) if number else 0

@@ -101,30 +101,35 @@ def load_model(weights: str | None = None):
     return dequantize.build({name: torch.from_numpy(array) for name, array in arrays.items()}, header.read(read("model.blob")).config)
 
 
-def opened(name: str, *, threads: int, device: str, weights: str | None = None):
-    """(module of the evaluator, function from its options to an evaluator with the packed model, device). It also configures torch."""
+def checked(name: str, options: dict):
+    """The module of an evaluator. ValueError unless it exists and takes these options; it is asked before weights are decoded, which takes
+    a minute for a full model."""
+    module = plugin.load("evaluators", name)
+    try:
+        evaluators.build(module, None, options)
+    except TypeError as error:
+        raise ValueError(f"evaluator {name} does not take these options: {error}") from None
+    return module
+
+
+def opened(name: str, options: dict, *, threads: int, device: str, weights: str | None = None):
+    """(module of the evaluator, function from its options to an evaluator with the packed model, device). It also configures torch.
+    `options` are only checked."""
+    module = checked(name, options)
     if threads < 1:
         raise ValueError("--threads takes 1 or more")
     chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     if device == "cuda" and chosen == "cpu":
         raise ValueError("there is no GPU that torch can use here; take --device cpu")
+    evaluators.check_device(options.get("precision", "float32"), chosen)
     torch.set_num_threads(threads)
     if chosen == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products
         torch.set_default_device("cuda")
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import the compiler, one second at every start
     torch.utils.deterministic.fill_uninitialized_memory = False  # it would fill every new tensor, only to find bugs
-    module, models = plugin.load("evaluators", name), []
-
-    def evaluator(options: dict):
-        try:
-            evaluators.build(module, None, options)  # a wrong option is refused before the weights are decoded, which can take a minute
-            models.extend([] if models else [load_model(weights).to(chosen)])
-            return evaluators.build(module, models[0], options)
-        except TypeError as error:
-            raise ValueError(f"evaluator {name} does not take these options: {error}") from None
-
-    return module, evaluator, chosen
+    model = load_model(weights).to(chosen)
+    return module, lambda options: evaluators.build(module, model, options), chosen
 
 
 def _run(arguments: argparse.Namespace, manifest: dict) -> None:
@@ -132,46 +137,51 @@ def _run(arguments: argparse.Namespace, manifest: dict) -> None:
     options = arguments.options
     if options is None:
         options = manifest["options"] if name == manifest["evaluator"] else {}
-    module, evaluator, device = opened(name, threads=arguments.threads, device=arguments.device)
-    tokenizer = Tokenizer(read("tokenizer.model"))
-    if arguments.command == "score":
-        _score(arguments, name, options, evaluator, evaluators.claims(module, options), tokenizer)
-        return
-    if "causal" not in evaluators.claims(module, options):
+    claims, tokenizer = evaluators.claims(checked(name, options), options), Tokenizer(read("tokenizer.model"))
+    (_score if arguments.command == "score" else _code)(arguments, name, options, claims, tokenizer)
+
+
+def _code(arguments: argparse.Namespace, name: str, options: dict, claims: tuple[str, ...], tokenizer: Tokenizer) -> None:
+    """Compress or decompress one file. Everything that a user can get wrong is looked at before the weights are decoded."""
+    path, compresses = arguments.files[0], arguments.command == "compress"
+    if "causal" not in claims:
         raise ValueError(f"{name} needs what a decoder does not know yet, so it cannot compress; choose another --evaluator")
+    if arguments.output is None and not compresses and path.suffix != SUFFIX:
+        raise ValueError(f"{path.name} does not end in {SUFFIX}; name the file to write with --output")
+    target, content = arguments.output or (path.with_name(path.name + SUFFIX) if compresses else path.with_suffix("")), path.read_bytes()
+    _check_new(target)
+    module, evaluator, device = opened(name, options, threads=arguments.threads, device=arguments.device)
     options = options | getattr(module, "STREAM", {})
     key = json.dumps(
         [hashlib.sha256(read(file)).hexdigest() for file in ("model.blob", "tokenizer.model")] + [name, options, arguments.threads, device],
         sort_keys=True,
     ).encode()
     work = {"tokenizer": tokenizer, "evaluator": evaluator(options), "key": key, "progress": _bar(arguments)}
-    path = arguments.files[0]
-    if arguments.command == "compress":
-        content = path.read_bytes()
-        packed, bits = text_file.compress(content, **work)
-        _write(arguments.output or path.with_name(path.name + SUFFIX), packed)
-        print(
-            json.dumps(
-                {
-                    "file": path.name,
-                    "bytes": len(content),
-                    "compressed_bytes": len(packed),
-                    "code_length_bits": round(bits, 3),
-                    "bits_per_byte": 8 * len(packed) / len(content) if content else None,
-                }
-            )
+    if not compresses:
+        _write(target, text_file.decompress(content, **work))
+        return
+    packed, bits = text_file.compress(content, **work)
+    _write(target, packed)
+    print(
+        json.dumps(
+            {
+                "file": path.name,
+                "bytes": len(content),
+                "compressed_bytes": len(packed),
+                "code_length_bits": round(bits, 3),
+                "bits_per_byte": 8 * len(packed) / len(content) if content else None,
+            }
         )
-    else:
-        if arguments.output is None and path.suffix != SUFFIX:
-            raise ValueError(f"{path.name} does not end in {SUFFIX}; name the file to write with --output")
-        _write(arguments.output or path.with_suffix(""), text_file.decompress(path.read_bytes(), **work))
+    )
 
 
-def _score(arguments: argparse.Namespace, name: str, options: dict, evaluator, claims: tuple[str, ...], tokenizer: Tokenizer) -> None:
+def _score(arguments: argparse.Namespace, name: str, options: dict, claims: tuple[str, ...], tokenizer: Tokenizer) -> None:
     streams = [(path, *_stream(path, tokenizer)) for path in arguments.files]
+    _, evaluator, _ = opened(name, options, threads=arguments.threads, device=arguments.device)
     for path, tokens, num_bytes in streams:
         # A new evaluator for each stream, so that nothing learned on one can help on the next.
-        ledger = harness.score(evaluator(options), tokens, progress=arguments.progress or sys.stderr.isatty())
+        told = _progress(arguments, len(tokens) - 1)
+        ledger = harness.score(evaluator(options), tokens, tell=lambda first, nats, told=told: told(first + len(nats) - 1))
         print(
             json.dumps(
                 {
@@ -207,31 +217,40 @@ def _stream(path: Path, tokenizer: Tokenizer) -> tuple[np.ndarray, int | None]:
     return tokens, int(tokenizer.byte_counts(tokens)[1:].sum()) if tokenizer.counts_follow_from_ids else None
 
 
+def _progress(arguments: argparse.Namespace, total: int):
+    """A function of the number of tokens done that shows it on stderr, if stderr is a terminal or progress is wanted."""
+    started, shown = time.perf_counter(), [0.0]
+
+    def told(done: int) -> None:
+        passed = time.perf_counter() - started
+        if passed - shown[0] > 0.5 or done == total:
+            shown[0] = passed
+            left, end = passed / done * (total - done), "\n" if done == total else ""
+            print(f"\r{done / total:4.0%} of {total} tokens, {left:.0f} s left   ", end=end, file=sys.stderr, flush=True)
+
+    return told if arguments.progress or sys.stderr.isatty() else lambda done: None
+
+
 def _bar(arguments: argparse.Namespace):
-    """A function that iterates over a range and shows the progress on stderr, if stderr is a terminal or progress is wanted."""
+    """A function that iterates over a range and shows the progress."""
 
     def show(numbers: range) -> Iterator[int]:
-        started, shown = time.perf_counter(), 0.0
+        told = _progress(arguments, len(numbers))
         for i in numbers:
             yield i
-            passed = time.perf_counter() - started
-            if passed - shown > 0.5 or i + 1 == len(numbers):
-                shown = passed
-                left = passed / (i + 1) * (len(numbers) - i - 1)
-                print(
-                    f"\r{(i + 1) / len(numbers):4.0%} of {len(numbers)} tokens, {left:.0f} s left   ",
-                    end="\n" if i + 1 == len(numbers) else "",
-                    file=sys.stderr,
-                    flush=True,
-                )
+            told(i + 1)
 
-    return show if arguments.progress or sys.stderr.isatty() else iter
+    return show
+
+
+def _check_new(path: Path) -> None:
+    if path.exists():
+        raise ValueError(f"{path} exists already; remove it, or name another with --output")
 
 
 def _write(path: Path, content: bytes) -> None:
     """Write a new file atomically."""
-    if path.exists():
-        raise ValueError(f"{path} exists already; remove it, or name another with --output")
+    _check_new(path)
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_bytes(content)

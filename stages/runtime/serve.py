@@ -24,7 +24,7 @@ PROTOCOL = 2
 
 
 def main(decoded, opened) -> None:
-    """Answer until the requests end. `decoded()` gives the arrays of the decoded model; `opened(name, threads, device)` is entry.py's."""
+    """Answer until the requests end. `decoded()` gives the arrays of the decoded model, `opened` is that of entry.py."""
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not get between the answers
 
@@ -45,7 +45,7 @@ def main(decoded, opened) -> None:
             answer(sink.getvalue())
         elif kind == b"B":
             begun = json.loads(content)
-            module, build, _ = opened(begun["evaluator"], threads=begun["threads"], device=begun["device"])
+            module, build, _ = opened(begun["evaluator"], begun["options"], threads=begun["threads"], device=begun["device"])
             options = begun["options"] | (getattr(module, "STREAM", {}) if begun["stream"] else {})
             evaluator = build(options)
             facts = {"protocol": PROTOCOL, "vocabulary": evaluator.model.config.vocabulary_size}

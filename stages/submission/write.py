@@ -60,7 +60,7 @@ def facts(name: str, runs: list[Run], tests: dict[str, Significance]) -> dict:
     """The content of submission.json, with the key names of the contest."""
     scores, losses = [run.score["bits_per_byte"] for run in runs], [run.score["loss_nats"] for run in runs]
     first, test = runs[0], tests.get("one_sample")
-    on = {evaluator: first.score["evaluator"] == evaluator for evaluator in ("slot", "causal_slot", "lbfgs_slot", "etlb", "mixture")}
+    on = {evaluator: first.score["evaluator"] == evaluator for evaluator in ("slot", "lbfgs_slot", "etlb", "mixture", "memory")}
     return {
         "name": name,
         "date": datetime.date.today().isoformat(),
@@ -101,7 +101,7 @@ def facts(name: str, runs: list[Run], tests: dict[str, Significance]) -> dict:
             "artifact_under_16mb": all(run.total_bytes <= cap(run) for run in runs),
             "no_slot": not on["slot"] and not on["lbfgs_slot"],
             "no_etlb": not on["etlb"],
-            "no_ngram_cache": not on["mixture"],
+            "no_ngram_cache": not on["mixture"] and not on["memory"],
             "no_pre_quant_ttt": not (first.tree["prequant_ttt"]["enabled"] and first.tree["prequant_ttt"]["split"] == "val"),
             "score_first_ttt": first.score["evaluator"].startswith("ttt_"),
             "three_seeds": len(runs) >= 3,

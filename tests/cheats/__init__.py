@@ -23,6 +23,7 @@ from stages.runtime.scoring.streaming import Stream
 
 VOCABULARY = 50
 GEOMETRY = {"window": 24, "stride": 8, "batch": 4}
+MEMORY = {"order": 3, "document": 2, "reset_at": 1, "discount": 0.8, "strength": -0.5, "rate": 0.1, "every": 16}
 SETTINGS = {"replayed": 110, "replay_reach": None, "round_trip": 40, "overlap_tokens": 1, "memorization_tokens": 1}
 BEHAVIOUR = ("claim", "documents_apart", "replay", "round_trip", "withheld")
 
@@ -60,7 +61,9 @@ class Session:
 
     make, score = None, harness.score  # set by `audit`
 
-    def __init__(self, pyz, *, evaluator, options, num_targets, first, stream=False, whole=False, part=(0, 1), threads=1, gpu=None):
+    def __init__(
+        self, pyz, *, evaluator, options, num_targets, first, stream=False, whole=False, part=(0, 1), vocabulary=None, threads=1, gpu=None
+    ):
         self.evaluator, self.first, self.part, self.whole = type(self).make(streaming=stream), first, part, whole
         self.num_targets, self.stream, self.vocabulary = num_targets, None, VOCABULARY
         self.carries = bool(getattr(self.evaluator, "carries", True))
@@ -104,7 +107,10 @@ def audit(
     """Evaluate and audit: `evaluator(streaming=False)` makes a fresh one. The verdicts of all checks of behaviour."""
     tokens = stream() if text is None else text
     monkeypatch.setattr(artifact, "Session", type("Here", (Session,), {"make": staticmethod(evaluator), "score": staticmethod(score)}))
-    nats = artifact.claim(Path("none"), tokens, evaluator="one", options={}).nats
+    try:
+        nats = artifact.claim(Path("none"), tokens, evaluator="one", options={}).nats
+    except artifact.Failed as error:  # the referee refuses the claim, so `evaluate` ends without a score to audit
+        return {"claim": Verdict("fail", {"reason": str(error)})}
     evidence = Evidence(
         submission=Path("none"),
         documents=Path("none"),

@@ -7,18 +7,25 @@ from stages.audit.evidence import Evidence, Verdict
 from stages.lib.referee import time_budget
 
 PROVES = (
-    "Against honest mistakes: on eight H100, training, adaptation and calibration took at most 600 s together, and so did the pass that "
-    "scores."
+    "Against honest mistakes: on eight H100, training, adaptation and calibration on data took at most 600 s together, and so did "
+    "the pass that scores."
 )
 CANNOT_SEE = (
     "Work that no stage counts, and what a machine that is not eight H100 would have taken there: its times are reported and not "
-    "judged. Whether compiling and unpacking are inside the timer was never ruled."
+    "judged. Whether compiling and unpacking are inside the timer was never ruled. Calibration on text that the model writes itself is "
+    "reported beside the 600 s: it reads no training data and was accepted, while another ruling asks for it inside."
 )
-PRECEDENT = "README: 10 minutes on 8 H100 each for training and evaluation; calibration counts (#677, 27 Mar 2026); 602 s sent back (#1945)"
+PRECEDENT = (
+    "README: 10 minutes on 8 H100 each for training and evaluation; calibration counts (#677, 27 "
+    "Mar 2026), on text of the model's own it was "
+    "accepted (#1019, 28 Mar); 602 s sent back (#1945)"
+)
 
 
 def check(evidence: Evidence) -> Verdict:
     making, trained = time_budget.making(**evidence.making), evidence.making["train"]
+    # text that the model writes itself is no training data
+    beside = {"calibrate": making.pop("calibrate")} if evidence.making["calibrate"].get("source") == "self" else {}
     machine = {
         "gpu": trained.get("gpu"),
         "training_processes": trained.get("processes"),
@@ -27,6 +34,7 @@ def check(evidence: Evidence) -> Verdict:
     }
     facts = {
         "seconds": making | {"evaluate": evidence.metrics["seconds"]},
+        "seconds_beside_the_budget": beside,
         "making_seconds": sum(making.values()),
         "machine": machine,
         "budget_seconds": time_budget.SECONDS,

@@ -20,7 +20,6 @@ import zipfile
 import zlib
 
 from stages.audit.evidence import Evidence, Verdict
-from stages.audit.submission import unpack
 
 PROVES = "Against honest mistakes: the programs and options hold no more than 256 bytes of data beside what makes them programs."
 CANNOT_SEE = "A few thousand bytes that were fitted on val and are spelled as prose, as names or as a program that computes them."
@@ -47,15 +46,12 @@ def check(evidence: Evidence) -> Verdict:
                 is_read = name in KNOWN and archive.getinfo(name) is entry  # the last of those that have its name
                 found[name] = found.get(name, 0) + (0 if is_read else len(content) + len(name))
             else:
-                tree, _ = unpack.parse(content.decode(errors="replace"))
-                if tree is None:
+                try:
+                    nodes = list(ast.walk(ast.parse(content)))
+                    found[name] = found.get(name, 0) + sum(map(size, nodes))
+                except (SyntaxError, ValueError, RecursionError, MemoryError):  # nobody can read it
                     found[name] = found.get(name, 0) + len(content)
                     continue
-                nodes = list(ast.walk(tree))
-                try:
-                    found[name] = found.get(name, 0) + sum(map(size, nodes))
-                except RecursionError:
-                    found[name] = found.get(name, 0) + len(content)
                 sources.append(content)
                 prose |= {word for node in nodes for word in words(node)}
     sizes = {

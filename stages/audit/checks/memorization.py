@@ -55,6 +55,8 @@ def check(evidence: Evidence) -> Verdict:
         stream, counts = sample(holdout, evidence.settings.memorization_tokens, evidence.generator(13))
     val = np.asarray(evidence.tokens), np.asarray(evidence.text.byte_counts), evidence.nats
     nats = artifact.claim(evidence.submission, stream, threads=1, **evidence.told).nats
+    if not np.isfinite(nats).all():
+        raise artifact.Failed(f"the artifact claimed no finite cost for {np.count_nonzero(~np.isfinite(nats))} targets of holdout")
     withheld = replay.run(
         evidence.submission,
         tokens=stream,

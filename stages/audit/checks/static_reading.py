@@ -1,15 +1,14 @@
 """S1: hints from reading the artifact's code. They are for a reviewer and never decide.
 
-Every Python file of the artifact is parsed. The hints are updates of parameters inside `predict`, which runs before the score is committed,
-and the patterns that stages/audit/reading.py looks for in code that names validation tokens.
+Every source file of the artifact is parsed. The hints are updates of parameters inside `predict`, which runs before the score is committed,
+and the patterns that stages/audit/code/reading.py looks for in code that names validation tokens.
 """
 
-import ast
 import zipfile
 
-from stages.audit import reading
+from stages.audit.code import reading, syntax, unpack
+from stages.audit.code.domain import names_of
 from stages.audit.evidence import Evidence, Verdict
-from stages.audit.submission import unpack
 
 PROVES = "Nothing: it points a reader to places in the code."
 CANNOT_SEE = "Everything that is not spelled as expected: names can be changed, and code can be made at run time."
@@ -20,29 +19,30 @@ def check(evidence: Evidence) -> Verdict:
     hints, files = [], 0
     with zipfile.ZipFile(evidence.submission) as archive:
         for entry in archive.infolist():
-            if entry.filename.endswith(".py"):
+            if language := unpack.language_of(entry.filename):
                 files += 1
-                tree, why = unpack.parse(archive.read(entry).decode(errors="replace"))
+                tree, why = syntax.parse(archive.read(entry).decode(errors="replace"), language)
                 if tree is None:
                     hints.append(f"{entry.filename} cannot be read ({why})")
                     continue
-                hints += [f"{hint.where}: {hint.text}" for hint in reading.hints(entry.filename, tree) if hint.against]
+                found = reading.hints(entry.filename, tree, language=language)
+                hints += [f"{hint.where}: {hint.text}" for hint in found if hint.against]
                 if f"evaluators/{evidence.evaluator}.py" in entry.filename:
                     hints += _adapts_in_predict(entry.filename, tree)
     return Verdict("reported", {"files": files, "hints": hints}, positions=files)
 
 
-def _adapts_in_predict(name: str, tree: ast.Module) -> list[str]:
+def _adapts_in_predict(name: str, tree: syntax.Node) -> list[str]:
     calls = [
         node
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef) and function.name == "predict"
-        for node in ast.walk(function)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        for function in tree.walk()
+        if function.kind == "function_definition" and function.field("name").text == "predict"
+        for node in function.walk()
+        if node.kind == "call" and node.field("function").kind == "attribute"
     ]
     return [
-        f"{name}, line {node.lineno}: predict() computes gradients ({ast.unparse(node.func)}): honest where the objective ends before "
+        f"{name}, line {node.line}: predict() computes gradients ({node.field('function').text}): honest where the objective ends before "
         "the tokens that are scored"
         for node in calls
-        if node.func.attr == "backward" or ast.unparse(node.func).endswith("autograd.grad")
+        if names_of(node) == "backward" or node.field("function").text.endswith("autograd.grad")
     ]

@@ -3,21 +3,25 @@
     python -m stages.audit.submission records/track_10min_16mb/2026-04-01_Name             one folder, in full
     python -m stages.audit.submission records/track_10min_16mb/*/ --csv audit.csv          a table over many
     python -m stages.audit.submission FOLDER --record 1.0810                               with the test over seeds against a record
+    python -m stages.audit.submission FOLDER --pr 1855 --comment                           a comment for its pull request, in Markdown
 
-Exit code 1 if a folder is not legal. Only arithmetic decides; hints from the code are for people. A folder without a failure is `not
-ruled`, because only running the artifact can show that a score is causal (docs/certification.md).
+Three answers: what is proved from the files, what code and logs suggest, what the organizers decided (docs/reading-submissions.md). Exit
+code 0: nothing is proved against any folder; 1: at least one is not legal; 2: wrong options; 3: a folder could not be read.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
-import pandas as pd
-
-from stages.audit.submission.folder import Submission, audit
+from stages.audit.submission import document, fence, output
+from stages.audit.submission.contents import printable
+from stages.audit.submission.folder import audit
 from stages.lib.node import command, files
 
-MARKS = {"pass": "ok", "fail": "FAIL", "doubt": "doubt", "unknown": "?"}
+NOT_LEGAL, NOT_READ = 1, 3
+CPU_SECONDS, CPU_SECONDS_WITHOUT_CODE = 3, 2  # together at most 5
+TABLES = {"csv": output.table_csv, "markdown": output.table_markdown, "html": output.table_html}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,71 +30,67 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     parser.add_argument("--record", type=float, metavar="BPB", help="bits per byte of the record to beat by 0.005 nats per token")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there")
+    parser.add_argument(
+        "--pr", type=int, metavar="NUMBER", help="the folder's pull request, for what was decided about it; one folder only"
+    )
+    parser.add_argument("--comment", action="store_true", help="print a comment in Markdown instead of plain text")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, as a list of objects; - prints it instead")
+    for name in TABLES:
+        parser.add_argument(
+            f"--{name}", type=Path, metavar="FILE", help=f"write the table there as {name.title() if name == 'markdown' else name.upper()}"
+        )
     chosen = parser.parse_args(argv)
+    if chosen.pr is not None and len(chosen.folders) > 1:
+        parser.error("--pr names the pull request of one folder; audit the folders one by one")
     with command.sentences("audit.submission"):
         found, refused = [], []
         for folder in chosen.folders:
-            try:
-                found.append(audit(folder, record=chosen.record))
-            except ValueError as error:  # one unreadable folder does not stop the audit of the others
-                if len(chosen.folders) == 1:
-                    raise
-                refused.append(str(error))
-        if len(found) == 1 and not refused:
-            print(text(found[0]))
-        elif found:
-            print(table(found).to_string(index=False))
+            result, why = audited(folder, record=chosen.record, pull_request=chosen.pr)
+            if result is not None:
+                found.append(result)
+            if why:
+                name = printable(str(folder), 200)
+                refused.append(printable(why, 600) if why.startswith(name) else f"{name}: {printable(why, 600)}")
+        _print(chosen, found)
         for sentence in refused:
             print(f"not read: {sentence}", file=sys.stderr)
-        if chosen.csv and found:
-            with files.atomic(chosen.csv) as partial:
-                table(found).to_csv(partial, index=False)
-    return int(bool(refused) or any(submission.verdict == "not legal" for submission in found))
+        for name, written in TABLES.items():
+            if (path := getattr(chosen, name)) and found:
+                _write(path, written(found))
+        if chosen.json and str(chosen.json) != "-":
+            _write(chosen.json, json.dumps(found, indent=1) + "\n")
+    if any(result["verdict"] == "not legal" for result in found):
+        return NOT_LEGAL
+    return NOT_READ if refused else 0
 
 
-def text(submission: Submission) -> str:
-    """Everything about one folder, for a terminal."""
-    lines = [f"{submission.folder.name}: {submission.verdict}", ""]
-    for log in submission.logs:
-        if log.score:
-            lines.append(f"  seed {log.seed}: {log.score.bits_per_byte} bits per byte ({log.score.name}), {log.total_bytes or 0:,} bytes")
-    lines.append("")
-    for finding in submission.findings:
-        seed = "" if finding.seed is None else f"seed {finding.seed}: "
-        lines.append(f"  {MARKS[finding.verdict]:5} {finding.check:12} {seed}{finding.text}")
-    if submission.hints:
-        lines += ["", "  What the code shows; hints only, they decide nothing:"]
-        lines += [f"  {'-' if hint.against else '+'} {hint.where}: {hint.text}" for hint in submission.hints]
-    return "\n".join(lines)
+def audited(folder: Path, *, record: float | None = None, pull_request: int | None = None) -> tuple[dict | None, str]:
+    """The audit of one folder behind the fence, and why it, or a part of it, could not be read."""
+
+    def step(code: bool):
+        return lambda: document.of(audit(folder, record=record, pull_request=pull_request, code=code), complete=code)
+
+    result, why = fence.run(step(True), CPU_SECONDS)
+    if result is None and why.startswith("it was stopped"):
+        result, again = fence.run(step(False), CPU_SECONDS_WITHOUT_CODE)
+        why = f"its code was not read: {why}" if result is not None else again or why
+    return result, why
 
 
-def table(found: list[Submission]) -> pd.DataFrame:
-    """One row for each folder."""
-    rows = []
-    for submission in found:
-        worst = {
-            finding.check: finding.verdict
-            for order in ("unknown", "pass", "doubt", "fail")
-            for finding in submission.findings
-            if finding.verdict == order
-        }
-        sizes = [log.total_bytes for log in submission.logs if log.total_bytes]
-        scores = pd.Series(submission.scores, dtype=float)
-        rows.append(
-            {
-                "folder": submission.folder.name,
-                "verdict": submission.verdict,
-                "seeds": len(scores),
-                "bits_per_byte": round(scores.mean(), 6),
-                "deviation": round(scores.std(), 6),
-                "largest_bytes": max(sizes) if sizes else None,
-                **{check: worst.get(check, "") for check in ("size", "bytes", "claims", "training", "evaluation", "lineage", "overlap")},
-                "p": submission.significance.p if submission.significance else None,
-                "hints": ", ".join(sorted({hint.kind for hint in submission.hints if hint.against})),
-            }
-        )
-    return pd.DataFrame(rows)
+def _print(chosen: argparse.Namespace, found: list[dict]) -> None:
+    if chosen.json and str(chosen.json) == "-":
+        print(json.dumps(found, indent=1))
+    elif chosen.comment:
+        print("\n".join(output.comment(result) for result in found), end="")
+    elif len(found) == 1 and len(chosen.folders) == 1:
+        print(output.text(found[0]))
+    elif found:
+        print(output.table_text(found))
+
+
+def _write(path: Path, text: str) -> None:
+    with files.atomic(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

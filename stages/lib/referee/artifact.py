@@ -5,6 +5,7 @@ of its own (jail.py), so nothing that one learned can reach another.
 """
 
 import atexit
+import contextlib
 import functools
 import json
 import os
@@ -31,6 +32,7 @@ KEPT_STDERR = 4096
 DECODE_ONCE_BYTES = 4 << 20  # a blob of this size takes seconds to decode, so it is decoded once and its weights are handed on
 WEIGHTS = "/weights.npz"
 KNOWN_AT_ONCE = 1 << 16
+FACTS_BYTES = 1 << 16
 
 
 class Failed(ValueError):
@@ -47,7 +49,8 @@ class Claim:
 
 
 class Session:
-    """A running artifact. A context manager; `facts` is what it says of itself: vocabulary, carries, claims."""
+    """A running artifact. A context manager; `facts` is what it says of itself: vocabulary, carries, claims. Failed if its vocabulary is
+    not that of the text."""
 
     def __init__(
         self,
@@ -60,11 +63,12 @@ class Session:
         stream: bool = False,
         whole: bool = False,
         part: tuple[int, int] = (0, 1),
+        vocabulary: int | None = None,
         threads: int = 1,
         gpu: int | None = None,
     ):
         packed(pyz, evaluator)
-        self.pyz, self.num_targets = Path(pyz), num_targets
+        self.pyz, self.num_targets, self.expected = Path(pyz), num_targets, vocabulary
         told = {"targets": num_targets, "first": first, "evaluator": evaluator, "options": options}
         self.told = told | {"threads": threads, "device": "auto", "stream": stream, "whole": whole, "part": part}
         self.environment = _visible(gpu)
@@ -75,18 +79,13 @@ class Session:
         self._start(["serve", *([WEIGHTS] if weights else [])], {WEIGHTS: weights} if weights else {})
         try:
             self._send(b"B", json.dumps(self.told).encode())
-            self.facts = json.loads(self._answer())
-            self.vocabulary, self.carries = int(self.facts["vocabulary"]), bool(self.facts["carries"])
-            if not set(self.facts["claims"]) <= set(CLAIMS):  # they stand in the certificate
-                raise ValueError
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            self.__exit__()
-            if isinstance(error, Failed):
-                raise
-            raise Failed(f"{self.pyz.name} does not answer as docs/protocol.md says") from None
+            self.facts = _facts(self._answer(FACTS_BYTES))
+            if self.expected not in (None, self.facts["vocabulary"]):
+                raise Failed(f"the artifact answers rows of {self.facts['vocabulary']} tokens, the text has {self.expected}")
         except BaseException:
             self.__exit__()
             raise
+        self.vocabulary, self.carries = self.facts["vocabulary"], self.facts["carries"]
         return self
 
     def __exit__(self, *exception) -> None:
@@ -102,7 +101,7 @@ class Session:
     def row(self) -> np.ndarray:
         """ln p (V) of the next token, float64, normalized here. The artifact knows only the tokens that it was told."""
         self._send(b"R", b"")
-        content = self._answer()
+        content = self._answer(8 * self.vocabulary)
         if len(content) != 8 * self.vocabulary:
             raise Failed(f"the artifact answered {len(content)} bytes in place of a row of {self.vocabulary} numbers")
         row = np.frombuffer(content, "<f8")
@@ -114,7 +113,7 @@ class Session:
         """(first target, nats of it and of those that follow), piece by piece, after the artifact was told all targets."""
         self._send(b"S", np.asarray(ids, "<u4").tobytes())
         while True:
-            content = self._answer()
+            content = self._answer(4 + 8 * self.num_targets)
             if not content:
                 return
             if len(content) % 8 != 4:
@@ -148,7 +147,7 @@ class Session:
         except BrokenPipeError:
             self._failed()
 
-    def _answer(self) -> bytes:
+    def _answer(self, most: int) -> bytes:
         self.watchdog.cancel()
         self.watchdog = threading.Timer(SILENCE, self.process.kill)
         self.watchdog.daemon = True
@@ -156,6 +155,8 @@ class Session:
         size = self.process.stdout.read(4)
         if len(size) == 4:
             (count,) = struct.unpack("<I", size)
+            if count > most:
+                raise Failed(f"the artifact announced an answer of {count} bytes where at most {most} are possible")
             content = self.process.stdout.read(count)
             if len(content) == count:
                 return content
@@ -181,7 +182,7 @@ class _Decoding(Session):
 
     def weights(self) -> bytes:
         self._send(b"W", b"")
-        return self._answer()
+        return self._answer(jail.MEMORY_BYTES)
 
 
 @functools.cache
@@ -247,6 +248,18 @@ def packed(pyz: Path, evaluator: str) -> None:
     evaluators = manifest(pyz)["evaluators"]
     if evaluator not in evaluators:
         raise ValueError(f"the artifact packs the evaluators {', '.join(evaluators)}, not {evaluator!r}; add it to package.evaluators")
+
+
+def _facts(content: bytes) -> dict:
+    """What the artifact says of itself at the beginning. Failed if it says anything else than docs/protocol.md asks for."""
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads(content)
+        if isinstance(found, dict):
+            vocabulary, carries, claims = (found.get(name) for name in ("vocabulary", "carries", "claims"))
+            named = isinstance(claims, list) and all(name in CLAIMS for name in claims)  # they stand in the certificate
+            if type(vocabulary) is int and 1 <= vocabulary <= 1 << 24 and isinstance(carries, bool) and named:
+                return found
+    raise Failed("the artifact does not begin as docs/protocol.md says")
 
 
 def _visible(gpu: int | None) -> dict[str, str]:

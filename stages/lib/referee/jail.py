@@ -63,6 +63,7 @@ class Jail:
 
     def __enter__(self) -> subprocess.Popen:
         self.holder = tempfile.TemporaryDirectory(prefix="caddie-")
+        home = os.path.join(self.holder.name, "home")
         if form() == "bubblewrap":
             with _preparing:
                 settle(self.program, *self.extra.values())
@@ -74,8 +75,8 @@ class Jail:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.stderr,
-            cwd=self.holder.name,
-            env={} if form() == "bubblewrap" else self.environment | dict.fromkeys(("HOME", "TMPDIR"), self.holder.name),
+            cwd=self.holder.name if form() == "bubblewrap" else home,
+            env={} if form() == "bubblewrap" else self.environment | dict.fromkeys(("HOME", "TMPDIR"), home),
         )
         return self.process
 
@@ -117,6 +118,7 @@ class Jail:
         landlock = None
         if form() == "landlock":
             readable = [*_folders(), *_packages().values(), packages, folder / "submission.pyz", *self.extra.values(), start.__file__]
+            readable += ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"]  # what libraries and programs load
             readable += ["/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/dev/urandom", *(["/sys", "/dev"] if self.gpu else [])]
             landlock = {"readable": [str(path) for path in readable], "writable": [str(home), "/dev/null"]}
         settings = {"packages": str(packages), "memory": None if self.gpu else MEMORY_BYTES, "landlock": landlock}
@@ -172,7 +174,9 @@ def _namespaces(place=lambda path: path) -> list[str]:
 
 @functools.cache
 def _store() -> Path:
-    holder = tempfile.TemporaryDirectory(prefix="caddie-jail-")
+    device = os.stat(next(iter(_packages().values()))).st_dev  # links cannot lead to another file system
+    places = (place for place in (tempfile.gettempdir(), sys.prefix) if os.stat(place).st_dev == device and os.access(place, os.W_OK))
+    holder = tempfile.TemporaryDirectory(prefix="caddie-jail-", dir=next(places, None))
     atexit.register(holder.cleanup)
     return Path(holder.name)
 
@@ -180,7 +184,7 @@ def _store() -> Path:
 @functools.cache
 def _private(source: Path) -> Path:
     """A copy of a folder that no other process of the referee shows to an artifact: new folders, with links to the same files where that
-    can be done. The kernel remembers which names were looked for in a folder and not found. So a session that knows val could leave it
+    can be done, else the folder itself. The kernel remembers which names were looked for in a folder and not found. So a session that knows val could leave it
     there as names, and one of a later process would find it by the time that looking takes. A file is its own copy."""
     if not source.is_dir():
         return source
@@ -197,7 +201,8 @@ def _private(source: Path) -> Path:
                 try:
                     os.link(path, here / name)
                 except OSError:  # another file system, or a file of another user
-                    shutil.copyfile(path, here / name)
+                    shutil.rmtree(copy)
+                    return source
     return copy
 
 

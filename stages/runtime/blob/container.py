@@ -8,7 +8,9 @@ that have their rounding steps. The header is in header.py; nothing is unpickled
 
 import hashlib
 import math
+import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +20,8 @@ from ..base.errors import ArtifactError
 from . import header, matrix_context
 from .codecs import CodecError
 from .header import DTYPES, Entry, Section
+
+AT_A_TIME = 8  # sections that are decoded at a time; each may take a core, and some hundred megabytes in a program
 
 
 @dataclass(frozen=True)
@@ -71,17 +75,22 @@ def pack(model: Model, codings: list[Coding]) -> bytes:
 
 
 def unpack(blob: bytes) -> Model:
-    """Read a blob and verify each section by its sha256. ArtifactError or CodecError with one sentence if it is damaged."""
+    """Read a blob and verify each section by its sha256. ArtifactError or CodecError with one sentence if it is damaged.
+
+    Sections of codecs are decoded at the same time, because a program such as lrzip takes a minute on one core for a full model.
+    """
     found = header.read(blob)
     arrays: dict[str, np.ndarray] = {}
-    offset = found.end
+    parts, offset = [], found.end
     for section in found.sections:
-        coded = blob[offset : offset + section.size]
+        parts.append(blob[offset : offset + section.size])
         offset += section.size
-        if section.how.startswith("coders/"):
-            arrays |= _decode_matrices(coded, section, _contexts(section.tensors, arrays, found.schemes))
-        else:
-            arrays |= _decode_bytes(coded, section)
+    codecs = [section for section in found.sections if not section.how.startswith("coders/")]  # these come first
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, AT_A_TIME)) as pool:
+        for decoded in pool.map(_decode_bytes, parts, codecs):
+            arrays |= decoded
+    for part, section in list(zip(parts, found.sections, strict=True))[len(codecs) :]:
+        arrays |= _decode_matrices(part, section, _contexts(section.tensors, arrays, found.schemes))
     for section in found.sections:
         for entry in section.tensors:
             for filter, _ in header.on_arrays(section.filters, entry.name)[::-1]:
@@ -95,7 +104,7 @@ def unpack(blob: bytes) -> Model:
     return Model({name: array for name, array in arrays.items() if name not in extra}, found.config, found.schemes)
 
 
-def _decode_bytes(coded: bytes, section: Section) -> Iterator[tuple[str, np.ndarray]]:
+def _decode_bytes(coded: bytes, section: Section) -> dict[str, np.ndarray]:
     """The tensors of a codec's section in the shapes in which they are stored, as views of the decoded bytes."""
     filters = header.on_bytes(section.filters)
     sizes = [sum(entry.num_bytes for entry in section.tensors)]
@@ -104,13 +113,14 @@ def _decode_bytes(coded: bytes, section: Section) -> Iterator[tuple[str, np.ndar
     data = plugin.load(*section.how.split("/")).decode(coded, size=sizes.pop())
     for filter, options in filters[::-1]:
         data = plugin.load("filters", filter).inverse(data, size=sizes.pop(), **options)
-    offset = 0
+    out, offset = {}, 0
     for entry in section.tensors:
         shape = entry.shape
         for filter, _ in header.on_arrays(section.filters, entry.name):
             shape = plugin.load("filters", filter).stored_shape(shape)
-        yield entry.name, np.frombuffer(data, DTYPES[entry.dtype], math.prod(shape), offset).reshape(shape)
+        out[entry.name] = np.frombuffer(data, DTYPES[entry.dtype], math.prod(shape), offset).reshape(shape)
         offset += entry.num_bytes
+    return out
 
 
 def _decode_matrices(coded: bytes, section: Section, made: list[matrix_context.MatrixContext]) -> Iterator[tuple[str, np.ndarray]]:

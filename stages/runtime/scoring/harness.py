@@ -8,7 +8,6 @@ For each chunk of the evaluator's plan: `predict` gives logits for the chunk's t
 # R targets of one chunk, V vocabulary
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -39,7 +38,6 @@ def score(
     declared: int | None = None,
     keep_rows=(),
     part: tuple[int, int] = (0, 1),
-    progress: bool = False,
     tell: Callable[[int, np.ndarray], None] | None = None,
 ) -> Ledger:
     """Run `evaluator` over the stream `tokens` (n+1 ids, of which the first is never a target).
@@ -58,7 +56,7 @@ def score(
     chunks, begin, end = evaluator.chunks(declared), 0, num_targets
     if part != (0, 1):
         chunks, begin, end = _part(evaluator, list(chunks), part, num_targets=num_targets)
-    wanted, started, committed, shown = set(keep_rows), time.perf_counter(), begin, 0.0
+    wanted, started, committed = set(keep_rows), time.perf_counter(), begin
     # what the evaluator is given: a copy, so that it cannot change the scored tokens, and zeros where it may not look yet
     copied = torch.zeros(declared + 1, dtype=torch.int64, device=stream.device)
     copied[: begin + 1] = stream[: begin + 1]
@@ -78,9 +76,6 @@ def score(
             tell(first, ledger.nats[first - 1 : last])
         if last == chunk[-1].last:
             evaluator.learn(seen, chunk)
-        if progress and (committed == end or time.perf_counter() - shown > 0.5):
-            shown = time.perf_counter()
-            _show(committed - begin, end - begin, ledger.nats[begin:committed], started)
     finite = np.isfinite(ledger.nats[begin:end]).all()
     if committed != end or not finite:
         raise AssertionError(f"{committed - begin} of {end - begin} targets were scored, all finite: {finite}")
@@ -107,14 +102,3 @@ def _part(evaluator, chunks: list, part: tuple[int, int], *, num_targets: int) -
     low, high = (len(chunks) * i // part[1] for i in (part[0], part[0] + 1))
     begin = chunks[low][0].first - 1 if low < len(chunks) else num_targets
     return chunks[low:high], begin, min(chunks[high - 1][-1].last, num_targets) if high > low else begin
-
-
-def _show(done: int, total: int, nats: np.ndarray, started: float) -> None:
-    left = (time.perf_counter() - started) / done * (total - done)
-    end = "\n" if done == total else ""
-    print(
-        f"\r{done / total:4.0%} of {total} tokens, {nats.mean():.4f} nats per token, {left:.0f} s left   ",
-        end=end,
-        file=sys.stderr,
-        flush=True,
-    )

@@ -43,11 +43,16 @@ def build(module, model, options: dict):
     adaptation.choose("precision", precision, ("float32", "tf32", "bf16"))
     evaluator = module.Evaluator(model, **options)
     if precision != "float32" and model is not None:
-        if next(model.parameters()).device.type == "cpu":
-            raise ValueError(f"the evaluator's precision is {precision}, which is for a GPU, and this is a CPU; set it to float32")
+        check_device(precision, next(model.parameters()).device.type)
         for name in ("predict", "learn"):
             setattr(evaluator, name, rounding(getattr(evaluator, name), precision))
     return evaluator
+
+
+def check_device(precision: str, device: str) -> None:
+    """ValueError for a precision that only a GPU has."""
+    if precision != "float32" and device == "cpu":
+        raise ValueError(f"the evaluator's precision is {precision}, which is for a GPU, and this is a CPU; set it to float32")
 
 
 def rounding(function, precision: str, device: str = "cuda"):

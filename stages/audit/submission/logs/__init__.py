@@ -1,0 +1,1 @@
+"""A grammar of the log lines that the contest's scripts print."""

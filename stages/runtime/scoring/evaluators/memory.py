@@ -1,0 +1,146 @@
+"""Remember what followed each context so far: the network's row, corrected by a chain of Pitman-Yor estimates with the network at its root.
+
+With N counts after a context of n tokens, U different ones, k of the token a, discount d and strength s:
+
+    p_n(a) = (max(k - d, 0) + (s + d U) p_{n-1}(a)) / (N + s)    n = 1..order; p_{n-1} if the context was never seen; p_0 = p_network
+    q_n(a) = (max(k - d, 0) + (s + d U) p_network(a)) / (N + s)  n = 0..document-1, counted in the same document only
+    p(a) = Σ_j w_j p_j(a)                                        over all p_n and q_n
+
+w is the mean of two weight vectors: one for each (longest context seen, size of its N, whether its U is 1), and one for each (last token,
+whether the longest context seen has more than 3 tokens). Each learns by itself (mixing.py), after every `every` targets. What is counted,
+and what not, is in chain.py; counts follow after each target. All p_j are a multiple of the network's row plus a few followers, so a row is
+too, and it is a distribution over the whole vocabulary. Sources: estimate, Teh 2006 and Wood et al. 2009; exclusion, Cleary and Witten
+1984; weights, Helmbold, Schapire, Singer and Warmuth 1997. docs/memory.md says what each part gains.
+"""
+
+# R rows, V vocabulary, F parts of the mixture
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...tokens import windows
+from .. import adaptation, chain, counts, mixing
+from . import sliding, streaming
+
+CLAIMS = ("causal", "score_first", "single_pass")
+STREAM = {"block": 1}  # for the network `streaming`
+SIZES = 2 ** np.arange(1, 9)  # classes of N
+ROWS = 64  # rows that are normalized at a time, so that their float64 copies stay in the cache
+PERIOD = 1 << 14  # targets after which contexts may be dropped
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known before a target: the counts, where its document began, and the weights."""
+
+    table: counts.Counts
+    begun: int
+    weights: mixing.Weights
+
+
+class Evaluator:
+    """The network's rows come from `network`: sliding (window, stride, batch) or streaming (window, block). A document starts with token
+    `reset_at` (None: there is only one). If there are more than `contexts` contexts, those met longest ago go (None: all stay)."""
+
+    carries = True
+
+    def __init__(
+        self,
+        model,
+        *,
+        network: str,
+        window: int,
+        stride: int | None = None,
+        batch: int | None = None,
+        block: int | None = None,
+        order: int,
+        document: int,
+        reset_at: int | None = None,
+        discount: float,
+        strength: float,
+        rate: float,
+        every: int,
+        contexts: int | None = None,
+    ):
+        adaptation.choose("network", network, ("sliding", "streaming"))
+        for name, value, low, high in (("order", order, 1, 64), ("document", document, 0, 64), ("every", every, 1, PERIOD)):
+            adaptation.require(name, value, int, low, high)
+        adaptation.require("discount", discount, (int, float), 1e-6, 1 - 1e-6)
+        adaptation.require("strength", strength, (int, float), 1e-6 - discount)
+        adaptation.require("rate", rate, (int, float), 0, 1 - 1e-6)
+        for name, value, low in (("reset_at", reset_at, 0), ("contexts", contexts, 2)):
+            if value is not None:
+                adaptation.require(name, value, int, low)
+        if network == "sliding":
+            self.network = sliding.Evaluator(model, window=window, stride=stride, batch=batch)
+        else:
+            self.network = streaming.Evaluator(model, window=window, block=block)
+        self.contexts = chain.Contexts(order, document, reset_at)
+        self.discount, self.strength, self.rate, self.every = discount, strength, rate, every
+        vocabulary = 0 if model is None else model.config.vocabulary_size
+        weights = mixing.Weights.equal(1 + order + document, (order + 1) * (len(SIZES) + 1) * 2, vocabulary * 2)
+        self.state = State(counts.Counts(contexts), 0, weights)
+        self.logits_RV = self.totals_R1 = torch.zeros(0)  # of the network
+        self.pending: tuple = (torch.zeros(0), self.state, None)
+
+    def chunks(self, num_targets: int) -> Iterator[list[windows.Window]]:
+        return self.network.chunks(num_targets)
+
+    @torch.no_grad()
+    def predict(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
+        self.logits_RV = self.network.predict(seen, chunk).cpu()
+        logp_RV, totals = torch.empty(self.logits_RV.shape, dtype=torch.float64, device="cpu"), []
+        for at in range(0, len(logp_RV), ROWS):
+            part_RV = self.logits_RV[at : at + ROWS].double()
+            totals.append(torch.logsumexp(part_RV, -1, keepdim=True))
+            torch.sub(part_RV, totals[-1], out=logp_RV[at : at + ROWS])
+        self.totals_R1 = torch.cat(totals)
+        self._run(seen, chunk, logp_RV.numpy())
+        return logp_RV.to(seen.device)
+
+    def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
+        """Keep what `predict` learned of the chunk; learn it anew if `predict` ran with other targets, as in token-by-token scoring."""
+        self.network.learn(seen, chunk)
+        if not torch.equal(self.pending[0], seen[chunk[0].first : chunk[-1].last + 1]):
+            self._run(seen, chunk, None)
+        _, self.state, lacking = self.pending
+        chain.count(self.state.table, *lacking)
+        if chunk[-1].last % PERIOD == 0:
+            self.state = replace(self.state, table=self.state.table.pruned())
+
+    def _run(self, seen: Tensor, chunk: list[windows.Window], logp_RV: np.ndarray | None) -> None:
+        """Change the network's rows, if they are wanted, into those of the mixture. `pending` becomes the state after the chunk, and what
+        it still has to count."""
+        first, end, state = chunk[0].first, chunk[-1].last + 1, self.state
+        p_R = (self.logits_RV.gather(1, seen[first:end, None].cpu()).double() - self.totals_R1)[:, 0].exp().numpy()
+        tokens, begin = seen.cpu().numpy(), first
+        while True:
+            last = end - 1 if state.table.limit is None else min(-(-begin // PERIOD) * PERIOD, end - 1)
+            part = slice(begin - first, last + 1 - first)
+            state, lacking = self._part(state, tokens, begin, last, p_R[part], None if logp_RV is None else logp_RV[part])
+            if last == end - 1:
+                self.pending = seen[first:end].clone(), state, (lacking, begin)
+                return
+            table = state.table.copy()
+            chain.count(table, lacking, begin)
+            state, begin = replace(state, table=table.pruned()), last + 1
+
+    def _part(
+        self, state: State, tokens: np.ndarray, first: int, last: int, p_R: np.ndarray, logp_RV: np.ndarray | None
+    ) -> tuple[State, chain.Chunk]:
+        """The same for the targets first..last, to which the network gives the probabilities p_R."""
+        targets, before, n = tokens[first : last + 1], tokens[first - 1 : last], self.contexts.order
+        keys, valid, begun = self.contexts.keys(tokens, first, last, state.begun)
+        found = self.contexts.chunk(state.table, targets, keys, valid, self.discount)
+        estimates = chain.Estimates(found, n, self.discount, self.strength, targets, p_R)
+        longest = (estimates.seen_RK[:, :n] * np.arange(1, n + 1)).max(1)
+        size, kinds = (np.where(longest, array[np.arange(len(targets)), longest - 1], 0) for array in (found.total, found.kinds))
+        kind = (longest * (len(SIZES) + 1) + np.searchsorted(SIZES, size, "right")) * 2 + (kinds == 1)
+        w_RF, weights = state.weights.run(first, estimates.p_RF, kind, before * 2 + (longest > 3), rate=self.rate, every=self.every)
+        if logp_RV is not None:
+            estimates.mix(w_RF, logp_RV)
+        return State(state.table, begun, weights), found
