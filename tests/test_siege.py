@@ -154,7 +154,7 @@ def test_an_artifact_that_reads_the_targets_of_holdout_is_refused(monkeypatch, t
             holdout=None,
             text=read(None, "val"),
             tokens=splits["val"],
-            told={"evaluator": "one", "options": {}},
+            told={"evaluator": "one", "options": {}, "vocabulary": cheats.VOCABULARY},
             nats=artifact.claim(tmp_path, splits["val"], evaluator="one", options={}).nats,
             settings=SimpleNamespace(memorization_tokens=400, replayed=60),
             generator=lambda purpose: np.random.default_rng(purpose),

@@ -183,9 +183,9 @@ def _store() -> Path:
 
 @functools.cache
 def _private(source: Path) -> Path:
-    """A copy of a folder that no other process of the referee shows to an artifact: new folders, with links to the same files where that
-    can be done, else the folder itself. The kernel remembers which names were looked for in a folder and not found. So a session that knows val could leave it
-    there as names, and one of a later process would find it by the time that looking takes. A file is its own copy."""
+    """A copy of a folder that no other process of the referee shows to an artifact: new folders, with links to the same files; where files
+    cannot be linked, the folder itself. The kernel remembers which names were looked for in a folder and not found. So a session that knows
+    val could leave it there as names, and one of a later process would find it by the time that looking takes. A file is its own copy."""
     if not source.is_dir():
         return source
     copy, hidden = _store() / str(len(os.listdir(_store()))), set(_hidden())
