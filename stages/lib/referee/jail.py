@@ -93,6 +93,10 @@ class Jail:
         words += ["--ro-bind", "/proc/sys", "/proc/sys"] if self.gpu else ["--tmpfs", "/proc/sys", "--remount-ro", "/proc/sys"]
         for source in _folders():
             words += ["--ro-bind", str(_private(source)), str(source)]
+        for hidden in (
+            path for path in _hidden() if any(path.is_relative_to(source) for source in _folders() if _private(source) == source)
+        ):
+            words += ["--tmpfs", str(hidden)]
         for name, source in _packages().items():
             words += ["--ro-bind", str(_private(source)), f"/packages/{name}"]
         if self.gpu:
@@ -183,8 +187,8 @@ def _store() -> Path:
 
 @functools.cache
 def _private(source: Path) -> Path:
-    """A copy of a folder that no other process of the referee shows to an artifact: new folders, with links to the same files; where files
-    cannot be linked, the folder itself. The kernel remembers which names were looked for in a folder and not found. So a session that knows
+    """A copy of a folder that no other process of the referee shows to an artifact: new folders, with links to the same files where that
+    can be done, else the folder itself. The kernel remembers which names were looked for in a folder and not found. So a session that knows
     val could leave it there as names, and one of a later process would find it by the time that looking takes. A file is its own copy."""
     if not source.is_dir():
         return source
