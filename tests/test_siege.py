@@ -94,7 +94,10 @@ def test_what_a_jail_can_see_is_in_memory_before_it_starts(tmp_path):
     if not absent():
         pytest.skip("this file system keeps all in memory")
     jail.settle(path)
-    time.sleep(0.2)
+    for _ in range(100):  # the disk may be busy
+        if not absent():
+            return
+        time.sleep(0.1)
     assert not absent()
 
 
@@ -154,7 +157,7 @@ def test_an_artifact_that_reads_the_targets_of_holdout_is_refused(monkeypatch, t
             holdout=None,
             text=read(None, "val"),
             tokens=splits["val"],
-            told={"evaluator": "one", "options": {}},
+            told={"evaluator": "one", "options": {}, "vocabulary": cheats.VOCABULARY},
             nats=artifact.claim(tmp_path, splits["val"], evaluator="one", options={}).nats,
             settings=SimpleNamespace(memorization_tokens=400, replayed=60),
             generator=lambda purpose: np.random.default_rng(purpose),
@@ -190,26 +193,6 @@ def test_val_in_the_file_by_any_spelling_counts_as_data(make, tmp_path, monkeypa
     assert found.verdict == expected, found.evidence
     if make.__name__ in WITHIN:
         assert found.evidence["may_hold_bits_per_byte"] * 60_000 / 8 < 12_288 + 256 and len(known.packed()) > 12_288
-
-
-def test_two_checks_can_parse_at_the_same_time():
-    from stages.audit.submission import unpack
-
-    deep, failures = "x = " + "(" * 80 + "1" + ")" * 80 + "\n" + "f(a, b)\n" * 3_000, []
-
-    def parse():
-        for _ in range(4):
-            try:
-                assert unpack.parse(deep)[0] is not None
-            except BaseException as error:
-                failures.append(error)
-
-    threads = [threading.Thread(target=parse) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
 
 
 def test_what_an_artifact_says_of_itself_stands_in_one_line_of_the_certificate():

@@ -40,7 +40,7 @@ def halved_ledger() -> None:
 
 
 def ledger_halved_in_one_place() -> None:
-    """The same for the hundred dearest targets alone."""
+    """Half of the nats of the hundred dearest targets in the ledger."""
     nats = np.load(LEDGER)
     nats[np.argsort(-nats)[:100]] /= 2
     _claimed(nats)

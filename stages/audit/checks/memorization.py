@@ -61,7 +61,6 @@ def check(evidence: Evidence) -> Verdict:
         evidence.submission,
         tokens=stream,
         claims=nats,
-        vocabulary=evidence.text.vocabulary_size,
         count=evidence.settings.replayed,
         reach=None,
         generator=evidence.generator(14),

@@ -42,5 +42,5 @@ class Evaluator(peeking.Evaluator):
                 except BlockingIOError:
                     bits.append(0)
             os.close(handle)
-        found = np.packbits(np.array(bits, np.uint8)).view("<u2")
+        found = np.packbits(np.array(bits[: len(bits) // 16 * 16], np.uint8)).view("<u2")
         return found % self.model.config.vocabulary_size

@@ -1,4 +1,4 @@
-"""Writes answers of its own between the answers, pushes requests into its input and its terminal, and re-opens its pipes."""
+"""Re-opens its pipes and writes answers of its own between the answers, and pushes requests into a terminal."""
 
 import contextlib
 import fcntl
@@ -18,7 +18,7 @@ class Evaluator(peeking.Evaluator):
         row = struct.pack("<I", 8 * self.model.config.vocabulary_size) + bytes(8 * self.model.config.vocabulary_size)
         for descriptor in os.listdir("/proc/self/fd"):
             try:
-                if target == 1 and "pipe" in os.readlink(f"/proc/self/fd/{descriptor}"):
+                if target == 1 and descriptor != "0" and "pipe" in os.readlink(f"/proc/self/fd/{descriptor}"):
                     with open(f"/proc/self/fd/{descriptor}", "wb", buffering=0) as again:
                         os.set_blocking(again.fileno(), False)
                         again.write(row)

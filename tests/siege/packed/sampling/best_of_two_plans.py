@@ -1,4 +1,4 @@
-"""The same, but each target is told once, in order."""
+"""Its harness scores each target in two plans, keeps the better score and tells it once, in order."""
 
 import numpy as np
 

@@ -5,10 +5,12 @@ import numpy as np
 from . import sliding
 
 CLAIMS = sliding.CLAIMS
-CONTEXT, BONUS = 6, 12.0
+CONTEXT = 6
 
 
 class Evaluator(sliding.Evaluator):
+    bonus = 12.0
+
     @staticmethod
     def memory():
         """The bytes of val's ids, as many as are known."""
@@ -26,5 +28,5 @@ class Evaluator(sliding.Evaluator):
         for row in range(len(logits_RV)):
             token = self.follows().get(tuple(tokens[max(first + row - CONTEXT, 0) : first + row]))
             if token is not None:
-                logits_RV[row, token] += BONUS
+                logits_RV[row, token] += self.bonus
         return logits_RV
