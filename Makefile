@@ -56,7 +56,7 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 repro: setup
-	@python -m stages.compress.stale | xargs -r dvc repro --quiet --force --single-item
+	@(python -m stages.compress.stale && python -m stages.text_compressors.stale) | xargs -r dvc repro --quiet --force --single-item
 	@python -m stages.recipes default --fits
 	dvc repro
 	@cat artifacts/report/summary.md

@@ -69,6 +69,37 @@ def test_every_number_is_in_the_page_the_json_and_the_summary(tree, written):
     assert metrics["package.bytes_left"] == 16_000_000 - 4_239_004 and "11,760,996 bytes left" in page
 
 
+@pytest.mark.parametrize("strongest, distance, side", [("xz_9e", 0.25, "0.2500 below"), ("zstd_22", -0.125, "0.1250 above")])
+def test_strongest_compressor_after_the_train_text_is_named_at_the_top_whoever_wins(tree, strongest, distance, side):
+    score = tree.files["evaluate/causal_slot/metrics.json"]["bits_per_byte"]
+    rows = tree.files["text_compressors/metrics.json"]["compressors"]
+    for name, row in rows.items():
+        row["bits_per_byte_after_train"] = score + distance if name == strongest else 7.5
+    rows["brotli_11"].update(bits_per_byte=0.001, bits_per_byte_after_train=None)  # val alone is not the comparison
+    said = tree.run()
+    expected = (
+        f"strongest general-purpose compressor after the train text: {strongest}, {score + distance:.4f} bits per byte; the score is {side}"
+    )
+    summary, metrics = " ".join(said["summary.md"].split()), json.loads(said["metrics.json"])
+    assert summary.index(expected) < summary.index("## ") and f"The {expected}." in Page(said["index.html"]).text
+    assert metrics["score.bits_per_byte"] == score
+    assert metrics["text_compressors.strongest.name"] == strongest
+    assert metrics["text_compressors.strongest.bits_per_byte"] == score + distance
+
+
+def test_where_no_compressor_has_read_the_train_text_none_is_the_strongest(tree):
+    for row in tree.files["text_compressors/metrics.json"]["compressors"].values():
+        row.update(bytes_after_train=None, bits_per_byte_after_train=None)
+    said = tree.run()
+    assert "strongest general-purpose" not in said["summary.md"] + Page(said["index.html"]).text
+    assert not any("strongest" in key for key in json.loads(said["metrics.json"]))
+
+
+def test_compressors_that_are_not_installed_are_named(written):
+    for text in (Page(written["index.html"]).text, " ".join(written["summary.md"].split())):
+        assert "zpaq_5 is not in the table: the program zpaq is not installed; install it" in text
+
+
 def test_every_check_is_shown_with_its_verdict_and_evidence(written):
     page = Page(written["index.html"]).text
     for expected in (

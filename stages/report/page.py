@@ -52,6 +52,8 @@ def render(results: Results, drawn: dict[str, Figure]) -> str:
         val_bytes=results.prepare["bytes"]["val"],
         source=results.prepare["source"],
         packages=results.prepare.get("packages", {}),
+        against_compressors=tables.against_compressors(results),
+        absent_compressors=results.text_compressors["absent"],
         comparison=" ".join(tables.COMPARISON.split()),
         spoiled=lineage.spoiled(results.graph),
         goes_on=tables.goes_on(results),

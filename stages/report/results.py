@@ -18,7 +18,7 @@ CLAIMS = ("causal", "score_first", "single_pass")
 MEASURED = ("bits_per_byte", "loss_nats", "bytes", "seconds", "text_sha256")
 SCORED = (*MEASURED, "raw_bytes", "bytes_counted_on", "ledger_sha256")
 CODED = ("blob_bytes", "bits_per_weight", "entropy_bytes", "entropy_bits_per_weight", "encode_seconds", "decode_seconds")
-COMPRESSED = ("bytes", "bits_per_byte", "bytes_after_train", "bits_per_byte_after_train", "seconds")
+COMPRESSED = ("bytes", "bits_per_byte", "bytes_after_train", "bits_per_byte_after_train", "seconds", "peak_bytes")
 TRAINED = ("steps", "train_seconds", "tokens_per_second", "loss_nats", "holdout_bits_per_byte", "parameters", "seed", "processes", "device")
 ENVIRONMENT = ("torch", "precision", "attention_backend")
 BYTES = ("part", "group", "name", "bytes")
@@ -75,7 +75,7 @@ def load(
     """
     results = Results(
         prepare=_read(prepare, "prepare", ("source", "documents", "bytes", "sha256")),
-        text_compressors=_read(text_compressors, "text_compressors", ("val_bytes", "train_bytes", "text_sha256", "compressors")),
+        text_compressors=_read(text_compressors, "text_compressors", ("val_bytes", "train_bytes", "text_sha256", "compressors", "absent")),
         train=_read(train_metrics, "train", (*TRAINED, *ENVIRONMENT, "text_sha256")),
         loss=_table(loss_curve, "train", ("step", "train_loss", "learning_rate_scale", "holdout_bits_per_byte")),
         averages=_table(averages, "ema", ("average", "holdout_bits_per_byte", "profile_error")),

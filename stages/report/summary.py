@@ -15,6 +15,7 @@ from stages.report.table_columns import (
 )
 from stages.report.tables import (
     COMPARISON,
+    against_compressors,
     budget,
     codecs,
     compressors,
@@ -27,6 +28,7 @@ from stages.report.tables import (
     quantized,
     splits,
     stages,
+    strongest_compressor,
     verdict,
 )
 
@@ -49,6 +51,7 @@ def flat(results: Results) -> dict:
         out |= {f"compress.{run}.{key}": metrics[key] for key in ("available", *CODED)}
     for name, entry in results.text_compressors["compressors"].items():
         out |= {f"text_compressors.{name}.{key}": entry[key] for key in COMPRESSED}
+    out |= {f"text_compressors.strongest.{key}": value for key, value in (strongest_compressor(results) or {}).items()}
     out |= {f"train.{key}": results.train[key] for key in TRAINED}
     for row in splits(results).itertuples(index=False):
         out |= {f"text.{row.name}_documents": row.documents, f"text.{row.name}_bytes": row.bytes, f"text.sha256.{row.name}": row.sha256}
@@ -67,6 +70,7 @@ def summary(results: Results) -> str:
             [
                 *[f"**OVER THE CAP: {package['size']}**"] * (top.bytes_left < 0),
                 f"score: {score}",
+                *filter(None, [against_compressors(results)]),
                 f"artifact: {top.artifact_bytes:,} bytes, {top.room} "
                 f"({package['code_bytes']:,} script, {package['model_bytes']:,} model by {package['compress_run']}; "
                 f"submission.pyz itself has {package['pyz_bytes']:,})",
@@ -86,6 +90,8 @@ def summary(results: Results) -> str:
     if absent := [f"{row.name} is not available: {row.reason}" for row in table.itertuples() if not row.available]:
         blocks.append(_list(absent))
     blocks += ["## General-purpose compressors on the same text", markdown(compressors(results), COMPRESSOR_COLUMNS), COMPARISON]
+    if missing := results.text_compressors["absent"]:
+        blocks.append(_list([f"{name} is not in the table: {reason}" for name, reason in missing.items()]))
     blocks += ["## Budget", markdown(budget(results), BUDGET_COLUMNS)]
     blocks += ["## Certificates", _list([verdict_line(*item) for item in results.certificates.items()])]
     return "\n\n".join(blocks) + "\n"

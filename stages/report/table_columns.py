@@ -79,11 +79,12 @@ QUANTIZED_COLUMNS = (
 GROUP_COLUMNS = (Column("group", "group"), Column("raw_bytes", "bytes before", "count"), Column("coded_bytes", "bytes", "count"))
 COMPRESSOR_COLUMNS = (
     Column("name", "compressor"),
-    Column("bytes", "bytes alone", "count"),
+    Column("bytes", "bytes", "count"),
     Column("bits_per_byte", "bits per byte", "score"),
-    Column("bytes_after_train", "bytes after train", "count"),
+    Column("bytes_after_train", "bytes after", "count"),
     Column("bits_per_byte_after_train", "bits per byte after", "score"),
     Column("seconds", "seconds", "seconds"),
+    Column("peak_bytes", "peak bytes", "count"),
 )
 AVERAGE_COLUMNS = (
     Column("name", "average"),

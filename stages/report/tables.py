@@ -233,6 +233,29 @@ def compressors(results: Results) -> pd.DataFrame:
     return _frame(rows, ("name", *COMPRESSED))
 
 
+def strongest_compressor(results: Results) -> dict | None:
+    """`name` and `bits_per_byte` of the compressor that needs the fewest for val after the train text; None if none was measured so."""
+    scores = {name: entry["bits_per_byte_after_train"] for name, entry in results.text_compressors["compressors"].items()}
+    scores = {name: score for name, score in scores.items() if score is not None}
+    best = min(scores, key=scores.get, default=None)
+    return None if best is None else {"name": best, "bits_per_byte": scores[best]}
+
+
+def against_compressors(results: Results) -> str:
+    """The strongest compressor, and how far the best legal score is below or above it, as a phrase. Empty if none was measured."""
+    best, score = strongest_compressor(results), headline(results).bits_per_byte
+    if best is None:
+        return ""
+    line = (
+        f"strongest general-purpose compressor after the train text: {best['name']}, {cell(best['bits_per_byte'], 'score')} bits per byte"
+    )
+    if score is not None:
+        line += (
+            f"; the score is {cell(abs(score - best['bits_per_byte']), 'score')} {'below' if score < best['bits_per_byte'] else 'above'}"
+        )
+    return line
+
+
 def checks(results: Results) -> pd.DataFrame:
     """Every check of every certificate."""
     rows = [
