@@ -19,7 +19,10 @@ PROVES = (
     "Against anyone: the artifact scores from an empty folder, without network and without any file but itself; script and model have at "
     "most 16,000,000 bytes."
 )
-CANNOT_SEE = "What the installed libraries hold beside code, and faults of the kernel."
+CANNOT_SEE = (
+    "What the installed libraries hold beside code, faults of the kernel, and bits that one session leaves another in the names that the "
+    "kernel remembers of `shared_folders`."
+)
 PRECEDENT = "README: 16,000,000 decimal bytes of code and model, no network at evaluation; over-cap rows excluded (#1902, 29 Apr 2026)"
 MIB_BYTES = 16 * 2**20
 
@@ -41,6 +44,7 @@ def check(evidence: Evidence) -> Verdict:
         "pyz_bytes": evidence.submission.stat().st_size,
         "entries": len(entries),
         "jail": jail.form(),
+        "shared_folders": jail.shared_folders() if jail.form() == "bubblewrap" else [],
         "jail_of_the_score": evidence.metrics["jail"],
         "outside": outside,
         "unchanged_after_the_runs": same,

@@ -185,6 +185,13 @@ def _store() -> Path:
     return Path(holder.name)
 
 
+def shared_folders() -> list[str]:
+    """Folders that could not be copied by links, as this user or on this file system. Through the names that are looked for in them, which
+    the kernel remembers, an artifact that lies could leave bits for a later session."""
+    sources = {*_folders(), *_packages().values(), *_libraries()}
+    return sorted(str(source) for source in sources if source.is_dir() and _private(source) == source)
+
+
 @functools.cache
 def _private(source: Path) -> Path:
     """A copy of a folder that no other process of the referee shows to an artifact: new folders, with links to the same files where that
