@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         elif arguments.command == "serve":
             from . import serve  # nothing else needs it
 
-            serve.main(decoded, functools.partial(opened, weights=arguments.weights))
+            serve.main(decoded, functools.partial(opened, weights=arguments.weights), manifest["model"]["vocabulary_size"])
         else:
             _run(arguments, manifest)
         sys.stdout.flush()

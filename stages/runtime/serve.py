@@ -23,8 +23,9 @@ from .scoring.streaming import Stream
 PROTOCOL = 2
 
 
-def main(decoded, opened) -> None:
-    """Answer until the requests end. `decoded()` gives the arrays of the decoded model, `opened` is that of entry.py."""
+def main(decoded, opened, vocabulary: int) -> None:
+    """Answer until the requests end. `decoded()` gives the arrays of the decoded model, `opened` is that of entry.py,
+    `vocabulary` the number of tokens."""
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not get between the answers
 
@@ -48,7 +49,7 @@ def main(decoded, opened) -> None:
             module, build, _ = opened(begun["evaluator"], begun["options"], threads=begun["threads"], device=begun["device"])
             options = begun["options"] | (getattr(module, "STREAM", {}) if begun["stream"] else {})
             evaluator = build(options)
-            facts = {"protocol": PROTOCOL, "vocabulary": evaluator.model.config.vocabulary_size}
+            facts = {"protocol": PROTOCOL, "vocabulary": vocabulary}
             facts |= {"carries": bool(getattr(evaluator, "carries", True)), "claims": evaluators.claims(module, begun["options"])}
             answer(json.dumps(facts).encode())
         elif kind == b"S":
