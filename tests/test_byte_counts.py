@@ -224,6 +224,7 @@ def test_sidecar_that_nothing_vouches_for_is_not_certified(tmp_path, export, mod
         holdout=None,
         making={},
         script=None,
+        drawn=(1,),
         package=None,
     )
     monkeypatch.setattr(byte_count.artifact, "read", lambda path, name: models["nmt_nfkc", True])

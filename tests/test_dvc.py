@@ -41,8 +41,8 @@ def committed(finished, tmp_path_factory):
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, root / name)
     values = yaml.safe_load((root / "params.yaml").read_text())
-    for run in ("causal_slot", "memory"):  # two runs show as much as four
-        values["evaluate"]["runs"].pop(run, None)
+    for name in ("causal_slot", "memory"):  # two runs show as much as four
+        values["evaluate"]["runs"].pop(name, None)
     (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     run(root, "git", "init", "-q")
     run(root, "git", "add", "-A")
@@ -87,7 +87,7 @@ LEAVES = {  # one leaf of every section -> the nodes that read it; `script` read
     ("quantize.groups.mlp.bits", 5): {"quantize", "fill_cap"},
     ("plain_score.window", 32): SCORED,
     ("compress.runs.zlib_9.options.level", 8): {"compress@zlib_9", "package", "report", "fill_cap"},
-    ("package.cap_bytes", 15_000_000): {"package", "fill_cap"},
+    ("package.cap_bytes", 15_000_000): {"package", "fill_cap", "audit@sliding", "audit@slot"},
     ("evaluate.runs.slot.options.steps", 6): {"evaluate@slot", "audit@slot", "report"},
     ("audit.replayed", 199): AUDIT,
 }
@@ -119,8 +119,11 @@ def test_changed_leaf_makes_its_readers_stale_and_nothing_else(committed, change
     [
         ("stages/train/optim/muon.py", {"train", "script"}),
         ("stages/lib/quant/methods/gptq.py", {"sensitivity", "quantize", "fill_cap", "script"}),
-        ("stages/runtime/blob/codecs/zlib.py", {"compress@brotli_11", "compress@zlib_9", "package", "fill_cap", "script"}),
-        ("stages/runtime/scoring/evaluators/slot.py", {"package", "fill_cap", "script", "evaluate@sliding", "evaluate@slot"}),
+        (
+            "stages/runtime/blob/codecs/zlib.py",
+            {"compress@brotli_11", "compress@zlib_9", "package", "fill_cap", "script", "text_compressors", "audit@sliding", "audit@slot"},
+        ),
+        ("stages/runtime/scoring/evaluators/slot.py", {"package", "script", "evaluate@sliding", "evaluate@slot"}),
         ("stages/audit/checks/lineage.py", AUDIT),
         ("stages/report/page.py", {"report"}),
     ],

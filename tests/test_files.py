@@ -47,6 +47,7 @@ def evidence(run: str = "sliding") -> Evidence:
         lock=Path("dvc.lock"),
         settings=None,
         script=None,
+        drawn=(1,),
         package=None,
         train=TOKENIZE / "train",
         holdout=TOKENIZE / "holdout",

@@ -178,7 +178,7 @@ def test_token_by_token_is_the_same_as_in_blocks(monkeypatch, contexts, block):
     stream = Stream(evaluator(5, contexts=contexts), len(tokens) - 1, int(tokens[0]))
     for t, token in enumerate(tokens[1:].tolist(), 1):
         assert -stream.dist()[token] == pytest.approx(nats[t - 1], abs=1e-9)
-        stream.push(token)
+        stream.push([token])
 
 
 def test_predict_changes_nothing_that_is_remembered():
