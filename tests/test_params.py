@@ -390,7 +390,7 @@ def test_recipe_command_prints_flags_for_a_shell(capsys):
         ({"vocabulary.size": 0}, ("vocabulary",), "vocabulary.size is 0; it takes 261 to 65536"),
         ({"vocabulary.size": 70000}, ("vocabulary",), "it takes 261 to 65536"),
         ({"package.options": {"window": "x", "stride": 1, "batch": 1}}, ("package",), "whole numbers"),
-        ({"package.options": {}}, ("package",), "package.options evaluator sliding does not take these options"),
+        ({"package.options": {}}, ("package",), "package.options do not fit sliding"),
         ({"train.averages.ema": [1.5]}, ("train",), "train.averages.ema[0] is 1.5; it takes 0 or more, below 1"),
         ({"train.device": "cuda"}, ("train",), "torch sees no GPU"),
         ({"tokenize.shard_tokens": 0}, ("tokenize", "val"), "tokenize.shard_tokens"),

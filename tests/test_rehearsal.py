@@ -169,7 +169,7 @@ def test_nodes_of_a_tiny_configuration_run_and_are_measured(tiny, tmp_path, monk
     costs = rehearse.run(tmp_path / "run")
     assert [cost.node for cost in costs] == ["prepare", "vocabulary"]
     for cost in costs:
-        assert cost.seconds > 0.1 and cost.cpu_seconds > 0.1 and cost.peak_bytes > 1e6
+        assert cost.seconds > 0 and cost.cpu_seconds > 0 and cost.peak_bytes > 1e6
     sizes = [path.stat().st_size for path in (tmp_path / "run/artifacts/prepare").rglob("*") if path.is_file()]
     assert costs[0].output_bytes == sum(sizes)
 
