@@ -57,7 +57,9 @@ def table(found: list[dict]) -> str:
             evaluator = key.removeprefix("legal.")
             verdicts = {summary[key] for summary in found}
             verdict = "legal" if verdicts == {True} else "not legal" if verdicts == {False} else "verdict differs by seed"
-            lines.append(f"| evaluator `{evaluator}`: {verdict} | {spread('bits_per_byte.' + evaluator)} |")
+            lines.append(f"| evaluator `{evaluator}`, claimed: {verdict} | {spread('bits_per_byte.' + evaluator)} |")
+            if all(summary[f"at_most_bits_per_byte.{evaluator}"] is not None for summary in found):
+                lines.append(f"| evaluator `{evaluator}`, at most with 99 % confidence | {spread('at_most_bits_per_byte.' + evaluator)} |")
     first = found[0]
     for key in first:
         if not (key.startswith("text_compressors.") and key.endswith(".bits_per_byte")):
