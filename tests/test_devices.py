@@ -1,7 +1,6 @@
 """What runs on a GPU, rehearsed on a CPU with a second device (rehearsal.py): each stage and each evaluator keeps its tensors together."""
 
 import json
-import sys
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from stages.lib.node import launch
-from stages.lib.referee import artifact, guard
+from stages.lib.referee import artifact, jail
 from stages.runtime import entry
 from stages.runtime.network.gpt import GPT
 from stages.runtime.scoring import evaluators, harness
@@ -62,10 +61,9 @@ def test_artifact_loads_its_model_on_a_gpu(project, monkeypatch):
     threads = torch.get_num_threads()
     try:
         with Rehearsal():
-            _, evaluator, device = entry.opened("sliding", threads=threads, device="auto")
-            assert device == "cuda" and all(
-                weight.is_cuda for weight in evaluator({"window": 8, "stride": 4, "batch": 2}).model.parameters()
-            )
+            options = {"window": 8, "stride": 4, "batch": 2}
+            _, evaluator, device = entry.opened("sliding", options, threads=threads, device="auto")
+            assert device == "cuda" and all(weight.is_cuda for weight in evaluator(options).model.parameters())
             assert torch.are_deterministic_algorithms_enabled() and not torch.utils.deterministic.fill_uninitialized_memory
     finally:
         torch.set_default_device(None)
@@ -225,40 +223,22 @@ def test_adapters_start_equal_on_every_device():
 
 
 @pytest.mark.parametrize(
-    "names, gpu, expected", [(None, 1, "1"), ("4,5", 1, "5"), ("GPU-8a, MIG-3b", 1, "MIG-3b"), ("7", 0, "7"), ("4,5", None, None)]
+    "names, gpu, expected", [(None, 1, "1"), ("4,5", 1, "5"), ("GPU-8a, MIG-3b", 1, "MIG-3b"), ("7", 0, "7"), ("4,5", None, "4,5")]
 )
 def test_gpu_of_a_part_is_counted_among_those_of_the_parent(names, gpu, expected, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if names is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", names)
-    assert artifact.visible(gpu).get("CUDA_VISIBLE_DEVICES") == expected
+    assert artifact._visible(gpu).get("CUDA_VISIBLE_DEVICES") == expected
 
 
-def test_cuda_starts_before_the_guard_stands(monkeypatch):
-    order = []
-
-    def stop(_):
-        order.append("guard")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "init", lambda: order.append("init"))
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: order.append("count"))
-    monkeypatch.setattr(sys, "addaudithook", stop)
-    monkeypatch.setattr(sys, "argv", ["guard.py", json.dumps(["none", 2, [], []]), "run"])
-    monkeypatch.setattr("tempfile.tempdir", None)
-    with pytest.raises(KeyboardInterrupt):
-        guard.main()
-    assert order == ["init", "count", "guard"]
-
-
-def test_artifact_runs_without_kernels_that_torch_compiles_on_first_use(tmp_path, monkeypatch):
-    seen = {}
-    monkeypatch.setattr(artifact.subprocess, "Popen", lambda command, **options: seen.update(options["env"]))
+def test_artifact_runs_without_kernels_that_torch_compiles_on_first_use(tmp_path):
+    """And on a GPU its jail shows the devices."""
     (tmp_path / "submission.pyz").write_bytes(b"")
-    with artifact._Folder(tmp_path / "submission.pyz") as folder:
-        folder.start(["run"], {})
-    assert seen["TORCH_DISABLE_NATIVE_JIT"] == "1"
+    made = jail.Jail(tmp_path / "submission.pyz", ["serve"], stderr=2, extra={}, environment={"CUDA_VISIBLE_DEVICES": "3"}, gpu=True)
+    words = made._bubblewrap()
+    assert words[words.index("TORCH_DISABLE_NATIVE_JIT") + 1] == "1" and words[words.index("CUDA_VISIBLE_DEVICES") + 1] == "3"
+    assert words[(at := words.index("/sys") - 1) : at + 3] == ["--ro-bind", "/sys", "/sys"]
 
 
 def test_precision_is_for_a_gpu_and_float32_is_the_default():

@@ -349,7 +349,7 @@ def test_recipe_command_prints_flags_for_a_shell(capsys):
 @pytest.mark.parametrize(
     "leaves, node, sentence",
     [
-        ({"package.cap_bytes": 1000}, ("package",), "over package.cap_bytes 1000"),
+        ({"package.cap_bytes": 0}, ("package",), "package.cap_bytes is 0; it takes 1 or more"),
         ({"package.evaluator": "slott"}, ("package",), "is not among package.evaluators"),
         ({"package.evaluators": ["sliding", "nope"]}, ("package",), "no file nope.py"),
         ({"ema.average": "ema_0.5"}, ("ema",), "the training has final, ema_0.95"),
