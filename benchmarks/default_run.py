@@ -46,8 +46,8 @@ def results(seed: int) -> dict:
 def table(found: list[dict]) -> str:
     def spread(key: str, digits: int = 4) -> str:
         values = [summary[key] for summary in found]
-        deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
-        return f"{statistics.mean(values):,.{digits}f} | {deviation:,.{digits}f}"
+        deviation = f"{statistics.stdev(values):,.{digits}f}" if len(values) > 1 else "-"
+        return f"{statistics.mean(values):,.{digits}f} | {deviation}"
 
     lines = ["| bits per byte of the val split | mean | s.d. |", "|---|---:|---:|"]
     for stage in ("train", "ema", "prequant_ttt", "quantize"):
