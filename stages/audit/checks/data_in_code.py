@@ -16,6 +16,7 @@ says how much that is per byte of text. That shows only statistically (memorizat
 import ast
 import json
 import lzma
+import threading
 import zipfile
 import zlib
 
@@ -24,6 +25,7 @@ from stages.audit.evidence import Evidence, Verdict
 PROVES = "Against honest mistakes: the programs and options hold no more than 256 bytes of data beside what makes them programs."
 CANNOT_SEE = "A few thousand bytes that were fitted on val and are spelled as prose, as names or as a program that computes them."
 PRECEDENT = "none; lineage (#1972, 2 May 2026) is asked of weights, and data in code are weights by another name"
+PARSER = threading.Lock()  # Python 3.11 counts the depth of all threads' trees together, and fails if they mix (gh-106905)
 MOST_BYTES = 256
 LONG_WORD, LARGE_NUMBER, MANY, LONG_STATEMENT, LONG_OPTIONS, LONG_MANIFEST = 64, 64, 32, 1_500, 1_024, 4_096
 PROSE_BYTES, PROGRAM_BYTES = 12_288, 36_864
@@ -47,7 +49,8 @@ def check(evidence: Evidence) -> Verdict:
                 found[name] = found.get(name, 0) + (0 if is_read else len(content) + len(name))
             else:
                 try:
-                    nodes = list(ast.walk(ast.parse(content)))
+                    with PARSER:
+                        nodes = list(ast.walk(ast.parse(content)))
                     found[name] = found.get(name, 0) + sum(map(size, nodes))
                 except (SyntaxError, ValueError, RecursionError, MemoryError):  # nobody can read it
                     found[name] = found.get(name, 0) + len(content)
