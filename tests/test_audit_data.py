@@ -402,6 +402,7 @@ def test_programs_in_prose_and_short_constants_are_no_data(packed):
     assert data_in_code.check(packed).evidence["bytes"] == 0 and data_in_code.check(packed).verdict == "pass"
 
 
+@pytest.mark.slow
 def test_checks_that_read_programs_at_the_same_time_do_not_disturb_each_other(packed):
     """Python 3.11's parser counts its depth for all threads together."""
     with zipfile.ZipFile(packed.submission, "a") as archive:

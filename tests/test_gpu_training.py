@@ -346,12 +346,19 @@ finally:
 @pytest.mark.parametrize(
     "error, others, lingers, said",
     [
-        pytest.param("ValueError('this machine has no room')", "torch.distributed.barrier()", 8, "", id="the others wait in a collective"),
+        pytest.param(
+            "ValueError('this machine has no room')",
+            "torch.distributed.barrier()",
+            8,
+            "",
+            id="the others wait in a collective",
+            marks=pytest.mark.slow,
+        ),
         pytest.param("ValueError('this machine has no room')", "time.sleep(60)", 8, "", id="the others compute", marks=pytest.mark.slow),
         pytest.param(
             "ValueError('this machine has no room')", "raise ValueError('another error')", 0, "", id="all fail", marks=pytest.mark.slow
         ),
-        pytest.param("KeyError('x')", "torch.distributed.barrier()", 0, "KeyError: 'x'", id="a bug", marks=pytest.mark.slow),
+        pytest.param("KeyError('x')", "torch.distributed.barrier()", 0, "KeyError: 'x'", id="a bug"),
     ],
 )
 def test_when_one_process_fails_the_others_end_with_its_sentence(tmp_path, error, others, lingers, said):

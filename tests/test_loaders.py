@@ -346,7 +346,9 @@ def run_training(folder, name, kind, **changes):
     return out / "model.safetensors"
 
 
-@KINDS
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if n == 0 else pytest.mark.slow) for n, kind in enumerate(plugin.names_in(train.LOADERS))]
+)
 def test_training_killed_after_three_of_six_steps_ends_with_the_same_bytes(text, kind, monkeypatch, capsys):
     class Killed(Exception):
         pass

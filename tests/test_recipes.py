@@ -24,7 +24,12 @@ from tests.test_stacks import STACKS
 
 PARAMS = params.read(ROOT / "params.yaml")
 STACK_OF = {"naive": "naive"} | {name: name.removeprefix("pr") for name in catalog.stacks() if name != "naive"}
-BOTH = [(name, scale) for name in catalog.stacks() for scale in ("full", "tiny")]
+NEWEST_IS_QUICK = [pytest.param(name, marks=() if name == "pr1855" else pytest.mark.slow) for name in catalog.stacks()]
+BOTH = [
+    pytest.param(name, scale, marks=() if name in ("naive", "pr1855") else pytest.mark.slow)
+    for name in catalog.stacks()
+    for scale in ("full", "tiny")
+]
 QAT = ("pr549", "pr1150", "pr1019", "pr1306", "pr1172")
 CHOICES = [
     f"model.{name}"
@@ -316,7 +321,7 @@ def test_features_that_rewire_the_network_are_described():
     assert parts["multi_token_prediction, not in the artifact"].stored_bytes == 0
 
 
-@pytest.mark.parametrize("name", catalog.stacks())
+@pytest.mark.parametrize("name", NEWEST_IS_QUICK)
 def test_groups_hold_every_parameter_once(name):
     tree = tree_of(name)
     found = describe.describe(tree)
@@ -388,6 +393,7 @@ def test_describe_prints_params_as_they_are_and_recipes(capsys, monkeypatch):
 # the page
 
 
+@pytest.mark.slow
 def test_page_is_what_the_recipes_and_the_certificates_give():
     page = document.page()
     assert document.PAGE.read_text() == page, "run: python -m stages.recipes --document"
@@ -422,7 +428,7 @@ def test_table_of_certificates_is_of_all_stacks_and_agrees_with_the_rulings():
     "changes, said",
     [
         ({}, "it should fit"),
-        ({"package.cap_bytes": 15_000_000}, "WARNING: it would be"),
+        pytest.param({"package.cap_bytes": 15_000_000}, "WARNING: it would be", marks=pytest.mark.slow),
         ({"package.cap_bytes": 15_000_000, "quantize.entropy.target_bytes": "auto"}, "fitted to that"),
     ],
 )

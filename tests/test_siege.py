@@ -170,7 +170,9 @@ def test_an_artifact_that_reads_the_targets_of_holdout_is_refused(monkeypatch, t
     assert found.verdict == "fail" and "of holdout" in found.evidence["reason"]
 
 
-@pytest.mark.parametrize("make", memory.ALL, ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [pytest.param(make, id=make.__name__, marks=pytest.mark.slow if n % 4 else ()) for n, make in enumerate(memory.ALL)]
+)
 def test_val_in_the_file_by_any_spelling_counts_as_data(make, tmp_path, monkeypatch):
     monkeypatch.setattr(data_in_code, "PROGRAM_BYTES", 18_000)  # there is no other program here
     generator = np.random.default_rng(5)
