@@ -84,6 +84,7 @@ LEAVES = {  # one leaf of every section -> the nodes that read it; `script` read
     ("prequant_ttt.epochs", 2): {"prequant_ttt"},
     ("calibrate.sequences", 17): {"calibrate"},
     ("sensitivity.tokens", 1000): {"sensitivity"},
+    ("memory.bytes", 1000): {"memory"},
     ("quantize.groups.mlp.bits", 5): {"quantize", "fill_cap"},
     ("plain_score.window", 32): SCORED,
     ("compress.runs.zlib_9.options.level", 8): {"compress@zlib_9", "package", "report", "fill_cap"},

@@ -6,6 +6,7 @@ A forgery changes files of a finished pipeline. `commit` then makes dvc.lock fit
 import io
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from stages.lib.node import files
 from stages.lib.referee import artifact
 from stages.lib.text import accounting, corpus, normalization
 from stages.lib.tokens import splits
-from stages.runtime.text import sentencepiece_model
+from stages.runtime.text import memory, sentencepiece_model
 from stages.runtime.text.tokenizer import Tokenizer
 from stages.runtime.tokens import shards
 from stages.vocabulary import sentencepiece_training
@@ -141,6 +142,17 @@ def another_tokenizer():
     Path("artifacts/vocabulary/tokenizer.model").write_bytes(b"\x0a")
 
 
+def val_in_the_memory():
+    """The text that ships for the evaluator memory is val, and the artifact is what dvc.lock then says."""
+    pyz, out = Path("artifacts/package/submission.pyz"), io.BytesIO()
+    with zipfile.ZipFile(pyz) as packed, zipfile.ZipFile(out, "w") as forged:
+        for entry in packed.infolist():
+            is_memory = entry.filename == "caddie/data/memory.bin"
+            val = memory.pack(np.asarray(splits.read(TOKENIZE / "val", "val").tokens))
+            forged.writestr(entry, val if is_memory else packed.read(entry))
+    pyz.write_bytes(out.getvalue())
+
+
 def missing_node():
     edit_lock(lambda stages: stages.pop("train"))
 
@@ -199,6 +211,7 @@ FORGERIES = [
     Forgery(larger_sidecar, "byte_count", again("tokenize", "val")),
     Forgery(edited_record, "files", again("ema"), commit=(False,)),
     Forgery(another_tokenizer, "files", without_intermediate_files),
+    Forgery(val_in_the_memory, "files", again("package")),
     Forgery(missing_node, "lineage", without("report", "plain_score@train", "compress@zlib_9"), commit=(False,)),
     Forgery(only_one_node, "lineage", without("text_compressors"), commit=(False,)),
     Forgery(only_one_node, "files", without("text_compressors"), commit=(False,)),

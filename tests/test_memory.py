@@ -9,9 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.runtime.scoring import counts, harness, mixing
+from stages.memory import __main__ as node
+from stages.runtime.scoring import chain, counts, harness, mixing, priming
 from stages.runtime.scoring.evaluators import memory
 from stages.runtime.scoring.streaming import Stream
+from stages.runtime.text import memory as shipped
 from stages.runtime.tokens import windows
 
 V = 12
@@ -273,3 +275,55 @@ def test_pruned_table_keeps_what_was_met_last():
 def test_options_that_cannot_work_are_a_sentence(change, words):
     with pytest.raises(ValueError, match=words):
         memory.Evaluator(None, **({"network": "streaming", "window": 24, "block": 4} | OPTIONS | change))
+
+
+# the text that ships
+
+
+def test_counts_of_the_text_are_those_of_a_longer_chain_that_scored_it():
+    """Contexts of 1 and 2 tokens, as a chain of order 3 has them when it scored the same text without contexts of documents."""
+    tokens = text(400)
+    primed, scored = counts.Counts(), evaluator(order=3, document=0, reset_at=None)
+    priming.count(primed, tokens, 2)
+    harness.score(scored, tokens)
+    contexts = chain.Contexts(2, 0, None)
+    keys, valid, _ = contexts.keys(tokens, 1, len(tokens) - 1, 0)
+    for table in (primed, scored.state.table):
+        table.numbers = table.find(keys[valid])
+        assert (table.numbers >= 0).all()
+    for one, other in zip(primed.numbers, scored.state.table.numbers, strict=True):
+        (here, there) = ((table.total[n], _followers(table, n)) for table, n in ((primed, one), (scored.state.table, other)))
+        assert here == there and here[0] == sum(here[1].values())
+
+
+def _followers(table, number) -> dict[int, int]:
+    _, places = table.followers(np.array([number]))
+    return dict(zip(table.token[places].tolist(), table.count[places].tolist(), strict=True))
+
+
+def test_primed_evaluator_needs_text_and_scores_text_like_it_better():
+    """It counts before the first target, so a text that it has seen costs less, and a pack without text is refused."""
+    tokens = text(300)
+    content = shipped.pack(tokens)
+    assert shipped.unpack(content).tolist() == tokens.tolist()
+    primed, plain = evaluator(), evaluator()
+    primed.state = memory.replace(primed.state, table=priming.table(None, content, 2))
+    assert harness.score(primed, tokens).nats.sum() < 0.8 * harness.score(plain, tokens).nats.sum()
+    with pytest.raises(ValueError, match=r"set memory\.bytes and pack it again, or primed: 0"):
+        priming.table(None, b"", 2)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[:-3], lambda c: c + b"x", lambda c: c[:9] + b"\xff" + c[10:], lambda c: b"x" * len(c), lambda c: c[:7]]
+)
+def test_damaged_text_is_one_sentence(damage):
+    with pytest.raises(ValueError, match="the text for the evaluator memory is damaged"):
+        shipped.unpack(damage(shipped.pack(text(200))))
+
+
+def test_the_last_tokens_that_fit_ship():
+    tokens = np.random.default_rng(0).integers(0, 300, 5000)
+    kept, coded = node.chosen(tokens, 3000)
+    assert len(coded) <= 3000 < len(shipped.pack(tokens[-len(kept) - 100 :])) and np.array_equal(kept, tokens[-len(kept) :])
+    assert shipped.unpack(coded).tolist() == kept.tolist()
+    assert [len(part) for part in node.chosen(tokens, 0)] == [0, 0] and len(node.chosen(tokens, 10**6)[0]) == 5000

@@ -45,7 +45,7 @@ def run_script(text: str, data, folder, *, seed: int, processes: int = 1) -> dic
         env={"PATH": os.environ["PATH"], "DATA_PATH": str(data), "OMP_NUM_THREADS": "1", "SEED": str(seed)},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert sorted(path.name for path in folder.iterdir()) == ["model.blob", "train_gpt.py"]
+    assert sorted(path.name for path in folder.iterdir()) == ["memory.bin", "model.blob", "train_gpt.py"]
     score = re.search(r"val_loss:(\S+) val_bpb:(\S+) eval_time", done.stdout)
     return {"blob": (folder / "model.blob").read_bytes(), "said": done.stdout, "val_loss": float(score[1]), "val_bpb": float(score[2])}
 
@@ -86,7 +86,8 @@ def test_script_gives_the_blob_and_the_score_of_the_pipeline_to_the_bit(project,
     scored = json.loads((project / "artifacts/evaluate/sliding/metrics.json").read_text())
     assert made["blob"] == blob and made["val_bpb"] == scored["bits_per_byte"]
     assert metrics["code_bytes"] == script.stat().st_size
-    assert f"Total submission size: {script.stat().st_size + len(blob)} bytes" in made["said"]
+    memory = (project / "artifacts/memory/memory.bin").stat().st_size
+    assert f"Total submission size: {script.stat().st_size + len(blob) + memory} bytes" in made["said"] and memory
     rows = (project / "artifacts/script/bytes.csv").read_text().splitlines()[1:]
     assert sum(int(row.rsplit(",", 1)[1]) for row in rows) == script.stat().st_size
     source = project / "artifacts/script/source"
@@ -192,7 +193,7 @@ def test_script_holds_what_the_run_uses_and_nothing_else(name):
 
 def test_default_and_largest_script_are_as_small_as_is_claimed():
     """Code counts: what the settings JSON, the driver and the modules take, packed. docs/submission.md has every stack."""
-    for name, limit in (("default", 64_000), ("pr1855", 70_000)):
+    for name, limit in (("default", 71_000), ("pr1855", 70_000)):
         tree = PARAMS if name == "default" else catalog.applied(catalog.values(name, PARAMS), PARAMS)
         assert len(packing.wrapped(packing.contents(tree)).encode()) <= limit, name
 

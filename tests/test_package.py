@@ -47,7 +47,9 @@ def test_fixed_names_of_the_metrics(finished):
     assert {"artifact_bytes", "code_bytes", "model_bytes", "cap_bytes", "over_cap_bytes", "pyz_bytes", "sha256"} <= set(package)
     script, blob = (finished / "artifacts" / path for path in ("script/train_gpt.py", "compress/brotli_11/model.blob"))
     assert (package["code_bytes"], package["model_bytes"]) == (script.stat().st_size, blob.stat().st_size)
-    assert package["artifact_bytes"] == package["code_bytes"] + package["model_bytes"]
+    memory = finished / "artifacts/memory/memory.bin"
+    assert 0 < package["memory_bytes"] == memory.stat().st_size <= 2000
+    assert package["artifact_bytes"] == package["code_bytes"] + package["model_bytes"] + package["memory_bytes"]
     assert package["pyz_bytes"] == (finished / PYZ).stat().st_size
     compress = json.loads((finished / "artifacts/compress/brotli_11/metrics.json").read_text())
     assert {"codec", "blob_bytes", "raw_bytes", "bits_per_weight", "entropy_bits_per_weight", "encode_seconds", "decode_seconds"} <= set(
@@ -119,9 +121,10 @@ def test_table_of_bytes_adds_up_to_the_file_and_names_every_tensor_and_module(fi
     package = json.loads((finished / "artifacts/package/metrics.json").read_text())
     by_part = {part: sum(int(row["bytes"]) for row in table if row["part"] == part) for part in ("model", "code")}
     assert sum(by_part.values()) == package["artifact_bytes"]
-    assert by_part["model"] == (finished / "artifacts/compress/brotli_11/model.blob").stat().st_size
+    parts = (finished / "artifacts/compress/brotli_11/model.blob", finished / "artifacts/memory/memory.bin")
+    assert by_part["model"] == sum(path.stat().st_size for path in parts)
     model, _ = quantized_model.read(finished / "artifacts/quantize/model.safetensors")
-    assert {row["name"] for row in table if row["part"] == "model"} == {*model.tensors, "header"}
+    assert {row["name"] for row in table if row["part"] == "model"} == {*model.tensors, "header", "memory.bin"}
     source = finished / "artifacts/script/source"
     modules = {str(path.relative_to(source)) for path in source.rglob("*.py")} | {"run.json"}
     assert {row["name"] for row in table if row["part"] == "code"} == modules

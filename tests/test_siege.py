@@ -178,7 +178,7 @@ def test_val_in_the_file_by_any_spelling_counts_as_data(make, tmp_path, monkeypa
     generator = np.random.default_rng(5)
     known = memory.Val(*(generator.integers(1, 400, 20_000) for _ in range(2)))
     made, path = make(known), tmp_path / "submission.pyz"
-    honest = bundle.build({"__main__.py": "print(1)\n"}, manifest={"options": {}}, blob=b"blob", tokenizer=b"")
+    honest = bundle.build({"__main__.py": "print(1)\n"}, manifest={"options": {}}, blob=b"blob", memory=b"", tokenizer=b"")
     path.write_bytes(honest)
     audited = SimpleNamespace(submission=path, options={}, metrics={"bytes": 60_000})
     assert data_in_code.check(audited).verdict == "pass"
@@ -186,6 +186,7 @@ def test_val_in_the_file_by_any_spelling_counts_as_data(make, tmp_path, monkeypa
         {"__main__.py": "print(1)\n", "caddie/liar.py": bundle.shortened(made.source)},
         manifest={"options": {}},
         blob=b"blob",
+        memory=b"",
         tokenizer=b"",
     )
     path.write_bytes(made.forge(packed))

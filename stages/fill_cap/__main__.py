@@ -31,6 +31,7 @@ def main(
     importance: Input = "artifacts/calibrate/rows.safetensors",
     multipliers: Input = "artifacts/sensitivity/multipliers.json",
     script: Input = "artifacts/script/metrics.json",
+    memory: Input = "artifacts/memory/metrics.json",
     target: Output = "artifacts/fill_cap/target.json",
     metrics: Metrics = "artifacts/fill_cap/metrics.json",
 ) -> None:
@@ -47,6 +48,7 @@ def main(
         group_of = groups.by_parameter(GPT(ModelConfig.from_dict(facts["model"])))
     hessians, rows = tensors.load(statistics)[0], tensors.load(importance)[0]
     code_bytes = files.read_json(script, required=("code_bytes",))["code_bytes"]
+    memory_bytes = files.read_json(memory, required=("memory_bytes",))["memory_bytes"]
     scales = files.read_json(multipliers, required=("multipliers",))["multipliers"]
 
     def attempt(target_bytes: int, device: torch.device) -> tuple[int, entropy_model.Budget]:
@@ -61,7 +63,7 @@ def main(
         stored = {name: tensor.numpy() for name, tensor in result.stored().items()}
         model = run.reordered(container.Model(stored, facts["model"], result.schemes()))
         blob = container.pack(model, list(run.codings(model).values()))
-        return counted.Artifact(code_bytes, len(blob), package.cap_bytes).total_bytes, result.budget
+        return counted.Artifact(code_bytes, len(blob), memory_bytes, package.cap_bytes).total_bytes, result.budget
 
     with launch.world(quantizer.device, section="quantize") as world:
         chosen, size, rounds = search(lambda target_bytes: attempt(target_bytes, world.device), cap=package.cap_bytes)

@@ -28,6 +28,7 @@ def main(
     *,
     model: Input = "artifacts/quantize/model.safetensors",
     blobs: Input = "artifacts/compress",
+    memory: Input = "artifacts/memory/memory.bin",
     tokenizer: Input = "artifacts/vocabulary/tokenizer.model",
     script: Input = "artifacts/script/metrics.json",
     script_table: Input = "artifacts/script/bytes.csv",
@@ -44,25 +45,28 @@ def main(
     except TypeError as error:
         raise ValueError(f"package.options do not fit {settings.evaluator}: {error}") from None
     made = chosen(settings.blob, list(compress.runs), blobs)
-    coded, vocabulary = (blobs / made["run"] / "model.blob").read_bytes(), tokenizer.read_bytes()
+    coded, text, vocabulary = (blobs / made["run"] / "model.blob").read_bytes(), memory.read_bytes(), tokenizer.read_bytes()
     _check_blob(coded, made, model_sha256=files.sha256(model), where=f"package.blob {settings.blob}")
     quantized, facts = quantized_model.read(model)
     if Tokenizer(vocabulary).vocabulary_size != facts["model"]["vocabulary_size"]:
         raise ValueError(f"{tokenizer} has another vocabulary size than the model; run: dvc repro package")
-    pyz = bundle.submission(coded, vocabulary, facts["model"], settings)
-    artifact = counted.Artifact(files.read_json(script, required=("code_bytes",))["code_bytes"], len(coded), settings.cap_bytes)
+    pyz = bundle.submission(coded, text, vocabulary, facts["model"], settings)
+    code_bytes = files.read_json(script, required=("code_bytes",))["code_bytes"]
+    artifact = counted.Artifact(code_bytes, len(coded), len(text), settings.cap_bytes)
     weights = quantized_model.sizes(quantized)["weights"]
     size = artifact.sentence(weights)
     with files.atomic(submission) as partial:
         partial.write_bytes(pyz)
     with files.atomic(bytes_table) as partial:
-        byte_table.write(partial, byte_table.of_blob(coded, quantized) + byte_table.read(script_table))
+        rows = byte_table.of_blob(coded, quantized) + ([("model", "memory", "memory.bin", len(text))] if text else [])
+        byte_table.write(partial, rows + byte_table.read(script_table))
     files.write_json(
         metrics,
         {
             "artifact_bytes": artifact.total_bytes,
             "code_bytes": artifact.code_bytes,
             "model_bytes": artifact.model_bytes,
+            "memory_bytes": artifact.memory_bytes,
             "cap_bytes": artifact.cap_bytes,
             "over_cap_bytes": artifact.over_cap_bytes,
             "bits_per_weight": 8 * len(coded) / weights,

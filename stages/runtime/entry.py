@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def read(name: str) -> bytes:
-    """Read one of the packed files: manifest.json, model.blob or tokenizer.model."""
+    """Read one of the packed files: manifest.json, model.blob, memory.bin or tokenizer.model."""
     return resources.files(__package__).joinpath("data", name).read_bytes()
 
 
@@ -98,7 +98,9 @@ def load_model(weights: str | None = None):
             arrays = {name: kept[name] for name in kept.files}
     else:
         arrays = decoded()
-    return dequantize.build({name: torch.from_numpy(array) for name, array in arrays.items()}, header.read(read("model.blob")).config)
+    model = dequantize.build({name: torch.from_numpy(array) for name, array in arrays.items()}, header.read(read("model.blob")).config)
+    model.text = read("memory.bin")  # for the evaluator memory
+    return model
 
 
 def checked(name: str, options: dict):

@@ -58,6 +58,8 @@ def main(folder: Path, script: Path) -> None:
     os.chdir(start)
     if not RANK:
         shutil.copyfile(min(sorted(folder.glob("artifacts/compress/*/model.blob")), key=lambda path: path.stat().st_size), "model.blob")
+        if "memory" in tree:
+            shutil.copyfile(folder / "artifacts/memory/memory.bin", "memory.bin")
     wait(folder, "blob")
     score(folder, script, run["evaluator"], run["options"])
 
@@ -77,8 +79,9 @@ def score(folder: Path, script: Path, name: str, options: dict) -> None:
     if device == "cuda":
         torch.set_default_device(device)
     torch.set_deterministic_debug_mode("default" if device == "cuda" else "error")
-    model = container.unpack(Path("model.blob").read_bytes())
+    model, memory = container.unpack(Path("model.blob").read_bytes()), Path("memory.bin")
     model = dequantize.build(dequantize.weights(model.tensors, model.schemes), model.config).to(device)
+    model.text = memory.read_bytes() if memory.exists() else b""
     evaluator = evaluators.build(plugin.load("evaluators", name), model, options)
     carries = getattr(evaluator, "carries", True)
     if not carries or not RANK:
@@ -88,6 +91,6 @@ def score(folder: Path, script: Path, name: str, options: dict) -> None:
         nats = sum(np.nan_to_num(np.load(path)) for path in sorted(folder.glob("nats.*")))
         bits, seconds = nats.sum() / math.log(2) / int(split.byte_counts[1:].sum()), time.time() - started
         code, coded = (path.stat().st_size for path in (script, Path("model.blob")))
-        print(f"Code size: {code} bytes\nTotal submission size: {code + coded} bytes")
+        print(f"Code size: {code} bytes\nTotal submission size: {code + coded + len(model.text)} bytes")
         print(f"final val_loss:{nats.mean()} val_bpb:{bits} eval_time:{1000 * seconds:.0f}ms", flush=True)
         shutil.rmtree(folder)

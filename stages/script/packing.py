@@ -20,7 +20,7 @@ from stages.lib.quant.settings import METHODS
 from stages.runtime.base import plugin
 
 LOADERS = "stages.lib.tokens.loaders"
-STAGES = ("train", "ema", "prequant_ttt", "calibrate", "sensitivity", "fill_cap", "quantize")
+STAGES = ("train", "ema", "prequant_ttt", "calibrate", "sensitivity", "memory", "fill_cap", "quantize")
 READS_ARGUMENTS = re.compile(r"__main__\.py$|/features/")  # modules whose argument annotations are read at run time
 # imported only when a stage is started as a command or writes metrics, neither of which happens in the script
 NOT_PACKED = ("stages/lib/node/command.py", "stages/quantize/reporting.py", "stages/train/reporting.py")
@@ -75,6 +75,8 @@ def modules(tree: dict) -> list[str]:
 def plan(tree: dict) -> dict:
     """What the driver runs: stages, their parameters (without candidates for comparison), and the outputs of stages that are off."""
     run, off = stages(tree), {}
+    if ("memory", None) not in run:
+        off["artifacts/memory/metrics.json"] = {"memory_bytes": 0}
     if ("fill_cap", None) not in run:
         off["artifacts/fill_cap/target.json"] = {"target_bytes": None}
     if not tree["sensitivity"]["enabled"]:
@@ -95,11 +97,9 @@ def plan(tree: dict) -> dict:
 
 def stages(tree: dict) -> list[tuple[str, str | None]]:
     """The stages in order, each with its variant, without those that are off."""
-    runs, fills_cap = (
-        counted.shipped(tree["package"]["blob"], tree["compress"]["runs"]),
-        tree["quantize"]["entropy"]["target_bytes"] == "auto",
-    )
-    run = [node for node in STAGES if (fills_cap if node == "fill_cap" else tree[node].get("enabled", True))]
+    runs = counted.shipped(tree["package"]["blob"], tree["compress"]["runs"])
+    on = {"fill_cap": tree["quantize"]["entropy"]["target_bytes"] == "auto", "memory": tree["memory"]["bytes"] > 0}
+    run = [node for node in STAGES if on.get(node, tree.get(node, {}).get("enabled", True))]
     return [*((node, None) for node in run), *(("compress", name) for name in runs)]
 
 

@@ -29,7 +29,7 @@ PARSER = threading.Lock()  # Python 3.11 counts the depth of all threads' trees 
 MOST_BYTES = 256
 LONG_WORD, LARGE_NUMBER, MANY, LONG_STATEMENT, LONG_OPTIONS, LONG_MANIFEST = 64, 64, 32, 1_500, 1_024, 4_096
 PROSE_BYTES, PROGRAM_BYTES = 12_288, 36_864
-KNOWN = ("caddie/data/model.blob", "caddie/data/tokenizer.model", "caddie/data/manifest.json")
+KNOWN = ("caddie/data/memory.bin", "caddie/data/model.blob", "caddie/data/tokenizer.model", "caddie/data/manifest.json")
 SIMPLE = (
     ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Expr | ast.Return | ast.Assert | ast.Raise | ast.Delete | ast.Global | ast.Nonlocal
 )

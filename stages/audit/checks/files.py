@@ -1,7 +1,8 @@
 """T18: what is audited is what the stages wrote, back to the documents, by hashes that are taken anew.
 
 Nothing is believed because a file says so. The MD5 of every output of every stage above the artifact and above the three splits is taken
-again, as far as the output is on this machine, and compared with dvc.lock. The tokenizer in the artifact must be the one of the pipeline.
+again, as far as the output is on this machine, and compared with dvc.lock. The tokenizer in the artifact must be the one of the pipeline,
+and the text in it, if there is any, must be the end of train.
 documents.jsonl of each split must have the sha256, the documents and the bytes that its facts name. Its tokens and bytes per token are made
 again from the documents with the artifact's tokenizer: all of val and holdout, and the first REDERIVED_BYTES of train. Published token
 shards come without documents; their ids are hashed instead. No more than 5 % of the documents of val may stand in holdout.
@@ -20,6 +21,7 @@ from stages.lib.referee import artifact
 from stages.lib.text import accounting, corpus
 from stages.lib.text.encoder import Encoder
 from stages.lib.tokens import splits
+from stages.runtime.text import memory
 from stages.runtime.text.tokenizer import BOS
 
 PROVES = (
@@ -42,6 +44,10 @@ def check(evidence: Evidence) -> Verdict:
         return Verdict("not_applicable", {"reason": f"{evidence.lock.name} is missing: no file can be compared with what its stage wrote"})
     stages, model = dvc_lock.read(evidence.lock), artifact.read(evidence.submission, "tokenizer.model")
     facts, findings = hashed(stages, _places(evidence), model, root=evidence.lock.parent)
+    if text := artifact.read(evidence.submission, "memory.bin"):
+        shipped, train = memory.unpack(text), splits.read(evidence.train, "train").tokens
+        if not np.array_equal(shipped, train[max(0, len(train) - len(shipped)) :]):
+            findings.append("the text that ships for the evaluator memory is not the end of train")
     encoder = Encoder(model)
     facts["text"], documents = {}, {}
     for name in SPLITS:

@@ -39,6 +39,7 @@ def check(evidence: Evidence) -> Verdict:
         "artifact_bytes": counts.total_bytes,
         "code_bytes": counts.code_bytes,
         "model_bytes": counts.model_bytes,
+        "memory_bytes": counts.memory_bytes,
         "cap_bytes": counts.cap_bytes,
         "over_cap_bytes": counts.over_cap_bytes,
         "pyz_bytes": evidence.submission.stat().st_size,
@@ -67,11 +68,11 @@ def check(evidence: Evidence) -> Verdict:
 
 
 def _counted(evidence: Evidence, entries: dict[str, int]) -> counted.Artifact:
-    """What counts: the blob in the file, and the script or the programs in the file, whichever is larger. No cap above the contest's."""
-    model, tokenizer = (entries.get(f"caddie/data/{name}", 0) for name in ("model.blob", "tokenizer.model"))
-    programs = evidence.submission.stat().st_size - model - tokenizer
+    """What counts: weights and text in the file, and script or programs in the file, whichever is larger. No cap above the contest's."""
+    model, memory, tokenizer = (entries.get(f"caddie/data/{name}", 0) for name in ("model.blob", "memory.bin", "tokenizer.model"))
+    programs = evidence.submission.stat().st_size - model - memory - tokenizer
     packed = artifact.manifest(evidence.submission)
     others = 0 if packed["options"] == evidence.options else len(json.dumps(evidence.options))
     cap = min(counted.CAP_BYTES, evidence.package.cap_bytes)
     script = evidence.script.stat().st_size if evidence.script.is_file() else 0
-    return counted.Artifact(max(script, programs) + others, model, cap)
+    return counted.Artifact(max(script, programs) + others, model, memory, cap)

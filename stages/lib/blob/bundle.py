@@ -1,4 +1,5 @@
-"""Build `submission.pyz`: a zip that Python can run. It holds the model, the tokenizer and only the code that scoring needs.
+"""Build `submission.pyz`: a zip that Python can run. It holds the model, the tokenizer, the train text that the evaluator memory
+counts, and only the code that scoring needs.
 
 Equal inputs give equal bytes: entries are sorted and carry a fixed date.
 """
@@ -18,10 +19,11 @@ from stages.runtime.blob import header
 
 PACKAGE, PROTOCOL = "caddie", 2
 START = f"import sys\nfrom {PACKAGE}.entry import main\nsys.exit(main())\n"
+STORED = ("memory.bin", "model.blob")  # they are already compressed
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold
 
 
-def submission(blob: bytes, tokenizer: bytes, config: dict, settings: PackageSettings) -> bytes:
+def submission(blob: bytes, memory: bytes, tokenizer: bytes, config: dict, settings: PackageSettings) -> bytes:
     """The bytes of the pyz for a blob of the model that `config` describes, with the plug-ins that the blob names and the evaluators."""
     plugins = header.read(blob).plugins()
     manifest = {
@@ -34,7 +36,7 @@ def submission(blob: bytes, tokenizer: bytes, config: dict, settings: PackageSet
         "model": config,
     }
     sources = code(plugins=plugins, evaluators=settings.evaluators, features=tuple(config["features"]))
-    return build(sources, manifest=manifest, blob=blob, tokenizer=tokenizer)
+    return build(sources, manifest=manifest, blob=blob, memory=memory, tokenizer=tokenizer)
 
 
 def code(*, plugins: list[str], evaluators: tuple[str, ...], features: tuple[str, ...]) -> dict[str, str]:
@@ -79,15 +81,20 @@ def shortened(source: str, *, shared: frozenset[str] | None = None, arguments: b
     )
 
 
-def build(sources: dict[str, str], *, manifest: dict, blob: bytes, tokenizer: bytes) -> bytes:
+def build(sources: dict[str, str], *, manifest: dict, blob: bytes, memory: bytes, tokenizer: bytes) -> bytes:
     """The bytes of the pyz."""
-    data = {"manifest.json": json.dumps(manifest, sort_keys=True).encode(), "model.blob": blob, "tokenizer.model": tokenizer}
+    data = {
+        "manifest.json": json.dumps(manifest, sort_keys=True).encode(),
+        "memory.bin": memory,
+        "model.blob": blob,
+        "tokenizer.model": tokenizer,
+    }
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w") as archive:
         for path, source in sorted(sources.items()):
             _add(archive, path, source.encode(), zipfile.ZIP_DEFLATED)
         for name, content in sorted(data.items()):
-            method = zipfile.ZIP_STORED if name == "model.blob" else zipfile.ZIP_DEFLATED  # the blob is already compressed
+            method = zipfile.ZIP_STORED if name in STORED else zipfile.ZIP_DEFLATED
             _add(archive, f"{PACKAGE}/data/{name}", content, method)
     return sink.getvalue()
 

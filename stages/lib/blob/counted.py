@@ -1,6 +1,6 @@
-"""What counts against the cap: the one script and the blob, as the contest counts code and model.
+"""What counts against the cap: the one script, and the model that it leaves, as the contest counts code and model.
 
-    artifact = bytes of train_gpt.py + bytes of model.blob
+    artifact = bytes of train_gpt.py + bytes of model.blob + bytes of memory.bin
 
 This is the only definition. The stage `fill_cap` aims at it, `package` and the audit judge by it, and recipes are estimated by it. The
 tokenizer does not count, and neither does `submission.pyz`, the form in which the artifact scores by itself; its size is reported beside.
@@ -37,15 +37,16 @@ class CompressSettings:
 
 @dataclass(frozen=True)
 class Artifact:
-    """Sizes in bytes: of the script, of the blob, and of the cap on both together."""
+    """Sizes in bytes: of the script, of the blob with the weights, of the train text that ships, and of the cap on all together."""
 
     code_bytes: int
     model_bytes: int
+    memory_bytes: int
     cap_bytes: int
 
     @property
     def total_bytes(self) -> int:
-        return self.code_bytes + self.model_bytes
+        return self.code_bytes + self.model_bytes + self.memory_bytes
 
     @property
     def over_cap_bytes(self) -> int:
@@ -54,14 +55,16 @@ class Artifact:
 
     def sentence(self, weights: int) -> str:
         """The size beside the cap, and what would make it fit. `weights`: the number of weights in the blob."""
-        size = f"{self.total_bytes:,} bytes ({self.code_bytes:,} script, {self.model_bytes:,} model)"
+        memory = f", {self.memory_bytes:,} memory" if self.memory_bytes else ""
+        size = f"{self.total_bytes:,} bytes ({self.code_bytes:,} script, {self.model_bytes:,} model{memory})"
         if not self.over_cap_bytes:
             return f"{size}, {self.cap_bytes - self.total_bytes:,} below the cap of {self.cap_bytes:,}"
-        has, needs = (8 * size / weights for size in (self.model_bytes, max(0, self.cap_bytes - self.code_bytes)))
+        room = max(0, self.cap_bytes - self.code_bytes - self.memory_bytes)
+        has, needs = 8 * self.model_bytes / weights, 8 * room / weights
         return (
             f"{size}, {self.over_cap_bytes:,} over the cap of {self.cap_bytes:,}; to fit, the model may take {needs:.3f} bits per weight "
             f"instead of {has:.3f}: set quantize.entropy.target_bytes to auto and a group's method to entropy, lower its bits, raise its "
-            "clip, choose another compressor, or make the model smaller"
+            "clip, choose another compressor, lower memory.bytes, or make the model smaller"
         )
 
 

@@ -26,6 +26,19 @@ def spread(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return runs, np.arange(len(runs)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
+def distinct(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the distinct keys in rising order: where each stands first, and how often; and between them the number of each element's key.
+
+    What np.unique gives, but its stable sort takes three times as long for millions of keys."""
+    order = np.argsort(keys)
+    ordered = keys[order]
+    starts = np.flatnonzero(np.concatenate([np.ones(min(1, len(keys)), bool), ordered[1:] != ordered[:-1]]))
+    repeats = np.diff(np.append(starts, len(keys)))
+    number = np.empty(len(keys), np.int64)
+    number[order] = np.repeat(np.arange(len(starts)), repeats)
+    return np.minimum.reduceat(order, starts) if len(keys) else order, number, repeats
+
+
 def block(kinds: np.ndarray) -> np.ndarray:
     """Places that contexts with so many different followers occupy in the pool: 0, or the next power of 2."""
     return np.where(kinds > 0, 1 << np.frexp(kinds - 1)[1].astype(np.int64), 0)
@@ -74,10 +87,11 @@ class Counts:
         np.add.at(self.total, contexts, 1)
         np.add.at(self.count, place[place >= 0], 1)
         fresh = np.flatnonzero(place < 0)
-        _, first, repeats = np.unique(mixed(keys[fresh], tokens[fresh]), return_index=True, return_counts=True)
+        first, _, repeats = distinct(mixed(keys[fresh], tokens[fresh]))
         order = np.argsort(first)
         fresh, repeats = fresh[first[order]], repeats[order]
-        owners, which, added = np.unique(contexts[fresh], return_inverse=True, return_counts=True)
+        first, which, added = distinct(contexts[fresh])
+        owners = contexts[fresh][first]
         place = self._room(owners, added)[which] + _ranks(which)
         self.token[place], self.count[place] = tokens[fresh], repeats
         self.kinds[owners] += added.astype(np.int32)
@@ -116,7 +130,7 @@ class Counts:
         numbers = self.find(keys)
         absent = np.flatnonzero(numbers < 0)
         if len(absent):
-            _, first = np.unique(keys[absent], return_index=True)
+            first, _, _ = distinct(keys[absent])
             new = keys[absent[np.sort(first)]]
             begin, self.length = self.length, self.length + len(new)
             for name in ("keys", "start", "total", "kinds", "met"):
@@ -155,7 +169,7 @@ class Counts:
 
 def _ranks(which: np.ndarray) -> np.ndarray:
     """How many earlier elements are equal to each element."""
-    order = np.argsort(which, kind="stable")
+    order = np.sort(which * len(which) + np.arange(len(which))) % max(1, len(which))  # a stable sort, and faster
     ranks = np.empty(len(which), np.int64)
     ranks[order] = spread(np.bincount(which[order]) if len(which) else which)[1]
     return ranks

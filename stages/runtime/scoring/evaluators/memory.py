@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ...tokens import windows
-from .. import adaptation, chain, counts, mixing
+from .. import adaptation, chain, counts, mixing, priming
 from . import sliding, streaming
 
 CLAIMS = ("causal", "score_first", "single_pass")
@@ -44,7 +44,8 @@ class State:
 
 class Evaluator:
     """The network's rows come from `network`: sliding (window, stride, batch) or streaming (window, block). A document starts with token
-    `reset_at` (None: there is only one). If there are more than `contexts` contexts, those met longest ago go (None: all stay)."""
+    `reset_at` (None: there is only one). Contexts of 1..`primed` tokens begin with the counts of the text that ships (0: with none). If
+    there are more than `contexts` contexts, those met longest ago go (None: all stay)."""
 
     carries = True
 
@@ -60,6 +61,7 @@ class Evaluator:
         order: int,
         document: int,
         reset_at: int | None = None,
+        primed: int = 0,
         discount: float,
         strength: float,
         rate: float,
@@ -69,6 +71,7 @@ class Evaluator:
         adaptation.choose("network", network, ("sliding", "streaming"))
         for name, value, low, high in (("order", order, 1, 64), ("document", document, 0, 64), ("every", every, 1, PERIOD)):
             adaptation.require(name, value, int, low, high)
+        adaptation.require("primed", primed, int, 0, order)
         adaptation.require("discount", discount, (int, float), 1e-6, 1 - 1e-6)
         adaptation.require("strength", strength, (int, float), 1e-6 - discount)
         adaptation.require("rate", rate, (int, float), 0, 1 - 1e-6)
@@ -83,7 +86,8 @@ class Evaluator:
         self.discount, self.strength, self.rate, self.every = discount, strength, rate, every
         vocabulary = 0 if model is None else model.config.vocabulary_size
         weights = mixing.Weights.equal(1 + order + document, (order + 1) * (len(SIZES) + 1) * 2, vocabulary * 2)
-        self.state = State(counts.Counts(contexts), 0, weights)
+        table = priming.table(contexts, getattr(model, "text", b""), 0 if model is None else primed)
+        self.state = State(table, 0, weights)
         self.logits_RV = self.totals_R1 = torch.zeros(0)  # of the network
         self.pending: tuple = (torch.zeros(0), self.state, None)
 
