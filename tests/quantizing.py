@@ -16,8 +16,10 @@ NEAREST = {"method": "nearest", "bits": 8, "scales": "max", "clip": 1.0}
 
 
 def settings_with(leaves=(), **changes) -> QuantizeSettings:
-    """The default's settings for small tensors; keyword: changes of one group, `every`: of all groups."""
+    """The default's settings for small tensors, with GPTQ; keyword: changes of one group, `every`: of all groups."""
     tree = copy.deepcopy(DEFAULT)
+    for name, group in tree["quantize"]["groups"].items():
+        group["method"] = "nearest" if name == "table" else "gptq"
     for path, value in {"min_elements": 16, **dict(leaves)}.items():
         set_leaf(tree, f"quantize.{path}", value)
     for name, values in changes.items():

@@ -56,7 +56,7 @@ def test_evaluator_scores_on_a_gpu_as_on_a_cpu(name):
 
 
 def test_artifact_loads_its_model_on_a_gpu(project, monkeypatch):
-    read = {"model.blob": (project / "artifacts/compress/brotli_11/model.blob").read_bytes()}
+    read = {"memory.bin": b"", "model.blob": (project / "artifacts/compress/brotli_11/model.blob").read_bytes()}
     monkeypatch.setattr(entry, "read", read.__getitem__)
     threads = torch.get_num_threads()
     try:
