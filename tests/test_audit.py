@@ -13,6 +13,7 @@ import pytest
 from stages.audit import __main__ as stage_audit
 from stages.audit import bound
 from stages.audit.evidence import Verdict
+from stages.lib.node import files
 from tests.conftest import ROOT, run_node, write_lock
 
 
@@ -164,6 +165,16 @@ def test_file_changed_after_evaluation_is_refused_by_hash(project, capsys, path)
     with pytest.raises(SystemExit):
         run_node("audit", "sliding")
     assert "sha256 differs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", [lambda nats: nats[:-1], lambda nats: nats.astype(np.float32), lambda nats: nats[None]])
+def test_ledger_that_is_no_number_for_each_target_is_one_sentence(project, capsys, change):
+    ledger, metrics = (project / "artifacts/evaluate/sliding" / name for name in ("ledger.npy", "metrics.json"))
+    np.save(ledger, change(np.load(ledger)))
+    metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"ledger_sha256": files.sha256(ledger)}))
+    with pytest.raises(SystemExit):
+        run_node("audit", "sliding")
+    assert "does not hold one number for each of the" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -417,3 +417,14 @@ def test_session_that_is_left_by_an_error_leaves_no_process(liar):
     assert process.returncode == -signal.SIGKILL
     if sys.platform == "linux":
         assert not Path(f"/proc/{process.pid}").exists()
+
+
+def test_what_a_killed_referee_left_goes_after_a_week(monkeypatch, tmp_path):
+    """Not sooner: another referee may still use it."""
+    monkeypatch.setattr(jail.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(jail, "_packages", lambda: {"here": tmp_path})
+    for name, days in (("old", 8), ("new", 1)):
+        (tmp_path / f"caddie-jail-{name}/copy").mkdir(parents=True)
+        os.utime(tmp_path / f"caddie-jail-{name}", (time.time() - days * 86_400,) * 2)
+    made = jail._store.__wrapped__()
+    assert made.parent == tmp_path and sorted(path.name for path in tmp_path.iterdir()) == sorted(["caddie-jail-new", made.name])

@@ -66,11 +66,14 @@ def main(
     for path, key in ((submission, "artifact_sha256"), (ledger, "ledger_sha256")):
         if files.sha256(path) != reported[key]:
             raise ValueError(f"{path} is not the file that {metrics} was computed from (sha256 differs); run: dvc repro evaluate@{run}")
+    val, nats = splits.read(text, "val", sidecar=True), np.load(ledger, allow_pickle=False)
+    if nats.shape != (len(val.tokens) - 1,) or nats.dtype != np.float64:
+        raise ValueError(f"{ledger} does not hold one number for each of the {len(val.tokens) - 1} targets; run: dvc repro evaluate@{run}")
     evidence = Evidence(
         submission=submission,
         documents=documents,
-        text=splits.read(text, "val", sidecar=True),
-        nats=np.load(ledger, allow_pickle=False),
+        text=val,
+        nats=nats,
         metrics=reported,
         evaluator=evaluated.evaluator,
         options=evaluated.options,

@@ -11,6 +11,7 @@ but its two pipes and stderr. On a GPU it also sees the GPUs, their libraries an
 """
 
 import atexit
+import contextlib
 import functools
 import importlib.metadata
 import json
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +33,7 @@ PROGRAMS = ("lrzip", "zpaq")  # that a codec may start
 MEMORY_BYTES = 16 << 30  # not on a GPU, whose driver reserves more
 HOME_BYTES = 4 << 30
 READ_AT_ONCE = 1 << 17  # the kernel reads no more ahead for one request
+STORE, WEEK_SECONDS = "caddie-jail-", 7 * 86_400  # folders of copies, and the age at which nobody needs one
 FORMS = ("bubblewrap", "landlock", "none")
 # torch 2.13 can replace some of its GPU kernels by ones that it compiles on first use, and there is no compiler
 ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin", "TORCH_DISABLE_NATIVE_JIT": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -180,7 +183,12 @@ def _namespaces(place=lambda path: path) -> list[str]:
 def _store() -> Path:
     device = os.stat(next(iter(_packages().values()))).st_dev  # links cannot lead to another file system
     places = (place for place in (tempfile.gettempdir(), sys.prefix) if os.stat(place).st_dev == device and os.access(place, os.W_OK))
-    holder = tempfile.TemporaryDirectory(prefix="caddie-jail-", dir=next(places, None))
+    place = Path(next(places, tempfile.gettempdir()))
+    for left in place.glob(f"{STORE}*"):  # by a referee that was killed; no audit takes a week
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > WEEK_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+    holder = tempfile.TemporaryDirectory(prefix=STORE, dir=place)
     atexit.register(holder.cleanup)
     return Path(holder.name)
 
