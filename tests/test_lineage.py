@@ -4,8 +4,10 @@ import functools
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -215,18 +217,51 @@ def test_record_is_the_same_for_the_same_run_and_leaves_nothing_behind(project):
     before = (project / "artifacts/package/opened.json").read_bytes()
     run_node("package")
     assert (project / "artifacts/package/opened.json").read_bytes() == before
-    assert access_log.JOURNAL not in os.environ and not (project / "scratch/opened").exists()
+    assert access_log.JOURNAL not in os.environ and not any((project / "scratch/opened").iterdir())
 
 
-def test_journals_of_processes_that_are_gone_are_removed(tmp_path, monkeypatch):
+def test_what_killed_runs_left_goes_by_age_and_nothing_else_does(tmp_path, monkeypatch):
+    """Whether the process that made it is alive cannot be known: it may run in another container or on another machine."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "scratch/opened").mkdir(parents=True)
-    gone, alive = tmp_path / "scratch/opened/999999999.txt", tmp_path / f"scratch/opened/{os.getppid()}.txt"
-    gone.touch()
-    alive.touch()
+    for name in ("scratch/opened/old", "scratch/opened/new", "artifacts"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("artifacts/.opened.json.old.partial", "artifacts/.opened.json.new.partial", "scratch/opened/old/lines"):
+        (tmp_path / name).touch()
+    long_ago = time.time() - files.LEFT_OVER_SECONDS - 1
+    for name in ("scratch/opened/old/lines", "scratch/opened/old", "artifacts/.opened.json.old.partial"):
+        os.utime(tmp_path / name, (long_ago, long_ago))
     with access_log.recorded(tmp_path / "artifacts/opened.json"):
-        assert not gone.exists()
-    assert alive.exists() and (tmp_path / "artifacts/opened.json").read_text() == "[]\n"
+        pass
+    assert [path.name for path in (tmp_path / "scratch/opened").iterdir()] == ["new"]
+    assert sorted(path.name for path in (tmp_path / "artifacts").iterdir()) == [".opened.json.new.partial", "opened.json"]
+
+
+ENDING = """
+import sys
+from pathlib import Path
+from stages.lib.node import access_log
+for turn in range(300):
+    with access_log.recorded(Path(f"artifacts/{sys.argv[1]}/opened.json")):
+        pass
+"""
+
+
+def test_stages_that_end_at_the_same_moment_leave_each_other_alone(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ending = [subprocess.Popen([sys.executable, "-c", ENDING, name], cwd=tmp_path, env=environment) for name in "ab"]
+    assert [process.wait(timeout=60) for process in ending] == [0, 0]
+
+
+def test_outputs_are_not_lost_with_their_record(tmp_path, monkeypatch, capsys):
+    """The record has its room from the start of the stage on; a record that cannot be complete says so, and no audit rules on it."""
+    monkeypatch.chdir(tmp_path)
+    with access_log.recorded(tmp_path / "artifacts/opened.json"):
+        assert [path.stat().st_size for path in (tmp_path / "artifacts").glob(".opened.json.*.partial")] == [access_log.RESERVED_BYTES]
+        shutil.rmtree(tmp_path / "scratch")
+    assert "the outputs are complete" in capsys.readouterr().err
+    entry = {"outs": [{"path": "artifacts/opened.json", "md5": files.md5(tmp_path / "artifacts/opened.json")}]}
+    lines, why = graph.record({"ema": entry}, "ema", tmp_path)
+    assert lines is None and "is no list of paths (" in why and why.endswith("run: dvc repro --force ema")
 
 
 def test_failed_stage_leaves_the_record_with_the_outputs_that_it_belongs_to(project, capsys):
@@ -235,7 +270,7 @@ def test_failed_stage_leaves_the_record_with_the_outputs_that_it_belongs_to(proj
     with pytest.raises(SystemExit):
         run_node("ema")
     assert (project / "artifacts/ema/opened.json").read_bytes() == before and "damaged" in capsys.readouterr().err
-    assert access_log.JOURNAL not in os.environ and not (project / "scratch/opened").exists()
+    assert access_log.JOURNAL not in os.environ and not any((project / "scratch/opened").iterdir())
 
 
 def test_only_reading_counts_and_only_of_data(tmp_path, monkeypatch):
@@ -252,29 +287,26 @@ def test_only_reading_counts_and_only_of_data(tmp_path, monkeypatch):
 
 
 WORKER = """
-import sys, time
+import sys
 from pathlib import Path
 from stages.lib.node import access_log
 with access_log.recorded(Path("artifacts/opened.json")):
     open(f"artifacts/{sys.argv[1]}").close()
-    while not Path("go").exists(): time.sleep(0.01)
 """
 
 
-def test_workers_of_torchrun_write_one_record_together(tmp_path):
-    """The process that becomes torchrun has made the journal; whichever worker ends last, every line is there."""
+def test_process_that_began_the_run_collects_the_lines_of_all_workers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "artifacts").mkdir()
-    journal = tmp_path / "journal.txt"
-    journal.touch()
-    for name in "ab":
+    for name in "abc":
         (tmp_path / "artifacts" / name).touch()
-    environment = os.environ | {"TORCHELASTIC_RUN_ID": "1", access_log.JOURNAL: f"{journal}\n{tmp_path}", "PYTHONPATH": str(ROOT)}
-    workers = [subprocess.Popen([sys.executable, "-c", WORKER, name], cwd=tmp_path, env=environment) for name in "ab"]
-    while len(journal.read_text().splitlines()) < 2:
-        assert all(worker.poll() is None for worker in workers)
-    (tmp_path / "go").touch()
-    assert [worker.wait(timeout=20) for worker in workers] == [0, 0]
-    assert json.loads((tmp_path / "artifacts/opened.json").read_text()) == ["artifacts/a", "artifacts/b"]
+    with access_log.recorded(tmp_path / "artifacts/opened.json"):
+        environment = os.environ | {"TORCHELASTIC_RUN_ID": "1", "PYTHONPATH": str(ROOT)}
+        workers = [subprocess.Popen([sys.executable, "-c", WORKER, name], env=environment) for name in "ab"]
+        open("artifacts/c").close()
+        assert [worker.wait(timeout=20) for worker in workers] == [0, 0]
+        assert not (tmp_path / "artifacts/opened.json").exists()
+    assert json.loads((tmp_path / "artifacts/opened.json").read_text()) == ["artifacts/a", "artifacts/b", "artifacts/c"]
 
 
 def test_md5_of_a_folder_is_the_one_that_dvc_takes(tmp_path):

@@ -89,7 +89,8 @@ def record(stages: dict, name: str, root: Path) -> tuple[list[str] | None, str |
         return None, f"{out['path']} is not the record that dvc.lock names (MD5 differs)"
     lines = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
-        return None, f"{out['path']} is no list of paths"
+        why = f" ({lines['incomplete']})" if isinstance(lines, dict) and "incomplete" in lines else ""
+        return None, f"{out['path']} is no list of paths{why}; run: dvc repro --force {name}"
     return lines, None
 
 

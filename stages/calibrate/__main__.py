@@ -61,7 +61,8 @@ def main(
             seed=settings.seed,
             section="calibrate",
         )
-    launch.relaunch(settings.processes, "stages.calibrate", settings.device)
+    if launch.relaunched(settings.processes, "stages.calibrate", settings.device):
+        return
     started = time.perf_counter()
     with launch.world(settings.device, threads=settings.threads, section="calibrate") as world:
         found = collect(state, facts["model"], batches, settings, world)

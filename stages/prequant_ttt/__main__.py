@@ -65,7 +65,8 @@ def main(
         return
     split = splits.read(text, settings.split)
     visits = procedures.visits(len(split.tokens), settings)
-    launch.relaunch(settings.processes, "stages.prequant_ttt", settings.device)  # after the checks, so that one process reports errors
+    if launch.relaunched(settings.processes, "stages.prequant_ttt", settings.device):  # after the checks, so one process reports errors
+        return
     started = time.perf_counter()
     with launch.world(settings.device, threads=settings.threads, section="prequant_ttt") as world:
         if settings.split == "val" and world.is_main:

@@ -75,7 +75,8 @@ def main(
     programs = loop.programs(settings, launch.device_type(settings.device), net)
     backend = _backend(asked, settings, precision, config, compiled=programs["compiled"])
     chosen = {"precision": precision, "attention_backend": backend, **programs}
-    launch.relaunch(settings.processes, "stages.train", settings.device)  # after the checks, so that only one process reports an error
+    if launch.relaunched(settings.processes, "stages.train", settings.device):  # after the checks, so one process reports errors
+        return
     with launch.world(settings.device, threads=settings.threads) as world:
         model = GPT(config)
         initialise(model, generator=torch.Generator().manual_seed(settings.seed))

@@ -1,32 +1,39 @@
 """Record which data files a stage opens for reading. The lineage check compares this record with what the stage declares.
 
-Python raises an audit event for every file that it opens. While a stage runs, each such file under artifacts/, data/ or DVC's cache is
-written to a journal, one line each. Processes that the stage starts (torchrun's workers, pools) inherit the journal's path and write to it
-too. At the end the sorted lines become the record, so equal runs give equal bytes.
+Python raises an audit event for every file that it opens. While a stage runs, each such file under artifacts/, data/ or DVC's cache becomes
+a line. The process that begins the run keeps its lines in memory, and makes the run's folder under a random name in scratch/opened/. Every
+other process of the run (torchrun's workers, pools) inherits the folder's path and has a file of its own in it. At the end the process that
+began the run writes all lines, sorted, as the record, so equal runs give equal bytes. It alone removes the folder. No process asks whether
+another one is alive, because process numbers mean nothing in another container or on another machine. What killed runs leave goes by age.
 
 This is a guard and not a sandbox: it does not see files that are opened outside of Python (a C library, another program) or under another
 name (a hard link, a copy). Our own readers of that kind report what they open (lib/node/tensors.py).
 """
 
 import contextlib
-import fcntl
 import json
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-JOURNAL = "CADDIE_OPENED"  # environment variable: the running stage's journal, and the folder that its paths are relative to
+from stages.lib.node import files
+
+JOURNAL = "CADDIE_OPENED"  # environment variable: the folder of the run, and the folder that its paths are relative to
 ROOTS = ("artifacts", "data", ".dvc/cache")
 NAME = "opened.json"
+RESERVED_BYTES = 1 << 16
 
 
 class _Journal:
-    """What this process has written down already; `path` None: nothing is recorded."""
+    """What this process has opened. `root` None: nothing is recorded. `file`: where the lines of a process go that did not begin it."""
 
-    path: str | None = None
-    root = ""
+    root: str | None = None
+    file: int | None = None
     seen: set[str] = set()  # noqa: RUF012 (one journal per process)
+    lines: set[str] = set()  # noqa: RUF012
     is_hooked = False
 
 
@@ -37,46 +44,84 @@ def is_worker() -> bool:
 
 @contextlib.contextmanager
 def recorded(record: Path) -> Iterator[None]:
-    """Record the files that are opened inside the block into `record`. If the block fails, the older record stays with the older outputs. A
-    worker of torchrun adds to the journal of the process that became torchrun."""
-    record = Path(record).absolute()
-    if not (is_worker() and JOURNAL in os.environ):
-        journal = Path("scratch/opened").absolute() / f"{os.getpid()}.txt"
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        for left in journal.parent.glob("*.txt"):  # left by torchrun: no worker knows that it is the last
-            if left.stem.isdecimal() and Path("/proc/self").exists() and not Path("/proc", left.stem).exists():
-                left.unlink(missing_ok=True)
-        journal.write_bytes(b"")
-        os.environ[JOURNAL] = f"{journal}\n{os.getcwd()}"
-    join()
-    journal = Path(_Journal.path)
+    """Record the files that are opened inside the block into `record`. If the block fails, the older record stays with the older outputs.
+
+    A worker that `launch.relaunched` started adds to the run of the process that did so. If torchrun was started by hand, each worker
+    begins a run, and `launch.world` gives the lines of all of them to rank 0, which writes the record.
+    """
+    if is_worker() and JOURNAL in os.environ:
+        join()
+        try:
+            yield
+        finally:
+            _leave()
+        return
+    record, folder = Path(record).absolute(), Path("scratch/opened").absolute() / uuid.uuid4().hex
+    partial = record.with_name(f".{record.name}.{folder.name}.partial")
+    for new in (folder, record.parent):
+        new.mkdir(parents=True, exist_ok=True)
+    files.remove_old([*folder.parent.glob("*"), *record.parent.glob(f".{record.name}.*.partial")])
+    partial.write_bytes(bytes(RESERVED_BYTES))  # a disk that is full when the stage ends has room for the record all the same
+    os.environ[JOURNAL] = f"{folder}\n{os.getcwd()}"
+    _begin(os.getcwd())
     try:
         yield
-        with open(journal, "rb") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)  # workers end one after the other; the last one sees all lines
-            lines = sorted(set(handle.read().decode(errors="surrogateescape").splitlines()))
-            record.parent.mkdir(parents=True, exist_ok=True)
-            partial = record.with_name(f".{record.name}.{os.getpid()}.partial")
-            partial.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8", errors="surrogateescape")
-            os.replace(partial, record)
+        if os.environ.get("RANK", "0") == "0" or not is_worker():
+            _write(record, partial, folder)
     finally:
-        _Journal.path = None
-        if not is_worker():
-            os.environ.pop(JOURNAL, None)
-            journal.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                os.removedirs(journal.parent)  # and its parents, as long as they are empty
+        _leave()
+        del os.environ[JOURNAL]
+        partial.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(record: Path, partial: Path, folder: Path) -> None:
+    """Write the record. If the run's folder was removed from outside, the record says so and the audit does not rule on it: the outputs are
+    good all the same, and must not be lost with their record."""
+    try:
+        parts = [part.read_bytes().decode(errors="surrogateescape") for part in folder.iterdir()]
+        content = sorted(_Journal.lines.union(*(part.splitlines() for part in parts)))
+    except OSError as error:
+        content = {"incomplete": f"{folder.name}: {error.strerror}"}
+        print(
+            f"caddie: {record} is incomplete, as {folder} is gone; the outputs are complete, but the audit cannot rule on them",
+            file=sys.stderr,
+        )
+    with open(partial, "r+b") as handle:
+        handle.write((json.dumps(content, indent=1) + "\n").encode(errors="surrogateescape"))
+        handle.truncate()
+    os.replace(partial, record)
 
 
 def join() -> None:
-    """Start to write into the journal that the environment names, if it names one. A process that a stage starts calls this first."""
-    if JOURNAL not in os.environ:
-        return
-    _Journal.path, _Journal.root = os.environ[JOURNAL].split("\n")
-    _Journal.seen = set()
+    """Take part in the run that the environment names, if it names one. A process that a stage starts calls this first."""
+    if JOURNAL in os.environ:
+        folder, root = os.environ[JOURNAL].split("\n")
+        _begin(root, os.open(Path(folder) / uuid.uuid4().hex, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+
+
+def _begin(root: str, file: int | None = None) -> None:
+    _leave()
+    _Journal.root, _Journal.file, _Journal.seen, _Journal.lines = root, file, set(), set()
     if not _Journal.is_hooked:
         sys.addaudithook(_hook)  # an audit hook cannot be removed
         _Journal.is_hooked = True
+
+
+def _leave() -> None:
+    _Journal.root, file, _Journal.file = None, _Journal.file, None
+    if file is not None:
+        os.close(file)
+
+
+def add(lines: Iterable[str]) -> None:
+    """Add lines that another process saw."""
+    _Journal.lines.update(lines)
+
+
+def lines() -> set[str]:
+    """What this process has opened so far."""
+    return set(_Journal.lines)
 
 
 def report(path: Path) -> None:
@@ -86,7 +131,7 @@ def report(path: Path) -> None:
 
 def _hook(event: str, arguments: tuple) -> None:
     """Called for every audit event of the process: the first line decides for nearly all of them."""
-    if event != "open" or _Journal.path is None:
+    if event != "open" or _Journal.root is None:
         return
     path, mode, flags = arguments
     if (
@@ -102,12 +147,10 @@ def _hook(event: str, arguments: tuple) -> None:
     given, real = _relative(name), _relative(os.path.realpath(name))
     if given is not None and real is not None and real.startswith(".dvc/cache/"):
         real = None  # the file may be a link into DVC's cache, made by DVC at checkout
-    for line in {given, real} - {None}:
-        descriptor = os.open(_Journal.path, os.O_WRONLY | os.O_APPEND)
-        try:
-            os.write(descriptor, f"{line}\n".encode(errors="surrogateescape"))  # one write, so lines of several processes do not mix
-        finally:
-            os.close(descriptor)
+    for line in {given, real} - {None} - _Journal.lines:
+        _Journal.lines.add(line)
+        if _Journal.file is not None:
+            os.write(_Journal.file, f"{line}\n".encode(errors="surrogateescape"))
 
 
 def _relative(name: str) -> str | None:

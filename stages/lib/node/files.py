@@ -1,12 +1,17 @@
 """Write and read files as every stage does: atomic writes, checked JSON, and hashes."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+LEFT_OVER_SECONDS = 30 * 86400  # no run takes so long
 
 
 @contextlib.contextmanager
@@ -17,11 +22,9 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    _remove_left(path)
+    partial = path.with_name(f".{path.name}.{_place()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.partial")
     old = partial.with_suffix(".old.partial")
-    _remove(partial)
-    _remove(old)
-    _remove_stale(path)
     try:
         yield partial
         if partial.is_file():
@@ -50,16 +53,41 @@ def link_file(source: Path, path: Path) -> None:
         shutil.copyfile(source, path)
 
 
-def _remove_stale(path: Path) -> None:
-    """Remove what killed processes left of `path`, which may be as large as the text."""
-    for stale in path.parent.glob(f".{path.name}.*.partial"):
-        owner = stale.name.removeprefix(f".{path.name}.").split(".")[0]
-        if owner.isdecimal() and not Path(f"/proc/{owner}").exists() and Path("/proc").is_dir():
-            _remove(stale)
+def _remove_left(path: Path) -> None:
+    """Remove what killed processes left of `path`, which may be as large as the text: at once where their number means something, which is
+    under the same kernel and among the same process numbers, else by age."""
+    partials = list(path.parent.glob(f".{path.name}.*.partial"))
+    for partial in partials:
+        place, _, owner = partial.name.removeprefix(f".{path.name}.").partition(".")
+        owner = owner.partition(".")[0]
+        if place == _place() and owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            _remove(partial)
+    remove_old(partials)
+
+
+@functools.cache
+def _place() -> str:
+    """The same text in all processes that see each other's numbers, and in no other: a random one where that cannot be known."""
+    try:
+        facts = Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid"), os.readlink("/proc/self")
+        if int(facts[2]) != os.getpid():  # /proc is that of other process numbers
+            raise OSError
+    except OSError:
+        facts = (uuid.uuid4().hex,)
+    return hashlib.sha256(repr(facts[:2]).encode()).hexdigest()[:12]
+
+
+def remove_old(left: Iterable[Path]) -> None:
+    """Remove files and folders that nothing was written to for longer than any run takes: killed runs left them."""
+    for path in left:
+        with contextlib.suppress(OSError):  # another process removes it too
+            newest = max(entry.stat().st_mtime for entry in (path, *path.rglob("*")))
+            if time.time() - newest > LEFT_OVER_SECONDS:
+                _remove(path)
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -3,18 +3,24 @@
 import contextlib
 import math
 import os
+import socket
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
+from stages.lib.node import access_log
 from stages.lib.node.access_log import is_worker
 
 POLL_SECONDS = 1.0  # time between two looks at whether another process has failed
+MEETING = timedelta(minutes=1)  # to reach the store: torchrun has made it before it starts a worker
+WAITING = timedelta(minutes=30)  # for the last process, which may still check its text
 THREADS = 2  # fixed, because the last bits of CPU matrix products depend on the number of threads
 
 
@@ -31,17 +37,34 @@ class World:
         return self.rank == 0
 
 
-def relaunch(processes: int, module: str, device: str) -> None:
-    """Replace this process by torchrun with `processes` workers of `python -m module`, unless it is a worker or one is enough."""
+def relaunched(processes: int, module: str, device: str) -> bool:
+    """Run torchrun with `processes` workers of `python -m module`, unless this is a worker or one is enough. True once they are done.
+
+    torchrun runs in this process, so that a signal to it reaches the workers, and so that this process can end what it has begun.
+    """
     section = module.removeprefix("stages.")
     if processes < 1:
         raise ValueError(f"{section}.processes is {processes}; it takes 1 or more")
-    if processes > 1 and not is_worker():
-        if device_type(device, section=section) == "cuda" and processes > torch.cuda.device_count():
-            raise ValueError(f"{section}.processes is {processes}, but torch sees {torch.cuda.device_count()} GPUs; set it to at most that")
-        arguments = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", module]
-        sys.stdout.flush()
-        os.execv(sys.executable, [*arguments, *sys.argv[1:]])
+    if processes == 1 or is_worker():
+        return False
+    if device_type(device, section=section) == "cuda" and processes > torch.cuda.device_count():
+        raise ValueError(f"{section}.processes is {processes}, but torch sees {torch.cuda.device_count()} GPUs; set it to at most that")
+    from torch.distributed import run  # half a second
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    print(f"caddie {section}: starting {processes} processes, which meet at 127.0.0.1", file=sys.stderr, flush=True)
+    # by number, because a machine need not know its own name
+    meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", f"--rdzv-id={uuid.uuid4()}", "--local-addr=127.0.0.1"]
+    sys.stdout.flush()
+    try:
+        run.run(run.parse_args([*meeting, f"--nproc-per-node={processes}", "-m", module, *sys.argv[1:]]))
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        raise ValueError(f"process {rank} of {processes} ended with exit code {failure.exitcode}; what it said is above") from None
+    except SignalException:
+        raise KeyboardInterrupt from None
+    return True
 
 
 def device_type(device: str, *, section: str = "train") -> str:
@@ -86,22 +109,48 @@ def world(device: str, *, threads: int = THREADS, section: str = "train") -> Ite
         yield World(rank, size, local)
         return
     _join("nccl" if cuda else "gloo", section)
-    with _all_or_none(section):
+    with _all_or_none(section) as store:
         yield World(rank, size, local)
+        _give_opened(store, section, rank, size)
     dist.destroy_process_group()  # not after an error, because on GPUs it would wait for the others
 
 
 def _join(backend: str, section: str) -> None:
     """Join the process group, with the members' addresses under a name of its own. A script of several stages joins one group after the
-    other; an early process must not take the addresses of the last group for those of this one, because both would then hang."""
-    store, rank, size = next(dist.rendezvous("env://"))
-    dist.init_process_group(backend, store=dist.PrefixStore(section, store), rank=rank, world_size=size)
+    other; an early process must not take the addresses of the last group for those of this one, because both would then hang. ValueError if
+    the place where the processes meet cannot be reached."""
+    place, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    if os.environ["LOCAL_RANK"] == "0":
+        print(f"caddie {section}: {os.environ['WORLD_SIZE']} processes meet at {place}:{port}", file=sys.stderr, flush=True)
+    try:
+        socket.getaddrinfo(place, port)
+        store, rank, size = next(dist.rendezvous("env://", timeout=MEETING))
+        store.set_timeout(WAITING)
+        dist.init_process_group(backend, store=dist.PrefixStore(section, store), rank=rank, world_size=size)
+    except (OSError, dist.DistError) as error:
+        raise ValueError(
+            f"the processes could not meet at {place}:{port} ({str(error).splitlines()[0]}); start torchrun on each machine with "
+            "--local-addr=<the address by which the others reach it>"
+        ) from None
+
+
+def _give_opened(store: dist.Store, section: str, rank: int, size: int) -> None:
+    """Give rank 0 what the other processes have opened, because it alone writes a record."""
+    names = [f"{section} opened {other}" for other in range(1, size)]
+    if rank:
+        store.set(names[rank - 1], "\n".join(access_log.lines()).encode(errors="surrogateescape"))
+        return
+    while not store.check(names):  # `get` would keep the thread that watches for failures from the store
+        time.sleep(0.01)
+    for name in names:
+        access_log.add(store.get(name).decode(errors="surrogateescape").splitlines())
 
 
 @contextlib.contextmanager
-def _all_or_none(section: str) -> Iterator[None]:
+def _all_or_none(section: str) -> Iterator[dist.Store]:
     """If the block fails in one process, all processes end, each with the same sentence. Otherwise the others would wait on their GPUs for
-    ten minutes, which is NCCL's own limit. A process that is killed can tell nobody; torchrun then ends the others of its machine."""
+    ten minutes, which is NCCL's own limit. A process that is killed can tell nobody; torchrun then ends the others of its machine. Yields a
+    connection to the store."""
     store, rank, _ = next(dist.rendezvous("env://"))  # a second connection, because the group waits with the first one
     key, over = f"{section} failed", threading.Event()
 
@@ -115,7 +164,7 @@ def _all_or_none(section: str) -> Iterator[None]:
 
     threading.Thread(target=watch, daemon=True).start()
     try:
-        yield
+        yield store
     except Exception as error:
         over.set()
         own = f"process {rank} failed, and all others end with it: {type(error).__name__}: {error}"

@@ -10,8 +10,11 @@ import hashlib
 import json
 import os
 import shutil
+import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 
 def key(*parts) -> str:
@@ -31,26 +34,50 @@ class Folder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator["Folder"]:
-        """Hold the lock on the folder. ValueError if another process holds it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        for gone in self.path.parent.glob("*.removed"):
-            shutil.rmtree(gone, ignore_errors=True)  # left by a process that was killed while it removed its folder
-        with open(self.path / "lock", "a+") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                handle.seek(0)
-                raise ValueError(
-                    f"the same work is already being done (process {handle.read().strip() or 'unknown'}, lock "
-                    f"{self.path / 'lock'}); wait for it or stop it, what it did will be continued"
-                ) from None
+        """Hold the lock on the folder. ValueError if another process holds it, or if the file system has no locks."""
+        while (handle := _locked(self.path / "lock")) is None:
+            pass
+        with handle:
             handle.truncate(0)
-            handle.write(str(os.getpid()))
+            handle.write(f"{os.getpid()} on {socket.gethostname()}")
             handle.flush()
             yield self
 
     def remove(self) -> None:
         """Remove the whole folder in one step, so that a kill in between does not leave a part that looks like work to continue."""
-        gone = self.path.with_name(f"{self.path.name}.{os.getpid()}.removed")
+        gone = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex}.removed")
         os.replace(self.path, gone)
-        shutil.rmtree(gone)
+        shutil.rmtree(gone, ignore_errors=True)  # what is left is removed by the next process that comes here
+
+
+def _locked(path: Path) -> TextIO | None:
+    """The lock file of a folder, locked; None if the process that had it has removed the folder meanwhile. The file is open for writing,
+    without which NFS gives no exclusive lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for gone in path.parent.parent.glob("*.removed"):
+        shutil.rmtree(gone, ignore_errors=True)  # left by a process that was killed while it removed its folder
+    try:
+        handle = open(path, "a+")  # noqa: SIM115 (the caller closes it)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(handle.fileno()), os.stat(path)):
+            return handle
+    except FileNotFoundError:
+        pass
+    except BlockingIOError:
+        handle.seek(0)
+        with handle:
+            raise ValueError(
+                f"the same work is already being done (process {handle.read().strip() or 'unknown'}, lock {path}); "
+                "wait for it or stop it, what it did will be continued"
+            ) from None
+    except OSError as error:
+        handle.close()
+        raise ValueError(
+            f"{path} cannot be locked ({error.strerror}), as on a file system that is mounted without locks; "
+            "move scratch/ to another file system and put a symbolic link to it in its place"
+        ) from None
+    handle.close()
+    return None
