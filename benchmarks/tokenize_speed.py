@@ -345,7 +345,7 @@ def hardware() -> str:
     found = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in found if line.startswith("model name")), platform.processor())
     return (
-        f"{len(os.sched_getaffinity(0))} cores of {model}, {platform.system()}, Python {platform.python_version()}, sentencepiece "
+        f"{parallel.workers()} cores of {model}, {platform.system()}, Python {platform.python_version()}, sentencepiece "
         f"{sentencepiece.__version__}"
     )
 

@@ -19,7 +19,7 @@ from dvc_objects.fs.local import LocalFileSystem
 from stages.audit import graph
 from stages.audit.checks import lineage
 from stages.lib.dvc import dvc_lock
-from stages.lib.node import access_log, files, parallel, tensors
+from stages.lib.node import access_log, command, files, parallel, tensors
 from tests.conftest import ROOT, run_node, set_leaf, write_lock
 
 PYZ = "artifacts/package/submission.pyz"
@@ -227,10 +227,10 @@ def test_what_killed_runs_left_goes_by_age_and_nothing_else_does(tmp_path, monke
         (tmp_path / name).mkdir(parents=True)
     for name in ("artifacts/.opened.json.old.partial", "artifacts/.opened.json.new.partial", "scratch/opened/old/lines"):
         (tmp_path / name).touch()
-    long_ago = time.time() - files.LEFT_OVER_SECONDS - 1
+    long_ago = time.time() - command.LEFT_OVER_SECONDS - 1
     for name in ("scratch/opened/old/lines", "scratch/opened/old", "artifacts/.opened.json.old.partial"):
         os.utime(tmp_path / name, (long_ago, long_ago))
-    with access_log.recorded(tmp_path / "artifacts/opened.json"):
+    with command.recorded(tmp_path / "artifacts/opened.json"):
         pass
     assert [path.name for path in (tmp_path / "scratch/opened").iterdir()] == ["new"]
     assert sorted(path.name for path in (tmp_path / "artifacts").iterdir()) == [".opened.json.new.partial", "opened.json"]
@@ -239,9 +239,9 @@ def test_what_killed_runs_left_goes_by_age_and_nothing_else_does(tmp_path, monke
 ENDING = """
 import sys
 from pathlib import Path
-from stages.lib.node import access_log
+from stages.lib.node import command
 for turn in range(300):
-    with access_log.recorded(Path(f"artifacts/{sys.argv[1]}/opened.json")):
+    with command.recorded(Path(f"artifacts/{sys.argv[1]}/opened.json")):
         pass
 """
 
@@ -255,8 +255,8 @@ def test_stages_that_end_at_the_same_moment_leave_each_other_alone(tmp_path):
 def test_outputs_are_not_lost_with_their_record(tmp_path, monkeypatch, capsys):
     """The record has its room from the start of the stage on; a record that cannot be complete says so, and no audit rules on it."""
     monkeypatch.chdir(tmp_path)
-    with access_log.recorded(tmp_path / "artifacts/opened.json"):
-        assert [path.stat().st_size for path in (tmp_path / "artifacts").glob(".opened.json.*.partial")] == [access_log.RESERVED_BYTES]
+    with command.recorded(tmp_path / "artifacts/opened.json"):
+        assert [path.stat().st_size for path in (tmp_path / "artifacts").glob(".opened.json.*.partial")] == [command.RESERVED_BYTES]
         shutil.rmtree(tmp_path / "scratch")
     assert "the outputs are complete" in capsys.readouterr().err
     entry = {"outs": [{"path": "artifacts/opened.json", "md5": files.md5(tmp_path / "artifacts/opened.json")}]}
@@ -278,7 +278,7 @@ def test_only_reading_counts_and_only_of_data(tmp_path, monkeypatch):
     for name in ("artifacts/a", "artifacts/b", "data/c", "elsewhere", "stages.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
-    with access_log.recorded(tmp_path / "artifacts/opened.json"):
+    with command.recorded(tmp_path / "artifacts/opened.json"):
         for name, mode in (("artifacts/a", "r"), ("artifacts/b", "w"), ("data/c", "r+"), ("elsewhere", "r"), ("stages.py", "rb")):
             open(name, mode).close()
         tensors.access_log.report("artifacts/d")
@@ -289,8 +289,8 @@ def test_only_reading_counts_and_only_of_data(tmp_path, monkeypatch):
 WORKER = """
 import sys
 from pathlib import Path
-from stages.lib.node import access_log
-with access_log.recorded(Path("artifacts/opened.json")):
+from stages.lib.node import command
+with command.recorded(Path("artifacts/opened.json")):
     open(f"artifacts/{sys.argv[1]}").close()
 """
 
@@ -300,7 +300,7 @@ def test_process_that_began_the_run_collects_the_lines_of_all_workers(tmp_path, 
     (tmp_path / "artifacts").mkdir()
     for name in "abc":
         (tmp_path / "artifacts" / name).touch()
-    with access_log.recorded(tmp_path / "artifacts/opened.json"):
+    with command.recorded(tmp_path / "artifacts/opened.json"):
         environment = os.environ | {"TORCHELASTIC_RUN_ID": "1", "PYTHONPATH": str(ROOT)}
         workers = [subprocess.Popen([sys.executable, "-c", WORKER, name], env=environment) for name in "ab"]
         open("artifacts/c").close()

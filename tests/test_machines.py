@@ -8,8 +8,9 @@ import sys
 from datetime import timedelta
 
 import pytest
+import torch
 
-from stages.lib.node import launch, scratch
+from stages.lib.node import launch, parallel, scratch
 from tests.conftest import ROOT, run_node
 
 
@@ -63,6 +64,36 @@ def test_processes_that_cannot_meet_say_where_and_give_up(monkeypatch, capsys, p
     with pytest.raises(ValueError, match=f"could not meet at {place}:9 .*--local-addr"), launch.world("cpu", threads=1):
         pass
     assert f"caddie train: 2 processes meet at {place}:9" in capsys.readouterr().err
+
+
+def test_number_of_workers_without_what_macos_lacks(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.delenv("CADDIE_WORKERS", raising=False)
+    assert parallel.workers() == os.cpu_count()
+
+
+@pytest.mark.parametrize("node, variant", [("calibrate", ()), ("quantize", ()), ("plain_score", ("train",))])
+def test_gpu_of_a_mac_that_is_not_there_is_a_sentence(project, tree, capsys, node, variant):
+    tree({f"{node}.device": "mps"})
+    with pytest.raises(SystemExit):
+        run_node(node, *variant)
+    assert f"{node}.device is mps, but torch sees no GPU of a Mac; set it to auto or cpu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [NotImplementedError("aten::x is not implemented for the MPS device"), TypeError("no float64")])
+def test_kernel_that_a_mac_lacks_is_a_sentence(monkeypatch, error):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    threads = torch.get_num_threads()
+    try:
+        with (
+            pytest.raises(ValueError, match=r"lacks a kernel on mps .*; set ema\.device to cpu"),
+            launch.world("mps", section="ema") as world,
+        ):
+            assert world.device == torch.device("mps")
+            raise error
+        assert launch.device_type("auto") == "cpu"
+    finally:
+        torch.set_num_threads(threads)
 
 
 def of_two_processes(module: str, **environment: str) -> subprocess.CompletedProcess:

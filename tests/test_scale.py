@@ -332,7 +332,7 @@ def test_other_code_does_not_continue_the_work(tmp_path, model, small_chunks, mo
 def test_what_a_killed_process_left_beside_an_output_is_removed(tmp_path):
     gone = subprocess.Popen(["true"])
     gone.wait()
-    here = files._place()
+    here = files.place()
     for name in (f".out.{here}.{gone.pid}.1.partial", f".out.{here}.{gone.pid}.1.old.partial"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "large").write_text("x")
@@ -342,6 +342,7 @@ def test_what_a_killed_process_left_beside_an_output_is_removed(tmp_path):
     elsewhere.mkdir()
     (tmp_path / "source").mkdir()
     (tmp_path / "source/file").write_text("new")
+    command.remove_left(tmp_path / "out")
     files.link(tmp_path / "source", tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([alive.name, elsewhere.name, "source", "out"])
     assert (tmp_path / "out/file").read_text() == (tmp_path / "source/file").read_text() == "new"

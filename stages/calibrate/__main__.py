@@ -16,7 +16,7 @@ from tqdm import tqdm
 from stages.calibrate import own_text
 from stages.calibrate.hessians import Statistics
 from stages.lib.node import files, launch, tensors
-from stages.lib.node.params import AtLeastOne, Positive, Seed
+from stages.lib.node.params import AtLeastOne, Device, Positive, Seed
 from stages.lib.node.stage import Input, Metrics, Output
 from stages.lib.tokens import splits
 from stages.lib.tokens.loaders import shuffled
@@ -35,7 +35,7 @@ class CalibrateSettings:
     temperature: Positive
     row_gradients: bool
     seed: Seed
-    device: Literal["auto", "cpu", "cuda"]
+    device: Device
     processes: AtLeastOne
     threads: AtLeastOne
 

@@ -12,13 +12,13 @@
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
 from stages.ema import posthoc_averages
 from stages.lib.node import files, launch, tensors
-from stages.lib.node.params import AtLeastOne
+from stages.lib.node.params import AtLeastOne, Device
 from stages.lib.node.stage import Input, Metrics, Output, Plot
 from stages.lib.tokens import splits, window_score
 from stages.runtime.network import features
@@ -32,7 +32,7 @@ class EmaSettings:
     candidates: tuple[str, ...]
     tokens: AtLeastOne | None
     window: AtLeastOne
-    device: Literal["auto", "cpu", "cuda"]
+    device: Device
 
 
 def main(

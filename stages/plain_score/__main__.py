@@ -3,10 +3,10 @@ artifact's lineage never depends on val.
 """
 
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from stages.lib.node import files, launch, tensors
-from stages.lib.node.params import AtLeastOne
+from stages.lib.node.params import AtLeastOne, Device
 from stages.lib.node.stage import Input, Metrics, Variant
 from stages.lib.tokens import splits, window_score
 from stages.runtime.weights import dequantize
@@ -16,7 +16,7 @@ from stages.runtime.weights import dequantize
 class PlainScoreSettings:
     SECTION: ClassVar[str] = "plain_score"
     window: AtLeastOne
-    device: Literal["auto", "cpu", "cuda"]
+    device: Device
 
 
 def main(

@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from stages.lib.node import files, launch, tensors
-from stages.lib.node.params import AtLeastOne, Decay, NonNegative, Positive, Share, require
+from stages.lib.node.params import AtLeastOne, Decay, Device, NonNegative, Positive, Share, require
 from stages.lib.node.stage import Input, Metrics, Output
 from stages.lib.tokens import splits
 from stages.prequant_ttt import procedures
@@ -42,7 +42,7 @@ class PrequantTttSettings:
     sequence_length: AtLeastOne
     batch_tokens: AtLeastOne
     freeze: procedures.Freeze
-    device: Literal["auto", "cpu", "cuda"]
+    device: Device
     processes: AtLeastOne
     threads: AtLeastOne
 

@@ -14,7 +14,7 @@ from annotated_types import Interval
 from torch import Tensor
 
 from stages.lib.node import files, launch, tensors
-from stages.lib.node.params import AtLeastOne, Positive, require
+from stages.lib.node.params import AtLeastOne, Device, Positive, require
 from stages.lib.node.stage import Input, Metrics, Output
 from stages.lib.quant import entropy_model
 from stages.lib.quant.settings import EntropySettings
@@ -36,7 +36,7 @@ class SensitivitySettings:
     sequence_length: AtLeastOne
     least: Annotated[float, Interval(gt=0, le=1)]
     most: Annotated[float, Interval(ge=1)]
-    device: Literal["auto", "cpu", "cuda"]
+    device: Device
 
 
 def main(

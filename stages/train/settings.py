@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Interval
 
-from stages.lib.node.params import AtLeastOne, AtLeastZero, Decay, NonNegative, Positive, Seed, Share, require
+from stages.lib.node.params import AtLeastOne, AtLeastZero, Decay, Device, NonNegative, Positive, Seed, Share, require
 from stages.lib.node.plugin_names import PluginName
 from stages.lib.training.averages import Averages
 from stages.train.optim.adamw import Options as AdamWOptions
@@ -87,7 +87,7 @@ class TrainSettings:
     checkpoint_seconds: NonNegative
     compile: Literal["auto", "always", "never"]
     fused_loss: Literal["auto", "always", "never"]
-    device: Literal["auto", "cpu", "cuda"]
+    device: Device
     precision: Literal["auto", "fp32", "bf16"]
     processes: AtLeastOne
     threads: AtLeastOne

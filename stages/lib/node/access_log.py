@@ -10,21 +10,15 @@ This is a guard and not a sandbox: it does not see files that are opened outside
 name (a hard link, a copy). Our own readers of that kind report what they open (lib/node/tensors.py).
 """
 
-import contextlib
-import json
 import os
-import shutil
 import sys
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-
-from stages.lib.node import files
 
 JOURNAL = "CADDIE_OPENED"  # environment variable: the folder of the run, and the folder that its paths are relative to
 ROOTS = ("artifacts", "data", ".dvc/cache")
 NAME = "opened.json"
-RESERVED_BYTES = 1 << 16
 
 
 class _Journal:
@@ -42,73 +36,24 @@ def is_worker() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-@contextlib.contextmanager
-def recorded(record: Path) -> Iterator[None]:
-    """Record the files that are opened inside the block into `record`. If the block fails, the older record stays with the older outputs.
-
-    A worker that `launch.relaunched` started adds to the run of the process that did so. If torchrun was started by hand, each worker
-    begins a run, and `launch.world` gives the lines of all of them to rank 0, which writes the record.
-    """
-    if is_worker() and JOURNAL in os.environ:
-        join()
-        try:
-            yield
-        finally:
-            _leave()
-        return
-    record, folder = Path(record).absolute(), Path("scratch/opened").absolute() / uuid.uuid4().hex
-    partial = record.with_name(f".{record.name}.{folder.name}.partial")
-    for new in (folder, record.parent):
-        new.mkdir(parents=True, exist_ok=True)
-    files.remove_old([*folder.parent.glob("*"), *record.parent.glob(f".{record.name}.*.partial")])
-    partial.write_bytes(bytes(RESERVED_BYTES))  # a disk that is full when the stage ends has room for the record all the same
-    os.environ[JOURNAL] = f"{folder}\n{os.getcwd()}"
-    _begin(os.getcwd())
-    try:
-        yield
-        if os.environ.get("RANK", "0") == "0" or not is_worker():
-            _write(record, partial, folder)
-    finally:
-        _leave()
-        del os.environ[JOURNAL]
-        partial.unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _write(record: Path, partial: Path, folder: Path) -> None:
-    """Write the record. If the run's folder was removed from outside, the record says so and the audit does not rule on it: the outputs are
-    good all the same, and must not be lost with their record."""
-    try:
-        parts = [part.read_bytes().decode(errors="surrogateescape") for part in folder.iterdir()]
-        content = sorted(_Journal.lines.union(*(part.splitlines() for part in parts)))
-    except OSError as error:
-        content = {"incomplete": f"{folder.name}: {error.strerror}"}
-        print(
-            f"caddie: {record} is incomplete, as {folder} is gone; the outputs are complete, but the audit cannot rule on them",
-            file=sys.stderr,
-        )
-    with open(partial, "r+b") as handle:
-        handle.write((json.dumps(content, indent=1) + "\n").encode(errors="surrogateescape"))
-        handle.truncate()
-    os.replace(partial, record)
-
-
 def join() -> None:
     """Take part in the run that the environment names, if it names one. A process that a stage starts calls this first."""
     if JOURNAL in os.environ:
         folder, root = os.environ[JOURNAL].split("\n")
-        _begin(root, os.open(Path(folder) / uuid.uuid4().hex, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        begin(root, os.open(Path(folder) / uuid.uuid4().hex, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
 
 
-def _begin(root: str, file: int | None = None) -> None:
-    _leave()
+def begin(root: str, file: int | None = None) -> None:
+    """Note what this process opens from now on under `root`; in `file` too, for the process that began the run."""
+    leave()
     _Journal.root, _Journal.file, _Journal.seen, _Journal.lines = root, file, set(), set()
     if not _Journal.is_hooked:
         sys.addaudithook(_hook)  # an audit hook cannot be removed
         _Journal.is_hooked = True
 
 
-def _leave() -> None:
+def leave() -> None:
+    """Note no more."""
     _Journal.root, file, _Journal.file = None, _Journal.file, None
     if file is not None:
         os.close(file)

@@ -7,16 +7,22 @@ import argparse
 import contextlib
 import errno
 import inspect
+import json
 import os
 import select
+import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from stages.lib.node import access_log, params
+from stages.lib.node import access_log, files, params
 from stages.lib.node.stage import Input, Metrics, Output, Plot, Untracked, Variant, arguments_of, record_path
 
+LEFT_OVER_SECONDS = 30 * 86400  # no run takes so long
+RESERVED_BYTES = 1 << 16  # for a record
 PATH_ERRORS = {
     errno.ENOENT: "is missing; check the spelling, or run the stage that makes it",
     errno.EACCES: "may not be read or written by this user; change its permissions",
@@ -51,12 +57,87 @@ def run(main: Callable, argv: list[str] | None = None) -> None:
             path = arguments[parameter.name]
             if parameter.annotation is Input and not path.exists():
                 raise ValueError(f"{path} is missing; {_way_out(path)}")
+            if parameter.annotation in (Output, Metrics, Plot):
+                remove_left(path)
         outputs, metrics = (
             [str(arguments[parameter.name]) for parameter in signature.parameters.values() if parameter.annotation is kind]
             for kind in (Output, Metrics)
         )
-        with access_log.recorded(Path(record_path(outputs, metrics))):
+        with recorded(Path(record_path(outputs, metrics))):
             main(**arguments)
+
+
+@contextlib.contextmanager
+def recorded(record: Path) -> Iterator[None]:
+    """Record the files that are opened inside the block into `record`. If the block fails, the older record stays with the older outputs.
+
+    A worker that `torchrun` started adds to the run of the process that did so. If torchrun was started by hand, each worker
+    begins a run, and `launch.world` gives the lines of all of them to rank 0, which writes the record.
+    """
+    if access_log.is_worker() and access_log.JOURNAL in os.environ:
+        access_log.join()
+        try:
+            yield
+        finally:
+            access_log.leave()
+        return
+    record, folder = Path(record).absolute(), Path("scratch/opened").absolute() / uuid.uuid4().hex
+    partial = record.with_name(f".{record.name}.{files.place()}.{os.getpid()}.{folder.name}.partial")
+    for new in (folder, record.parent):
+        new.mkdir(parents=True, exist_ok=True)
+    remove_old(folder.parent.glob("*"))
+    remove_left(record)
+    partial.write_bytes(bytes(RESERVED_BYTES))  # a disk that is full when the stage ends has room for the record all the same
+    os.environ[access_log.JOURNAL] = f"{folder}\n{os.getcwd()}"
+    access_log.begin(os.getcwd())
+    try:
+        yield
+        if os.environ.get("RANK", "0") == "0" or not access_log.is_worker():
+            _write_record(record, partial, folder)
+    finally:
+        access_log.leave()
+        del os.environ[access_log.JOURNAL]
+        partial.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_left(path: Path) -> None:
+    """Remove what killed processes left of `path`, which may be as large as the text: at once where their number means something, which is
+    under the same kernel and among the same process numbers, else by age."""
+    partials = list(path.parent.glob(f".{path.name}.*.partial"))
+    for partial in partials:
+        place, _, owner = partial.name.removeprefix(f".{path.name}.").partition(".")
+        owner = owner.partition(".")[0]
+        if place == files.place() and owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            files.remove(partial)
+    remove_old(partials)
+
+
+def remove_old(left: Iterable[Path]) -> None:
+    """Remove files and folders that nothing was written to for longer than any run takes: killed runs left them."""
+    for path in left:
+        with contextlib.suppress(OSError):  # another process removes it too
+            newest = max(entry.stat().st_mtime for entry in (path, *path.rglob("*")))
+            if time.time() - newest > LEFT_OVER_SECONDS:
+                files.remove(path)
+
+
+def _write_record(record: Path, partial: Path, folder: Path) -> None:
+    """Write the record. If the run's folder was removed from outside, the record says so and the audit does not rule on it: the outputs are
+    good all the same, and must not be lost with their record."""
+    try:
+        parts = [part.read_bytes().decode(errors="surrogateescape") for part in folder.iterdir()]
+        content = sorted(access_log.lines().union(*(part.splitlines() for part in parts)))
+    except OSError as error:
+        content = {"incomplete": f"{folder.name}: {error.strerror}"}
+        print(
+            f"caddie: {record} is incomplete, as {folder} is gone; the outputs are complete, but the audit cannot rule on them",
+            file=sys.stderr,
+        )
+    with open(partial, "r+b") as handle:
+        handle.write((json.dumps(content, indent=1) + "\n").encode(errors="surrogateescape"))
+        handle.truncate()
+    os.replace(partial, record)
 
 
 def _way_out(path: Path) -> str:
@@ -107,3 +188,44 @@ def _is_closed(descriptor: int) -> bool:
 def _fail(name: str, sentence: str) -> None:
     print(f"caddie {name}: {' '.join(sentence.split())}", file=sys.stderr)
     raise SystemExit(1) from None
+
+
+def torchrun(processes: int, module: str, device: str) -> None:
+    """Run torchrun with `processes` workers of `python -m module` on this machine. ValueError if one of them fails.
+
+    torchrun runs in this process, so that a signal to it reaches the workers, and so that this process can end what it has begun.
+    """
+    from torch.distributed import run  # half a second, as what follows
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    from stages.lib.node import launch
+
+    section = module.removeprefix("stages.")
+    if launch.device_type(device, section=section) == "cuda" and processes > launch.torch.cuda.device_count():
+        raise ValueError(
+            f"{section}.processes is {processes}, but torch sees {launch.torch.cuda.device_count()} GPUs; set it to at most that"
+        )
+    # by number, because a machine need not know its own name
+    meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", f"--rdzv-id={uuid.uuid4()}", "--local-addr=127.0.0.1"]
+    sys.stdout.flush()
+    print(f"caddie {section}: starting {processes} processes, which meet at 127.0.0.1", file=sys.stderr, flush=True)
+    try:
+        run.run(run.parse_args([*meeting, f"--nproc-per-node={processes}", "-m", module, *sys.argv[1:]]))
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        raise ValueError(f"process {rank} of {processes} ended with exit code {failure.exitcode}; what it said is above") from None
+    except SignalException:
+        raise KeyboardInterrupt from None
+
+
+def give_opened(store, section: str, rank: int, size: int) -> None:
+    """Give rank 0 what the other processes have opened, because it alone writes a record."""
+    names = [f"{section} opened {other}" for other in range(1, size)]
+    if rank:
+        store.set(names[rank - 1], "\n".join(access_log.lines()).encode(errors="surrogateescape"))
+        return
+    while not store.check(names):  # `get` would keep the thread that watches for failures from the store
+        time.sleep(0.01)
+    for name in names:
+        access_log.add(store.get(name).decode(errors="surrogateescape").splitlines())

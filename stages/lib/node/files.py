@@ -6,24 +6,21 @@ import hashlib
 import json
 import os
 import shutil
-import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-
-LEFT_OVER_SECONDS = 30 * 86400  # no run takes so long
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path` for a file or folder. It is renamed to `path` only if the block ends without error.
 
-    If the process is killed, at most a `.partial` entry is left, never a half-written `path`. Files are fsynced before the rename.
+    If the process is killed, at most a `.partial` entry is left, which a later run of the stage removes, never a half-written `path`. Files
+    are fsynced before the rename.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_left(path)
-    partial = path.with_name(f".{path.name}.{_place()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.partial")
+    partial = path.with_name(f".{path.name}.{place()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.partial")
     old = partial.with_suffix(".old.partial")
     try:
         yield partial
@@ -34,8 +31,8 @@ def atomic(path: Path) -> Iterator[Path]:
             os.replace(path, old)
         os.replace(partial, path)
     finally:
-        _remove(partial)
-        _remove(old)
+        remove(partial)
+        remove(old)
 
 
 def link(source: Path, path: Path) -> None:
@@ -53,20 +50,8 @@ def link_file(source: Path, path: Path) -> None:
         shutil.copyfile(source, path)
 
 
-def _remove_left(path: Path) -> None:
-    """Remove what killed processes left of `path`, which may be as large as the text: at once where their number means something, which is
-    under the same kernel and among the same process numbers, else by age."""
-    partials = list(path.parent.glob(f".{path.name}.*.partial"))
-    for partial in partials:
-        place, _, owner = partial.name.removeprefix(f".{path.name}.").partition(".")
-        owner = owner.partition(".")[0]
-        if place == _place() and owner.isdecimal() and not Path(f"/proc/{owner}").exists():
-            _remove(partial)
-    remove_old(partials)
-
-
 @functools.cache
-def _place() -> str:
+def place() -> str:
     """The same text in all processes that see each other's numbers, and in no other: a random one where that cannot be known."""
     try:
         facts = Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid"), os.readlink("/proc/self")
@@ -77,16 +62,8 @@ def _place() -> str:
     return hashlib.sha256(repr(facts[:2]).encode()).hexdigest()[:12]
 
 
-def remove_old(left: Iterable[Path]) -> None:
-    """Remove files and folders that nothing was written to for longer than any run takes: killed runs left them."""
-    for path in left:
-        with contextlib.suppress(OSError):  # another process removes it too
-            newest = max(entry.stat().st_mtime for entry in (path, *path.rglob("*")))
-            if time.time() - newest > LEFT_OVER_SECONDS:
-                _remove(path)
-
-
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or folder, if there is one."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -7,7 +7,6 @@ import socket
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,40 +37,22 @@ class World:
 
 
 def relaunched(processes: int, module: str, device: str) -> bool:
-    """Run torchrun with `processes` workers of `python -m module`, unless this is a worker or one is enough. True once they are done.
-
-    torchrun runs in this process, so that a signal to it reaches the workers, and so that this process can end what it has begun.
-    """
-    section = module.removeprefix("stages.")
-    if processes < 1:
-        raise ValueError(f"{section}.processes is {processes}; it takes 1 or more")
+    """Run `processes` processes of `python -m module`, unless this is one of them or one is enough. True once they are done."""
     if processes == 1 or is_worker():
         return False
-    if device_type(device, section=section) == "cuda" and processes > torch.cuda.device_count():
-        raise ValueError(f"{section}.processes is {processes}, but torch sees {torch.cuda.device_count()} GPUs; set it to at most that")
-    from torch.distributed import run  # half a second
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from stages.lib.node import command  # not part of the one script
 
-    print(f"caddie {section}: starting {processes} processes, which meet at 127.0.0.1", file=sys.stderr, flush=True)
-    # by number, because a machine need not know its own name
-    meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", f"--rdzv-id={uuid.uuid4()}", "--local-addr=127.0.0.1"]
-    sys.stdout.flush()
-    try:
-        run.run(run.parse_args([*meeting, f"--nproc-per-node={processes}", "-m", module, *sys.argv[1:]]))
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        raise ValueError(f"process {rank} of {processes} ended with exit code {failure.exitcode}; what it said is above") from None
-    except SignalException:
-        raise KeyboardInterrupt from None
+    command.torchrun(processes, module, device)
     return True
 
 
 def device_type(device: str, *, section: str = "train") -> str:
-    """cpu or cuda, for auto | cpu | cuda. The error names `section` of params.yaml."""
+    """cpu, cuda or mps (the GPU of a Mac), for one of these or auto, which is cuda or cpu. The error names `section` of params.yaml."""
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"{section}.device is mps, but torch sees no GPU of a Mac; set it to auto or cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"{section}.device is cuda, but torch sees no GPU; set it to auto or cpu, or install a CUDA build of torch")
-    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    return "cuda" if device in ("auto", "cuda") and torch.cuda.is_available() else device.replace("auto", "cpu")
 
 
 def gpu_name(device: torch.device) -> str | None:
@@ -94,24 +75,37 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 @contextlib.contextmanager
 def world(device: str, *, threads: int = THREADS, section: str = "train") -> Iterator[World]:
-    """Join the process group if torchrun started one. `device` is auto, cpu or cuda."""
-    cuda = device_type(device, section=section) == "cuda"
+    """Join the process group if torchrun started one. `device` is auto, cpu, cuda or mps."""
+    kind = device_type(device, section=section)
+    cuda = kind == "cuda"
     torch.set_num_threads(threads)
-    torch.set_deterministic_debug_mode("default" if cuda else "error")  # use_deterministic_algorithms would import the compiler (1 s)
+    torch.set_deterministic_debug_mode(
+        "error" if kind == "cpu" else "default"
+    )  # use_deterministic_algorithms would import the compiler (1 s)
     torch.utils.deterministic.fill_uninitialized_memory = False  # this debugging aid costs 3 % of a step
     size, rank, place = (
         int(os.environ[name]) if is_worker() else single for name, single in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
     )
-    local = torch.device("cuda", place) if cuda else torch.device("cpu")
+    local = torch.device("cuda", place) if cuda else torch.device(kind)
     if cuda:
         torch.cuda.set_device(local)
     if size == 1:
-        yield World(rank, size, local)
+        try:
+            yield World(rank, size, local)
+        except (NotImplementedError, TypeError) as error:
+            if kind != "mps":
+                raise
+            raise ValueError(f"torch lacks a kernel on mps ({str(error).splitlines()[0]}); set {section}.device to cpu") from None
         return
+    if kind == "mps":
+        raise ValueError(f"{section}.device is mps, which takes {section}.processes 1; set one of them")
     _join("nccl" if cuda else "gloo", section)
     with _all_or_none(section) as store:
         yield World(rank, size, local)
-        _give_opened(store, section, rank, size)
+        if access_log.JOURNAL in os.environ:
+            from stages.lib.node import command  # not part of the one script
+
+            command.give_opened(store, section, rank, size)
     dist.destroy_process_group()  # not after an error, because on GPUs it would wait for the others
 
 
@@ -132,18 +126,6 @@ def _join(backend: str, section: str) -> None:
             f"the processes could not meet at {place}:{port} ({str(error).splitlines()[0]}); start torchrun on each machine with "
             "--local-addr=<the address by which the others reach it>"
         ) from None
-
-
-def _give_opened(store: dist.Store, section: str, rank: int, size: int) -> None:
-    """Give rank 0 what the other processes have opened, because it alone writes a record."""
-    names = [f"{section} opened {other}" for other in range(1, size)]
-    if rank:
-        store.set(names[rank - 1], "\n".join(access_log.lines()).encode(errors="surrogateescape"))
-        return
-    while not store.check(names):  # `get` would keep the thread that watches for failures from the store
-        time.sleep(0.01)
-    for name in names:
-        access_log.add(store.get(name).decode(errors="surrogateescape").splitlines())
 
 
 @contextlib.contextmanager

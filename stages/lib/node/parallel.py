@@ -22,7 +22,7 @@ def workers() -> int:
         if not chosen.isdecimal() or int(chosen) < 1:
             raise ValueError(f"CADDIE_WORKERS is {chosen!r}; it takes a number of processes, 1 or more")
         return int(chosen)
-    return len(os.sched_getaffinity(0))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has no such function
 
 
 def _begin(initializer: Callable | None, arguments: tuple) -> None:

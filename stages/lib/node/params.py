@@ -27,6 +27,7 @@ Positive = Annotated[float, Interval(gt=0)]
 NonNegative = Annotated[float, Interval(ge=0)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 Decay = Annotated[float, Interval(ge=0, lt=1)]  # of a running average, which would never change at 1
+Device = typing.Literal["auto", "cpu", "cuda", "mps"]
 
 
 FIRST = {"unexpected_keyword_argument": 0, "missing": 1}  # pydantic's names of the errors that are reported before all others

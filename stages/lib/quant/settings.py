@@ -3,10 +3,10 @@
 from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from annotated_types import Interval
 
-from stages.lib.node.params import AtLeastOne, AtLeastZero, NonNegative, Positive, Seed, Share, require
+from stages.lib.node import launch
+from stages.lib.node.params import AtLeastOne, AtLeastZero, Device, NonNegative, Positive, Seed, Share, require
 from stages.lib.node.plugin_names import PluginName
 from stages.lib.quant.scales import takes
 
@@ -89,7 +89,7 @@ class Prune:
 @dataclass(frozen=True)
 class QuantizeSettings:
     SECTION: ClassVar[str] = "quantize"
-    device: Literal["auto", "cpu", "cuda"]
+    device: Device
     min_elements: AtLeastOne
     groups: Groups
     overrides: tuple[dict, ...]
@@ -109,7 +109,7 @@ def check(settings: QuantizeSettings) -> None:
     names = [field.name for field in fields(Groups)]
     for name in names:
         check_group(getattr(settings.groups, name), f"quantize.groups.{name}")
-    require(settings.device != "cuda" or torch.cuda.is_available(), "quantize.device is cuda, but torch sees no GPU; set it to auto or cpu")
+    launch.device_type(settings.device, section="quantize")
     for path, chosen in (("rotation.groups", settings.rotation.groups), ("prune.groups", settings.prune.groups)):
         for name in chosen:
             require(name in names, f"quantize.{path} has {name!r}; the groups are {', '.join(names)}")
