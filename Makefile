@@ -16,7 +16,7 @@ export PYTHONUTF8 := 1
 # One command for a machine with CUDA; it needs none of the set-up above: docs/gpu-run.md
 GPU = $(PYTHON) -m benchmarks.gpu $(if $(PARTS),--parts $(PARTS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(WHEELS),--wheels $(WHEELS))
 
-.PHONY: help setup repro test test-all test-recipes test-scripts test-attacks test-referee test-portability certify recipe rehearse submission show lint golden report screenshots gpu gpu-cpu gpu-data clean test-text test-siege
+.PHONY: help setup readable repro test test-all test-recipes test-scripts test-attacks test-referee test-portability certify recipe rehearse submission show lint golden report screenshots gpu gpu-cpu gpu-data clean test-text test-siege
 
 help:
 	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
@@ -46,13 +46,21 @@ help:
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
+# In a container the checkout often belongs to another user, and git then refuses it. Without this, set-up would take it for no repository.
+readable:
+	@said=$$(LC_ALL=C git rev-parse --git-dir 2>&1) || case "$$said" in \
+		*"not a git repository"*) ;; \
+		*) test ! -e .git || { echo "git cannot read this checkout: $$said"; \
+			echo "If another user owns it, run: git config --global --add safe.directory '$(CURDIR)'"; exit 1; } ;; esac
+
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | readable
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; Caddie needs Python 3.11 or newer: make PYTHON=/path/to/python3 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Caddie needs Python 3.11 or newer, $(PYTHON) is older: make PYTHON=/path/to/python3 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) -e '.[dev]'
 	@sh stages/compress/install_programs.sh
-	@git rev-parse --git-dir >/dev/null 2>&1 || $(VENV)/bin/dvc config --local core.no_scm true
+	@if git rev-parse --git-dir >/dev/null 2>&1; then ! grep -qs no_scm .dvc/config.local || $(VENV)/bin/dvc config --local --unset core.no_scm; \
+	else $(VENV)/bin/dvc config --local core.no_scm true; fi
 	@touch $@
 
 repro: setup

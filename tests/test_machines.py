@@ -3,9 +3,11 @@
 import errno
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
@@ -107,3 +109,28 @@ def test_process_that_ends_is_named_in_a_sentence():
     done = of_two_processes("stages.nothing")
     assert done.returncode == 1 and "starting 2 processes, which meet at 127.0.0.1" in done.stderr
     assert "caddie x: process" in done.stderr and "ended with exit code 1; what it said is above" in done.stderr
+
+
+def make(folder: Path, target: str, **environment: str) -> subprocess.CompletedProcess:
+    command = ["make", "--file", str(ROOT / "Makefile"), target]
+    return subprocess.run(command, cwd=folder, env=os.environ | environment, capture_output=True, text=True)
+
+
+def test_checkout_of_another_owner_stops_the_set_up_with_the_way_out(tmp_path):
+    """git refuses such a checkout, and what it refuses must not be taken for a folder without git, where DVC is set up without it."""
+    assert make(tmp_path, "readable").returncode == 0, "an unpacked archive is no repository"
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    assert make(tmp_path, "readable").returncode == 0
+    refused = make(tmp_path, "readable", GIT_TEST_ASSUME_DIFFERENT_OWNER="true")
+    assert refused.returncode != 0 and f"git config --global --add safe.directory '{tmp_path}'" in refused.stdout
+
+
+def test_checkout_has_line_ends_that_a_shell_reads_whatever_git_is_told(tmp_path):
+    """With core.autocrlf, git would write CRLF, which no shell reads; .gitattributes overrules it."""
+    for name in (".gitattributes", "Makefile", "stages/compress/install_programs.sh"):
+        (tmp_path / "a" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, tmp_path / "a" / name)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a", "-c", "core.autocrlf=true", "-c", "core.eol=crlf"]
+    for command in (["init", "-q", "a"], ["-C", "a", "add", "."], ["-C", "a", "commit", "-qm", "all"], ["clone", "-q", "a", "b"]):
+        subprocess.run([*git, *command], cwd=tmp_path, check=True)
+    assert not any(b"\r" in (tmp_path / "b" / name).read_bytes() for name in ("Makefile", "stages/compress/install_programs.sh"))
