@@ -1,18 +1,24 @@
-"""Other machines: file systems without locks, names that do not resolve, what macOS lacks. A stage works, or says in a sentence why not."""
+"""Other machines: file systems without locks, names that do not resolve, full disks, what macOS lacks. A stage works, or says why not."""
 
+import codecs
 import errno
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
-from stages.lib.node import launch, parallel, scratch
+from stages.lib.node import command, files, launch, parallel, scratch, tensors
+from stages.prepare import local
+from stages.runtime import entry
 from tests.conftest import ROOT, run_node
 
 
@@ -112,8 +118,8 @@ def test_process_that_ends_is_named_in_a_sentence():
 
 
 def make(folder: Path, target: str, **environment: str) -> subprocess.CompletedProcess:
-    command = ["make", "--file", str(ROOT / "Makefile"), target]
-    return subprocess.run(command, cwd=folder, env=os.environ | environment, capture_output=True, text=True)
+    words = ["make", "--file", str(ROOT / "Makefile"), target]
+    return subprocess.run(words, cwd=folder, env=os.environ | environment, capture_output=True, text=True)
 
 
 def test_checkout_of_another_owner_stops_the_set_up_with_the_way_out(tmp_path):
@@ -131,6 +137,110 @@ def test_checkout_has_line_ends_that_a_shell_reads_whatever_git_is_told(tmp_path
         (tmp_path / "a" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, tmp_path / "a" / name)
     git = ["git", "-c", "user.name=a", "-c", "user.email=a", "-c", "core.autocrlf=true", "-c", "core.eol=crlf"]
-    for command in (["init", "-q", "a"], ["-C", "a", "add", "."], ["-C", "a", "commit", "-qm", "all"], ["clone", "-q", "a", "b"]):
-        subprocess.run([*git, *command], cwd=tmp_path, check=True)
+    for words in (["init", "-q", "a"], ["-C", "a", "add", "."], ["-C", "a", "commit", "-qm", "all"], ["clone", "-q", "a", "b"]):
+        subprocess.run([*git, *words], cwd=tmp_path, check=True)
     assert not any(b"\r" in (tmp_path / "b" / name).read_bytes() for name in ("Makefile", "stages/compress/install_programs.sh"))
+
+
+SAFETENSORS = "Error while serializing: I/O error: No space left on device (os error 28)"
+
+
+@pytest.mark.parametrize("node", ["train", "ema", "calibrate"])
+def test_full_disk_is_a_sentence_where_tensors_are_written(project, monkeypatch, capsys, node):
+    def full(*arguments, **options):
+        raise tensors.SafetensorError(SAFETENSORS)
+
+    monkeypatch.setattr(tensors, "save_file", full)
+    with pytest.raises(SystemExit):
+        run_node(node)
+    assert f"caddie {node}: No space left on device while writing" in capsys.readouterr().err
+
+
+def test_full_disk_is_a_sentence_where_folders_are_copied_or_arrays_are_written(tmp_path, monkeypatch, capsys):
+    def other(*paths):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    def full(*paths):
+        raise OSError(errno.ENOSPC, "No space left on device", *paths)
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/b").touch()
+    monkeypatch.setattr(os, "link", other)
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(SystemExit), command.sentences("prepare"):
+        files.link(tmp_path / "a", tmp_path / "c")
+    assert "caddie prepare: No space left on device while writing" in capsys.readouterr().err
+    with pytest.raises(SystemExit), command.sentences("evaluate"):
+        raise OSError("100000 requested and 8176 written")
+    assert "caddie evaluate: No space left on device while writing an output; free some space" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number, way_out", [(errno.EROFS, "run it in a checkout that may be written to"), (errno.EMFILE, "ulimit -n")])
+def test_what_no_free_space_would_mend_is_given_its_own_way_out(capsys, number, way_out):
+    with pytest.raises(SystemExit), command.sentences("ema"):
+        raise OSError(number, os.strerror(number), "artifacts/ema")
+    said = capsys.readouterr().err
+    assert way_out in said and "free some space" not in said
+
+
+@pytest.mark.parametrize("name", [5, True, "zlib.1", "my zip"])
+def test_name_of_a_run_that_a_shell_or_yaml_reads_differently_is_a_sentence(project, capsys, name):
+    tree = yaml.safe_load((project / "params.yaml").read_text())
+    tree["compress"]["runs"][name] = tree["compress"]["runs"]["zlib_9"]
+    (project / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    with pytest.raises(SystemExit):
+        run_node("compress", *str(name).split())
+    assert f"compress.runs has the name {name!r}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variable, value", [("OMP_THREAD_LIMIT", "1"), ("OMP_DYNAMIC", "true")])
+def test_environment_that_would_change_the_weights_is_refused(project, tree, monkeypatch, capsys, variable, value):
+    tree({"calibrate.threads": 2})
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SystemExit):
+        run_node("calibrate")
+    assert f"unset {variable}" in capsys.readouterr().err
+
+
+@pytest.fixture
+def packed(project, monkeypatch):
+    """The command line of the project's artifact, in this process."""
+    with zipfile.ZipFile(project / "artifacts/package/submission.pyz") as archive:
+        inside = {Path(name).name: archive.read(name) for name in archive.namelist() if "/data/" in name}
+    monkeypatch.setattr(entry, "read", inside.__getitem__)
+    (project / "text").write_text("The text.")
+    threads = torch.get_num_threads()
+    yield entry.main
+    torch.set_num_threads(threads)
+    torch.set_deterministic_debug_mode("default")
+
+
+def test_artifact_without_its_package_or_with_other_options_than_an_object_says_so(packed, monkeypatch, capsys):
+    assert packed(["score", "text", "--options", "[]"]) == 1
+    assert "submission.pyz: --options takes a JSON object" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "brotli", None)
+    assert packed(["score", "text"]) == 1
+    assert "install it with: pip install brotli" in capsys.readouterr().err
+
+
+def test_one_text_file_as_the_whole_corpus_is_refused_with_what_can_be_done(project, tree, capsys):
+    (project / "book.txt").write_text("The only document.\n" * 100)
+    tree({"prepare.path": "book.txt"})
+    with pytest.raises(SystemExit):
+        run_node("prepare")
+    said = capsys.readouterr().err
+    assert "the corpus has 1 document, and train, holdout and val need one each" in said
+    advice = re.search(r"mkdir (\S+) && split -l 100 --additional-suffix=\.txt FILE \1/,", said)
+    (project / advice[1]).mkdir(parents=True)
+    subprocess.run(["split", "-l", "10", "--additional-suffix=.txt", "book.txt", f"{advice[1]}/"], check=True)
+    assert len(local.files(project / advice[1])) == 10
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32", "latin1"])
+def test_text_in_another_encoding_is_refused_with_the_command_that_converts_it(tmp_path, encoding):
+    content = (codecs.BOM_UTF16_BE if encoding == "utf-16-be" else b"") + "Grüße".encode(encoding)
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(ValueError, match="iconv") as refused:
+        list(local.documents(tmp_path / "a.txt"))
+    found = re.search(r"iconv -f (\S+) -t utf-8", str(refused.value))[1]
+    assert content.decode(found) == "Grüße"

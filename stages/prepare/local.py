@@ -265,9 +265,11 @@ def _decode(content: bytes, where: Path | str, offset: int) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
+        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content
+        encoding = "utf-32" if content.startswith(codecs.BOM_UTF32_LE) else "utf-16" if is_utf16 else "latin1"
         raise ValueError(
             f"{where}: byte {offset + error.start} is not valid UTF-8 ({error.reason}); convert the "
-            "file, for example with: iconv -f latin1 -t utf-8"
+            f"file, for example with: iconv -f {encoding} -t utf-8"
         ) from None
 
 

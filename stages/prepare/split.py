@@ -213,6 +213,12 @@ def _check(counts: dict[str, int], empty: int, is_cut: bool, max_bytes: int | No
             f"the corpus is empty ({empty} empty documents, no other); point prepare.path to documents "
             "with text, or set prepare.source to builtin"
         )
+    if total < len(SPLITS):
+        raise ValueError(
+            f"the corpus has {total} document{'s' * (total > 1)}, and train, holdout and val need one each; a text file is one document, so "
+            "cut it into several, for example with: mkdir data/my_texts && split -l 100 --additional-suffix=.txt FILE data/my_texts/, or "
+            "write JSON lines, a document each"
+        )
     if isinstance(rule, First) and not (counts["train"] and counts["val"] == rule.val_documents):
         raise ValueError(
             f"the corpus has {total:,} documents; the first {rule.val_documents:,} are val (prepare.val_documents) and the "

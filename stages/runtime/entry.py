@@ -56,6 +56,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"submission.pyz: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        print(f"submission.pyz: {error}; install it with: pip install {error.name}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -139,6 +142,8 @@ def _run(arguments: argparse.Namespace, manifest: dict) -> None:
     options = arguments.options
     if options is None:
         options = manifest["options"] if name == manifest["evaluator"] else {}
+    if not isinstance(options, dict):
+        raise ValueError('--options takes a JSON object, such as {"window": 64}')
     claims, tokenizer = evaluators.claims(checked(name, options), options), Tokenizer(read("tokenizer.model"))
     (_score if arguments.command == "score" else _code)(arguments, name, options, claims, tokenizer)
 

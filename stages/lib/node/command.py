@@ -9,6 +9,7 @@ import errno
 import inspect
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -31,6 +32,12 @@ PATH_ERRORS = {
     errno.EISDIR: "is a folder where a file is needed; move it away",
     errno.EEXIST: "is a file where a folder is needed; move it away",
 }
+WRITE_ERRORS = {
+    errno.ENOSPC: "free some space and run it again, finished stages are kept",
+    errno.EDQUOT: "free some space and run it again, finished stages are kept",
+    errno.EROFS: "run it in a checkout that may be written to, such as a copy on another disk",
+    errno.EMFILE: "allow more open files, for example with: ulimit -n 4096, and run it again, finished stages are kept",
+}
 
 
 def run(main: Callable, argv: list[str] | None = None) -> None:
@@ -49,8 +56,13 @@ def run(main: Callable, argv: list[str] | None = None) -> None:
             option = "--" + parameter.name.replace("_", "-")
             parser.add_argument(option, default=parameter.default, metavar="PATH", help=f"{kind} (default: %(default)s)")
     with sentences(name):
-        chosen = vars(parser.parse_args(argv))
+        known, unknown = parser.parse_known_args(argv)
+        chosen = vars(known)
         tree = params.read(Path(chosen.pop("params")))
+        check_names(tree)
+        if unknown:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        check_threads(tree.get(name))
         variant = next((chosen.pop(p.name) for p in signature.parameters.values() if p.annotation is Variant), None)
         arguments = arguments_of(main, tree, variant=variant, paths=chosen)
         for parameter in signature.parameters.values():
@@ -65,6 +77,30 @@ def run(main: Callable, argv: list[str] | None = None) -> None:
         )
         with recorded(Path(record_path(outputs, metrics))):
             main(**arguments)
+
+
+def check_names(tree: dict) -> None:
+    """ValueError if a run has a name that DVC, a shell or YAML would read as something else."""
+    for name, section in tree.items():
+        for run in (section.get("runs") or {}) if isinstance(section, dict) else {}:
+            if not (isinstance(run, str) and re.fullmatch(r"[A-Za-z][\w-]*", run, re.ASCII)):
+                raise ValueError(
+                    f"params.yaml: {name}.runs has the name {run!r}, as YAML reads it; a name is part of commands and paths, so it begins "
+                    "with a letter and has only letters, digits, _ and -: rename it"
+                )
+
+
+def check_threads(section: dict | None) -> None:
+    """ValueError if the environment lets OpenMP take fewer threads than the stage asks for, because the last bits of the weights depend on
+    their number."""
+    asked = section.get("threads", 2) if isinstance(section, dict) else 2
+    limit = os.environ.get("OMP_THREAD_LIMIT", "").strip()
+    if limit.isdecimal() and isinstance(asked, int) and int(limit) < asked:
+        raise ValueError(
+            f"OMP_THREAD_LIMIT is {limit} in the environment, fewer than the {asked} threads of this stage; unset OMP_THREAD_LIMIT"
+        )
+    if os.environ.get("OMP_DYNAMIC", "").strip().lower() in ("true", "1"):
+        raise ValueError("OMP_DYNAMIC is set in the environment, and OpenMP then takes fewer threads on a busy machine; unset OMP_DYNAMIC")
 
 
 @contextlib.contextmanager
@@ -165,17 +201,28 @@ def sentences(name: str) -> Iterator[None]:
     except ValueError as error:
         _fail(name, str(error))
     except OSError as error:
-        path = error.filename2 or error.filename
-        if error.errno in PATH_ERRORS and path is not None:
-            _fail(name, f"{path} {PATH_ERRORS[error.errno]}")
-        if error.errno in PATH_ERRORS:
+        number, path = _reason(error)
+        if number in PATH_ERRORS and path is not None:
+            _fail(name, f"{path} {PATH_ERRORS[number]}")
+        if number in PATH_ERRORS:
             _fail(name, str(error))
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE):
+        if number not in WRITE_ERRORS:
             raise
-        _fail(name, f"{error.strerror} while writing {path or 'an output'}; free some space and run it again, finished stages are kept")
+        _fail(name, f"{os.strerror(number)} while writing {path or 'an output'}; {WRITE_ERRORS[number]}")
     except KeyboardInterrupt:
         print(f"caddie {name}: interrupted; nothing half-written was left, run it again to continue", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _reason(error: OSError) -> tuple[int | None, str | None]:
+    """The number and the path of an error. shutil hides both in a list of copies that failed, and numpy says only how much it wrote."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        _, path, said = error.args[0][0]
+        found = re.search(r"\[Errno (\d+)\]", str(said))
+        return int(found[1]) if found else None, path
+    if error.errno is None and re.fullmatch(r"\d+ requested and \d+ written", str(error)):
+        return errno.ENOSPC, None
+    return error.errno, error.filename2 or error.filename
 
 
 def _is_closed(descriptor: int) -> bool:

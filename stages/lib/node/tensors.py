@@ -1,6 +1,7 @@
 """Named tensors with a JSON configuration in a safetensors file. Stages pass weights to each other this way; nothing is pickled."""
 
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -16,9 +17,15 @@ KEY = "caddie"  # a single metadata entry, because safetensors does not fix the 
 def save(path: Path, tensors: dict[str, torch.Tensor], config: dict) -> None:
     """Write atomically. Equal tensors and configuration give equal bytes."""
     with atomic(path) as partial:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata={KEY: json.dumps(config, sort_keys=True)}
-        )
+        try:
+            save_file(
+                {name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata={KEY: json.dumps(config, sort_keys=True)}
+            )
+        except SafetensorError as error:  # it has the number of the system's error in its text alone
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), str(error), str(path)) from None
 
 
 def load(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
