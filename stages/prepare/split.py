@@ -215,7 +215,7 @@ def _check(counts: dict[str, int], empty: int, is_cut: bool, max_bytes: int | No
         )
     if total < len(SPLITS):
         raise ValueError(
-            f"the corpus has {total} document{'s' * (total > 1)}, and train, holdout and val need one each; a text file is one document, so "
+            f"the corpus has {total} document{'s' * (total > 1)}, and train, holdout and val need one each; a text file is one document: "
             "cut it into several, for example with: mkdir data/my_texts && split -l 100 --additional-suffix=.txt FILE data/my_texts/, or "
             "write JSON lines, a document each"
         )
