@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from stages.compress import stale
 from stages.lib.node import command, files, launch, parallel, scratch, tensors
 from stages.prepare import local
 from stages.runtime import entry
@@ -191,6 +192,8 @@ def test_name_of_a_run_that_a_shell_or_yaml_reads_differently_is_a_sentence(proj
     with pytest.raises(SystemExit):
         run_node("compress", *str(name).split())
     assert f"compress.runs has the name {name!r}" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"compress\.runs has the name"):  # what `make repro` asks first
+        stale.stale(tree, project / "artifacts/compress")
 
 
 @pytest.mark.parametrize("variable, value", [("OMP_THREAD_LIMIT", "1"), ("OMP_DYNAMIC", "true")])

@@ -13,6 +13,7 @@ from stages.runtime.blob.codecs import is_available
 
 def stale(tree: dict, folder: Path) -> list[str]:
     """Names `compress@<run>` whose metrics under `folder` contradict what is installed."""
+    command.check_names(tree)
     out = []
     for run in params.lookup(tree, "compress.runs"):
         metrics, settings = folder / run / "metrics.json", params.section(tree, Run, variant=run)
