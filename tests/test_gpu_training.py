@@ -378,14 +378,15 @@ def test_when_one_process_fails_the_others_end_with_its_sentence(tmp_path, error
         for rank in range(2)
     ]
     try:
-        err = processes[0].communicate(timeout=30)[1]
+        begun = f"caddie train: 2 processes meet at 127.0.0.1:{port}\n"
+        err = processes[0].communicate(timeout=30)[1].removeprefix(begun)
         assert processes[0].returncode == 1
         if "another error" in others:  # whichever was first
             assert err.startswith("caddie train: ") and len(err.strip().splitlines()) == 1
         else:
             assert err == f"caddie train: process 1 failed, and all others end with it: {said or 'ValueError: this machine has no room'}\n"
             assert lingers == 0 or processes[1].poll() is None, "it ended before the other process was gone"
-        own = processes[1].communicate(timeout=30)[1]
+        own = processes[1].communicate(timeout=30)[1].removeprefix(begun)
         assert processes[1].returncode == 1
         assert said in own if said else own.startswith("caddie train: ") and len(own.strip().splitlines()) == 1
     finally:
