@@ -8,9 +8,11 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from dvc_data.hashfile.build import build
 from dvc_data.hashfile.db import HashFileDB
@@ -307,6 +309,20 @@ def test_process_that_began_the_run_collects_the_lines_of_all_workers(tmp_path, 
         assert [worker.wait(timeout=20) for worker in workers] == [0, 0]
         assert not (tmp_path / "artifacts/opened.json").exists()
     assert json.loads((tmp_path / "artifacts/opened.json").read_text()) == ["artifacts/a", "artifacts/b", "artifacts/c"]
+
+
+def test_rank_0_records_what_the_processes_of_other_machines_opened(tmp_path, monkeypatch):
+    """Workers that torchrun was told by hand to start have no folder in common; the store of their group has what they opened."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    store = torch.distributed.HashStore()
+    for rank, name in ((1, "b\udcff"), (0, "a")):
+        monkeypatch.setenv("RANK", str(rank))
+        with command.recorded(tmp_path / "artifacts/opened.json"):
+            access_log.report(Path(f"artifacts/{name}"))
+            command.give_opened(store, "train", rank, 2)
+        assert (tmp_path / "artifacts/opened.json").exists() == (rank == 0)
+    assert json.loads((tmp_path / "artifacts/opened.json").read_text()) == ["artifacts/a", "artifacts/b\udcff"]
 
 
 def test_md5_of_a_folder_is_the_one_that_dvc_takes(tmp_path):
