@@ -160,8 +160,15 @@ def check_path(word: str) -> None:
 
 
 def check_git(words: list[str]) -> None:
-    """The address is for the reader to fill in; after `git clone` comes one folder."""
-    assert words[1] == "clone" and PLACEHOLDER.search(" ".join(words[2:-1])) and "/" not in words[-1]
+    """Of `git clone` the address is for the reader to fill in, and one folder follows; of others git knows command and options."""
+    if words[1] == "clone":
+        assert PLACEHOLDER.search(" ".join(words[2:-1])) and "/" not in words[-1]
+        return
+    done = subprocess.run(["git", words[1], "-h"], capture_output=True, text=True, check=False)
+    assert done.returncode == 129, f"git has no command {words[1]}"
+    for word in words[2:]:
+        known = re.search(rf"(?<![\w-])(--\[no-\])?{re.escape(word.lstrip('-'))}(?![\w-])", done.stdout)
+        assert known or word == "--" or not word.startswith("-"), f"git {words[1]} has no option {word}"
 
 
 def check_torchrun(words: list[str]) -> None:
