@@ -59,6 +59,7 @@ repro: setup
 	@(python -m stages.compress.stale && python -m stages.text_compressors.stale) | xargs -r dvc repro --quiet --force --single-item
 	@python -m stages.recipes default --fits
 	dvc repro
+	@! git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || dvc exp save --quiet --force --name repro || echo "This run was not saved as an experiment, so only the workspace has its results: --compare HEAD will not find them."
 	@cat artifacts/report/summary.md
 	@echo "The same with plots: artifacts/report/index.html"
 

@@ -109,7 +109,7 @@ def shared(pair: Pair) -> None:
     assert "Running stage" not in said["second"] and "Data and pipelines are up to date." in said["second"]
     for name in ("submission.pyz", "metrics.json"):
         assert (pair.first / "artifacts/package" / name).read_bytes() == (pair.second / "artifacts/package" / name).read_bytes()
-    values = "  window: 64", "  window: 32"
+    values = "plain_score:\n  window: 64", "plain_score:\n  window: 32"
     change(pair.first, *values)
     assert "Running stage 'plain_score@train'" in pair.run("first", "dvc repro plain_score report")
     pair.follow("runs")
