@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import inspect
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,7 +75,7 @@ def written(folder: Path, share: Share) -> Iterator[Path]:
         partial.mkdir()
         with access_log.recorded(partial / access_log.NAME):
             yield partial
-    there = len(list(folder.glob(f"*-of-{share.of}")))
+    there = len(_sets(folder)[share.of])
     print(f"part {share.part} of {share.of} is in {folder / share.name}; {there} of {share.of} are there")
 
 
@@ -83,16 +84,16 @@ def finished(folder: Path) -> list[Path]:
 
     What the parts opened is reported to the access log of the stage that calls this.
     """
-    sets: dict[int, set[int]] = {}
-    for path in folder.glob("*-of-*"):
-        part, of = map(int, path.name.split("-of-"))
-        sets.setdefault(of, set()).add(part)
+    sets = _sets(folder)
     for of, there in sorted(sets.items()):
         if len(there) == of:
             found = [folder / Share(part, of).name for part in range(1, of + 1)]
             for path in found:
-                for opened in json.loads((path / access_log.NAME).read_text(encoding="utf-8", errors="surrogateescape")):
-                    access_log.report(Path(opened))
+                opened = json.loads((path / access_log.NAME).read_text(encoding="utf-8", errors="surrogateescape"))
+                if not isinstance(opened, list):
+                    raise ValueError(f"the record of what {path} opened is incomplete; remove that folder and run this part again")
+                for name in opened:
+                    access_log.report(Path(name))
             return found
     if sets:
         of = min(sets, key=lambda of: of - len(sets[of]))
@@ -102,6 +103,15 @@ def finished(folder: Path) -> list[Path]:
             f"{of}, or remove that folder to do the whole work here"
         )
     return []
+
+
+def _sets(folder: Path) -> dict[int, set[int]]:
+    """The numbers of the parts that are there, by the number of all parts. A part that is being written, or was killed, is not there."""
+    found: dict[int, set[int]] = {}
+    for path in folder.glob("*"):
+        if match := re.fullmatch(r"(\d+)-of-(\d+)", path.name):
+            found.setdefault(int(match[2]), set()).add(int(match[1]))
+    return found
 
 
 def remove(folder: Path) -> None:
