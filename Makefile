@@ -16,7 +16,7 @@ export PYTHONUTF8 := 1
 # One command for a machine with CUDA; it needs none of the set-up above: docs/gpu-run.md
 GPU = $(PYTHON) -m benchmarks.gpu $(if $(PARTS),--parts $(PARTS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(WHEELS),--wheels $(WHEELS))
 
-.PHONY: help setup repro test test-all test-recipes test-scripts test-attacks test-referee test-portability certify recipe rehearse submission show lint golden report screenshots gpu gpu-cpu gpu-data clean test-text test-siege
+.PHONY: help setup repro test test-all test-recipes test-scripts test-attacks test-referee test-portability test-s3 certify recipe rehearse submission show lint golden report screenshots gpu gpu-cpu gpu-data clean test-text test-siege
 
 help:
 	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
@@ -27,6 +27,7 @@ help:
 	@echo "make test-scripts          the one script of every published stack in small against the pipeline, to the bit: half an hour"
 	@echo "make test-attacks          100,000 hostile blobs against every codec and coder, and the largest round trips: a quarter of an hour"
 	@echo "make test-portability      the weight coder with another numpy, BLAS and number of threads: the same bytes"
+	@echo "make test-s3               sharing results through an S3 server that the test starts; installs the client and the server first"
 	@echo "make test-text             the built-in text with other Pythons and their builds: the same sha256; PYTHONS='python3.12 python3.13'; gigabytes"
 	@echo "make test-referee          honest evaluators under the audit with twenty seeds: no false alarm; five minutes"
 	@echo "make test-siege            artifacts and files that lie, each packed, evaluated and audited; writes docs/siege.md; half an hour"
@@ -102,6 +103,10 @@ test-text: setup
 		scratch/text/$$python/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -r scratch/text/list || exit 1; \
 		scratch/text/$$python/bin/python -m stages.prepare.builtin || exit 1; \
 	done
+
+test-s3: setup
+	python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) -e '.[dev,s3,test-s3]'
+	python -m pytest -n 0 -m slow tests/test_sharing.py
 
 test-referee: setup
 	python -m pytest --dist load -m referee tests/test_cheats.py

@@ -3,6 +3,8 @@
 import gzip
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ from stages.prepare import __main__ as prepare
 from stages.prepare import blocks, local, split
 from stages.tokenize import __main__ as tokenize
 from stages.tokenize import sharding
+from tests import repository
 from tests.conftest import ROOT, run_node
 
 
@@ -63,6 +66,15 @@ def test_every_line_and_every_file_is_in_exactly_one_part(tmp_path, small, of):
     spans = [Share(part, of).span(local.length(paths)) for part in range(1, of + 1)]
     found = [document.text for span in spans for task in local.tasks(paths, span) for document in local.parse(task)]
     assert found == whole and len(whole) == 303
+
+
+def test_file_that_begins_where_a_part_ends_is_in_one_part(tmp_path):
+    for number in range(8):
+        (tmp_path / f"{number}.txt").write_text(f"{number}" * (number != 3) * 9)
+    paths = local.files(tmp_path)
+    for of in (2, 4, 8, 73):
+        spans = [Share(part, of).span(local.length(paths)) for part in range(1, of + 1)]
+        assert [file for span in spans for task in local.tasks(paths, span) for file in task.files] == paths
 
 
 def test_error_in_a_part_names_the_byte_of_the_line(tmp_path, small):
@@ -218,3 +230,42 @@ def test_builtin_text_has_no_parts(project, tree, capsys):
     with pytest.raises(SystemExit):
         run_part("prepare", Share(1, 2))
     assert "the built-in text is read in seconds and has no parts; run: dvc repro prepare" in capsys.readouterr().err
+
+
+SBATCH = """#!/bin/bash
+# Slurm's sbatch, which runs the job at once, once for each number of --array, and prints a number as the job's name.
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --array=1-*) last="${1#--array=1-}" ;;
+    --wrap) command="$2"; shift ;;
+    --dependency=afterok:*) [ "${1#*:}" = 17 ] || exit 1 ;;
+  esac
+  shift
+done
+for number in $(seq "${last:-1}" -1 1); do SLURM_ARRAY_TASK_ID=$number sh -c "$command" >> jobs.log 2>&1 || exit 1; done
+echo 17
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.dvc
+def test_script_of_the_page_gives_the_tokens_of_one_machine(finished, tmp_path):
+    """The first script of docs/clusters.md as it stands, with a stand-in for Slurm, and then DVC has nothing left to do."""
+    root = repository.committed(finished, tmp_path / "cluster")
+
+    def made() -> dict[str, str]:
+        paths = [path for node in ("prepare", "vocabulary", "tokenize") for path in (root / "artifacts" / node).rglob("*")]
+        return {str(path.relative_to(root)): files.sha256(path) for path in paths if path.suffix in (".jsonl", ".model", ".bin")}
+
+    whole = made()
+    (root / "dvc.lock").unlink()
+    shutil.rmtree(root / "artifacts")
+    shutil.rmtree(root / ".dvc/cache")  # and with it the memory of finished runs
+    script = re.search(r"^```bash\n(.*?)^```", (ROOT / "docs/clusters.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[1]
+    (tmp_path / "sbatch").write_text(SBATCH)
+    (tmp_path / "sbatch").chmod(0o755)
+    repository.run(root, "bash", "-e", "-c", script, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    said = (root / "jobs.log").read_text()
+    assert said.count("part 8 of 8 is in scratch/prepare/") == said.count("part 8 of 8 is in scratch/tokenize/") == 1
+    assert made() == whole and len(whole) == 9
+    assert "Running stage" not in repository.run(root, "dvc", "repro", "tokenize")

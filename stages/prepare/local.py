@@ -78,13 +78,13 @@ def tasks(files: list[Path], span: tuple[int, int] | None = None) -> Iterator[Li
     """
     small: list[Path] = []
     used, position = 0, 0
+    first, last = span or (0, length(files))
     for file in files:
         kind, size = _kind(file), file.stat().st_size
-        first, end = span or (0, length(files))
-        start, end = max(0, first - position), min(size, end - position)
+        start, end = max(0, first - position), min(size, last - position)
+        begins_here, position = first <= position < last, position + size + 1
         is_in_lines = file.suffix.lower() == LINES
-        position += size + 1
-        if start >= end if is_in_lines else start or end < 0:
+        if start >= end if is_in_lines else not begins_here:
             continue
         if kind in TEXT:
             small.append(file)
