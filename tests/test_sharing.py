@@ -140,8 +140,8 @@ def test_experiment_and_a_shared_sweep_meet_in_one_table(finished, tmp_path):
         pair.run("first", blocks("experiment")[0].commands[0])  # the remote is not committed, and the first command says so
     pair.follow("share")
     said = pair.follow("experiment")
-    assert re.search(r"\d+ files? uploaded", said["first"]) and "Changes for experiment 'finer' have been applied" in said["second"]
-    assert "clip: 11" in (pair.second / "params.yaml").read_text()
+    assert re.search(r"\d+ files? uploaded", said["first"]) and "Changes for experiment 'final' have been applied" in said["second"]
+    assert "average: final" in (pair.second / "params.yaml").read_text()
     for name in ("package/submission.pyz", "report/metrics.json"):
         assert (pair.first / "artifacts" / name).read_bytes() == (pair.second / "artifacts" / name).read_bytes()
     assert "Running stage" not in pair.run("second", "dvc repro")
@@ -150,7 +150,7 @@ def test_experiment_and_a_shared_sweep_meet_in_one_table(finished, tmp_path):
         repository.run(clone, "dvc", "checkout", "-q")
     pair.follow("sweep")
     said = pair.follow("table")["first"]
-    assert all(name in said for name in ("finer", "first-1", "first-2", "second"))
+    assert all(name in said for name in ("final", "first-1", "first-2", "second"))
     names = repository.run(pair.first, "dvc", "exp", "list", "--name-only").split()
     scores = {name: pair.run("first", f"dvc metrics show {name} --md") for name in names}
     assert len(set(scores.values())) == len(scores) == 4
