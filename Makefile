@@ -16,7 +16,7 @@ export PYTHONUTF8 := 1
 # One command for a machine with CUDA; it needs none of the set-up above: docs/gpu-run.md
 GPU = $(PYTHON) -m benchmarks.gpu $(if $(PARTS),--parts $(PARTS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(WHEELS),--wheels $(WHEELS))
 
-.PHONY: help setup repro test test-all test-recipes test-scripts test-attacks test-referee test-portability test-s3 certify recipe rehearse submission show lint golden report screenshots gpu gpu-cpu gpu-data clean test-text test-siege
+.PHONY: help setup repro test test-all test-recipes test-scripts test-attacks test-referee test-portability certify recipe rehearse submission show lint golden report screenshots gpu gpu-cpu gpu-data clean test-text test-siege
 
 help:
 	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
@@ -104,6 +104,7 @@ test-text: setup
 		scratch/text/$$python/bin/python -m stages.prepare.builtin || exit 1; \
 	done
 
+.PHONY: test-s3
 test-s3: setup
 	python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) -e '.[dev,s3,test-s3]'
 	python -m pytest -n 0 -m slow tests/test_sharing.py
