@@ -27,6 +27,7 @@ help:
 	@echo "make test-scripts          the one script of every published stack in small against the pipeline, to the bit: half an hour"
 	@echo "make test-attacks          100,000 hostile blobs against every codec and coder, and the largest round trips: a quarter of an hour"
 	@echo "make test-portability      the weight coder with another numpy, BLAS and number of threads: the same bytes"
+	@echo "make test-s3               sharing results through an S3 server that the test starts; installs the client and the server first"
 	@echo "make test-text             the built-in text with other Pythons and their builds: the same sha256; PYTHONS='python3.12 python3.13'; gigabytes"
 	@echo "make test-referee          honest evaluators under the audit with twenty seeds: no false alarm; five minutes"
 	@echo "make test-siege            artifacts and files that lie, each packed, evaluated and audited; writes docs/siege.md; half an hour"
@@ -67,6 +68,7 @@ repro: setup
 	@(python -m stages.compress.stale && python -m stages.text_compressors.stale) | xargs -r dvc repro --quiet --force --single-item
 	@python -m stages.recipes default --fits
 	dvc repro
+	@! git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || dvc exp save --quiet --force --name repro || echo "This run was not saved as an experiment, so only the workspace has its results: --compare HEAD will not find them."
 	@cat artifacts/report/summary.md
 	@echo "The same with plots: artifacts/report/index.html"
 
@@ -109,6 +111,11 @@ test-text: setup
 		scratch/text/$$python/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -r scratch/text/list || exit 1; \
 		scratch/text/$$python/bin/python -m stages.prepare.builtin || exit 1; \
 	done
+
+.PHONY: test-s3
+test-s3: setup
+	python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) -e '.[dev,s3,test-s3]'
+	python -m pytest -n 0 -m slow tests/test_sharing.py
 
 test-referee: setup
 	python -m pytest --dist load -m referee tests/test_cheats.py

@@ -47,7 +47,7 @@ NODES = (
     ("audit", "causal_slot"),
     ("report",),
 )
-TOGETHER = ("test_dvc", "test_report_compare", "test_submission")  # each makes in seconds what all of its tests start from
+TOGETHER = ("test_dvc", "test_report_compare", "test_sharing", "test_submission")  # each makes in seconds what all of its tests start from
 
 
 def pytest_configure(config):

@@ -2,54 +2,23 @@
 
 import contextlib
 import json
-import os
-import shutil
-import subprocess
-import sys
 
 import networkx
 import pytest
 import yaml
 from dvc.repo import Repo
 
+from tests import repository
 from tests.conftest import ROOT, set_leaf
+from tests.repository import run
 
 pytestmark = pytest.mark.dvc
-ENVIRONMENT = os.environ | {
-    "DVC_NO_ANALYTICS": "1",
-    "GIT_AUTHOR_NAME": "t",
-    "GIT_AUTHOR_EMAIL": "t@t",
-    "GIT_COMMITTER_NAME": "t",
-    "GIT_COMMITTER_EMAIL": "t@t",
-}
-
-
-def run(folder, *command, **more):
-    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
 def committed(finished, tmp_path_factory):
     """The finished tiny pipeline as a git and DVC repository in which everything is up to date."""
-    root = tmp_path_factory.mktemp("committed") / "repo"
-    shutil.copytree(finished, root)
-    (root / "dvc.lock").unlink()  # the fixture's stand-in; here DVC writes its own
-    shutil.copytree(ROOT / "stages", root / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
-        shutil.copy(ROOT / name, root / name)
-    values = yaml.safe_load((root / "params.yaml").read_text())
-    for name in ("causal_slot", "memory"):  # two runs show as much as four
-        values["evaluate"]["runs"].pop(name, None)
-    (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    run(root, "git", "init", "-q")
-    run(root, "git", "add", "-A")
-    run(root, "git", "commit", "-qm", "start")
-    run(root, sys.executable, "-m", "stages.script")  # which no other test wants in the finished pipeline
-    run(root, "dvc", "commit", "-f")
-    return root
+    return repository.committed(finished, tmp_path_factory.mktemp("committed") / "repo")
 
 
 def stale(root) -> set[str]:

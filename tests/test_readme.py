@@ -82,8 +82,13 @@ def check_dvc(words: list[str]) -> None:
     arguments = parse_args(words[1:])
     nodes = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     for target in getattr(arguments, "targets", None) or []:
-        assert PLACEHOLDER.search(target) or target.partition("@")[0] in nodes or (ROOT / target).exists(), f"no such node: {target}"
+        assert PLACEHOLDER.search(target) or target.partition("@")[0] in nodes or is_path(target), f"no such node: {target}"
     check_overrides(getattr(arguments, "set_param", None) or [])
+
+
+def is_path(word: str) -> bool:
+    """A file of the repository, or the reader's own under data/."""
+    return word.startswith("data/") or (ROOT / word).exists()
 
 
 def check_overrides(overrides: list[str]) -> None:
@@ -160,8 +165,16 @@ def check_path(word: str) -> None:
 
 
 def check_git(words: list[str]) -> None:
-    """The address is for the reader to fill in; after `git clone` comes one folder."""
-    assert words[1] == "clone" and PLACEHOLDER.search(" ".join(words[2:-1])) and "/" not in words[-1]
+    """Of `git clone` the address is for the reader to fill in, and one folder follows; of others git knows command and options."""
+    if words[1] == "clone":
+        assert PLACEHOLDER.search(" ".join(words[2:-1])) and "/" not in words[-1]
+        return
+    done = subprocess.run(["git", words[1], "-h"], capture_output=True, text=True, check=False)
+    assert done.returncode == 129, f"git has no command {words[1]}"
+    usage = done.stdout + done.stderr
+    for word in words[2:]:
+        option = rf"(?<![\w-])--(\[no-\])?{word[2:]}(?![\w-])" if word.startswith("--") else rf"(?<![\w-]){re.escape(word)}(?![\w-])"
+        assert not word.startswith("-") or word == "--" or re.search(option, usage), f"git {words[1]} has no option {word}"
 
 
 def check_torchrun(words: list[str]) -> None:
@@ -192,6 +205,8 @@ CHECKS = {"cd": check_cd, "git": check_git, "make": check_make, "dvc": check_dvc
         ("python -m stages.report --nonsense", "no option --nonsense"),
         ("python benchmarks/nonsense.py", "there is no benchmarks/nonsense.py"),
         ("python -I artifacts/package/nonsense.pyz show", "no stage writes"),
+        ("git frobnicate", "no command frobnicate"),
+        ("git commit --frobnicate", "no option --frobnicate"),
         ("frobnicate it", "nothing here checks"),
     ],
 )

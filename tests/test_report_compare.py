@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ import yaml
 from stages.lib.node import files
 from stages.report import compare
 from stages.report.compare import Experiment
+from tests.conftest import ROOT
 from tests.report_tree import HOSTILE, Page, Tree
 
 ENVIRONMENT = (
@@ -151,6 +153,33 @@ def test_commits_experiments_and_the_workspace_are_read_with_their_own_results(r
     rows = list(csv.DictReader((repository / "out/params.csv").read_text().splitlines()))
     assert rows == [{"name": "train.seed", "main": "1", "second": "2", "workspace": "3"}]
     assert [compare.read(name, root=repository).loss["train_loss"][0] for name in ("main", "workspace")] == [1, 3]
+
+
+@pytest.mark.dvc
+def test_commit_without_a_lock_has_the_results_of_the_experiment_that_ran_it_unchanged(repository, tmp_path, monkeypatch, capsys):
+    """After `make repro` in a fresh clone: params.yaml is in git, dvc.lock is not."""
+    root = tmp_path / "fresh"
+    shutil.copytree(repository, root)
+    git(root, "git", "rm", "-q", "--cached", "dvc.lock")
+    git(root, "git", "commit", "-qm", "without results")  # of the params.yaml of seed 1; seed 3 lies in the folder
+    monkeypatch.chdir(root)
+    git(root, "dvc", "exp", "save", "-q", "-n", "changed")  # another params.yaml: not the commit's results
+    with pytest.raises(ValueError, match=r"HEAD has no dvc.lock, and no experiment ran it unchanged.*make repro"):
+        compare.read("HEAD", root=root)
+    git(root, "git", "restore", "params.yaml")
+    git(root, *repro_saves())
+    (root / "params.yaml").write_text(yaml.safe_dump(PARAMS | {"train": {"seed": 3}}))
+    compare.run(["--compare", "HEAD", "workspace", "--folder", "out"])
+    rows = list(csv.DictReader((root / "out/params.csv").read_text().splitlines()))
+    assert rows == [{"name": "train.seed", "HEAD": "1", "workspace": "3"}] and "HEAD" in capsys.readouterr().out
+
+
+def repro_saves() -> list[str]:
+    """The command with which `make repro` saves its run."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    recipe = re.search(r"^repro: setup\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1]
+    found = re.search(r"dvc exp save [^|;]*", recipe[recipe.index("\tdvc repro\n") :])
+    return found[0].split()
 
 
 @pytest.mark.dvc

@@ -4,10 +4,13 @@ Source `builtin` is the documentation of installed packages; a list names their 
 or folder of JSON lines, parquet or plain text, or a folder of token shards that were published by others. `fineweb` downloads either kind
 from the hub. The output depends only on the settings and the documents, not on the number of processes (CADDIE_WORKERS, default: all
 cores). If the command is killed at any moment, the same command continues where it stopped.
+
+    python -m stages.prepare --part 1 --of 8        one part of the work, for a scheduler; the stage puts the parts together
 """
 
-import functools
+import itertools
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -15,14 +18,12 @@ from pathlib import Path
 import pyarrow
 from tqdm import tqdm
 
-from stages.lib.node import closure, files, parallel
+from stages.lib.node import closure, command, files
 from stages.lib.node.scratch import Folder, key
 from stages.lib.node.stage import Input, Metrics, Output, Untracked
-from stages.lib.text import accounting, corpus, published
-from stages.prepare import builtin, fineweb, local, split
+from stages.lib.text import accounting, corpus, parts, published
+from stages.prepare import blocks, builtin, fineweb, local, split
 from stages.prepare.settings import PrepareSettings, check
-
-FEW_BYTES = 16_000_000  # less input than this is read before other processes have started
 
 
 def main(
@@ -39,9 +40,9 @@ def main(
     outputs = {"train": train, "holdout": holdout, "val": val}
     fetched = fineweb.fetch(settings.fineweb) if settings.source == "fineweb" else None
     shards = _shards(settings, documents, fetched)
-    code = closure.paths("stages.prepare.__main__")
-    work = key(asdict(settings), _inputs(settings, documents, fetched), local.TASK_BYTES, pyarrow.__version__, *code)
-    folder = Folder(Path(scratch) / work)
+    place = _place(scratch, settings, documents, fetched)
+    made = parts.finished(parts.beside(place))
+    folder = Folder(place.with_name(f"{place.name}-{len(made)}") if made else place)
     facts: dict = {"source": settings.source}
     if fetched is not None:
         facts["fineweb"] = {"repository": settings.fineweb.repository, "revision": fetched.revision}
@@ -54,7 +55,7 @@ def main(
             if shards:
                 by_split, notes = _take(settings, shards, folder.path, fetched), {}
             else:
-                by_split, notes = _split(settings, documents, fetched, folder.path)
+                by_split, notes = _split(settings, documents, fetched, folder.path, made)
             for name, found in by_split.items():
                 files.write_json(folder.path / name / corpus.META, found)
             files.write_json(done, {"by_split": by_split, "notes": notes})
@@ -63,6 +64,7 @@ def main(
         for name, output in outputs.items():
             files.link(folder.path / name, output)
         folder.remove()
+        parts.remove(parts.beside(place))
     val_facts = by_split["val"]
     facts |= notes | {"val_is_the_fields": accounting.is_fields_val(val_facts["documents"], val_facts["bytes"])}
     if val_facts["documents"] == accounting.VAL_DOCUMENTS and not facts["val_is_the_fields"]:
@@ -75,6 +77,29 @@ def main(
     for fact in ("documents", "bytes", "sha256"):
         facts[fact] = {name: by_split[name][fact] for name in split.SPLITS}
     files.write_json(metrics, facts)
+
+
+def part(share: parts.Share, settings: PrepareSettings, *, documents: Path, scratch: Path, **outputs: Path) -> None:
+    """Read one part of the documents. Nothing but its folder in scratch/ is written."""
+    check(settings)
+    if settings.source == "builtin":
+        raise ValueError("the built-in text is read in seconds and has no parts; run: dvc repro prepare")
+    fetched = fineweb.fetch(settings.fineweb) if settings.source == "fineweb" else None
+    if _shards(settings, documents, fetched):
+        raise ValueError("published token shards are used as they are, so there is nothing to divide; run: dvc repro prepare")
+    found = _files(documents, fetched)
+    with parts.written(parts.beside(_place(scratch, settings, documents, fetched)), share) as place:
+        blocks.write(place, blocks.of(found, blocks.rule(settings), span=share.span(local.length(found))))
+
+
+def _place(scratch: Path, settings: PrepareSettings, documents: Path, fetched: fineweb.Fetched | None) -> Path:
+    """The folder of unfinished work, by everything that the work depends on."""
+    code = closure.paths("stages.prepare.__main__")
+    return Path(scratch) / key(asdict(settings), _inputs(settings, documents, fetched), local.TASK_BYTES, pyarrow.__version__, *code)
+
+
+def _files(documents: Path, fetched: fineweb.Fetched | None) -> list[Path]:
+    return list(fetched.documents) if fetched is not None else local.files(documents)
 
 
 def _shards(settings: PrepareSettings, documents: Path, fetched: fineweb.Fetched | None) -> published.Shards | None:
@@ -120,22 +145,21 @@ def _take(settings: PrepareSettings, shards: published.Shards, folder: Path, fet
     return facts
 
 
-def _split(settings: PrepareSettings, documents: Path, fetched: fineweb.Fetched | None, folder: Path) -> tuple[dict[str, dict], dict]:
-    rule: split.Hashed | split.Given | split.First = split.First(settings.val_documents, settings.holdout_documents)
-    if settings.source == "builtin":
-        rule = builtin.rule()
-    elif settings.split == "hash":
-        rule = split.Hashed(settings.split_seed, settings.val_fraction, settings.holdout_fraction)
+def _split(
+    settings: PrepareSettings, documents: Path, fetched: fineweb.Fetched | None, folder: Path, made: list[Path]
+) -> tuple[dict[str, dict], dict]:
+    rule = blocks.rule(settings)
     packages: dict = {}
     writer = split.Writer(folder, rule, max_bytes=settings.max_bytes)
     try:
         if settings.source == "builtin":
             found, packages = read_builtin(), {line.name: line.version for line in builtin.listed()}
-            blocks: Iterator[split.Block] = iter([split.block(found, rule)])
+            coming: Iterator[split.Block] = iter([split.block(found, rule)])
+        elif made:
+            coming = itertools.islice((new for place in made for new in blocks.read(place)), writer.blocks, None)
         else:
-            files = list(fetched.documents) if fetched is not None else local.files(documents)
-            blocks = _blocks(files, rule, skip=writer.blocks)
-        while not writer.is_cut and (new := next(blocks, None)):
+            coming = blocks.of(_files(documents, fetched), rule, skip=writer.blocks)
+        while not writer.is_cut and (new := next(coming, None)):
             writer.add(new)
         written = writer.finish()
     finally:
@@ -163,24 +187,13 @@ def _split(settings: PrepareSettings, documents: Path, fetched: fineweb.Fetched 
     }, {"packages": packages} if packages else {}
 
 
-def _blocks(files: list[Path], rule: split.Hashed | split.First, *, skip: int) -> Iterator[split.Block]:
-    size = sum(file.stat().st_size for file in files)
-    tasks = (task for i, task in enumerate(local.tasks(files)) if i >= skip)
-    workers = parallel.workers()  # called even if it is not used, so that a wrong CADDIE_WORKERS is always reported
-    processes = workers if size > FEW_BYTES else 1
-    work = functools.partial(local.block, rule=rule)
-    with tqdm(desc="reading", unit=" documents", disable=None) as bar:
-        for new in parallel.in_order(work, tasks, processes=processes):
-            bar.update(len(new.sizes))
-            yield new
-
-
 def read_builtin() -> list[split.Document]:
     """The built-in documents, shuffled. ValueError if what is installed differs from the list."""
     return builtin.read(progress=lambda found: tqdm(found, "reading", unit=" files", disable=None))
 
 
 if __name__ == "__main__":
-    from stages.lib.node import command
-
-    command.run(main)
+    if parts.is_asked_for(sys.argv[1:]):
+        parts.run(main, part, sys.argv[1:])
+    else:
+        command.run(main)

@@ -37,10 +37,11 @@ PARQUET_ROWS = 1024  # about 3 MB of FineWeb
 
 
 class Lines(NamedTuple):
-    """Complete lines of a .jsonl file. `number` is that of the first line, `offset` its position in the decompressed file."""
+    """Complete lines of a .jsonl file. `number` is that of the first line, or None if nobody counted the lines before it; `offset` is its
+    position in the decompressed file."""
 
     file: Path
-    number: int
+    number: int | None
     offset: int
     content: bytes
 
@@ -69,12 +70,22 @@ def documents(path: Path) -> Iterator[Document]:
         yield from parse(task)
 
 
-def tasks(files: list[Path]) -> Iterator[Lines | Whole | Rows]:
-    """Divide the reading of `files` into tasks for `parse`, in order."""
+def tasks(files: list[Path], span: tuple[int, int] | None = None) -> Iterator[Lines | Whole | Rows]:
+    """Divide the reading of `files` into tasks for `parse`, in order.
+
+    `span` chooses a part of range(length(files)). A line of an uncompressed .jsonl file, or any other file as a whole, belongs to the part
+    in which it begins.
+    """
     small: list[Path] = []
-    used = 0
+    used, position = 0, 0
+    first, last = span or (0, length(files))
     for file in files:
-        kind = _kind(file)
+        kind, size = _kind(file), file.stat().st_size
+        start, end = max(0, first - position), min(size, last - position)
+        begins_here, position = first <= position < last, position + size + 1
+        is_in_lines = file.suffix.lower() == LINES
+        if start >= end if is_in_lines else not begins_here:
+            continue
         if kind in TEXT:
             small.append(file)
             used += file.stat().st_size
@@ -82,11 +93,16 @@ def tasks(files: list[Path]) -> Iterator[Lines | Whole | Rows]:
             yield Whole(tuple(small))
             small, used = [], 0
         if kind == LINES:
-            yield from _line_tasks(file)
+            yield from _line_tasks(file, *((start, end) if is_in_lines else (0, None)))
         elif kind == PARQUET:
             yield from _row_tasks(file)
     if small:
         yield Whole(tuple(small))
+
+
+def length(files: list[Path]) -> int:
+    """Bytes of all files, and one for each, so that an empty one has a place too."""
+    return sum(file.stat().st_size + 1 for file in files)
 
 
 def parse(task: Lines | Whole | Rows) -> Iterator[Document]:
@@ -206,32 +222,44 @@ def block(task: Lines | Whole | Rows, rule: split.Hashed | split.First) -> split
     return split.block(parse(task), rule)
 
 
-def _line_tasks(file: Path) -> Iterator[Lines]:
-    offset, number = 0, 1
+def _line_tasks(file: Path, start: int, end: int | None) -> Iterator[Lines]:
+    """The lines that begin in [start, end); `end` None: all."""
+    offset, number = start, None if start else 1
     with _open(file) as handle, _naming(file):
+        if start:
+            handle.seek(start - 1)
+            while not (skipped := handle.readline(TASK_BYTES)).endswith(b"\n") and skipped:
+                pass  # the rest of a line that began before `start`
+            offset = handle.tell()
         rest = b""
-        while content := handle.read(TASK_BYTES):
+        while (end is None or offset < end) and (content := handle.read(TASK_BYTES)):
             cut = content.rfind(b"\n") + 1
+            last = -1 if end is None else content.find(b"\n", max(0, end - 1 - offset - len(rest)))
+            if last >= 0:
+                cut = last + 1  # the line that ends here is the last one that begins before `end`
             if not cut:
                 rest += content
                 if len(rest) > MAX_LINE_BYTES:
-                    raise ValueError(f"{file}, line {number}: longer than {MAX_LINE_BYTES} bytes; write one document per line")
+                    where = f"line {number}" if number else f"the line at byte {offset}"
+                    raise ValueError(f"{file}, {where}: longer than {MAX_LINE_BYTES} bytes; write one document per line")
                 continue
             complete, rest = rest + content[:cut], content[cut:]
             yield Lines(file, number, offset, complete)
             offset += len(complete)
-            number += complete.count(b"\n")
-        if rest:
+            number = number and number + complete.count(b"\n")
+            if last >= 0:
+                return
+        if rest and (end is None or offset < end):
             yield Lines(file, number, offset, rest)
 
 
 def _lines(task: Lines) -> Iterator[Document]:
     offset = task.offset
-    for number, line in enumerate(task.content.split(b"\n"), task.number):
-        where = f"{task.file}, line {number}"
+    for index, line in enumerate(task.content.split(b"\n")):
+        where = f"{task.file}, line {task.number + index}" if task.number else f"{task.file}, the line at byte {offset}"
         if len(line) > MAX_LINE_BYTES:
             raise ValueError(f"{where}: longer than {MAX_LINE_BYTES} bytes; write one document per line")
-        start = len(codecs.BOM_UTF8) if number == 1 and line.startswith(codecs.BOM_UTF8) else 0
+        start = len(codecs.BOM_UTF8) if not offset and line.startswith(codecs.BOM_UTF8) else 0
         content = _decode(line[start:], where, offset + start)
         offset += len(line) + 1
         if content.strip():

@@ -3,7 +3,8 @@
     python -m stages.report --compare main 3f2c1ab swift-bogy workspace
 
 A revision is any name that git or DVC knows; `workspace` stands for the files in this folder. All data comes from files that the
-revision's own run wrote: metrics and loss curve by their hashes from DVC's cache, params.yaml from git. Nothing is computed again.
+revision's own run wrote: metrics and loss curve by their hashes from DVC's cache, params.yaml from git. Nothing is computed again. A commit
+without dvc.lock has the results of an experiment that ran it unchanged; `make repro` saves one, named `repro`.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import pandas as pd
 import yaml
 
 from stages.lib import page
-from stages.lib.dvc.revisions import resolved
+from stages.lib.dvc.revisions import resolved, with_results
 from stages.lib.node import command, files, params
 from stages.report import figures
 from stages.report.figures import SERIES, Figure
@@ -123,7 +124,12 @@ def _at(revision: str, path: str, root: Path) -> str:
     import dvc.api
     from dvc.exceptions import DvcException
 
-    commit = resolved(revision, root=root)
+    commit = with_results(resolved(revision, root=root), root=root)
+    if commit is None:
+        raise ValueError(
+            f"{revision} has no dvc.lock, and no experiment ran it unchanged, so its results are unknown; check it out and run make repro, "
+            "or commit dvc.lock together with the files that it belongs to"
+        )
     try:
         with dvc.api.open(path, repo=str(root), rev=commit, mode="r", encoding="utf-8") as handle:
             return handle.read()

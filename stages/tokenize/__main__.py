@@ -5,7 +5,8 @@ first document whose counts disagree ends the stage. Published shards are used u
 (CADDIE_WORKERS sets another number; the result is the same). If the command is killed at any moment, the same command continues where it
 stopped. There is one node per split, so nothing that is trained on can have read the val text.
 
-    python -m stages.tokenize --inspect SHARD.bin       tokens, documents, bytes, and the first lines as text
+    python -m stages.tokenize --inspect SHARD.bin           tokens, documents, bytes, and the first lines as text
+    python -m stages.tokenize train --part 1 --of 8         one part of the work, for a scheduler; the stage puts the parts together
 """
 
 import sys
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from stages.lib.node import closure, command, files, parallel
 from stages.lib.node.scratch import Folder, key
 from stages.lib.node.stage import Input, Output, Untracked, Variant
-from stages.lib.text import corpus, normalization
+from stages.lib.text import corpus, normalization, parts
 from stages.runtime.text.tokenizer import Tokenizer
 from stages.runtime.tokens import shards
 from stages.tokenize import look, sharding
@@ -42,21 +43,14 @@ def main(
     scratch: Untracked = "scratch/tokenize",
 ) -> None:
     prepared, tokenizer = corpus.facts(documents), Tokenizer(model.read_bytes())
-    work = Folder(
-        Path(scratch)
-        / key(
-            split,
-            asdict(settings),
-            prepared["sha256"],
-            tokenizer.sha256,
-            corpus.CHUNK_BYTES,
-            sentencepiece.__version__,
-            *closure.paths("stages.tokenize.__main__"),
-        )
-    )
+    place = _place(scratch, split, settings, prepared, tokenizer)
+    made = parts.finished(parts.beside(place))
+    work = Folder(place.with_name(f"{place.name}-{len(made)}") if made else place)
     with work.locked():
-        take = _take if prepared["contents"] == "tokens" else _encode
-        facts = take(split, settings, documents, prepared, model, work)
+        if prepared["contents"] == "tokens":
+            facts = _take(split, documents, prepared, model, work)
+        else:
+            facts = _encode(split, settings, documents, prepared, model, work, made)
         files.write_json(
             work.path / split / "meta.json",
             facts
@@ -71,17 +65,44 @@ def main(
         )
         files.link(work.path / split, folder)
         work.remove()
+        parts.remove(parts.beside(place))
     print(
         f"{split}: {prepared['documents']:,} documents, {facts['bytes']:,} bytes, {facts['tokens']:,} tokens, "
         f"{facts['bytes'] / max(1, facts['tokens'] - prepared['documents']):.3f} bytes per token"
     )
 
 
-def _encode(split: str, settings: TokenizeSettings, documents: Path, prepared: dict, model: Path, work: Folder) -> dict:
+def part(share: parts.Share, split: str, settings: TokenizeSettings, *, documents: Path, model: Path, folder: Path, scratch: Path) -> None:
+    """Encode one part of a split. Nothing but its folder in scratch/ is written."""
+    prepared, tokenizer = corpus.facts(documents), Tokenizer(model.read_bytes())
+    if prepared["contents"] == "tokens":
+        raise ValueError(
+            f"{documents} has published shards, which are used as they are, so there is nothing to divide; run: dvc repro tokenize"
+        )
+    chunks = corpus.chunks(documents)
+    chunks = chunks[slice(*share.span(len(chunks)))]
+    with (
+        parts.written(parts.beside(_place(scratch, split, settings, prepared, tokenizer)), share) as place,
+        tqdm(total=sum(end - start for start, end in chunks), desc=f"tokenize {split}", unit="B", unit_scale=True, disable=None) as bar,
+    ):
+        sharding.write_part(place, documents, chunks, model=model.read_bytes(), sidecar=split != "train", progress=bar.update)
+
+
+def _place(scratch: Path, split: str, settings: TokenizeSettings, prepared: dict, tokenizer: Tokenizer) -> Path:
+    """The folder of unfinished work, by everything that the work depends on."""
+    code = closure.paths("stages.tokenize.__main__")
+    versions = (corpus.CHUNK_BYTES, sentencepiece.__version__)
+    return Path(scratch) / key(split, asdict(settings), prepared["sha256"], tokenizer.sha256, *versions, *code)
+
+
+def _encode(split: str, settings: TokenizeSettings, documents: Path, prepared: dict, model: Path, work: Folder, made: list[Path]) -> dict:
     path = documents / corpus.DOCUMENTS
     if not prepared["documents"]:
         raise ValueError(f"{documents} has no documents; change the split or give more text (prepare in params.yaml)")
-    _check_unchanged(path, prepared)
+    if made:
+        sharding.check_parts(made, documents, prepared["sha256"])
+    else:
+        _check_unchanged(path, prepared)
     try:
         with tqdm(total=path.stat().st_size, desc=f"tokenize {split}", unit="B", unit_scale=True, mininterval=1.0, disable=None) as bar:
             totals = sharding.write(
@@ -92,8 +113,10 @@ def _encode(split: str, settings: TokenizeSettings, documents: Path, prepared: d
                 shard_tokens=settings.shard_tokens,
                 sidecar=split != "train",
                 progress=bar.update,
+                parts=made,
             )
-        _check_unchanged(path, prepared)
+        if not made:
+            _check_unchanged(path, prepared)
         if (totals.documents, totals.raw) != (prepared["documents"], prepared["bytes"]):
             raise ValueError(
                 f"{path} has {totals.documents:,} documents and {totals.raw:,} bytes, prepare counted "
@@ -112,7 +135,7 @@ def _encode(split: str, settings: TokenizeSettings, documents: Path, prepared: d
     }
 
 
-def _take(split: str, settings: TokenizeSettings, documents: Path, prepared: dict, model: Path, work: Folder) -> dict:
+def _take(split: str, documents: Path, prepared: dict, model: Path, work: Folder) -> dict:
     """Link published shards, which prepare has checked and counted. Links, because 16 GB need not be stored twice."""
     if prepared["tokenizer_sha256"] != files.sha256(model):
         raise ValueError(
@@ -135,5 +158,7 @@ def _check_unchanged(path: Path, prepared: dict) -> None:
 if __name__ == "__main__":
     if "--inspect" in sys.argv[1:]:
         look.run(sys.argv[1:])
+    elif parts.is_asked_for(sys.argv[1:]):
+        parts.run(main, part, sys.argv[1:])
     else:
         command.run(main)

@@ -5,8 +5,10 @@ chunks. What is on disk is recorded every few seconds together with the number o
 of processes nor on kills, and no process holds more than a few chunks.
 """
 
+import hashlib
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +21,7 @@ from stages.lib.text.encoder import Encoder
 from stages.runtime.tokens import shards
 
 SAVE_SECONDS = 5.0
+PIECE_BYTES = 1 << 22  # of ids that are read from a part at once
 FEW_BYTES = 4_000_000  # less text than this is encoded before other processes have started
 
 
@@ -153,18 +156,86 @@ class Writer:
                 os.truncate(path, shards.HEADER_BYTES + length)
 
 
-def write(folder: Path, documents: Path, split: str, *, model: bytes, shard_tokens: int, sidecar: bool, progress) -> Totals:
-    """Encode the prepared split `documents` into shards below `folder`. `progress` is called with the number of bytes of each chunk."""
+def write(
+    folder: Path, documents: Path, split: str, *, model: bytes, shard_tokens: int, sidecar: bool, progress, parts: list[Path] = ()
+) -> Totals:
+    """Encode the prepared split `documents` into shards below `folder`, or put finished `parts` of it together. `progress` is called with
+    numbers of bytes of documents."""
     writer = Writer(folder, split, shard_tokens=shard_tokens, sidecar=sidecar)
-    chunks = corpus.chunks(documents)
-    progress(sum(end - start for start, end in chunks[: writer.chunks]))
-    tasks = [Task(documents, start, end, sidecar) for start, end in chunks[writer.chunks :]]
-    workers = parallel.workers()
-    processes = min(workers, len(tasks)) if chunks and chunks[-1][1] > FEW_BYTES else 1
-    for task, encoded in zip(
-        tasks, parallel.in_order(encode, tasks, processes=max(1, processes), initializer=_start, arguments=(model,)), strict=True
-    ):
-        writer.add(encoded)
-        progress(task.end - task.start)
+    if parts:
+        for number, new in enumerate(piece for part in parts for piece in read_part(part, sidecar=sidecar)):
+            if number >= writer.chunks:
+                writer.add(new)
+            progress(new.totals.raw)
+    else:
+        chunks = corpus.chunks(documents)
+        progress(sum(end - start for start, end in chunks[: writer.chunks]))
+        for new, num_bytes in encoded(documents, chunks[writer.chunks :], model=model, sidecar=sidecar):
+            writer.add(new)
+            progress(num_bytes)
     writer.finish()
     return writer.totals
+
+
+def encoded(documents: Path, chunks: list[tuple[int, int]], *, model: bytes, sidecar: bool) -> Iterator[tuple[Encoded, int]]:
+    """Every chunk, encoded, with its number of bytes. All cores are used if there is enough to do."""
+    tasks = [Task(documents, start, end, sidecar) for start, end in chunks]
+    workers = parallel.workers()
+    processes = min(workers, len(tasks)) if chunks and chunks[-1][1] - chunks[0][0] > FEW_BYTES else 1
+    results = parallel.in_order(encode, tasks, processes=max(1, processes), initializer=_start, arguments=(model,))
+    for new, (start, end) in zip(results, chunks, strict=True):
+        yield new, end - start
+
+
+def write_part(folder: Path, documents: Path, chunks: list[tuple[int, int]], *, model: bytes, sidecar: bool, progress) -> Totals:
+    """Encode some consecutive chunks into files of a part: ids, byte counts, totals, and the sha256 of the bytes that were encoded."""
+    totals = Totals()
+    with open(folder / "ids", "wb") as ids, open(folder / "byte_counts", "wb") as counts:
+        for new, num_bytes in encoded(documents, chunks, model=model, sidecar=sidecar):
+            ids.write(new.ids)
+            counts.write(new.byte_counts)
+            totals.add(new.totals)
+            progress(num_bytes)
+    start, end = (chunks[0][0], chunks[-1][1]) if chunks else (0, 0)
+    with open(documents / corpus.DOCUMENTS, "rb") as handle:
+        handle.seek(start)
+        digest = hashlib.sha256()
+        _digest(handle, end - start, digest)
+    files.write_json(folder / "facts.json", {"totals": asdict(totals), "start": start, "end": end, "sha256": digest.hexdigest()})
+    return totals
+
+
+def read_part(folder: Path, *, sidecar: bool) -> Iterator[Encoded]:
+    """A part in pieces. The last one has the totals of the part; the others have tokens only."""
+    rest = Totals(**files.read_json(folder / "facts.json", required=("totals",))["totals"])
+    with open(folder / "ids", "rb") as ids, open(folder / "byte_counts", "rb") as counts:
+        while rest.tokens:
+            piece = ids.read(min(PIECE_BYTES, 2 * rest.tokens))
+            if not piece:
+                raise ValueError(f"{folder} is cut short; remove it and run this part again")
+            rest.tokens -= len(piece) // 2
+            totals = Totals(tokens=len(piece) // 2)
+            if not rest.tokens:
+                totals.add(rest)
+            yield Encoded(piece, counts.read(len(piece)) if sidecar else b"", totals)
+
+
+def check_parts(parts: list[Path], documents: Path, sha256: str) -> None:
+    """ValueError if a part was made of other bytes than documents.jsonl has, or if this has another hash than prepare wrote down."""
+    whole = hashlib.sha256()
+    with open(documents / corpus.DOCUMENTS, "rb") as handle:
+        for part in parts:
+            facts, digest = files.read_json(part / "facts.json", required=("start", "end", "sha256")), hashlib.sha256()
+            _digest(handle, facts["end"] - facts["start"], digest, whole)
+            if digest.hexdigest() != facts["sha256"]:
+                raise ValueError(f"{handle.name} was changed after {part} was made of it; remove {part.parent} and run the parts again")
+        is_all = not handle.read(1)
+    if not is_all or whole.hexdigest() != sha256:
+        raise ValueError(f"{handle.name} is not what prepare wrote, it was changed since; run: dvc repro prepare")
+
+
+def _digest(handle, count: int, *digests) -> None:
+    while count and (part := handle.read(min(1 << 20, count))):
+        count -= len(part)
+        for digest in digests:
+            digest.update(part)
