@@ -73,7 +73,7 @@ def written(folder: Path, share: Share) -> Iterator[Path]:
     """A folder to write one part into; it gets its name if the block ends without error. What the block opens is recorded in it."""
     with files.atomic(folder / share.name) as partial:
         partial.mkdir()
-        with access_log.recorded(partial / access_log.NAME):
+        with command.recorded(partial / access_log.NAME):
             yield partial
     there = len(_sets(folder)[share.of])
     print(f"part {share.part} of {share.of} is in {folder / share.name}; {there} of {share.of} are there")
