@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import yaml
@@ -20,12 +21,17 @@ ENVIRONMENT = os.environ | {
 
 
 def run(folder: Path, *command: str, **environment: str) -> str:
-    """What the command says. Fails with it if the command fails."""
-    done = subprocess.run(
-        command, cwd=folder, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=600, check=False, encoding="utf-8"
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    """What the command says. Fails with it if the command fails.
+
+    It writes to files and not to pipes: what it leaves behind, such as the workers of DVC's queue, would keep a pipe open.
+    """
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as said, tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+        done = subprocess.run(command, cwd=folder, env=ENVIRONMENT | environment, stdout=said, stderr=errors, timeout=600, check=False)
+        said.seek(0)
+        errors.seek(0)
+        output = said.read()
+        assert done.returncode == 0, output + errors.read()
+    return output
 
 
 def committed(finished: Path, root: Path, *, without: tuple[str, ...] = ("causal_slot", "memory")) -> Path:
