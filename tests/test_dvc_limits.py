@@ -95,7 +95,10 @@ def test_artifacts_cannot_be_a_link_but_the_cache_can_lie_elsewhere(tmp_path):
 def test_queue_does_not_work_below_a_path_with_other_letters_than_ascii(tmp_path):
     root = project(tmp_path / "größe/root")
     assert "Failed" in queue(root, "lost", 2)
-    assert any("UnicodeEncodeError" in log.read_text() for log in root.glob(".dvc/tmp/exps/celery/*.out"))
+    deadline = time.monotonic() + 60  # the worker writes its log after the table
+    while not any("UnicodeEncodeError" in log.read_text() for log in root.glob(".dvc/tmp/exps/celery/*.out")):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
     run(root, "dvc", "exp", "run", "-n", "kept", "-S", "x=3")
     assert "kept" in run(root, "dvc", "exp", "list")
 
