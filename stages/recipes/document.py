@@ -63,8 +63,8 @@ REHEARSED = f"""## Rehearsals at full size
 `stages/recipes/rehearsal.py` says what is cut. Weights after two steps are almost random, so neither scores nor the bytes of the blob
 mean anything. `python benchmarks/rehearse.py NAME --write` keeps what was measured in `docs/rehearsals.json`.
 
-The rehearsals below were measured with the referee of protocol 1, on a machine that was busy with other work, so their seconds of an
-audit are not those of today's. The projection counts today's audit. `pr1855` has not been rehearsed to its end.
+Other work shared the two cores, so the seconds on the clock are two to five times what an idle machine needs. CPU seconds leave out what
+runs in the jails of `evaluate` and `audit`, whose processes the referee ends.
 
 The last two columns are the *published* run, projected and not measured: no GPU was used. Work of the network takes the larger of two
 times. One is its FLOPs at half of the {projection.PEAK_FP32 / 1e12:g} TFLOPs per second that NVIDIA's data sheet states for float32 on an
