@@ -79,6 +79,7 @@ def gone(number: int, seconds: float = 20.0) -> bool:
     return not lives(number)
 
 
+@pytest.mark.slow
 def test_a_part_is_stopped_at_its_limit_with_all_that_it_started_and_keeps_its_rows(runner, part, tmp_path):
     rest = f"open('{tmp_path}/child', 'w').write(str(subprocess.Popen(['sleep', '600']).pid)); time.sleep(600)"
     found = runner.run("own", "cpu", 3.0, module=part(rest))

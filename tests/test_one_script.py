@@ -240,6 +240,7 @@ def test_a_name_that_the_script_cannot_find_is_an_error_and_not_silence(tmp_path
     assert done.returncode == 1 and "gone" in done.stderr
 
 
+@pytest.mark.slow
 def test_audit_of_submissions_opens_the_script():
     """It finds every module of more than one short line, without running anything."""
     contents = packing.contents(PARAMS)

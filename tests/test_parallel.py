@@ -30,6 +30,7 @@ def test_no_more_tasks_are_taken_than_are_under_way():
     results.close()
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     script = (
         "import os, sys, time\nfrom stages.lib.node import parallel\nfrom tests.tasks import report_and_sleep\n"

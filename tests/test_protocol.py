@@ -81,6 +81,7 @@ def test_rows_are_normalized_by_the_referee(tmp_path):
     assert row[1] == 0.0 and row[0] == -695.0 and row[3] == -float("inf")
 
 
+@pytest.mark.slow
 def test_silence_ends_a_session(tmp_path, monkeypatch):
     monkeypatch.setattr(artifact, "SILENCE", 3)
     started = time.perf_counter()

@@ -3,13 +3,13 @@
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import yaml
 
-from stages.lib.node import closure
 from tests import repository, submission_folders
 from tests.conftest import ROOT
 
@@ -139,8 +139,10 @@ def test_what_reads_a_pull_request_can_write_nothing_and_what_writes_reads_none(
 def test_the_step_that_installs_installs_what_the_audit_imports():
     install = next(step["run"] for step in steps("audit") if step.get("name") == "install")
     installed = {word.replace("-", "_").replace("pyyaml", "yaml") for word in install.split()}
-    sources = [ROOT / path for path in closure.files("stages.audit.submission.__main__")]
-    imported = {name for path in sources for name in re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.MULTILINE)}
+    listing = "import sys, stages.audit.submission.__main__; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", listing], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    own = [path.read_text() for path in (ROOT / "stages/audit/submission").rglob("*.py")]
+    imported = {*loaded, *(name for text in own for name in re.findall(r"^\s*(?:import|from) (\w+)", text, re.MULTILINE))}
     known = {"numpy", "yaml", "pydantic", "annotated_types", "brotli", "zstandard", "pandas", "torch", "safetensors", "tqdm"}
     assert imported & known <= installed
     assert {name for name in imported if name.startswith("tree_sitter")} <= installed
