@@ -17,7 +17,8 @@ from stages.audit.__main__ import judged
 from stages.audit.checks import budgets, data_in_code, memorization, self_contained, split_overlap, static_reading
 from stages.audit.reference_model import Trigram
 from stages.lib.blob import bundle
-from stages.lib.node import files
+from stages.lib.blob.grouping import Run
+from stages.lib.node import files, params
 from stages.lib.referee import artifact, jail
 from stages.lib.tokens import splits
 
@@ -420,6 +421,18 @@ def test_our_own_programs_and_options_hold_less_data_than_is_allowed():
     assert len(found) > 50 and sum(found.values()) <= data_in_code.MOST_BYTES, {name: size for name, size in found.items() if size}
     tree = yaml.safe_load((root.parents[1] / "params.yaml").read_text())
     assert not any(data_in_code.of_values(run["options"]) for run in tree["evaluate"]["runs"].values())
+
+
+def test_programs_of_the_default_are_within_the_bounds(tmp_path):
+    tree = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
+    run = params.section(tree, Run, variant=tree["package"]["blob"].partition("/")[2])
+    packed = tuple(tree["package"]["evaluators"])
+    sources = bundle.code(plugins=run.plugins(), evaluators=packed, features=tuple(tree["model"]["features"]))
+    manifest = {"options": tree["package"]["options"]}
+    (tmp_path / "x.pyz").write_bytes(bundle.build(sources, manifest=manifest, blob=b"", memory=b"", tokenizer=b""))
+    audited = SimpleNamespace(submission=tmp_path / "x.pyz", options=manifest["options"], metrics={"bytes": 400_000})
+    found = data_in_code.check(audited)
+    assert found.verdict == "pass" and found.evidence["compressed"]["programs"] > 30_000, found.evidence
 
 
 def machine(*, gpu="NVIDIA H100 80GB HBM3", processes=8, train=590.0, calibrate=5.0, source="train", evaluate=400.0):
