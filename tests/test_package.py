@@ -308,7 +308,7 @@ def test_artifact_answers_bad_input_with_one_sentence(finished, tmp_path, argv, 
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
                 (["score", "good.bin", "--evaluator", "slto"], "did you mean 'slot'"),
-                (["score", "good.bin", "--options", "[1]"], "does not take these options"),
+                (["score", "good.bin", "--options", "[1]"], "--options takes a JSON object"),
                 (
                     ["score", "good.bin", "--options", '{"window": 8, "stride": 8, "batch": 1, "precision": "bf16"}', "--device", "cpu"],
                     "set it to float32",

@@ -25,6 +25,7 @@ STAGES = (
     "prequant_ttt",
     "calibrate",
     "sensitivity",
+    "memory",
     "fill_cap",
     "quantize",
     "compress@ans",
