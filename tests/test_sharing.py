@@ -133,7 +133,7 @@ def test_nobody_runs_again_what_is_on_an_s3_server(finished, tmp_path, bucket):
     assert found["KeyCount"] > 50 and all(entry["Key"].startswith("caddie/") for entry in found["Contents"])
 
 
-@pytest.mark.slow
+@pytest.mark.large  # DVC's queue workers need minutes, and more on a busy machine
 def test_experiment_and_a_shared_sweep_meet_in_one_table(finished, tmp_path):
     pair = Pair(tmp_path, finished, str(tmp_path / "store"))
     with pytest.raises(AssertionError):
