@@ -313,6 +313,14 @@ def test_primed_evaluator_needs_text_and_scores_text_like_it_better():
         priming.table(None, b"", 2)
 
 
+def test_counts_that_are_handed_on_are_those_that_the_session_would_make():
+    content = shipped.pack(text(300))
+    arrays, made = priming.prepared(content, {"primed": 2}), priming.table(7, content, 2)
+    handed = priming.table(7, content, 2, arrays)
+    assert vars(handed).keys() == vars(made).keys() and all(np.array_equal(value, vars(made)[name]) for name, value in vars(handed).items())
+    assert handed.token is not arrays["token"] and priming.prepared(content, {}) == priming.prepared(b"", {"primed": 2}) == {}
+
+
 @pytest.mark.parametrize(
     "damage", [lambda c: c[:-3], lambda c: c + b"x", lambda c: c[:9] + b"\xff" + c[10:], lambda c: b"x" * len(c), lambda c: c[:7]]
 )

@@ -152,8 +152,8 @@ def test_artifact_of_an_older_protocol_and_evaluators_that_are_not_packed_are_se
 def test_large_weights_are_decoded_once_by_a_session_that_is_told_no_token(tmp_path, monkeypatch):
     code = SERVE + '\n    elif kind == b"W":\n        answer(str(sys.argv).encode())\n'
     pyz = program(tmp_path, code)
-    assert artifact.decoded(pyz) is None
-    monkeypatch.setattr(artifact, "DECODE_ONCE_BYTES", 3)
+    assert artifact.prepared(pyz, "one", {}) is None
+    monkeypatch.setattr(artifact, "PREPARE_ONCE_BYTES", 3)
     look = {"weights": "result = open(sys.argv[2]).read()", "write": "open(sys.argv[2], 'a'); result = 'written'"}
     said = found(pyz, look)
     assert said["weights"].endswith("'serve']") and (said["write"].startswith("refused") or jail.form() == "none")

@@ -69,7 +69,7 @@ def run(
     """Draw `count` positions among the first `reach` targets (None: all) and replay them."""
     told = {"evaluator": evaluator, "options": options, "vocabulary": vocabulary, "num_targets": len(claims), "first": int(tokens[0])}
     lid = bound.floor(count, vocabulary)
-    with artifact.Session(submission, threads=artifact.THREADS, **told) as session:
+    with artifact.Session(submission, **told) as session:
         reach = min(reach or len(claims), len(claims)) if session.carries else len(claims)
         drawn = bound.draw(lid.under(claims[:reach]), lid, count, generator)
         positions, found, wrong, known = np.unique(drawn), [], 0, 1

@@ -73,6 +73,7 @@ def main(
             "seconds": result.seconds,
             "processes": processes,
             "claims": result.facts["claims"],
+            "carries": result.facts["carries"],
             "precision": settings.options.get("precision", "float32"),
             "artifact_sha256": files.sha256(submission),
             "ledger_sha256": files.sha256(ledger),

@@ -22,7 +22,7 @@ from .text.tokenizer import BOS, Tokenizer
 from .tokens import shards
 from .weights import dequantize
 
-SUFFIX = ".caddie"
+SUFFIX, PREPARED = ".caddie", "prepared/"
 # not a docstring, because docstrings are not packed
 HELP = """Score text with the packed model and one of the packed evaluators, or compress it.
 
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         elif arguments.command == "serve":
             from . import serve  # nothing else needs it
 
-            serve.main(decoded, functools.partial(opened, weights=arguments.weights), manifest["model"]["vocabulary_size"])
+            serve.main(prepared, functools.partial(opened, weights=arguments.weights), manifest["model"]["vocabulary_size"])
         else:
             _run(arguments, manifest)
         sys.stdout.flush()
@@ -94,15 +94,24 @@ def decoded() -> dict[str, np.ndarray]:
     return {name: weight.numpy() for name, weight in dequantize.weights(model.tensors, model.schemes).items()}
 
 
+def prepared(evaluator: str, options: dict) -> dict[str, np.ndarray]:
+    """What can be computed without a token: the weights, and what the evaluator makes of the text that ships."""
+    module = checked(evaluator, options)
+    made = module.prepared(read("memory.bin"), options) if hasattr(module, "prepared") else {}
+    return decoded() | {PREPARED + name: array for name, array in made.items()}
+
+
 def load_model(weights: str | None = None):
-    """The packed model, from its blob or from the file `weights` that was decoded from it before."""
+    """The packed model, from its blob or from the file `weights` that has the arrays of `prepared`."""
+    arrays, made = {}, {}
     if weights:
         with np.load(weights, allow_pickle=False) as kept:
-            arrays = {name: kept[name] for name in kept.files}
+            for name in kept.files:
+                (made if name.startswith(PREPARED) else arrays)[name.removeprefix(PREPARED)] = kept[name]
     else:
         arrays = decoded()
     model = dequantize.build({name: torch.from_numpy(array) for name, array in arrays.items()}, header.read(read("model.blob")).config)
-    model.text = read("memory.bin")  # for the evaluator memory
+    model.text, model.prepared = read("memory.bin"), made  # for the evaluator memory
     return model
 
 

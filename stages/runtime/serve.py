@@ -6,7 +6,7 @@ K  u32 ids, which become known                            no answer
 R  nothing                                                ln p (V) of the next token, float64
 S  u32 ids of all targets                                 several: u32 first target | nats of it and of those that follow, float64;
                                                           the last one is empty
-W  nothing, instead of B                                  the decoded weights: an uncompressed .npz
+W  JSON {evaluator, options}, instead of B                what can be computed without a token: an uncompressed .npz
 """
 
 import io
@@ -23,9 +23,8 @@ from .scoring.streaming import Stream
 PROTOCOL = 2
 
 
-def main(decoded, opened, vocabulary: int) -> None:
-    """Answer until the requests end. `decoded()` gives the arrays of the decoded model, `opened` is that of entry.py,
-    `vocabulary` the number of tokens."""
+def main(prepared, opened, vocabulary: int) -> None:
+    """Answer until the requests end. `prepared` and `opened` are those of entry.py, `vocabulary` is the number of tokens."""
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not get between the answers
 
@@ -42,7 +41,7 @@ def main(decoded, opened, vocabulary: int) -> None:
         content = requests.read(size)
         if kind == b"W":
             sink = io.BytesIO()
-            np.savez(sink, **decoded())
+            np.savez(sink, **prepared(**json.loads(content)))
             answer(sink.getvalue())
         elif kind == b"B":
             begun = json.loads(content)

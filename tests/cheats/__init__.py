@@ -67,7 +67,7 @@ class Session:
         self.evaluator, self.first, self.part, self.whole = type(self).make(streaming=stream), first, part, whole
         self.num_targets, self.stream, self.vocabulary = num_targets, None, VOCABULARY
         self.carries = bool(getattr(self.evaluator, "carries", True))
-        self.facts = {"claims": []}
+        self.facts = {"claims": [], "carries": self.carries}
 
     def __enter__(self):
         return self
@@ -108,9 +108,10 @@ def audit(
     tokens = stream() if text is None else text
     monkeypatch.setattr(artifact, "Session", type("Here", (Session,), {"make": staticmethod(evaluator), "score": staticmethod(score)}))
     try:
-        nats = artifact.claim(Path("none"), tokens, evaluator="one", options={}).nats
+        claimed = artifact.claim(Path("none"), tokens, evaluator="one", options={})
     except artifact.Failed as error:  # the referee refuses the claim, so `evaluate` ends without a score to audit
         return {"claim": Verdict("fail", {"reason": str(error)})}
+    nats = claimed.nats
     evidence = Evidence(
         submission=Path("none"),
         documents=Path("none"),
@@ -125,7 +126,12 @@ def audit(
         drawn=(seed,),
         script=Path("none"),
         package=None,
-        metrics={"claims": list(claims), "bytes": 3 * len(tokens), "bits_per_byte": float(nats.sum()) / np.log(2) / 3 / len(tokens)},
+        metrics={
+            "claims": list(claims),
+            "carries": claimed.facts["carries"],
+            "bytes": 3 * len(tokens),
+            "bits_per_byte": float(nats.sum()) / np.log(2) / 3 / len(tokens),
+        },
         settings=AuditSettings(**(SETTINGS | settings)),
     )
     return {name: stage_audit.judged(importlib.import_module(f"stages.audit.checks.{name}"), evidence) for name in BEHAVIOUR}

@@ -9,12 +9,12 @@ each relative to a trigram model R, which is built here from the train tokens al
 
 The spread is measured on holdout alone, so no artifact can hide a gain on val behind scores of val that jump. An evaluator that carries
 something learns along the way, so holdout is as long as val for it; for others a sample of documents is enough. The check fails if
-D < -max(0.005, q s), where q is the 99 % quantile of Student's t with n - 1 degrees of freedom, n the holdout documents: if documents are
-independent, 1 % of honest artifacts fail by chance. A contamination of d bits per byte is found with probability T(d/s - q). Holdout is
-replayed with its targets withheld, as val is: an artifact that reads the targets of both would cost both too little. What such a replay
-can miss is added to the contamination that is found. The evidence
-states the contamination that is found with probability 99 %, and the power for smaller ones. Training on val before quantization moved
-published scores by -0.03 to -0.06 bits per byte; the smallest change was 0.004.
+D < -max(0.005, q s), where q is the 99.9 % quantile of Student's t with n - 1 degrees of freedom, n the holdout documents: if documents
+are independent, 0.1 % of honest artifacts fail by chance. Documents of one source are alike, so s is a little too small, and 1 % was too
+much. A contamination of d bits per byte is found with probability T(d/s - q). Holdout is replayed with its targets withheld, as val is: an
+artifact that reads the targets of both would cost both too little. What such a replay can miss is added to the contamination that is found.
+The evidence states the contamination that is found with probability 99 %, and the power for smaller ones. Training on val before
+quantization moved published scores by -0.03 to -0.06 bits per byte; the smallest change was 0.004.
 """
 
 import math
@@ -38,7 +38,7 @@ CANNOT_SEE = (
     "holdout: then a pass or a fail says nothing."
 )
 PRECEDENT = "Pre-quantization TTT rejected (organizers, #1972, 2 May 2026), where the lineage does not show it"
-FLOOR, LEVEL = 0.005, 0.01
+FLOOR, LEVEL, MISSED = 0.005, 0.001, 0.01
 TRAIN_TOKENS = 20_000_000  # the trigram model reads at most this many
 GAINS = (0.005, 0.01, 0.02, 0.05, 0.1)  # bits per byte of the power curve
 
@@ -47,14 +47,15 @@ def check(evidence: Evidence) -> Verdict:
     train = splits.read(evidence.train, "train").tokens
     reference = Trigram(np.asarray(train[: min(len(train), TRAIN_TOKENS)]), evidence.text.vocabulary_size)
     holdout = splits.read(evidence.holdout, "holdout", sidecar=True)
-    with artifact.Session(evidence.submission, num_targets=1, first=BOS, **evidence.told) as session:
-        carries = session.carries
-    if carries:
+    if evidence.metrics["carries"]:
         stream, counts = beginning(holdout, len(evidence.tokens))
     else:
         stream, counts = sample(holdout, evidence.settings.memorization_tokens, evidence.generator(13))
     val = np.asarray(evidence.tokens), np.asarray(evidence.text.byte_counts), evidence.nats
-    nats = artifact.claim(evidence.submission, stream, threads=1, **evidence.told).nats
+    claim = artifact.claim(evidence.submission, stream, threads=1, **evidence.told)
+    if claim.facts["carries"] != evidence.metrics["carries"]:
+        raise artifact.Failed("the artifact says for val and for holdout something else of whether it carries what it learns")
+    nats = claim.nats
     if not np.isfinite(nats).all():
         raise artifact.Failed(f"the artifact claimed no finite cost for {np.count_nonzero(~np.isfinite(nats))} targets of holdout")
     withheld = replay.run(
@@ -77,7 +78,7 @@ def check(evidence: Evidence) -> Verdict:
     spread = float(((bits - guessed - mean * size) ** 2).sum() / (size**2).sum()) * len(size) / max(1, len(size) - 1)
     error = math.sqrt(spread * sum(float((sizes**2).sum()) / float(sizes.sum()) ** 2 for sizes in (size, other_size)))
     degrees = max(1, len(size) - 1)
-    reach = quantile(degrees) * error
+    reach, sure = (quantile(degrees, level) * error for level in (LEVEL, MISSED))
     unseen = (withheld.most_nats(nats) - float(nats.sum())) / math.log(2) / float(size.sum())
     threshold = max(FLOOR, reach)
     facts = {
@@ -94,7 +95,7 @@ def check(evidence: Evidence) -> Verdict:
         "false_alarms": LEVEL,
         "holdout_replayed": len(withheld.positions),
         "holdout_unseen_bits_per_byte": unseen,
-        "found_with_99_percent_bits_per_byte": threshold + reach + unseen,
+        "found_with_99_percent_bits_per_byte": threshold + sure + unseen,
         "power": {str(gain): float(student_below((gain - threshold) / error, degrees)) if error else 1.0 for gain in GAINS},
     }
     passed = deviation >= -threshold
@@ -109,12 +110,12 @@ def per_document(stream: np.ndarray, counts: np.ndarray, nats: np.ndarray, refer
     return tuple(np.bincount(document, values) for values in (nats / math.log(2), reference.nats(stream) / math.log(2), counts[1:]))
 
 
-def quantile(degrees: float) -> float:
-    """The t that Student's t with this many degrees of freedom exceeds with probability LEVEL, by bisection."""
-    low, high = 0.0, 100.0
+def quantile(degrees: float, level: float) -> float:
+    """The t that Student's t with this many degrees of freedom exceeds with this probability, by bisection."""
+    low, high = 0.0, 1000.0
     while high - low > 1e-9:
         middle = (low + high) / 2
-        low, high = (middle, high) if student_below(-middle, min(degrees, 1e9)) > LEVEL else (low, middle)
+        low, high = (middle, high) if student_below(-middle, min(degrees, 1e9)) > level else (low, middle)
     return high
 
 

@@ -29,7 +29,7 @@ CLAIMS = ("causal", "score_first", "single_pass", "uses_length", "documents_apar
 THREADS = 2  # of a session that scores; a session that goes token by token has one
 SILENCE = 1800  # seconds without an answer after which a session is ended
 KEPT_STDERR = 4096
-DECODE_ONCE_BYTES = 4 << 20  # a blob of this size takes seconds to decode, so it is decoded once and its weights are handed on
+PREPARE_ONCE_BYTES = 1 << 18  # a blob of this size takes a second or more to decode, so this is done once and the weights are handed on
 WEIGHTS = "/weights.npz"
 KNOWN_AT_ONCE = 1 << 16
 FACTS_BYTES = 1 << 16
@@ -75,7 +75,7 @@ class Session:
         self.process = None
 
     def __enter__(self):
-        weights = decoded(self.pyz)
+        weights = prepared(self.pyz, self.told["evaluator"], self.told["options"])
         self._start(["serve", *([WEIGHTS] if weights else [])], {WEIGHTS: weights} if weights else {})
         try:
             self._send(b"B", json.dumps(self.told).encode())
@@ -170,8 +170,8 @@ class Session:
         raise Failed(f"{self.pyz.name} ended: {lines[-1].removeprefix('submission.pyz: ')}")
 
 
-class _Decoding(Session):
-    """A session that only decodes the weights."""
+class _Preparing(Session):
+    """A session that is told no token: it only computes what needs none."""
 
     def __init__(self, pyz: Path):
         self.pyz, self.environment = Path(pyz), {}
@@ -180,8 +180,8 @@ class _Decoding(Session):
         self._start(["serve"], {})
         return self
 
-    def weights(self) -> bytes:
-        self._send(b"W", b"")
+    def weights(self, about: str) -> bytes:
+        self._send(b"W", about.encode())
         return self._answer(jail.MEMORY_BYTES)
 
 
@@ -193,20 +193,23 @@ def _folder() -> Path:
 
 
 @functools.cache
-def _decoded(pyz: Path, sha256: str) -> Path:
-    path = _folder() / f"{sha256}.npz"
-    with _Decoding(pyz) as session:
-        path.write_bytes(session.weights())
+def _prepared(pyz: Path, sha256: str, about: str) -> Path:
+    path = _folder() / f"{len(list(_folder().iterdir()))}.npz"
+    with _Preparing(pyz) as session:
+        path.write_bytes(session.weights(about))
     return path
 
 
 _lock = threading.Lock()
 
 
-def decoded(pyz: Path) -> Path | None:
-    """The decoded weights of a large artifact, made once in this process by a session that sees no token; None for a small one."""
+def prepared(pyz: Path, evaluator: str, options: dict) -> Path | None:
+    """The decoded weights of an artifact, and what the evaluator computes before any token: made once in this process by a session that
+    sees no token. None for a small artifact."""
     with _lock:
-        return None if len(read(pyz, "model.blob")) < DECODE_ONCE_BYTES else _decoded(Path(pyz), files.sha256(pyz))
+        if len(read(pyz, "model.blob")) < PREPARE_ONCE_BYTES:
+            return None
+        return _prepared(Path(pyz), files.sha256(pyz), json.dumps({"evaluator": evaluator, "options": options}))
 
 
 def claim(pyz: Path, tokens: np.ndarray, *, progress=lambda done: None, **told) -> Claim:

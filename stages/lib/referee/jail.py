@@ -35,8 +35,15 @@ HOME_BYTES = 4 << 30
 READ_AT_ONCE = 1 << 17  # the kernel reads no more ahead for one request
 STORE, WEEK_SECONDS = "caddie-jail-", 7 * 86_400  # folders of copies, and the age at which nobody needs one
 FORMS = ("bubblewrap", "landlock", "none")
-# torch 2.13 can replace some of its GPU kernels by ones that it compiles on first use, and there is no compiler
-ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin", "TORCH_DISABLE_NATIVE_JIT": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+# torch 2.13 can replace some of its GPU kernels by ones that it compiles on first use, and there is no compiler. Threads that wait for
+# work keep a processor busy, those of torch unless they are told, those of numpy always: it gets only one.
+ENVIRONMENT = {
+    "LC_ALL": "C.UTF-8",
+    "PATH": "/usr/bin:/bin",
+    "TORCH_DISABLE_NATIVE_JIT": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 
 @functools.cache
@@ -136,6 +143,8 @@ class Jail:
 def settle(*more: Path) -> None:
     """Bring all that a jail can see into memory. Else, what is there would tell a session what an earlier one has read: a bit for each page
     of 4,096 bytes."""
+    if form() != "bubblewrap":
+        return
     own = [(str(path), path.stat().st_size) for path in more]
     for path, size in (*_visible(), *own) if hasattr(os, "posix_fadvise") else ():
         place = os.open(path, os.O_RDONLY)

@@ -4,7 +4,8 @@
     stream.dist() -> log p (V), float64         may be called again; the evaluator sees 0 for tokens that are not known yet
     stream.push(ids)                            these tokens become known, without asking for their distributions
 
-For a target, `predict` gets the chunk cut after the window that scores it, and only that window if the evaluator carries nothing. When all
+For a target, `predict` gets the chunk cut after the window that scores it, and only that window if the evaluator carries nothing. An
+evaluator with `cuts` gets that window cut after the target, which saves it the rows that follow. When all
 targets of a chunk are known, an evaluator that carries something gets the whole chunk once more, first in `predict` and then in `learn`,
 exactly as from the harness. So it learns where the contract says, and nowhere else. With `whole`, `predict` gets the whole chunk for a
 target too: then its shapes are those of the harness, and so are its bits. Encoder and decoder use this form; their distributions come from
@@ -12,6 +13,7 @@ the same shapes and are equal bit for bit on one machine.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -33,6 +35,8 @@ class Stream:
         if not self.whole:
             place = next(i for i, window in enumerate(chunk) if window.last >= self.next_target)
             chunk = chunk[0 if self.carries else place : place + 1]
+            if getattr(self.evaluator, "cuts", False):
+                chunk[-1] = replace(chunk[-1], length=self.next_target - chunk[-1].start, last=self.next_target)
         logits_V = self.evaluator.predict(self.tokens[: chunk[-1].last + 1], chunk)[self.next_target - chunk[0].first]
         logits_V = logits_V.detach().double()
         return (logits_V - torch.logsumexp(logits_V, dim=-1)).cpu().numpy()

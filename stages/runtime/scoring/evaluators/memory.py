@@ -31,6 +31,7 @@ STREAM = {"block": 1}  # for the network `streaming`
 SIZES = 2 ** np.arange(1, 9)  # classes of N
 ROWS = 64  # rows that are normalized at a time, so that their float64 copies stay in the cache
 PERIOD = 1 << 14  # targets after which contexts may be dropped
+prepared = priming.prepared
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,14 @@ class Evaluator:
         for name, value, low in (("reset_at", reset_at, 0), ("contexts", contexts, 2)):
             if value is not None:
                 adaptation.require(name, value, int, low)
-        if network == "sliding":
-            self.network = sliding.Evaluator(model, window=window, stride=stride, batch=batch)
-        else:
-            self.network = streaming.Evaluator(model, window=window, block=block)
+        self.cuts = network == "streaming"
+        kind, more = (streaming, {"block": block}) if self.cuts else (sliding, {"stride": stride, "batch": batch})
+        self.network = kind.Evaluator(model, window=window, **more)
         self.contexts = chain.Contexts(order, document, reset_at)
         self.discount, self.strength, self.rate, self.every = discount, strength, rate, every
-        vocabulary = 0 if model is None else model.config.vocabulary_size
-        weights = mixing.Weights.equal(1 + order + document, (order + 1) * (len(SIZES) + 1) * 2, vocabulary * 2)
-        table = priming.table(contexts, getattr(model, "text", b""), 0 if model is None else primed)
+        kinds = 0 if model is None else model.config.vocabulary_size * 2
+        weights = mixing.Weights.equal(1 + order + document, (order + 1) * (len(SIZES) + 1) * 2, kinds)
+        table = priming.table(contexts, getattr(model, "text", b""), 0 if model is None else primed, getattr(model, "prepared", None))
         self.state = State(table, 0, weights)
         self.logits_RV = self.totals_R1 = torch.zeros(0)  # of the network
         self.pending: tuple = (torch.zeros(0), self.state, None)

@@ -23,7 +23,7 @@ STREAM = {"block": 1}  # token by token, a larger block would be computed again 
 class Evaluator:
     """`window` tokens of context in each layer, `block` targets per pass."""
 
-    carries = True
+    carries = cuts = True
 
     def __init__(self, model, *, window: int, block: int):
         if not all(isinstance(n, int) for n in (window, block)) or block < 1:
