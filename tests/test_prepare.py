@@ -243,7 +243,9 @@ def test_reading_stops_at_max_bytes_and_says_so(tmp_path, capsys):
     (tmp_path / "in.jsonl").write_bytes(lines(*(f"{n:010}" for n in range(1000))))
     facts = run(tmp_path, tmp_path / "in.jsonl", replace(LOCAL, max_bytes=995))
     assert sum(facts["bytes"].values()) == 990
-    assert "stopped at prepare.max_bytes = 995" in capsys.readouterr().out
+    said = capsys.readouterr().err
+    there = (tmp_path / "in.jsonl").stat().st_size
+    assert f"prepare.max_bytes = 995 leaves text out: of {there:,} bytes in the files" in said and f"({990 / there:.1%})" in said
 
 
 def test_a_corpus_of_exactly_max_bytes_is_not_cut(tmp_path, capsys):

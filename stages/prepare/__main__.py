@@ -148,13 +148,13 @@ def _take(settings: PrepareSettings, shards: published.Shards, folder: Path, fet
 def _split(
     settings: PrepareSettings, documents: Path, fetched: fineweb.Fetched | None, folder: Path, made: list[Path]
 ) -> tuple[dict[str, dict], dict]:
-    rule = blocks.rule(settings)
-    packages: dict = {}
+    rule, packages, there = blocks.rule(settings), {}, 0
     writer = split.Writer(folder, rule, max_bytes=settings.max_bytes)
     try:
         if settings.source == "builtin":
             found, packages = read_builtin(), {line.name: line.version for line in builtin.listed()}
-            coming: Iterator[split.Block] = iter([split.block(found, rule)])
+            coming: Iterator[split.Block] = iter([block := split.block(found, rule)])
+            there = sum(block.sizes)
         elif made:
             coming = itertools.islice((new for place in made for new in blocks.read(place)), writer.blocks, None)
         else:
@@ -167,7 +167,8 @@ def _split(
     if written.empty_documents:
         print(f"skipped {written.empty_documents:,} empty documents")
     if written.is_cut:
-        print(f"stopped at prepare.max_bytes = {settings.max_bytes:,}: the documents that follow are not used")
+        there = there or sum(path.stat().st_size for path in _files(documents, fetched))
+        print(split.left_out(written, there, settings.max_bytes), file=sys.stderr)
     if fetched is not None and fetched.contents == "documents":
         accounting.check_val_fingerprint(
             documents=written.documents["val"], num_bytes=written.bytes["val"], where=settings.fineweb.repository

@@ -204,6 +204,15 @@ class Writer:
             self.bytes[split] += sign * text_bytes
 
 
+def left_out(written: Written, there: int, max_bytes: int) -> str:
+    """A warning with how much text `max_bytes` leaves out. `there` are the bytes of the files, which may be compressed."""
+    used = sum(written.bytes.values())
+    return (
+        f"caddie prepare: WARNING: prepare.max_bytes = {max_bytes:,} leaves text out: of {there:,} bytes in the files, "
+        f"{used:,} bytes of text ({used / there:.1%}) are used and all documents that follow are not; set it higher, or to null"
+    )
+
+
 def _check(counts: dict[str, int], empty: int, is_cut: bool, max_bytes: int | None, rule: Hashed | Given | First) -> None:
     total = sum(counts.values())
     if not total and is_cut:

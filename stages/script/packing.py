@@ -23,7 +23,7 @@ LOADERS = "stages.lib.tokens.loaders"
 STAGES = ("train", "ema", "prequant_ttt", "calibrate", "sensitivity", "memory", "fill_cap", "quantize")
 READS_ARGUMENTS = re.compile(r"__main__\.py$|/features/")  # modules whose argument annotations are read at run time
 # imported only when a stage is started as a command or writes metrics, neither of which happens in the script
-NOT_PACKED = ("stages/lib/node/command.py", "stages/quantize/reporting.py", "stages/train/reporting.py")
+NOT_PACKED = ("stages/lib/node/command.py", "stages/lib/node/room.py", "stages/quantize/reporting.py", "stages/train/reporting.py")
 START = """import base64,json,os,pathlib,sys,time
 import {codec}
 F=pathlib.Path(f"run-{{os.getppid()if'TORCHELASTIC_RUN_ID'in os.environ else os.getpid()}}").absolute()

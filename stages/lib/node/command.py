@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from stages.lib.node import access_log, files, params
+from stages.lib.node import access_log, files, params, room
 from stages.lib.node.stage import Input, Metrics, Output, Plot, Untracked, Variant, arguments_of, record_path
 
 LEFT_OVER_SECONDS = 30 * 86400  # no run takes so long
@@ -75,7 +75,10 @@ def run(main: Callable, argv: list[str] | None = None) -> None:
             [str(arguments[parameter.name]) for parameter in signature.parameters.values() if parameter.annotation is kind]
             for kind in (Output, Metrics)
         )
-        with recorded(Path(record_path(outputs, metrics))):
+        record = Path(record_path(outputs, metrics))
+        if not access_log.is_worker():  # what started it has looked
+            room.check(record.parent)
+        with recorded(record):
             main(**arguments)
 
 

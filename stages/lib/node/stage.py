@@ -26,7 +26,7 @@ from stages.lib.node import access_log, params
 Variant = Annotated[str, "variant"]
 Input = Annotated[Path, "input"]
 Output = Annotated[Path, "output"]
-Metrics = Annotated[Path, "metrics"]
+Metrics = Annotated[Path, "metrics"]  # JSON of what it measured; for DVC an output, and a metric only where it is the report's
 Plot = Annotated[Path, "plot"]
 Untracked = Annotated[Path, "untracked"]  # not in dvc.yaml, such as checkpoints that a killed run continues from, or dvc.lock
 

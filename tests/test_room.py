@@ -1,0 +1,46 @@
+"""A full disk and a cache that cannot be written to are found before a stage works, and said in one sentence."""
+
+import collections
+import os
+import shutil
+
+import pytest
+
+from stages.lib.node import room
+from tests.conftest import run_node
+
+Usage = collections.namedtuple("Usage", "total used free")
+
+
+def repository(root, config: str = ""):
+    (root / ".dvc").mkdir()
+    (root / ".dvc/config.local").write_text(config)
+    return root
+
+
+def test_cache_is_where_the_configuration_says(tmp_path):
+    folder = repository(tmp_path) / ".dvc"
+    (folder / "config").write_text("[core]\n    analytics = false\n")
+    assert room.cache(folder) == folder / "cache/files/md5"
+    (folder / "config.local").write_text("[cache]\n    dir = ../large\n['remote \"shared\"']\n    url = /x\n")
+    assert room.cache(folder).resolve() == tmp_path / "large/files/md5"
+
+
+def test_cache_that_cannot_be_written_to_is_named_with_the_way_out(tmp_path, monkeypatch):
+    repository(tmp_path)
+    room.check(tmp_path / "artifacts", tmp_path)
+    (tmp_path / ".dvc/cache/files/md5").mkdir(parents=True)
+    may = os.access  # root may write anywhere, so a read-only folder is only pretended
+    monkeypatch.setattr(os, "access", lambda path, mode: "cache" not in str(path) and may(path, mode))
+    with pytest.raises(ValueError, match=r"the cache of DVC, .*files/md5, cannot be written to.*dvc cache dir --local"):
+        room.check(tmp_path / "artifacts", tmp_path)
+
+
+def test_full_disk_stops_a_stage_before_its_work(project, monkeypatch, capsys):
+    before = (project / "artifacts/package/submission.pyz").stat().st_mtime_ns
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 3_000_000, 3_000_000))
+    with pytest.raises(SystemExit):
+        run_node("package")
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "artifacts/package, has 3 MB left, and a stage needs at least 50 MB; free some space" in said
+    assert (project / "artifacts/package/submission.pyz").stat().st_mtime_ns == before
