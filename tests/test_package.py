@@ -1,8 +1,10 @@
 """What ships: it runs alone, has exactly the bytes it says, and holds only the code that scoring needs."""
 
+import argparse
 import ast
 import csv
 import json
+import lzma
 import math
 import os
 import shutil
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 from stages.lib.blob import bundle, byte_table, quantized_model
+from stages.runtime import entry
 from stages.runtime.blob import header
 from stages.runtime.tokens import shards
 from tests.conftest import ROOT, run_node
@@ -356,10 +359,42 @@ def test_artifact_compresses_a_file_and_gives_it_back(finished, tmp_path, name, 
     done = score(finished, tmp_path, "compress", name, "--threads", "1")
     line = json.loads(done.stdout)
     assert line["compressed_bytes"] == (tmp_path / f"{name}.caddie").stat().st_size and line["bytes"] == len(data)
-    assert 8 * (line["compressed_bytes"] - 37) <= line["code_length_bits"] * 1.001 + 64
+    assert 8 * (line["compressed_bytes"] - 45) <= line["code_length_bits"] * 1.001 + 64
     (tmp_path / name).unlink()
     assert score(finished, tmp_path, "decompress", f"{name}.caddie", "--threads", "1").returncode == 0
     assert (tmp_path / name).read_bytes() == data
+
+
+@pytest.mark.slow
+def test_other_evaluators_bring_their_options_and_a_damaged_file_is_refused_without_the_model(finished, tmp_path):
+    (tmp_path / "text.py").write_bytes(CONTENT[:-2])
+    named = ("--evaluator", "causal_slot", "--threads", "1")
+    line = json.loads(score(finished, tmp_path, "compress", "text.py", *named).stdout)
+    assert line["compressed_bytes"] <= len(lzma.compress(CONTENT[:-2], preset=9)) and line["by"] in ("causal_slot", "lzma", "bzip2")
+    packed = tmp_path / "text.py.caddie"
+    packed.write_bytes(packed.read_bytes()[:-1])
+    assert "the file is damaged" in score(finished, tmp_path, "decompress", packed.name, "--output", "again", *named).stderr
+
+
+@pytest.mark.slow
+def test_artifact_continues_a_text_and_another_seed_another_way(finished, tmp_path):
+    asked = ("generate", "import os", "--tokens", "12", "--threads", "1")
+    first, again, other = (score(finished, tmp_path, *asked, *more).stdout for more in ((), (), ("--seed", "1")))
+    assert first.startswith("import os") and len(first) > 15 and first == again != other
+    refused = score(finished, tmp_path, *asked, "--evaluator", "slot")
+    assert refused.returncode == 1 and "cannot generate" in refused.stderr
+
+
+def test_progress_is_a_line_every_ten_seconds_where_stderr_is_no_terminal(capsys, monkeypatch):
+    clock = iter([0.0, 4.0, 11.0, 12.0, 22.0])
+    monkeypatch.setattr(entry.time, "perf_counter", lambda: next(clock))
+    told = entry._progress(argparse.Namespace(progress=False), 100)
+    for done in (10, 50, 60, 100):
+        told(done)
+    assert [line.strip() for line in capsys.readouterr().err.splitlines()] == [
+        "50% of 100 tokens, 11 s left",
+        "100% of 100 tokens, 0 s left",
+    ]
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """Token by token: the same distributions as the batch form, and files that come back bit for bit."""
 
+import bz2
 import json
+import lzma
 
 import numpy as np
 import pytest
@@ -74,27 +76,47 @@ class Fixed:
         pass
 
 
+def given_back(packed: bytes, tokenizer, key: bytes = b"k") -> bytes:
+    return text_file.decompress(*text_file.checked(packed), tokenizer, Fixed, key=key, progress=iter)
+
+
 @pytest.mark.parametrize("content", [b"", b"a", b"\xff\xfe\x00", "größer \u2581 \U0001f600".encode(), b"a" * 300, bytes(range(256))])
-def test_any_content_comes_back(content, pure_byte):
-    packed, bits = text_file.compress(content, pure_byte, Fixed(), key=b"k", progress=iter)
-    assert text_file.decompress(packed, pure_byte, Fixed(), key=b"k", progress=iter) == content
-    assert 8 * (len(packed) - text_file.HEADER.size) <= bits * 1.001 + 64
+def test_any_content_comes_back(content, pure_byte, monkeypatch):
+    for general in (text_file.GENERAL, {}):
+        monkeypatch.setattr(text_file, "GENERAL", general)
+        packed, bits = text_file.compress(content, pure_byte, Fixed(), key=b"k", progress=iter)
+        assert given_back(packed, pure_byte) == content
+    assert 8 * (len(packed) - text_file.HEADER.size - text_file.CODED.size) <= bits * 1.001 + 64
 
 
-def test_file_that_is_damaged_or_of_another_artifact_is_refused(pure_byte):
+def test_what_a_general_compressor_makes_shorter_is_kept_by_it_and_needs_no_model(pure_byte):
+    noise = np.random.default_rng(0).bytes(1000)
+    for content, form in ((b"import numpy\n" * 40, 2), (b"".join(b"%d\n" % i for i in range(3000)), None), (noise, 4)):
+        packed, _ = text_file.compress(content, pure_byte, Fixed(), key=b"k", progress=iter)
+        found, follows = text_file.checked(packed)
+        assert found == form or (form is None and found in text_file.GENERAL)
+        shortest = min(len(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)), len(bz2.compress(content)), len(content))
+        assert len(packed) <= shortest + text_file.HEADER.size
+        assert text_file.decompress(found, follows, pure_byte, None, key=b"other", progress=None) == content
+
+
+def test_file_that_is_damaged_or_of_another_artifact_is_refused_before_it_is_decoded(pure_byte, monkeypatch):
+    monkeypatch.setattr(text_file, "GENERAL", {})
     packed, _ = text_file.compress(b"abc" * 30, pure_byte, Fixed(), key=b"k", progress=iter)
+    assert given_back(packed, pure_byte) == b"abc" * 30
+    with pytest.raises(ValueError, match="another artifact"):
+        text_file.decompress(*text_file.checked(packed), pure_byte, None, key=b"other", progress=None)
 
-    def refused(blob, sentence, key=b"k"):
+    def refused(blob, sentence):
         with pytest.raises(ValueError, match=sentence):
-            text_file.decompress(blob, pure_byte, Fixed(), key=key, progress=iter)
+            text_file.checked(blob)
 
-    refused(packed, "another artifact", key=b"other")
-    refused(packed[:20], "cut off in its header")
-    refused(b"PK" + packed[2:], "no file that `compress` wrote")
-    refused(packed[:9] + b"\xff" * 12 + packed[21:], "header is damaged")
-    refused(packed[:-3], "checksum")
-    for place in range(text_file.HEADER.size, len(packed) - 1, 7):
-        refused(packed[:place] + bytes([packed[place] ^ 16]) + packed[place + 1 :], "checksum")
+    refused(packed[:12], "cut off in its header")
+    refused(b"PK" + packed[2:], "no file that this version of `compress` wrote")
+    refused(packed[:8] + b"\xff" + packed[9:], "header is damaged")
+    refused(packed[:-3], "damaged")
+    for place in range(9, len(packed)):
+        refused(packed[:place] + bytes([packed[place] ^ 16]) + packed[place + 1 :], "damaged")
 
 
 @pytest.mark.parametrize("name", ["causal_slot", "ttt_lora", "mixture", "streaming", "memory", "memory, streaming"])

@@ -38,12 +38,15 @@ def main(
 ) -> None:
     if settings.evaluator not in settings.evaluators:
         raise ValueError(f"package.evaluator {settings.evaluator!r} is not among package.evaluators {list(settings.evaluators)}; add it")
+    packed = settings.other_options | {settings.evaluator: settings.options}
     for name in settings.evaluators:
-        plugin.load("evaluators", name)
-    try:  # no model is given, because only the options are checked
-        evaluators.build(plugin.load("evaluators", settings.evaluator), None, settings.options)
-    except TypeError as error:
-        raise ValueError(f"package.options do not fit {settings.evaluator}: {error}") from None
+        module = plugin.load("evaluators", name)
+        try:  # no model is given, because only the options are checked
+            if name in packed:
+                evaluators.build(module, None, packed[name])
+        except TypeError as error:
+            where = "options" if name == settings.evaluator else "other_options"
+            raise ValueError(f"package.{where} do not fit {name}: {error}") from None
     made = chosen(settings.blob, list(compress.runs), blobs)
     coded, text, vocabulary = (blobs / made["run"] / "model.blob").read_bytes(), memory.read_bytes(), tokenizer.read_bytes()
     _check_blob(coded, made, model_sha256=files.sha256(model), where=f"package.blob {settings.blob}")

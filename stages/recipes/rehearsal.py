@@ -70,6 +70,7 @@ def values(tree: dict, *, tokenizer: str | None = None) -> dict:
             "train.micro_batch_tokens": length,
             "calibrate.sequences": min(SEQUENCES, tree["calibrate"]["sequences"]),
             "package.options": _cut(tree["package"]["options"]),
+            "package.other_options": {name: _cut(found) for name, found in tree["package"]["other_options"].items()},
             "evaluate.runs": runs,
         }
     )

@@ -74,11 +74,12 @@ def values(tree: dict) -> dict:
     for settings in runs.values():
         settings["options"] = _windows(settings["options"])
     options = _windows(tree["package"]["options"])
+    others = {name: _windows(found) for name, found in tree["package"]["other_options"].items()}
     return (
         FIXED
         | counted_in_steps(tree, steps, STEPS)
         | _model(tree, steps)
-        | {"package.options": options, "evaluate.runs": runs, "quantize.min_elements": _min_elements(tree)}
+        | {"package.options": options, "package.other_options": others, "evaluate.runs": runs, "quantize.min_elements": _min_elements(tree)}
     )
 
 

@@ -17,6 +17,7 @@ import torch
 from .base import plugin
 from .blob import container, header
 from .scoring import evaluators, harness
+from .scoring.streaming import Stream
 from .text import text_file
 from .text.tokenizer import BOS, Tokenizer
 from .tokens import shards
@@ -29,6 +30,7 @@ HELP = """Score text with the packed model and one of the packed evaluators, or 
     python -I submission.pyz score FILE [MORE ...]        bits per byte of each file or token shard, one JSON line each
     python -I submission.pyz compress FILE                FILE.caddie, from which `decompress` makes FILE again, bit for bit
     python -I submission.pyz decompress FILE.caddie
+    python -I submission.pyz generate "The file"          continue a text: a quick look at the model
     python -I submission.pyz show                         what is inside
     python -I submission.pyz serve [WEIGHTS]              answer a referee over stdin and stdout (docs/protocol.md)
 
@@ -74,7 +76,12 @@ def _parser() -> argparse.ArgumentParser:
     for command in (compress, decompress):
         command.add_argument("files", nargs=1, type=Path, metavar="FILE")
         command.add_argument("--output", type=Path, help="the file to write; it must not exist")
-    for command in (score, compress, decompress):
+    generate = commands.add_parser("generate", help="continue a text")
+    generate.add_argument("text", nargs="?", default="", help="how the text begins")
+    generate.add_argument("--tokens", type=int, default=100, help="number of tokens to add")
+    generate.add_argument("--temperature", type=float, default=0.8, help="above 0; below 1 likely tokens become likelier still")
+    generate.add_argument("--seed", type=int, default=0, help="another seed, another text")
+    for command in (score, compress, decompress, generate):
         command.add_argument("--evaluator", help="one of the packed evaluators (default: the packed choice)")
         command.add_argument("--options", type=json.loads, help="JSON object of the evaluator's options (default: the packed ones)")
         command.add_argument("--threads", type=int, default=2, help="CPU threads; part of what makes a result repeatable")
@@ -126,15 +133,21 @@ def checked(name: str, options: dict):
     return module
 
 
+def device_of(device: str) -> str:
+    """cuda or cpu. ValueError if a GPU is asked for and there is none."""
+    chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    if device == "cuda" and chosen == "cpu":
+        raise ValueError("there is no GPU that torch can use here; take --device cpu")
+    return chosen
+
+
 def opened(name: str, options: dict, *, threads: int, device: str, weights: str | None = None):
     """(module of the evaluator, function from its options to an evaluator with the packed model, device). It also configures torch.
     `options` are only checked."""
     module = checked(name, options)
     if threads < 1:
         raise ValueError("--threads takes 1 or more")
-    chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    if device == "cuda" and chosen == "cpu":
-        raise ValueError("there is no GPU that torch can use here; take --device cpu")
+    chosen = device_of(device)
     evaluators.check_device(options.get("precision", "float32"), chosen)
     torch.set_num_threads(threads)
     if chosen == "cuda":
@@ -150,11 +163,11 @@ def _run(arguments: argparse.Namespace, manifest: dict) -> None:
     name = arguments.evaluator or manifest["evaluator"]
     options = arguments.options
     if options is None:
-        options = manifest["options"] if name == manifest["evaluator"] else {}
+        options = manifest["options"] if name == manifest["evaluator"] else manifest["other_options"].get(name, {})
     if not isinstance(options, dict):
         raise ValueError('--options takes a JSON object, such as {"window": 64}')
     claims, tokenizer = evaluators.claims(checked(name, options), options), Tokenizer(read("tokenizer.model"))
-    (_score if arguments.command == "score" else _code)(arguments, name, options, claims, tokenizer)
+    {"score": _score, "generate": _generate}.get(arguments.command, _code)(arguments, name, options, claims, tokenizer)
 
 
 def _code(arguments: argparse.Namespace, name: str, options: dict, claims: tuple[str, ...], tokenizer: Tokenizer) -> None:
@@ -166,17 +179,21 @@ def _code(arguments: argparse.Namespace, name: str, options: dict, claims: tuple
         raise ValueError(f"{path.name} does not end in {SUFFIX}; name the file to write with --output")
     target, content = arguments.output or (path.with_name(path.name + SUFFIX) if compresses else path.with_suffix("")), path.read_bytes()
     _check_new(target)
-    module, evaluator, device = opened(name, options, threads=arguments.threads, device=arguments.device)
-    options = options | getattr(module, "STREAM", {})
+    options = options | getattr(plugin.load("evaluators", name), "STREAM", {})
+    device = device_of(arguments.device)
     key = json.dumps(
         [hashlib.sha256(read(file)).hexdigest() for file in ("model.blob", "tokenizer.model")] + [name, options, arguments.threads, device],
         sort_keys=True,
     ).encode()
-    work = {"tokenizer": tokenizer, "evaluator": evaluator(options), "key": key, "progress": _bar(arguments)}
+    work = {"key": key, "progress": _bar(arguments)}
+
+    def evaluator():
+        return opened(name, options, threads=arguments.threads, device=arguments.device)[1](options)
+
     if not compresses:
-        _write(target, text_file.decompress(content, **work))
+        _write(target, text_file.decompress(*text_file.checked(content), tokenizer, evaluator, **work))
         return
-    packed, bits = text_file.compress(content, **work)
+    packed, bits = text_file.compress(content, tokenizer, evaluator(), **work)
     _write(target, packed)
     print(
         json.dumps(
@@ -184,6 +201,7 @@ def _code(arguments: argparse.Namespace, name: str, options: dict, claims: tuple
                 "file": path.name,
                 "bytes": len(content),
                 "compressed_bytes": len(packed),
+                "by": text_file.NAMES[packed[8]] or name,
                 "code_length_bits": round(bits, 3),
                 "bits_per_byte": 8 * len(packed) / len(content) if content else None,
             }
@@ -216,6 +234,24 @@ def _score(arguments: argparse.Namespace, name: str, options: dict, claims: tupl
         )
 
 
+def _generate(arguments: argparse.Namespace, name: str, options: dict, claims: tuple[str, ...], tokenizer: Tokenizer) -> None:
+    """Print the text and how the evaluator continues it: token k has the probability p_k^(1/temperature), normalised."""
+    if "causal" not in claims:
+        raise ValueError(f"{name} needs tokens that are not written yet, so it cannot generate; choose another --evaluator")
+    if arguments.tokens < 1 or not arguments.temperature > 0:
+        raise ValueError("--tokens takes 1 or more, and --temperature a number above 0")
+    module, evaluator, _ = opened(name, options, threads=arguments.threads, device=arguments.device)
+    ids, draw = tokenizer.encode(arguments.text), np.random.default_rng(arguments.seed)
+    stream = Stream(evaluator(options | getattr(module, "STREAM", {})), len(ids) + arguments.tokens, BOS)
+    stream.push(ids)
+    for _ in _bar(arguments)(range(arguments.tokens)):
+        logits_V = stream.dist() / arguments.temperature
+        p_V = np.exp(logits_V - logits_V.max())
+        ids.append(int(draw.choice(len(p_V), p=p_V / p_V.sum())))
+        stream.push(ids[-1:])
+    print(tokenizer.decode([i for i in ids if i != BOS]).decode(errors="replace"))
+
+
 def _stream(path: Path, tokenizer: Tokenizer) -> tuple[np.ndarray, int | None]:
     """The tokens of a shard or of any other file, and the number of text bytes (None: the ids do not determine it)."""
     if not shards.is_shard(path):
@@ -234,17 +270,19 @@ def _stream(path: Path, tokenizer: Tokenizer) -> tuple[np.ndarray, int | None]:
 
 
 def _progress(arguments: argparse.Namespace, total: int):
-    """A function of the number of tokens done that shows it on stderr, if stderr is a terminal or progress is wanted."""
-    started, shown = time.perf_counter(), [0.0]
+    """A function of the number of tokens done that shows it on stderr: in place, twice a second, if stderr is a terminal or progress is
+    wanted; else as a line every ten seconds."""
+    started, shown, in_place = time.perf_counter(), [0.0], arguments.progress or sys.stderr.isatty()
 
     def told(done: int) -> None:
         passed = time.perf_counter() - started
-        if passed - shown[0] > 0.5 or done == total:
+        if passed - shown[0] > (0.5 if in_place else 10) or (in_place and done == total):
             shown[0] = passed
-            left, end = passed / done * (total - done), "\n" if done == total else ""
-            print(f"\r{done / total:4.0%} of {total} tokens, {left:.0f} s left   ", end=end, file=sys.stderr, flush=True)
+            left, end = passed / done * (total - done), "" if in_place and done < total else "\n"
+            start = "\r" if in_place else ""
+            print(f"{start}{done / total:4.0%} of {total} tokens, {left:.0f} s left   ", end=end, file=sys.stderr, flush=True)
 
-    return told if arguments.progress or sys.stderr.isatty() else lambda done: None
+    return told
 
 
 def _bar(arguments: argparse.Namespace):

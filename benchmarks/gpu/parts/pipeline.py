@@ -85,6 +85,7 @@ def parameters(context: Context, vocabulary: int) -> dict:
         "package.evaluators": ["sliding"],
         "package.evaluator": "sliding",
         "package.options": options,
+        "package.other_options": {},
         "evaluate.runs": {"sliding": sliding},
     }
     timed = {

@@ -31,6 +31,7 @@ def submission(blob: bytes, memory: bytes, tokenizer: bytes, config: dict, setti
         "protocol": PROTOCOL,
         "evaluator": settings.evaluator,
         "options": settings.options,
+        "other_options": {name: settings.other_options[name] for name in settings.evaluators if name in settings.other_options},
         "evaluators": list(settings.evaluators),
         "plugins": plugins,
         "model": config,

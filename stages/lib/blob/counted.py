@@ -24,6 +24,7 @@ class PackageSettings:
     evaluators: tuple[str, ...]
     evaluator: str
     options: dict
+    other_options: dict
     cap_bytes: AtLeastOne
 
 

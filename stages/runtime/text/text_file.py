@@ -1,13 +1,18 @@
 """Compress any file with an evaluator as the model of its text; decompression returns the exact bytes.
 
-    magic 8 | u8 form | u32 tokens | u64 bytes | 8 bytes of the key's sha256 | 8 bytes of the content's sha256 | range-coded tokens
+    magic 8 | u8 form | 8 bytes of the sha256 of all that follows | what follows
 
-form 0: the tokens of the file as text; form 1: one byte piece per byte, if the file is not UTF-8 or the tokenizer does not restore it.
-All numbers are little endian. The key stands for artifact, evaluator and options. The decoder needs the same arithmetic as the encoder:
-the same kind of processor, torch version and number of threads. Otherwise the checksum fails.
+form 0 (the file's tokens as text) and 1 (one byte piece per byte, if the file is not UTF-8 or the tokenizer does not restore it):
+    u32 tokens | u64 bytes | 8 bytes of the key's sha256 | 8 bytes of the content's sha256 | range-coded tokens
+form 2 (lzma), 3 (bzip2) and 4 (as it is): the file as that compressor writes it, where this is shorter, so that at most 17 bytes are lost.
+
+All numbers are little endian. The key stands for artifact, evaluator and options. The decoder of forms 0 and 1 needs the same arithmetic as
+the encoder: the same kind of processor, torch version and number of threads. Otherwise the checksum of the content fails.
 """
 
+import bz2
 import hashlib
+import lzma
 import math
 import struct
 from collections.abc import Callable, Iterable
@@ -16,9 +21,17 @@ from ..scoring.streaming import Stream
 from . import arithmetic
 from .tokenizer import BOS, Tokenizer
 
-MAGIC = b"CADDIEZ\x01"
-HEADER = struct.Struct("<8sBIQ8s8s")
+MAGIC = b"CADDIEZ\x02"
+HEADER = struct.Struct("<8sB8s")
+CODED = struct.Struct("<IQ8s8s")
 TEXT, BYTES = 0, 1
+LZMA = {"format": lzma.FORMAT_RAW, "filters": [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]}
+GENERAL = {
+    2: (lambda content: lzma.compress(content, **LZMA), lambda packed: lzma.decompress(packed, **LZMA)),
+    3: (bz2.compress, bz2.decompress),
+    4: (bytes, bytes),
+}
+NAMES = (None, None, "lzma", "bzip2", "nothing, as no compressor makes it shorter")  # of the forms; None: the evaluator
 MAX_TOKENS = 1 << 27
 Progress = Callable[[range], Iterable[int]]
 
@@ -59,29 +72,40 @@ def compress(content: bytes, tokenizer: Tokenizer, evaluator, *, key: bytes, pro
         encoder.put(ids[i], arithmetic.frequencies(logp_V))
         bits -= float(logp_V[ids[i]]) / math.log(2)
         stream.push(ids[i : i + 1])
-    header = HEADER.pack(MAGIC, form, len(ids), len(content), _digest(key), _digest(content))
-    return header + (encoder.finish() if ids else b""), bits
+    coded = CODED.pack(len(ids), len(content), _digest(key), _digest(content)) + (encoder.finish() if ids else b"")
+    packed = {form: coded} | {other: encode(content) for other, (encode, _) in GENERAL.items()}
+    form = min(packed, key=lambda form: len(packed[form]))
+    return HEADER.pack(MAGIC, form, _digest(packed[form])) + packed[form], bits
 
 
-def decompress(packed: bytes, tokenizer: Tokenizer, evaluator, *, key: bytes, progress: Progress) -> bytes:
-    """The file that was compressed. ValueError with one sentence if the format or the artifact is another, or the data are damaged."""
+def checked(packed: bytes) -> tuple[int, bytes]:
+    """(form, what follows the header). ValueError if this is no such file or damaged, which is known before anything is decoded."""
     if len(packed) < HEADER.size or packed[: len(MAGIC)] != MAGIC:
-        raise ValueError("this is no file that `compress` wrote, or it is cut off in its header")
-    _, form, count, size, digest, checksum = HEADER.unpack_from(packed)
+        raise ValueError("this is no file that this version of `compress` wrote, or it is cut off in its header")
+    _, form, digest = HEADER.unpack_from(packed)
+    follows = packed[HEADER.size :]
+    if digest != _digest(follows):
+        raise ValueError("the file is damaged: its bytes do not fit the checksum in its header; fetch it again")
+    if form not in (TEXT, BYTES, *GENERAL):
+        raise ValueError("the header is damaged: it declares what `compress` never writes")
+    return form, follows
+
+
+def decompress(form: int, follows: bytes, tokenizer: Tokenizer, opened, *, key: bytes, progress: Progress) -> bytes:
+    """The file that was compressed, from what `checked` returned. `opened()` gives the evaluator and is called only if it is needed.
+    ValueError with one sentence if the artifact is another."""
+    if form in GENERAL:
+        return GENERAL[form][1](follows)
+    count, size, digest, checksum = CODED.unpack_from(follows)
     if digest != _digest(key):
         raise ValueError("this was compressed with another artifact, evaluator, options or number of threads; decompress it with those")
-    if form not in (TEXT, BYTES) or count > MAX_TOKENS or size > 1 << 40:
-        raise ValueError("the header is damaged: it declares what `compress` never writes")
-    stream, decoder, ids = Stream(evaluator, count, BOS), arithmetic.Decoder(packed[HEADER.size :]), []
+    stream, decoder, ids = Stream(opened(), count, BOS), arithmetic.Decoder(follows[CODED.size :]), []
     for _ in progress(range(count)):
         ids.append(decoder.get(arithmetic.frequencies(stream.dist())))
         stream.push(ids[-1:])
     content = content_of(form, ids, tokenizer)
     if len(content) != size or _digest(content) != checksum:
-        raise ValueError(
-            "the content does not fit its checksum: the file is damaged, or this machine computes in another way than the "
-            "one that compressed it"
-        )
+        raise ValueError("the content does not fit its checksum: this machine computes in another way than the one that compressed it")
     return content
 
 
