@@ -155,6 +155,24 @@ def test_lowest_certified_limit_is_the_result_and_not_the_lowest_claim(tree):
     assert metrics["score.claimed_bits_per_byte"] == 1.36905 > metrics["bits_per_byte.causal_slot"]
 
 
+def test_top_card_says_in_a_line_which_evaluators_do_not_count(written):
+    page = Page(written["index.html"]).text
+    assert "verdict valid causal_slot is legal and the artifact fits; not counted: slot, which is not legal." in page
+    assert "not counted: slot, which is not legal" in " ".join(written["summary.md"].split())
+
+
+def test_names_stay_whole_on_a_telephone_and_what_a_check_proves_stands_beside_it_where_there_is_room(written):
+    html, style = written["index.html"], (lib_page.FOLDER / "style.css").read_text()
+    assert lib_page.breakable("model, causal_slot") == "model, causal_slot" and "<wbr>" in lib_page.breakable("a/path/of/many/parts.py")
+    narrow = style[style.index("@media (max-width: 560px)") : style.index("@media print")]
+    assert ".optional { display: none; }" in narrow and "white-space: normal" not in narrow
+    checks = html[html.index('<table class="checks">') :].split("</table>")[0]
+    assert checks.count('<td class="note optional">') == checks.count('<th scope="row">') - 1 > 3
+    widths = [float(width) for width in re.findall(r'viewBox="0 0 ([\d.]+) [^>]*max-width: \d+px', html)]
+    limits = [float(limit) for limit in re.findall(r"<svg[^>]*max-width: (\d+)px", html)]
+    assert len(limits) == len(widths) > 5 and all(limit <= 1.2 * width for limit, width in zip(limits, widths, strict=True))
+
+
 def test_without_a_legal_evaluator_there_is_no_score(tree):
     tree.drop_evaluator("sliding")
     tree.drop_evaluator("causal_slot")

@@ -12,16 +12,18 @@ NUMBERS = ("score", "ratio", "signed", "count", "error", "seconds")
 
 @dataclass(frozen=True)
 class Column:
-    """One column as a reader sees it: the key in the frame, its title, and the format of its values."""
+    """One column as a reader sees it: the key in the frame, its title, the format of its values, and whether a telephone leaves it out."""
 
     key: str
     title: str
     kind: str = "text"
+    is_optional: bool = False
 
     @property
     def style(self) -> str:
         """The class of its cells in the style sheet."""
-        return "number" if self.kind in NUMBERS else self.kind if self.kind in ("hash", "reads") else ""
+        kind = "number" if self.kind in NUMBERS else self.kind if self.kind in ("hash", "reads") else ""
+        return f"{kind} optional".strip() if self.is_optional else kind
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,12 @@ QUANTIZED_COLUMNS = (
 GROUP_COLUMNS = (Column("group", "group"), Column("raw_bytes", "bytes before", "count"), Column("coded_bytes", "bytes", "count"))
 COMPRESSOR_COLUMNS = (
     Column("name", "compressor"),
-    Column("bytes", "bytes", "count"),
+    Column("bytes", "bytes", "count", is_optional=True),
     Column("bits_per_byte", "bits per byte", "score"),
-    Column("bytes_after_train", "bytes after", "count"),
+    Column("bytes_after_train", "bytes after", "count", is_optional=True),
     Column("bits_per_byte_after_train", "bits per byte after", "score"),
     Column("seconds", "seconds", "seconds"),
-    Column("peak_bytes", "peak bytes", "count"),
+    Column("peak_bytes", "peak bytes", "count", is_optional=True),
 )
 AVERAGE_COLUMNS = (
     Column("name", "average"),

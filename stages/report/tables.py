@@ -30,6 +30,7 @@ class Headline:
     artifact_bytes: int
     cap_bytes: int
     lower_but_not_legal: tuple[str, ...]
+    not_counted: tuple[str, ...]  # every run that is not legal, as `run, which is <verdict>`
 
     @property
     def bytes_left(self) -> int:
@@ -52,7 +53,8 @@ class Headline:
             return "not valid: the artifact is over the cap"
         if self.run is None:
             return "not valid: no evaluator is legal"
-        return f"valid: {self.run} is legal and the artifact fits"
+        others = f"; not counted: {'; '.join(self.not_counted)}" if self.not_counted else ""
+        return f"valid: {self.run} is legal and the artifact fits{others}"
 
 
 def headline(results: Results) -> Headline:
@@ -61,8 +63,9 @@ def headline(results: Results) -> Headline:
     most = {run: certificate["at_most_bits_per_byte"] for run, certificate in results.certificates.items() if certificate["legal"]}
     best = min(most, key=most.get, default=None)
     lower = tuple(run for run in scores if run not in most and (best is None or scores[run] < scores[best]))
+    others = tuple(f"{run}, which is {verdict(results.certificates[run])}" for run in scores if run not in most)
     package = results.package
-    return Headline(best, most.get(best), scores.get(best), package["artifact_bytes"], package["cap_bytes"], lower)
+    return Headline(best, most.get(best), scores.get(best), package["artifact_bytes"], package["cap_bytes"], lower, others)
 
 
 def verdict(certificate: dict) -> str:

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 FOLDER = Path(__file__).parent
+WHOLE = 16  # letters of a name that is never broken
 
 
 def render(template: Path, **values: object) -> str:
@@ -28,10 +29,14 @@ def render(template: Path, **values: object) -> str:
 
 
 def breakable(text: str) -> Markup:
-    """The text with marks where a long name may be broken into lines."""
+    """The text with marks where a long name may be broken into lines; a name that fits a narrow column is left whole."""
+    return Markup(" ").join(_marked(word) if len(word) > WHOLE else escape(word) for word in str(text).split(" "))
+
+
+def _marked(word: str) -> Markup:
     for sign in "_/.":
-        text = escape(text).replace(sign, Markup(f"{sign}<wbr>"))
-    return escape(text)
+        word = escape(word).replace(sign, Markup(f"{sign}<wbr>"))
+    return escape(word)
 
 
 def words(name: str) -> str:

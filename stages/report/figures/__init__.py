@@ -35,7 +35,7 @@ LOOK = {
         "gridColor": LINE,
         "labelColor": INK,
         "labelFontSize": 12,
-        "labelLimit": 140,
+        "labelLimit": 180,
         "labelPadding": 5,
         "titleColor": MUTED,
         "titleFontSize": 11,
@@ -58,7 +58,7 @@ class Figure:
     svg: str
 
 
-def draw(name: str, table: pd.DataFrame) -> Figure:
+def draw(name: str, table: pd.DataFrame, *, folder: Path = FOLDER) -> Figure:
     """Draw the template `name` with the rows of `table`, as in its CSV file. If `rev` is a column, each revision has its own colour."""
     revisions = list(dict.fromkeys(table["rev"])) if "rev" in table else [""]
     colour = {"value": ACCENT}
@@ -66,7 +66,7 @@ def draw(name: str, table: pd.DataFrame) -> Figure:
         scale = {"domain": revisions, "range": list(SERIES[: len(revisions)])}
         colour = {"field": "rev", "type": "nominal", "scale": scale}
     rows = [{"rev": "", **row} for row in csv.DictReader(table.to_csv(index=False).splitlines(keepends=True))]
-    text = (FOLDER / f"{name}.json").read_text(encoding="utf-8").replace('"<DVC_METRIC_COLOR>"', json.dumps(colour))
+    text = (folder / f"{name}.json").read_text(encoding="utf-8").replace('"<DVC_METRIC_COLOR>"', json.dumps(colour))
     specification = json.loads(text.replace('"<DVC_METRIC_DATA>"', json.dumps(rows)))
     said = specification.pop("title")
     caption = " ".join(said["subtitle"])
@@ -82,7 +82,7 @@ def draw(name: str, table: pd.DataFrame) -> Figure:
 
 def accessible(svg: str, *, name: str, title: str, description: str) -> str:
     """The SVG as one accessible image with a title and a description. Each mark has its values as a tooltip, and ids are unique on a page.
-    The image takes the width of its container, and its text the font of the page."""
+    The image takes the width of its container up to a little more than its own, and its text the font of the page."""
     ElementTree.register_namespace("", SVG)
     root = ElementTree.fromstring(svg)
     for element in root.iter():
@@ -95,6 +95,7 @@ def accessible(svg: str, *, name: str, title: str, description: str) -> str:
             element.set(attribute, f"{name}-{value}" if attribute == "id" else re.sub(r"url\(#", f"url(#{name}-", value))
         if said and kind in MARKS:
             ElementTree.SubElement(element, f"{{{SVG}}}title").text = re.sub("; rev: (?=;|$)", "", said)
+    root.set("style", f"max-width: {1.15 * float(root.attrib['width']):.0f}px")  # a small figure stays small where there is room
     for attribute in ("width", "height"):
         del root.attrib[attribute]
     root.attrib |= {"role": "img", "aria-labelledby": f"{name}-title {name}-description"}
