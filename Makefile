@@ -16,7 +16,7 @@ export PYTHONUTF8 := 1
 # One command for a machine with CUDA; it needs none of the set-up above: docs/gpu-run.md
 GPU = $(PYTHON) -m benchmarks.gpu $(if $(PARTS),--parts $(PARTS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(WHEELS),--wheels $(WHEELS))
 
-.PHONY: help setup readable repro test test-all test-recipes test-scripts test-attacks test-referee test-portability certify recipe rehearse submission show lint golden report screenshots gpu gpu-cpu gpu-data clean test-text test-siege
+.PHONY: help setup readable repro test test-all test-recipes test-scripts test-attacks test-referee test-portability certify recipe rehearse submission show sweep lint golden report screenshots gpu gpu-cpu gpu-data clean test-text test-siege
 
 help:
 	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
@@ -35,7 +35,8 @@ help:
 	@echo "make recipe NAME=pr1855    run a recipe of stages/recipes as an experiment; SCALE=tiny: small sizes, minutes on a CPU"
 	@echo "make rehearse NAME=pr1855  every node of a recipe at its published sizes, measured, with hardly any work: half an hour on a CPU; TEXT, TOKENIZER"
 	@echo "make submission NAME=pr1855   the folder to hand in: a run per seed, README, logs, one script, audited; SEEDS, SCALE, RECORD, THRESHOLD"
-	@echo "make show                  the experiments, in the columns that matter"
+	@echo "make show                  the experiments in one table: what differs, seed, score, bytes, verdict; and as a figure"
+	@echo "make sweep SET=quantize.entropy.bits_per_weight=3.5,4.5   one short experiment per value, then the table: a minute each on the default"
 	@echo "make report                print the summary of the last run"
 	@echo "make screenshots           pictures of the report for docs/pictures, and a check that nothing on it overlaps; wants chromium"
 	@echo "make golden AGAINST=REV    run the pipeline at REV and at HEAD, and compare the hashes of what they made: the proof of a refactor"
@@ -66,6 +67,7 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | readable
 
 repro: setup
 	@(python -m stages.compress.stale && python -m stages.text_compressors.stale) | xargs -r dvc repro --quiet --force --single-item
+	@python -m stages.lib.node.room
 	@python -m stages.recipes default --fits
 	dvc repro
 	@! git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || dvc exp save --quiet --force --name repro || echo "This run was not saved as an experiment, so only the workspace has its results: --compare HEAD will not find them."
@@ -73,7 +75,7 @@ repro: setup
 	@echo "The same with plots: artifacts/report/index.html"
 
 show: setup
-	dvc exp show --drop '.*' --keep 'score\.bits_per_byte|package\.artifact_bytes|bits_per_byte\.(quantize|sliding)$$|groups\.mlp\.(method|bits|clip)|train\.seed'
+	@python -m stages.report --experiments
 
 report:
 	@cat artifacts/report/summary.md
@@ -125,6 +127,12 @@ test-siege: setup
 
 certify: setup
 	python -m stages.audit.certify $(RUN)
+
+sweep: setup
+	@test -n "$(SET)" || { echo "over what? make sweep SET=quantize.entropy.bits_per_weight=3.5,4.5"; exit 1; }
+	flags=$$(python -m stages.recipes short) && eval "dvc exp run --queue --name $(or $(NAME),sweep-$$(date +%Y%m%d-%H%M%S)) $$flags $(addprefix -S ,$(SET))"
+	dvc exp run --run-all
+	@python -m stages.report --experiments
 
 recipe: setup
 	@test -n "$(NAME)" || { echo "which one? make recipe NAME=pr1855 SCALE=tiny; there are: $$(python -m stages.recipes | tr '\n' ' ')"; exit 1; }

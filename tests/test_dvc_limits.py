@@ -117,3 +117,20 @@ def test_experiment_of_before_the_remote_is_pushed_without_its_results(tmp_path)
     run(root, "git", "commit", "-qm", "remote")
     said = run(root, "dvc", "exp", "run", "-n", "again", "-S", "x=5")
     assert "Running stage" not in said and "uploaded" in run(root, "dvc", "exp", "push", "origin", "again")
+
+
+def test_own_text_reaches_a_temporary_folder_only_as_a_copy_or_by_its_absolute_path(tmp_path):
+    root = project(tmp_path / "root")
+    (root / "data/mine.txt").write_text("mine\n")
+    body = yaml.safe_load((root / "dvc.yaml").read_text())
+    body["stages"]["stage"] |= {"deps": ["${path}", "stage.py"], "cmd": "cat ${path} && python stage.py"}
+    (root / "dvc.yaml").write_text(yaml.safe_dump(body))
+    (root / "params.yaml").write_text("x: 1\npath: data\n")
+    run(root, "git", "commit", "-qam", "path")
+    own = "path=data/mine.txt"
+    assert "data/mine.txt" in fails(root, "dvc", "exp", "run", "--temp", "-n", "lost", "-S", own)
+    run(root, "dvc", "exp", "run", "--temp", "-n", "copied", "-C", "data/mine.txt", "-S", own)
+    run(root, "dvc", "exp", "run", "--queue", "-n", "queued", "-C", "data/mine.txt", "-S", own, "-S", "x=2")
+    run(root, "dvc", "exp", "run", "--queue", "-n", "absolute", "-S", f"path={root}/data/mine.txt", "-S", "x=3")
+    run(root, "dvc", "exp", "run", "--run-all")
+    assert set(run(root, "dvc", "exp", "list", "--name-only").split()) >= {"copied", "queued", "absolute"}

@@ -108,7 +108,7 @@ def edit(path, before: str, after: str) -> None:
 
 
 def test_eleven_stacks_and_one_profile():
-    assert set(STACK_OF.values()) == set(STACKS) - {"1060"} and set(catalog.names()) - set(catalog.stacks()) == {"tiny"}
+    assert set(STACK_OF.values()) == set(STACKS) - {"1060"} and set(catalog.names()) - set(catalog.stacks()) == {"tiny", "short"}
 
 
 @pytest.mark.parametrize("name", catalog.stacks())
@@ -448,3 +448,12 @@ def test_gaussian_of_the_steps_is_what_gaussian_weights_take():
     step = weight.std(dim=1, keepdim=True) * settings.groups.mlp.clip / 31
     counts = torch.unique((weight / step).round(), return_counts=True)[1] / weight.numel()
     assert fits._bits(settings.groups.mlp, settings) == pytest.approx(-(counts * counts.log2()).sum().item(), abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["default", "tiny", *catalog.stacks()])
+def test_packed_options_are_those_with_which_the_artifact_is_evaluated(name):
+    tree = params.read(ROOT / "params.yaml")
+    tree = tree if name == "default" else catalog.applied(catalog.values(name, tree), tree)
+    packed = tree["package"]["other_options"] | {tree["package"]["evaluator"]: tree["package"]["options"]}
+    for name in tree["package"]["evaluators"]:
+        assert packed[name] in [run["options"] for run in tree["evaluate"]["runs"].values() if run["evaluator"] == name]

@@ -1,6 +1,7 @@
 """The recipe files: flat `path: value`, which replace values of params.yaml. header.py parses the comment header of a stack.
 
-`tiny` is a profile: it sets small sizes for trials. It is not a published stack, so it has no header.
+`tiny` and `short` are profiles: `tiny` sets small sizes for trials, `short` leaves out what a sweep of the quantizer does not need.
+A profile is not a published stack, so it has no header.
 """
 
 import copy
@@ -13,7 +14,7 @@ from stages.lib.node import files, params
 from stages.recipes import header
 
 FOLDER = Path(__file__).parent
-PROFILES = ("tiny",)
+PROFILES = ("tiny", "short")
 
 
 def names() -> list[str]:
@@ -68,8 +69,8 @@ def apply(found: dict, path: Path) -> None:
     """Write values into a params.yaml and keep its comments, as `dvc exp run` does, but without an experiment."""
     from ruamel.yaml import YAML  # comes with dvc
 
-    yaml_file = YAML()
-    yaml_file.width = 4096
+    yaml_file = YAML()  # with DVC's layout, so that a later experiment changes only lines of its own
+    yaml_file.default_flow_style = False
     tree = yaml_file.load(path.read_text(encoding="utf-8"))
     for leaf_path, value in found.items():
         *parents, leaf = leaf_path.split(".")

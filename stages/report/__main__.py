@@ -1,8 +1,9 @@
 """Show what the other stages measured: one HTML page, its tables and lineage graph as files, one flat metrics file, one summary.
 
-The report decides nothing and computes no score. It reads only runs that params.yaml names, and also prints the summary. Another command
-compares experiments, as a table and a separate page:
+The report decides nothing and computes no score. It reads only runs that params.yaml names, and also prints the summary. Two more commands
+show experiments, one as a table, the other side by side on a separate page:
 
+    python -m stages.report --experiments                all that started from this commit
     python -m stages.report --compare REV REV...         commits, branches, DVC experiments; `workspace` is this folder's files
 """
 
@@ -14,7 +15,7 @@ from typing import ClassVar
 
 from stages.lib.node import command, files
 from stages.lib.node.stage import Input, Metrics, Output, Plot, Untracked
-from stages.report import compare, page, results, summary, tables
+from stages.report import compare, experiments, page, results, summary, tables
 
 # without a dvc.lock there is nothing to draw, but DVC still requires the file
 NO_GRAPH = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 40"><text x="8" y="24">dvc.lock is missing: no lineage.</text></svg>\n'
@@ -100,5 +101,7 @@ def machine() -> dict[str, str]:
 if __name__ == "__main__":
     if "--compare" in sys.argv:
         compare.run(sys.argv[1:])
+    elif "--experiments" in sys.argv:
+        experiments.run(sys.argv[1:])
     else:
         command.run(main)
