@@ -115,7 +115,7 @@ def check_python(words: list[str]) -> None:
     elif rest[0].endswith("submission.pyz"):
         check_path(rest[0])
         entry._parser().parse_args(words[words.index(rest[0]) + 1 :])
-        for word in rest[2:]:
+        for word in rest[2:] if rest[1] != "generate" else ():  # it takes a text
             check_path(word)
     else:
         check_path(rest[0])
