@@ -35,7 +35,7 @@ LOOK = {
         "gridColor": LINE,
         "labelColor": INK,
         "labelFontSize": 12,
-        "labelLimit": 180,
+        "labelLimit": 165,
         "labelPadding": 5,
         "titleColor": MUTED,
         "titleFontSize": 11,
