@@ -36,7 +36,7 @@ help:
 	@echo "make rehearse NAME=pr1855  every node of a recipe at its published sizes, measured, with hardly any work: half an hour on a CPU; TEXT, TOKENIZER"
 	@echo "make submission NAME=pr1855   the folder to hand in: a run per seed, README, logs, one script, audited; SEEDS, SCALE, RECORD, THRESHOLD"
 	@echo "make show                  the experiments in one table: what differs, seed, score, bytes, verdict; and as a figure"
-	@echo "make sweep SET=quantize.entropy.bits_per_weight=3.5,4.5   one short experiment per value, then the table: a minute each on the default"
+	@echo "make sweep SET=quantize.entropy.bits_per_weight=3.5,4.5   one short experiment per value, then the table and a figure"
 	@echo "make report                print the summary of the last run"
 	@echo "make screenshots           pictures of the report for docs/pictures, and a check that nothing on it overlaps; wants chromium"
 	@echo "make golden AGAINST=REV    run the pipeline at REV and at HEAD, and compare the hashes of what they made: the proof of a refactor"
