@@ -36,9 +36,9 @@ def correlated(seed: int, rows: int, width: int, divisor: int) -> np.ndarray:
     return (noise(seed, rows * width).reshape(rows, width) * 60 + factors @ directions) // (60 * divisor)
 
 
-def plan(name: str, shape: tuple[int, int], role: str, layer: int, *, columns: np.ndarray | None = None) -> MatrixContext:
+def plan(name: str, shape: tuple[int, int], role: str, layer: int, *, columns: np.ndarray | None = None, trellis: int = 0) -> MatrixContext:
     steps = np.zeros(shape[1], np.int16) if columns is None else columns.astype(np.int16)
-    return MatrixContext(name, shape, role, layer, np.zeros(shape[0], np.int16), steps, 0)
+    return MatrixContext(name, shape, role, layer, np.zeros(shape[0], np.int16), steps, trellis)
 
 
 def cases() -> dict[str, tuple[list[np.ndarray], list[MatrixContext]]]:
@@ -65,6 +65,10 @@ def cases() -> dict[str, tuple[list[np.ndarray], list[MatrixContext]]]:
         "steps": ([stepped], [plan("s", (300, 40), "up", 1, columns=steps)]),
         "wild": ([wild], [plan("w", (600, 24), "other", -1)]),
         "twins": ([twins + noise(12, 300 * 40).reshape(300, 40) // 110], [plan("t", (300, 40), "embedding", -1)]),
+        "parity": (
+            [correlated(13, 300, 40, 30).T, correlated(14, 300, 40, 30)],
+            [plan("d", (40, 300), "down", 0, trellis=8), plan("u", (300, 40), "up", 0, trellis=8)],
+        ),
         "plain": (
             [uniform, np.full((5, 3), -7), np.zeros((0, 4), np.int64), uniform[:1, :1]],
             [

@@ -29,8 +29,12 @@ def sdclip(weight, *, bits, clip, stored_as="float16", floor=0.0):
     return scales.steps(scales.clips(weight, rule="sigmas", clip=clip), bits=bits, clip_floor=floor, stored_as=stored_as)
 
 
-def solved(weight, hessian, *, bits, clip=None, steps=None, damping=0.01, block=8, sort_columns=True):
-    factor = gptq.factorise(hessian, damping=damping, sort_columns=sort_columns)
+def factorised(hessian, *, damping, dampings=1, sort_columns):
+    return gptq.factorise(hessian, damping=damping, dampings=dampings, sort_columns=sort_columns)
+
+
+def solved(weight, hessian, *, bits, clip=None, steps=None, damping=0.01, dampings=1, block=8, sort_columns=True):
+    factor = factorised(hessian, damping=damping, dampings=dampings, sort_columns=sort_columns)
     return gptq.quantize(weight, factor, bits=bits, candidates=[steps or sdclip(weight, bits=bits, clip=clip)], block=block)
 
 
@@ -109,23 +113,57 @@ def test_gptq_beats_rounding_by_as_much_as_the_spectrum_of_the_hessian_allows(sp
     assert plain / layer_error(weight, solved(weight, hessian, bits=6, clip=12.85), hessian) == pytest.approx(ratio, rel=0.06)
 
 
+def published_gptq(weight, hessian, steps, *, block, dampings):
+    """The steps of #1019 (damped twice) and #1394 (once), in float32 as there: posttraining of the records, solver 1 to 7."""
+    weight, hessian, columns = weight.clone(), hessian.clone(), weight.size(1)
+    diagonal = hessian.diagonal()
+    if dampings == 2:  # where H is collected
+        diagonal += 0.01 * diagonal.mean()
+    dead = diagonal == 0
+    diagonal[dead] = 1
+    diagonal += 0.01 * diagonal.mean()
+    order = torch.argsort(diagonal, descending=True)
+    weight[:, dead] = 0
+    weight, hessian = weight[:, order], hessian[order][:, order]
+    upper = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
+    found = torch.zeros_like(weight)
+    for start in range(0, columns, block):
+        stop = min(start + block, columns)
+        errors = torch.zeros(len(weight), stop - start)
+        for j in range(start, stop):
+            found[:, j] = (weight[:, j] / steps).round().clamp(-31, 31)
+            errors[:, j - start] = (weight[:, j] - steps * found[:, j]) / upper[j, j]
+            weight[:, j:stop] -= torch.outer(errors[:, j - start], upper[j, j:stop])
+        weight[:, stop:] -= errors @ upper[start:stop, stop:]
+    return found[:, torch.argsort(order)]
+
+
+@pytest.mark.parametrize("dampings", [1, 2])
+@pytest.mark.parametrize("dead", [0, 1, 40])
+def test_gptq_is_bit_for_bit_the_published_one(dead, dampings):
+    weight, hessian = problem(rows=48, columns=160, samples=640)
+    hessian[:dead], hessian[:, :dead] = 0, 0
+    steps = sdclip(weight, bits=6, clip=12.85)
+    found = codes(solved(weight, hessian, bits=6, steps=steps, dampings=dampings, block=128))
+    assert torch.equal(found.float(), published_gptq(weight, hessian, steps.values, block=128, dampings=dampings))
+    assert bool(found[:, :dead].any()) == (dead > 0 and dampings == 2), "a column that is damped before it is looked at is not dead"
+
+
 def test_dead_columns_and_rows_are_harmless_wherever_they_are():
     weight, hessian = problem()
     hessian[3], hessian[:, 3] = 0, 0
     weight[2] = 0
     result = solved(weight, hessian, bits=6, clip=12.85, damping=0.5)
     assert not codes(result)[:, 3].any() and not codes(result)[2].any() and torch.isfinite(result.weights()).all()
-    alive = [j for j in range(20) if j != 3]
-    without = solved(weight[:, alive], hessian[alive][:, alive], bits=6, damping=0.5, steps=sdclip(weight, bits=6, clip=12.85))
-    assert torch.equal(codes(result)[:, alive], codes(without)), "a dead column changes neither damping nor the others"
 
 
-def test_dead_columns_take_no_part_in_the_damping():
+def test_dead_columns_count_as_ones_in_the_mean_of_the_damping():
     _, hessian = problem()
     wide = torch.zeros(60, 60)
     wide[:20, :20] = hessian
-    small, large = (gptq.factorise(found, damping=0.1, sort_columns=False).upper_KK for found in (hessian, wide))
-    assert torch.allclose(large[:20, :20], small, rtol=1e-5) and not large[:20, 20:].any()
+    share = (hessian.diagonal().sum() + 40) / 60 / hessian.diagonal().mean()
+    small, large = factorised(hessian, damping=0.1 * share.item(), sort_columns=False), factorised(wide, damping=0.1, sort_columns=False)
+    assert torch.allclose(large.upper_KK[:20, :20], small.upper_KK, rtol=1e-4) and not large.upper_KK[:20, 20:].any()
 
 
 def test_scale_of_the_hessian_does_not_matter():
@@ -143,9 +181,9 @@ def test_inputs_are_not_modified():
 def test_damping_that_is_too_small_is_raised_tenfold_and_recorded():
     hessian = torch.outer(torch.ones(300), torch.ones(300))
     hessian[0, 0] -= 0.5  # not positive semidefinite: damping must make up for it
-    factor = gptq.factorise(hessian, damping=0.01, sort_columns=True)
+    factor = factorised(hessian, damping=0.01, sort_columns=True)
     assert factor.damping > 0.05 and math.log10(factor.damping / 0.01) == pytest.approx(round(math.log10(factor.damping / 0.01)))
-    assert gptq.factorise(torch.eye(5), damping=0.01, sort_columns=True).damping == 0.01
+    assert factorised(torch.eye(5), damping=0.01, sort_columns=True).damping == 0.01
 
 
 @pytest.mark.parametrize(
@@ -158,12 +196,12 @@ def test_damping_that_is_too_small_is_raised_tenfold_and_recorded():
 )
 def test_hessian_that_cannot_be_used_is_one_sentence_with_a_way_out(hessian, sentence):
     with pytest.raises(ValueError, match=sentence):
-        gptq.factorise(hessian, damping=0.0, sort_columns=False)
+        factorised(hessian, damping=0.0, sort_columns=False)
 
 
 def test_factor_is_that_of_the_inverse():
     _, hessian = problem()
-    factor = gptq.factorise(hessian, damping=0.0, sort_columns=False)
+    factor = factorised(hessian, damping=0.0, sort_columns=False)
     upper = factor.upper_KK.double()
     assert torch.equal(upper, upper.triu()) and torch.allclose(upper.T @ upper @ hessian.double(), torch.eye(20).double(), atol=1e-3)
 
@@ -252,7 +290,7 @@ def test_search_takes_one_clip_for_the_matrix_by_its_squared_error():
     errors = [((weight - found.weights()) ** 2).sum() for found in alone]
     best = nearest.quantize(weight, bits=4, candidates=candidates)
     assert torch.equal(codes(best), codes(alone[errors.index(min(errors))])) and len(set(map(float, errors))) == 3
-    factor = gptq.factorise(hessian, damping=0.01, sort_columns=True)
+    factor = factorised(hessian, damping=0.01, sort_columns=True)
     swept = [gptq.quantize(weight, factor, bits=4, candidates=[steps], block=16) for steps in candidates]
     errors = [((weight - found.weights()) ** 2).sum() for found in swept]
     best = gptq.quantize(weight, factor, bits=4, candidates=candidates, block=16)

@@ -56,6 +56,7 @@ class Groups:
 @dataclass(frozen=True)
 class Gptq:
     damping: NonNegative
+    dampings: Annotated[int, Interval(ge=1, le=2)]
     block: AtLeastOne
     sort_columns: bool
 

@@ -1,13 +1,15 @@
 """GPTQ: round column by column, and push each rounding error onto the columns that are still to come.
 
-    H <- H + damping · mean(diag H) · I over the columns that fired;   U = upper Cholesky factor of H⁻¹ (H⁻¹ = U'U)
+    H_jj <- 1 for dead columns;   H <- H + damping · mean(diag H) · I;   U = upper Cholesky factor of H⁻¹ (H⁻¹ = U'U)
     for column j:  q_j = clamp(round(w_j / s), -R, R);   e = (w_j - s q_j) / U_jj;   w_m <- w_m - e U_jm  for m > j
 
 Columns are visited in the order of decreasing diag(H), or in their natural order. Dead columns (H_jj = 0) get weight 0, which costs nothing
-to store, and are left out of the mean. The factor is computed from H itself: with J the reversal, J H J = L L' gives H = R R' with R = J L
-J upper, and U = R⁻¹. This is done in float64, because a Hessian of 2048 hidden units that rarely fire is close to singular.
+to store, and count as 1 in the mean. In some entries H is damped once more, where it is collected (`dampings` 2); then no column is dead,
+and all keep their weights. The factor is computed from H itself: with J the reversal, J H J = L L' gives H = R R' with R = J L J upper, and
+U = R⁻¹. This is done in float64, because a Hessian of 2048 hidden units that rarely fire is close to singular.
 
-Source: Frantar et al., arXiv:2210.17323; order and damping as in parameter-golf #1019 and after (there in float32).
+Source: Frantar et al., arXiv:2210.17323; order and damping as in parameter-golf #1019 and after (there in float32, and H is divided by the
+number of batches, which changes nothing but the weight of the ones).
 """
 
 # M rows, K columns
@@ -38,28 +40,30 @@ class Factor:
     damping: float
 
 
-def factorise(hessian_KK: Tensor, *, damping: float, sort_columns: bool) -> Factor:
+def factorise(hessian_KK: Tensor, *, damping: float, dampings: int, sort_columns: bool) -> Factor:
     """Damp, order and factorise H. If that fails, it is tried again with ten times the damping; the result's `damping` is the one used.
 
     ValueError if H is all zero, not finite, or not positive definite with any damping up to 1. H is not modified.
     """
-    hessian = hessian_KK.double()
-    diagonal = hessian.diagonal()
+    hessian = hessian_KK.double().clone()
+    diagonal = hessian.diagonal()  # a view
     if not torch.isfinite(hessian).all():
         raise ValueError("its Hessian is not finite; lower train's rates, or calibrate on fewer sequences")
-    dead = diagonal == 0
-    if dead.all():
+    if not diagonal.any():
         raise ValueError(
             "its Hessian is all zero: no calibration token reached it; raise calibrate.sequences, or set its group's method to nearest"
         )
-    mean = diagonal[~dead].mean()
+    for _ in range(dampings - 1):
+        diagonal += damping * diagonal.mean()
+    dead = diagonal == 0
+    diagonal[dead] = 1.0
+    mean = diagonal.mean()
     order = torch.argsort(diagonal, descending=True, stable=True) if sort_columns else torch.arange(len(diagonal), device=diagonal.device)
     hessian = hessian[order][:, order]
     identity = torch.eye(len(hessian), dtype=torch.float64, device=hessian.device)
     used = damping
     while True:
-        raised = torch.where(dead[order], mean, used * mean)
-        lower, failed = torch.linalg.cholesky_ex((hessian + torch.diag(raised)).flip(0, 1))
+        lower, failed = torch.linalg.cholesky_ex((hessian + used * mean * identity).flip(0, 1))
         if not failed:
             break
         used *= 10
@@ -74,13 +78,13 @@ def factorise(hessian_KK: Tensor, *, damping: float, sort_columns: bool) -> Fact
 
 def quantize_one(job: Job) -> Quantized:
     """Quantize the matrix with its group's bits and clips. Query, key and value share a Hessian, so the last factor is kept for reuse."""
-    last, damping = job.kept.get("factor"), job.settings.gptq.damping
+    last, options = job.kept.get("factor"), job.settings.gptq
     if last is None or not torch.equal(last[0], job.hessian_KK):
-        last = job.hessian_KK, factorise(job.hessian_KK, damping=damping, sort_columns=job.settings.gptq.sort_columns)
-        job.kept["factor"] = last
-    if last[1].damping != damping:
+        found = factorise(job.hessian_KK, damping=options.damping, dampings=options.dampings, sort_columns=options.sort_columns)
+        job.kept["factor"] = last = job.hessian_KK, found
+    if last[1].damping != options.damping:
         job.kept.setdefault("damping", {})[job.name] = last[1].damping
-    return quantize(job.weight_MK, last[1], bits=job.group.bits, candidates=job.candidates(), block=job.settings.gptq.block)
+    return quantize(job.weight_MK, last[1], bits=job.group.bits, candidates=job.candidates(), block=options.block)
 
 
 def quantize(weight_MK: Tensor, factor: Factor, *, bits: int, candidates: Sequence[Steps], block: int) -> Quantized:

@@ -8,6 +8,7 @@ the same integers.
     header = u8 0 | int8 scale, eighths of an octave | u8 1 if the steps of its columns are used      predicted
            | u8 1 | u16 length | histogram                                                            histogram
            | u8 2 | int32 least | u32 range                                                           digits
+           | u8 3 | as 0                                 predicted, with the parity of a trellis that runs along the coder's rows
 """
 
 import struct
@@ -15,6 +16,7 @@ import zlib
 
 import numpy as np
 
+from ....weights import trellis
 from ...codecs import CodecError
 from .. import ROLES, MatrixContext
 from . import columns, histogram
@@ -22,8 +24,8 @@ from .normal import power
 from .rans import Decoder, Encoder
 from .regression import MAX_WIDTH, UNIT, Pool
 
-PREDICTED, HISTOGRAM, DIGITS = 0, 1, 2
-FIELDS = {PREDICTED: "<bB", HISTOGRAM: "<H", DIGITS: "<iI"}
+PREDICTED, HISTOGRAM, DIGITS, PARITY = 0, 1, 2, 3
+FIELDS = {PREDICTED: "<bB", HISTOGRAM: "<H", DIGITS: "<iI", PARITY: "<bB"}
 PARTNER = {"key": "query", "output": "value", "down": "up"}
 MAX_LANES = 1024
 CODES_PER_LANE = 32768  # a lane costs four bytes, which is 0.05 % of this many codes of two bits
@@ -62,8 +64,8 @@ def decode(blob: bytes, contexts: list[MatrixContext]) -> list[np.ndarray]:
     out = [np.zeros(context.shape, np.int32) for context in contexts]
     for index, (kind, *fields) in headers.items():
         context = contexts[index]
-        if kind == PREDICTED:
-            matrix, keep = _predicted(stream, context, *fields, known, None)
+        if kind in (PREDICTED, PARITY):
+            matrix, keep = _predicted(stream, context, kind, *fields, known, None)
             keep()
         else:
             read = histogram.decode if kind == HISTOGRAM else histogram.decode_digits
@@ -83,6 +85,11 @@ def _order(contexts: list[MatrixContext]) -> list[int]:
 
 def _turned(context: MatrixContext) -> bool:
     return context.role in ("output", "down") or context.shape[1] > MAX_WIDTH >= context.shape[0]
+
+
+def _knows_parity(context: MatrixContext) -> bool:
+    """Whether a trellis runs along the coder's rows, so that the parity of each level is known before it is coded."""
+    return _turned(context) and context.trellis in trellis.POLYNOMIALS
 
 
 def _encode(stream: Encoder, matrix: np.ndarray, context: MatrixContext, known: columns.Known) -> bytes:
@@ -112,11 +119,12 @@ def _predict(stream: Encoder, matrix: np.ndarray, context: MatrixContext, known:
     used = int(np.std(np.log2(size_W) + steps_W) < np.std(np.log2(size_W)))
     size_W = size_W * np.exp2(used * (steps_W - np.median(steps_W)))
     scale = int(np.clip(np.rint(8 * np.log2(1.2533 * np.mean(size_W))), -128, 127))
-    _, keep = _predicted(stream, context, scale, used, known, matrix)
-    return struct.pack("<BbB", PREDICTED, scale, used), keep
+    kind = PARITY if _knows_parity(context) else PREDICTED
+    _, keep = _predicted(stream, context, kind, scale, used, known, matrix)
+    return struct.pack("<BbB", kind, scale, used), keep
 
 
-def _predicted(stream, context: MatrixContext, scale: int, used: int, known: columns.Known, matrix: np.ndarray | None):
+def _predicted(stream, context: MatrixContext, kind: int, scale: int, used: int, known: columns.Known, matrix: np.ndarray | None):
     """The matrix, coded or decoded, and a function that stores what later matrices are predicted from."""
     (rows, width), steps_W = (context.shape[::-1], context.row_steps) if _turned(context) else (context.shape, context.column_steps)
     partner = known.partners.get((context.layer, PARTNER.get(context.role)))
@@ -125,7 +133,8 @@ def _predicted(stream, context: MatrixContext, scale: int, used: int, known: col
     steps_W = used * (steps_W.astype(np.int64) - int(np.sort(steps_W)[width // 2]))
     unit_W = UNIT * power(np.clip(2 * (steps_W - scale), -400, 400))
     values_WR = None if matrix is None else matrix if _turned(context) else matrix.T
-    out_WR, moments, left_WR = columns.code(stream, (rows, width), unit_W, pool, context.role, partner, values_WR)
+    states = context.trellis if kind == PARITY else 0
+    out_WR, moments, left_WR = columns.code(stream, (rows, width), unit_W, pool, context.role, partner, values_WR, states)
 
     def keep():
         for key in [key for key in known.partners if key[0] != context.layer]:
@@ -147,7 +156,8 @@ def _take(blob: bytes, at: int, form: str) -> tuple[tuple, int]:
 def _header(blob: bytes, at: int, context: MatrixContext) -> tuple[tuple, int]:
     """(kind, fields ...) of one matrix, and the position of the next header."""
     (kind,), at = _take(blob, at, "<B")
-    if kind not in FIELDS or (kind == PREDICTED and context.shape[0 if _turned(context) else 1] > MAX_WIDTH):
+    too_wide = kind in (PREDICTED, PARITY) and context.shape[0 if _turned(context) else 1] > MAX_WIDTH
+    if kind not in FIELDS or too_wide or (kind == PARITY and not _knows_parity(context)):
         raise CodecError(f"matrix {context.name} is coded in a way that is not known; the file is damaged or newer than this program")
     fields, at = _take(blob, at, FIELDS[kind])
     if kind == HISTOGRAM:

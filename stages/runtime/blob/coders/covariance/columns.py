@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ....weights import trellis
 from .normal import Shapes, sixteenths
 from .regression import MAX_X, ONE, WEIGHT, Moments, Pool, experts, solve
 
@@ -57,11 +58,19 @@ def spread(rows: int) -> np.ndarray:
 
 
 def code(
-    stream, shape: tuple[int, int], unit_W: np.ndarray, pool: Pool, role: str, partner_WR: np.ndarray | None, values_WR: np.ndarray | None
+    stream,
+    shape: tuple[int, int],
+    unit_W: np.ndarray,
+    pool: Pool,
+    role: str,
+    partner_WR: np.ndarray | None,
+    values_WR: np.ndarray | None,
+    states: int = 0,
 ) -> tuple[np.ndarray, Moments, np.ndarray]:
     """Code the matrix, or decode it if `values_WR` is None. Returns its values, its moments, and its residuals in 1/256 of a deviation.
 
-    `unit_W` is the size of a step in each column, in units of x; all arrays have the columns first."""
+    `unit_W` is the size of a step in each column, in units of x; all arrays have the columns first. `states`: of a trellis that
+    runs along each row, whose integer k stands for the level k + z0 / 2, where z0 is known from the columns before; 0: none."""
     rows, width = shape
     order_R = spread(rows)
     out_WR, left_WR = np.empty((width, rows), np.int64), np.empty((width, rows), np.int16)
@@ -72,7 +81,8 @@ def code(
         index_B = order_R[a:b]
         lowers, deviation_W = experts(moments, pool, role)
         deviation_W *= np.sqrt((square_W / FINE**2 + SURE_COLUMN) / (seen + SURE_COLUMN))
-        block = _Block(stream, unit_W, lowers, deviation_W, rho, b - a, None if partner_WR is None else partner_WR[:, index_B], earlier_WN)
+        partner_WB = None if partner_WR is None else partner_WR[:, index_B]
+        block = _Block(stream, unit_W, lowers, deviation_W, rho, b - a, partner_WB, earlier_WN, states)
         for first in range(0, width, PANEL):
             block.panel(first, min(first + PANEL, width), None if values_WR is None else values_WR[:, index_B])
         out_WR[:, index_B] = block.values_WB
@@ -90,7 +100,7 @@ def code(
 class _Block:
     """One block of rows that is being coded or decoded."""
 
-    def __init__(self, stream, unit_W, lowers, deviation_W, rho, rows, partner_WB, earlier_WN):
+    def __init__(self, stream, unit_W, lowers, deviation_W, rho, rows, partner_WB, earlier_WN, states):
         self.stream, self.unit_W, self.lowers, self.earlier_WN = stream, unit_W, lowers, earlier_WN
         width = len(unit_W)
         self.fine_W = FINE / deviation_W
@@ -100,6 +110,7 @@ class _Block:
         self.x_WB, self.square_B, self.prior_square = np.empty((width, rows)), np.zeros(rows), SURE_SCALE * rho
         self.e = [np.zeros((width, rows)) for _ in lowers]
         self.means, self.normal, self.target = [], [], []
+        self.path, self.state_B = trellis.transitions(states) if states else None, np.zeros(rows, np.uint8)
         for guess in [1.0] + [0.0] * (len(lowers) - 1):
             self._add(np.empty((width, rows)), 0, SURE, guess)
         if partner_WB is not None:
@@ -152,8 +163,11 @@ class _Block:
             guess = weights[0] * self.means[0][j]
             for weight, mean_WB in zip(weights[1:], self.means[1:], strict=True):
                 guess = guess + weight * mean_WB[j]
-            value = shapes.code(self.stream, p, _near(guess * self.step_W[j], 1 << 31), None if known_WB is None else known_WB[j])
-            x = _near(np.rint(value * self.unit_W[j]), MAX_X)
+            half_B = (self.state_B & 1) / 2
+            value = shapes.code(self.stream, p, _near(guess * self.step_W[j] - half_B, 1 << 31), None if known_WB is None else known_WB[j])
+            x = _near(np.rint((value + half_B) * self.unit_W[j]), MAX_X)
+            if self.path is not None:
+                self.state_B = self.path[self.state_B, value & 1]
             for lower, e, total, mu in zip(self.lowers, self.e, sums, mus, strict=True):
                 rest = e[j] = _near(x - mu, 2 * MAX_X)
                 if j + 1 < b:
