@@ -7,6 +7,8 @@
 | head     | table of an untied head                                                | head_learning_rate      | none, as published     |
 | scalars  | all the rest                                                           | scalar_learning_rate    | scalar_weight_decay    |
 
+Constants (features in SCORING_ONLY) keep the values with which they start.
+
 Per step: start (exchange of gradients begins) -> clip -> step. Source: #549, #1285 (its value projection is in Muon).
 """
 

@@ -3,6 +3,8 @@
     quantize_one(job: Job) -> Quantized        the stored arrays of one matrix
     ROTATES: bool                              whether the matrix may be rotated before (quantize.rotation)
     NEEDS_HESSIAN: bool                        whether a matrix without a Hessian is refused
+    prepare(weights, hessians, groups, settings, config, tokens, kept)     optional: called before, with all matrices of the method, to put
+                                               into `kept` what depends on all of them
 
 or all of its matrices together, because they share a budget of bits:
 
