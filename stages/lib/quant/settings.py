@@ -65,6 +65,7 @@ class Awq:
     groups: AtLeastZero
     columns: AtLeastOne
     bits: Annotated[int, Interval(ge=2, le=8)]
+    min_elements: AtLeastOne
 
 
 @dataclass(frozen=True)

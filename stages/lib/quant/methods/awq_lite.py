@@ -4,9 +4,10 @@
     score of a stretch of `columns` neighbouring columns = Σ_j a_j mean_i |w_ij|
     the `groups` stretches with the largest scores:  codes of `bits`, step clip_i / (2^(bits - 1) - 1);   all others as in GPTQ
 
-One recursion over all columns: the errors of fine columns are pushed on as those of the others are. Only matrices of more than 65,536
-weights with fewer bits than `bits` take part, and columns behind the last whole stretch do not. With groups 0 it is GPTQ. A matrix with a
-fine stretch is stored with one step for each stretch of a row. Source: parameter-golf #1908, #1945 (one group of 64 columns, 8 bits).
+One recursion over all columns: the errors of fine columns are pushed on as those of the others are. Only matrices of `min_elements`
+weights or more, with fewer bits than `bits`, take part, and columns behind the last whole stretch do not. With groups 0 it is GPTQ. A
+matrix with a fine stretch is stored with one step for each stretch of a row. Source: parameter-golf #1908, #1945 (one group of 64 columns,
+8 bits).
 """
 
 # M rows, K columns, G stretches of columns
@@ -24,7 +25,6 @@ from stages.runtime.network.config import ModelConfig
 from stages.runtime.network.gpt import GPT
 
 ROTATES, NEEDS_HESSIAN = False, True
-SMALLEST = 65_536  # weights of a matrix that takes part: #1908
 
 
 def prepare(weights: dict[str, Tensor], hessians: dict[str, Tensor], groups: dict, settings, config: dict, tokens: int, kept: dict) -> None:
@@ -34,7 +34,7 @@ def prepare(weights: dict[str, Tensor], hessians: dict[str, Tensor], groups: dic
         recurrence = GPT(ModelConfig.from_dict(config)).features.get("depth_recurrence")
     order, options, found = recurrence.layers() if recurrence else [], settings.awq, []
     for name, weight in weights.items():
-        if weight.numel() > SMALLEST and groups[name].bits < options.bits:
+        if weight.numel() >= options.min_elements and groups[name].bits < options.bits:
             layer = name.split(".")[1] if name.startswith("blocks.") else ""
             passes = order.count(int(layer)) if order and layer else 1
             mean_K = as_matrix(weight).float().abs().mean(dim=0)
