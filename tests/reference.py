@@ -59,10 +59,10 @@ def front(w, c, tokens):
                 found += table[bucket(tokens, t, (36313, 27191, 51497), buckets)]
             x[t] = x[t] + w["bigram_hash.scale"][0] * (w["bigram_hash.projection.weight"] @ found)
     smear = f.get("smear_gate", {"version": 0})
-    if smear["version"] == 2:
+    if smear["version"] in (2, 3):
         old = [row.copy() for row in x]
         for t in range(1, len(tokens)):
-            if tokens[t] != 1:
+            if tokens[t] != 1 or smear["version"] == 3:
                 gate = sigmoid(w["smear_gate.weight"] @ old[t][: smear["window"]])
                 x[t] = old[t] + w["smear_gate.strength"][0] * gate * old[t - 1]
     x = [rms(row) for row in x]
@@ -104,7 +104,13 @@ class Reference:
             x = [(p + q) / 2 for p, q in zip(x, lane, strict=True)]
         table = w["embedding.weight"] if c["tied_head"] else w["unembedding.weight"]
         out = w["factorised_embedding.output.weight"] if "factorised_embedding" in f else np.eye(c["width"])
-        return np.array([c["logit_softcap"] * np.tanh(table @ (out @ rms(row)) / c["logit_softcap"]) for row in x])
+        return np.array([[self.capped(z) for z in table @ (out @ rms(row))] for row in x])
+
+    def capped(self, z):
+        cap = self.c["logit_softcap"]
+        if "asymmetric_cap" in self.f:
+            cap = self.w["asymmetric_cap.positive" if z >= 0 else "asymmetric_cap.negative"][0]
+        return cap * np.tanh(z / cap)
 
     def merge(self, x, skip, k):
         k = min(k, self.f["unet_skips"]["sets"] - 1)

@@ -47,6 +47,7 @@ PLAIN = ModelConfig(
 LOOP = {"first_layer": 1, "last_layer": 2, "passes": 3, "start_step": 5, "start_fraction": 0.5}
 LANES = {"first_layer": 2, "writes": "simultaneous"}
 ALONE = {  # a name for the test, then the features
+    "asymmetric_cap": {"asymmetric_cap": {"learned": True}},
     "bigram_hash": {"bigram_hash": {"buckets": 11, "width": 5, "scale": 0.3, "trigram": False}},
     "trigram": {"bigram_hash": {"buckets": 11, "width": 5, "scale": 0.3, "trigram": True}},
     "dense_gate": {"dense_gate": {}},
@@ -68,6 +69,7 @@ ALONE = {  # a name for the test, then the features
     },
     "smear_1": {"smear_gate": {"version": 1, "window": 0}},
     "smear_2": {"smear_gate": {"version": 2, "window": 5}},
+    "smear_3": {"smear_gate": {"version": 3, "window": 5}},
     "sparse_gate": {"sparse_gate": {"window": 3, "factor": 0.5}},
     "two_lane": {"two_lane": {"first_layer": 1, "writes": "simultaneous"}},
     "two_lane_mixed": {
@@ -93,7 +95,7 @@ ALONE = {  # a name for the test, then the features
     "xsa_gated": {"xsa": {"last_layers": 4}, "sparse_gate": {"window": 3, "factor": 1.0}, "value_residual": {"form": "add"}},
 }
 REBUILT = {"factorised_embedding", "skip_attention"}  # the parameters of the plain network are not all there, or have another shape
-LOOKS_ACROSS = ("bigram_hash", "trigram", "smear_1")
+LOOKS_ACROSS = ("bigram_hash", "trigram", "smear_1", "smear_3")
 FILES = plugin.names("features")
 
 
@@ -361,7 +363,7 @@ def test_half_precision_stays_near_full_precision(case):
         ({"xsa": {"last_layers": -1}}, "last_layers is -1"),
         ({"xsa": {"last_layers": 5}}, r"it takes 1 to model\.num_layers 4"),
         ({"xsa": {"last_layers": 0}}, "it takes 1 to"),
-        ({"smear_gate": {"version": 3, "window": 0}}, r"version is 3; it takes 1 \| 2"),
+        ({"smear_gate": {"version": 4, "window": 0}}, r"version is 4; it takes 1 \| 2 \| 3"),
         ({"smear_gate": {"version": True, "window": 0}}, r"version is True; it takes 1 \| 2"),
         ({"smear_gate": {"version": 1, "window": 12}}, "set it to 0"),
         ({"smear_gate": {"version": 2, "window": 17}}, "model.width 16"),

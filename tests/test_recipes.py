@@ -62,7 +62,7 @@ CHOICES += [
         "matrix_learning_rate",
     )
 ]
-CHOICES += [f"quantize.{name}" for name in PARAMS["quantize"] if name != "min_elements"]
+CHOICES += [f"quantize.{name}" for name in PARAMS["quantize"] if name not in ("min_elements", "awq")]
 CHOICES += [
     "compress",
     "package.evaluator",
@@ -74,8 +74,9 @@ CHOICES += [
     "vocabulary.normalization",
 ]
 SEARCHED = ("naive", "pr549", "pr1150", "pr1019", "pr1172", "pr1306", "pr1285", "pr1399")  # quantiles, with a floor under the step
-LQER = ("pr1855", "pr1958")
-LOOPED = ("pr1285", "pr1399", "pr1493", "pr1855", "pr1958")
+LQER = ("pr1855", "pr1958", "pr1945", "pr1953", "pr2014", "pr2135")
+AWQ = ("pr1945", "pr1953", "pr2014")
+LOOPED = ("pr1285", "pr1399", "pr1493", "pr1855", "pr1958", "pr1945", "pr1953", "pr2014", "pr2135")
 
 
 def tree_of(name: str, scale: str = "full") -> dict:
@@ -107,7 +108,7 @@ def edit(path, before: str, after: str) -> None:
 # headers
 
 
-def test_eleven_stacks_and_one_profile():
+def test_fifteen_stacks_and_one_profile():
     assert set(STACK_OF.values()) == set(STACKS) - {"1060"} and set(catalog.names()) - set(catalog.stacks()) == {"tiny"}
 
 
