@@ -41,9 +41,9 @@ counts bytes and follows the lineage of an artifact that was made by the same me
 method does and does not know its name. A check that fails in small fails at any size; a check that passes has only passed in small. *Ruled
 there* is what the organisers of the contest or its reviewers said; the section of each recipe has it in full.
 
-**Two leaderboards.** The README of the contest's main branch ends with #1855 at 1.0611. Four later rows (#1945, #1953, #2014, #2135) stand in
-#2146, the organisers' list of 2 May 2026, which main does not contain: by their last word 1.0565 was accepted, and a reader of main alone
-sees 1.0611. *Accepted* here follows #2146.
+**Two leaderboards.** The README of the contest's main branch ends with #1855 at 1.0611. Four later rows (#1945, #1953, #2014, #2135)
+stand in #2146, the organisers' list of 2 May 2026, which main does not contain. By their last word 1.0565 was accepted, and a reader of
+main alone sees 1.0611. *Accepted* here follows #2146.
 
 Floating-point operations (FLOPs) are computed from the network and not measured. This is the rule by which they are counted.
 
