@@ -152,10 +152,24 @@ class Reference:
         return out, None
 
     def mix(self, layer, x):
-        if "residual_mix" not in self.f:
-            return x
-        m0, m1 = self.w["residual_mix.weight"][layer]
-        return [m0 * row + m1 * start for row, start in zip(x, self.x0, strict=True)]
+        if "residual_mix" in self.f:
+            m0, m1 = self.w["residual_mix.weight"][layer]
+            x = [m0 * row + m1 * start for row, start in zip(x, self.x0, strict=True)]
+        if "signed_bigrams" in self.f:
+            x = [row + self.w["signed_bigrams.scale"][layer] * self.signed_bigram(t, len(row)) for t, row in enumerate(x)]
+        return x
+
+    def signed_bigram(self, t, width):
+        table = self.w["signed_bigrams.table.weight"]
+        found, index = table[bucket(self.tokens, t, (36313, 27191), len(table))], self.tokens[t] ^ self.tokens[t - 1] if t else 0
+        out = np.zeros(width)
+        for channel in range(len(found)):
+            wrapped, odd = 1 << 64, 0x1E3779B97F4A7C15
+            mixed = (index % 8192 * len(found) + channel + 1) * odd % wrapped
+            signed = mixed - wrapped * (mixed >= wrapped // 2)  # as 64 bits with a sign have it, which a shift to the right keeps
+            mixed = (signed ^ (signed >> 32)) * odd % wrapped
+            out[channel] = -found[channel] if mixed >> 40 & 1 else found[channel]
+        return out
 
     def norm(self, row, layer):
         return rms(row) / math.sqrt(layer + 1) if "ln_scale" in self.f else rms(row)
@@ -188,6 +202,9 @@ class Reference:
                 if "xsa" in self.f and layer >= c["num_layers"] - self.f["xsa"]["last_layers"]:
                     unit = values[t][group] / max(np.linalg.norm(values[t][group]), 1e-12)
                     y = y - (y @ unit) * unit
+                if "learned_xsa" in self.f:
+                    value = values[t][group]
+                    y = y - math.tanh(w["learned_xsa.strength"][layer, head]) * (y @ value) / max(value @ value, 1e-8) * value
                 heads.append(self.gate(layer, head, u[t]) * y)
             out.append(w[f"blocks.{layer}.attention.output.weight"] @ np.concatenate(heads))
         return out

@@ -1,6 +1,7 @@
 """What the records of May 2026 added: a context that grows, two caps, AWQ-lite, and the tilt, each against its formula written plainly."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,14 +11,17 @@ import torch.nn.functional as F
 
 from stages.lib.node.launch import World
 from stages.lib.quant import groups, network, scales
+from stages.runtime.network.gpt import GPT
 from stages.runtime.scoring import harness, hints
 from stages.runtime.scoring.evaluators import sliding, tilt
 from stages.train import loss
 from stages.train.kernels import softcap_cross_entropy
+from stages.train.optim.muon import Muon
+from stages.train.optim.orthogonalise import orthogonalise
 from stages.train.optimizers import Optimizers
 from stages.train.prefetch import Prefetcher
 from tests.quantizing import quantized, settings_with
-from tests.test_features import LOOP, config
+from tests.test_features import LOOP, PLAIN, config
 from tests.test_loaders import T, loader, same
 from tests.test_model import CONFIG, model
 from tests.test_optimizers import settings
@@ -345,3 +349,36 @@ def test_context_may_be_longer_than_the_rows_of_training():
     net = model(trained=True)
     assert CONFIG.rope_trained_length == 0
     assert torch.allclose(net(tokens)[:, :24], net(tokens[:, :24]), atol=1e-5) and LOOP["passes"] == 3
+
+
+# ---- heads in pairs
+
+
+def test_pairs_of_heads_are_orthogonalised_by_themselves_and_nothing_else_is():
+    net = GPT(replace(PLAIN, num_kv_heads=4))
+    names = [name for name, weight in net.named_parameters() if weight.ndim == 2 and name.startswith("blocks.")]
+    weights = {name: torch.nn.Parameter(torch.randn(net.get_parameter(name).shape)) for name in names}
+    options = settings(muon__paired_heads=True, muon__row_normalize=False).muon
+    muon = Muon(weights, options, world=World(0, 1, torch.device("cpu")), pair_rows=8)
+    rows, before = (
+        [name for name in names if name.split(".")[-2] in ("query", "key")],
+        {name: weight.detach().clone() for name, weight in weights.items()},
+    )
+    for weight in weights.values():
+        weight.grad = torch.randn(weight.shape)
+    muon.start()
+    muon.step(rate=0.1, momentum=0.9, weight_decay=0.0)
+    for name, weight in weights.items():
+        for part in weight.grad.split(8 if name in rows else len(weight)):
+            place = slice(
+                *next((i, i + len(part)) for i in range(0, len(weight), len(part)) if torch.equal(weight.grad[i : i + len(part)], part))
+            )
+            expected = orthogonalise((1.9 * part)[None], coefficients="classical", iterations=3, bound="schatten8")[0]
+            expected = 0.1 * max(1, part.size(0) / part.size(1)) ** 0.5 * expected
+            np.testing.assert_allclose((before[name] - weight.detach())[place], expected, atol=1e-5)
+
+
+def test_an_odd_number_of_heads_has_no_pairs():
+    net = GPT(replace(PLAIN, num_heads=3, num_kv_heads=1, width=12))
+    with pytest.raises(ValueError, match="needs even numbers of heads"):
+        Optimizers(net, settings(muon__paired_heads=True), World(0, 1, torch.device("cpu")))

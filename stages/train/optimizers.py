@@ -33,7 +33,13 @@ class Optimizers:
         applied = settings.split.form == "applied"
         self.adam_only = settings.optimizer == "adamw"
         multipliers = dict.fromkeys(self.early, settings.split.rate) if applied else {}
-        self.muon = Muon({} if self.adam_only else groups["matrices"], settings.muon, world=world, multipliers=multipliers)
+        self.muon = Muon(
+            {} if self.adam_only else groups["matrices"],
+            settings.muon,
+            world=world,
+            multipliers=multipliers,
+            pair_rows=2 * model.config.head_width,
+        )
         adam_groups = [
             Group(groups["tables"], settings.embedding_learning_rate, settings.embedding_weight_decay),
             Group(groups["head"], settings.head_learning_rate, 0.0),

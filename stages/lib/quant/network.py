@@ -65,9 +65,10 @@ def quantize(
     facts: dict | None = None,
 ) -> Result:
     """Quantize all of `state`. `group_of` is by parameter, `hessians` and `rows` (gradients and counts) are by module, `multipliers` of the
-    steps are by parameter. `facts`: the configuration and the number of tokens of the Hessians, for methods that prepare. ValueError names
-    a tensor that cannot be quantized as asked."""
-    result, kept = Result(), {}
+    steps are by parameter. `facts`: the configuration and the number of tokens of the Hessians, which awq_lite needs. ValueError names a
+    tensor that cannot be quantized as asked."""
+    result = Result()
+    kept = {"network": (state, result.groups, hessians, facts)}
     for name, weight in state.items():
         require(bool(torch.isfinite(weight).all()), f"weight {name} is not finite; lower the training's rates, or train again")
         group = own_settings(name, group_of.get(name), settings)
@@ -77,9 +78,6 @@ def quantize(
             result.groups[name] = group_of[name], group
     methods = {name: plugin.load_from(METHODS, group.method) for name, (_, group) in result.groups.items()}
     together = {name: method for name, method in methods.items() if hasattr(method, "quantize_together")}
-    for method in {method for method in methods.values() if hasattr(method, "prepare")}:
-        own = {name: state[name] for name in methods if methods[name] is method}
-        method.prepare(own, hessians, {name: result.groups[name][1] for name in own}, settings, facts["model"], facts["tokens"], kept)
     for name in tqdm([name for name in methods if name not in together], desc="quantize", unit=" matrices", mininterval=1.0):
         try:
             result.matrices[name] = quantize_one(

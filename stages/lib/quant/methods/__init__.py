@@ -3,8 +3,6 @@
     quantize_one(job: Job) -> Quantized        the stored arrays of one matrix
     ROTATES: bool                              whether the matrix may be rotated before (quantize.rotation)
     NEEDS_HESSIAN: bool                        whether a matrix without a Hessian is refused
-    prepare(weights, hessians, groups, settings, config, tokens, kept)     optional: called before, with all matrices of the method, to put
-                                               into `kept` what depends on all of them
 
 or all of its matrices together, because they share a budget of bits:
 
@@ -26,7 +24,7 @@ from stages.lib.quant.settings import Group, QuantizeSettings
 @dataclass(frozen=True)
 class Job:
     """One matrix on the device: W (M, K), and H (K, K) or None, both already rotated if that was asked for. A method may use `kept` to pass
-    data from one matrix to the next."""
+    data from one matrix to the next; kept["network"] has the weights, groups with settings, Hessians and facts of all matrices."""
 
     name: str
     weight_MK: Tensor

@@ -27,29 +27,34 @@ from stages.runtime.network.gpt import GPT
 ROTATES, NEEDS_HESSIAN = False, True
 
 
-def prepare(weights: dict[str, Tensor], hessians: dict[str, Tensor], groups: dict, settings, config: dict, tokens: int, kept: dict) -> None:
-    """Choose the fine stretches among all matrices of the method: kept["fine"] has their numbers by name. `tokens` is the number of tokens
-    that the Hessians were summed over."""
+def choose(state: dict[str, Tensor], groups: dict, hessians: dict[str, Tensor], facts: dict, options) -> dict[str, list[int]]:
+    """The numbers of the fine stretches by name, chosen among all matrices of this method. `facts` have the configuration and the number of
+    tokens that the Hessians were summed over."""
     with torch.device("meta"):
-        recurrence = GPT(ModelConfig.from_dict(config)).features.get("depth_recurrence")
-    order, options, found = recurrence.layers() if recurrence else [], settings.awq, []
-    for name, weight in weights.items():
-        if weight.numel() >= options.min_elements and groups[name].bits < options.bits:
+        recurrence = GPT(ModelConfig.from_dict(facts["model"])).features.get("depth_recurrence")
+    order, found = recurrence.layers() if recurrence else [], []
+    for name, (_, group) in groups.items():
+        weight = state[name]
+        if group.method == "awq_lite" and weight.numel() >= options.min_elements and group.bits < options.bits:
             layer = name.split(".")[1] if name.startswith("blocks.") else ""
             passes = order.count(int(layer)) if order and layer else 1
             mean_K = as_matrix(weight).float().abs().mean(dim=0)
-            rms_K = (hessians[name.removesuffix(".weight")].diagonal() / (tokens * passes)).sqrt()
+            rms_K = (hessians[name.removesuffix(".weight")].diagonal() / (facts["tokens"] * passes)).sqrt()
             whole = len(mean_K) // options.columns
             scores_G = (rms_K * mean_K)[: whole * options.columns].view(whole, -1).sum(dim=1)
             found += [(score, name, number) for number, score in enumerate(scores_G.tolist())]
-    kept["fine"] = {}
+    chosen: dict[str, list[int]] = {}
     for _, name, number in sorted(found, key=lambda entry: -entry[0])[: options.groups]:
-        kept["fine"].setdefault(name, []).append(number)
+        chosen.setdefault(name, []).append(number)
+    return chosen
 
 
 def quantize_one(job: Job) -> Quantized:
     """GPTQ of the matrix. ValueError for a fine matrix whose columns do not divide, or with several clips, or with steps in float8."""
-    numbers, options = job.kept["fine"].get(job.name), job.settings.awq
+    options = job.settings.awq
+    if "fine" not in job.kept:
+        job.kept["fine"] = choose(*job.kept["network"], options)
+    numbers = job.kept["fine"].get(job.name)
     if not numbers:
         return gptq.quantize_one(job)
     if job.weight_MK.size(1) % options.columns or len(job.group.clips) > 1 or job.settings.scales_as != "float16":
