@@ -83,7 +83,7 @@ class Reference:
 
     def logits(self, tokens, starts=(0,)):
         c, f, w = self.c, self.f, self.w
-        self.tokens, self.starts, self.first_values = tokens, starts, None
+        self.tokens, self.starts, self.first_values, self.kept = tokens, starts, None, {}
         x = front(w, c, tokens)
         self.x0 = [row.copy() for row in x]
         order = execution(c, self.looping)
@@ -122,6 +122,7 @@ class Reference:
 
     def layer(self, layer, x, lane):
         w, f = self.w, self.f
+        x = self.mudd_before(layer, x)
         entered = self.mix(layer, x)
         if layer in f.get("skip_attention", {"layers": ()})["layers"]:
             attended = [0 * row for row in entered]
@@ -149,7 +150,34 @@ class Reference:
         if "dtg" in f:
             gates = [sigmoid(w["dtg.weight"][layer] @ row + w["dtg.bias"][layer]) for row in entered]
             out = [row + gate * (new - row) for row, gate, new in zip(entered, gates, out, strict=True)]
+        if "mudd" in f and layer == self.c["num_layers"] - 1:
+            for t, row in enumerate(out):
+                c = self.mudd_coefficients(row, 1, "behind")
+                streams = (self.kept["start"][t], self.kept["late"][t], self.kept["last"][t], self.kept["early"][t])
+                out[t] = row + sum(weight * stream for weight, stream in zip(c, streams, strict=True))
         return out, None
+
+    def mudd_coefficients(self, row, place, bias):
+        w, hidden = self.w, self.w[f"mudd.input.{place}.weight"] @ row
+        hidden = np.array([h * (1 + math.erf(h / math.sqrt(2))) / 2 for h in hidden])
+        return 0.1 * (w[f"mudd.output.{place}.weight"] @ hidden + w[f"mudd.{bias}"])
+
+    def mudd_before(self, layer, x):
+        if "mudd" not in self.f:
+            return x
+        if layer == 0 and "start" not in self.kept:
+            self.kept["start"] = [row.copy() for row in x]
+        for name in ("early", "late"):
+            if layer == self.f["mudd"][name] + 1:
+                self.kept[name] = [row.copy() for row in x]
+        if layer != self.c["num_layers"] - 1:
+            return x
+        self.kept["last"], out, self.kept["value"] = x, [], []
+        for row, start, late in zip(x, self.kept["start"], self.kept["late"], strict=True):
+            c = self.mudd_coefficients(row, 0, "before")
+            self.kept["value"].append(c[0] * start + c[1] * late + c[2] * row)
+            out.append((1 + c[5]) * row + c[3] * start + c[4] * late)
+        return out
 
     def mix(self, layer, x):
         if "residual_mix" in self.f:
@@ -188,6 +216,11 @@ class Reference:
             base *= (T / c["rope_trained_length"]) ** (c["rope_dims"] / (c["rope_dims"] - 2))
         part = lambda name, t, head: (w[f"blocks.{layer}.attention.{name}.weight"] @ u[t])[K * head : K * head + K]  # noqa: E731
         values = [[part("value", t, g) for g in range(c["num_kv_heads"])] for t in range(T)]
+        if "mudd" in self.f and layer == c["num_layers"] - 1:
+            values = [
+                [value + added[K * g : K * g + K] for g, value in enumerate(row)]
+                for row, added in zip(values, self.kept["value"], strict=True)
+            ]
         values = self.changed_values(layer, values, K)
         out = []
         for t in range(T):

@@ -58,6 +58,8 @@ ALONE = {  # a name for the test, then the features
     "head_gate": {"head_gate": {}},
     "learned_xsa": {"learned_xsa": {}, "value_residual": {"form": "add"}},
     "ln_scale": {"ln_scale": {}},
+    "mudd": {"mudd": {"early": 0, "late": 1}},
+    "mudd_mixed": {"mudd": {"early": 0, "late": 2}, "depth_recurrence": LOOP | {"first_layer": 0}, "residual_mix": {}},
     "output_gate": {"output_gate": {"window": 3}},
     "parallel_residual": {"parallel_residual": {"first_layer": 2}},
     "residual_mix": {"residual_mix": {}},
@@ -249,6 +251,7 @@ INITIAL = {
     "value_embedding.layer_scale": 1.0,
 }
 INITIAL |= {"asymmetric_cap.positive": 30.0, "asymmetric_cap.negative": 30.0, "learned_xsa.strength": 0.0}
+INITIAL |= dict.fromkeys(("mudd.output.0.weight", "mudd.output.1.weight", "mudd.before", "mudd.behind"), 0.0)
 INITIAL |= {"signed_bigrams.table.weight": 0.0, "signed_bigrams.scale": 0.3}
 RANDOM = {"value_embedding.table.weight": 0.01, "dense_gate.weight": 0.005}
 
@@ -265,7 +268,12 @@ def test_initial_values_are_the_published_ones_and_leave_the_blocks_as_they_were
     assert REBUILT & net.features.keys() or all(torch.equal(weights[name], weight) for name, weight in bare.named_parameters())
     for name in weights.keys() - dict(bare.named_parameters()).keys():
         weight = weights[name]
-        if name.endswith(("projection.weight", "embedding.input.weight", "embedding.output.weight")) or ".up." in name:
+        if (
+            name.endswith(
+                ("projection.weight", "embedding.input.weight", "embedding.output.weight", "mudd.input.0.weight", "mudd.input.1.weight")
+            )
+            or ".up." in name
+        ):
             tall = weight if weight.size(0) > weight.size(1) else weight.mT
             assert torch.allclose(tall.mT @ tall, torch.eye(tall.size(1)), atol=1e-5)
         elif name in RANDOM:
@@ -407,6 +415,8 @@ def test_half_precision_stays_near_full_precision(case):
         ({"two_lane": LANES | {"first_layer": 1}, "unet_skips": {"gated": True, "sets": 2}}, "in the second half"),
         ({"two_lane": LANES, "dtg": {}}, "leave one of them"),
         ({"xsa": {"last_layers": 1}, "learned_xsa": {}}, "which remove the same; leave one of them"),
+        ({"mudd": {"early": 1, "late": 3}}, r"early < late < model\.num_layers 4 - 1, not 1 and 3"),
+        ({"mudd": {"early": 0, "late": 1}, "two_lane": LANES}, "leave out two_lane"),
         ({"signed_bigrams": {"buckets": 9, "width": 17, "scale": 1.0}}, r"a width of 1 to model\.width 16"),
         ({"xsa": 4}, "mapping of features to mappings"),
         ([], "mapping of features"),

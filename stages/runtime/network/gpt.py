@@ -116,7 +116,7 @@ class GPT(nn.Module):
         x_BTD = entered_BTD if attended_BTD is None else entered_BTD + attended_BTD
         parallel = self.features.get("parallel_residual")
         read_BTD = entered_BTD if parallel and layer >= parallel.first_layer else x_BTD
-        return self.hooks.apply("leave", x_BTD + block.feed(read_BTD, layer, self.hooks, now), entered_BTD, layer)
+        return self.hooks.apply("leave", x_BTD + block.feed(read_BTD, layer, self.hooks, now), entered_BTD, layer, now)
 
     def _two_lane_layer(self, layer: int, x_BTD: Tensor, lane_BTD: Tensor, now: Pass) -> tuple[Tensor, Tensor]:
         """The stream and the second lane after one layer."""

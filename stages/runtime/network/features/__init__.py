@@ -17,7 +17,7 @@ attention.py call each hook at one place; a hook takes a tensor and returns the 
 | attended(y_BTHK, v_BTGK, layer)     | outputs of the heads                       | after attention                                   |
 | gate(y_BTHK, u_BTD, layer)          | the same; u is the layer's attention input | after `attended`; only one feature may have it    |
 | projections((up, down), layer, now) | the two linear layers, not a tensor        | before the feed-forward part                      |
-| leave(x_BTD, entered_BTD, layer)    | a layer's output                           | after the layer, unless it has two lanes          |
+| leave(x_BTD, entered_BTD, layer, now) | a layer's output                           | after the layer, unless it has two lanes          |
 | final(x_BTD)                        | the normalised stream after all layers     | before the head                                   |
 | cap(cap, logits)                    | a number, or one for each of the logits    | before scoring's soft cap, not before training's  |
 
