@@ -170,7 +170,7 @@ def test_priming_compiles_a_graph_for_each_context_and_recurrence_that_will_occu
     """As #2014 has them: 1024 and 2048 without the recurrence, 2048 and 3072 with it."""
     monkeypatch.setattr(loop, "PRIMED_LENGTHS", 1)
     recurrence = {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 0, "start_fraction": 0.35}
-    net, seen = random_model(replace(CONFIG, features={"depth_recurrence": recurrence})), []
+    net, seen = random_model(replace(CONFIG, vocabulary_size=300, features={"depth_recurrence": recurrence})), []
     settings = replace(SETTINGS, compile="always", priming_steps=1, batch_tokens=256, sequence_length=16)
     batches = loader("progressive")
     batches.set_context(((4, 0.1), (10, 0.7), (16, 1.0)), 32)
