@@ -31,10 +31,10 @@ python -m stages.recipes pr1855 --describe     # the layers in the order in whic
 python -m stages.recipes --check               # compares the parameters of every stack with the published number
 ```
 
-**What was run.** No recipe was trained at full size yet; [rehearsals](#rehearsals-at-full-size) took some through two steps. Each ran in
-its small form on 2 CPU cores; the seconds are those of this run, while other work shared the cores. The scores of such small models have
-no meaning and are not shown. *Bits per byte* in the tables are those of the published runs on the contest's val split; the first table
-has the mean over seeds.
+**What was run.** No recipe was trained at full size yet; [rehearsals](#rehearsals-at-full-size) took some through two steps. Each with
+a verdict ran in its small form on 2 CPU cores; the seconds are those of this run, while other work shared the cores. The scores of such
+small models have no meaning and are not shown. *Bits per byte* in the tables are those of the published runs on the contest's val split;
+the first table has the mean over seeds.
 
 *Verdict here* is the verdict of Caddie's audit on the small form of the recipe. The audit replays targets that are withheld, decodes,
 counts bytes and follows the lineage of an artifact that was made by the same method ([certification.md](certification.md)). It sees what a
