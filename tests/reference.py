@@ -59,10 +59,10 @@ def front(w, c, tokens):
                 found += table[bucket(tokens, t, (36313, 27191, 51497), buckets)]
             x[t] = x[t] + w["bigram_hash.scale"][0] * (w["bigram_hash.projection.weight"] @ found)
     smear = f.get("smear_gate", {"version": 0})
-    if smear["version"] == 2:
+    if smear["version"] in (2, 3):
         old = [row.copy() for row in x]
         for t in range(1, len(tokens)):
-            if tokens[t] != 1:
+            if tokens[t] != 1 or smear["version"] == 3:
                 gate = sigmoid(w["smear_gate.weight"] @ old[t][: smear["window"]])
                 x[t] = old[t] + w["smear_gate.strength"][0] * gate * old[t - 1]
     x = [rms(row) for row in x]
@@ -83,7 +83,7 @@ class Reference:
 
     def logits(self, tokens, starts=(0,)):
         c, f, w = self.c, self.f, self.w
-        self.tokens, self.starts, self.first_values = tokens, starts, None
+        self.tokens, self.starts, self.first_values, self.kept = tokens, starts, None, {}
         x = front(w, c, tokens)
         self.x0 = [row.copy() for row in x]
         order = execution(c, self.looping)
@@ -104,7 +104,13 @@ class Reference:
             x = [(p + q) / 2 for p, q in zip(x, lane, strict=True)]
         table = w["embedding.weight"] if c["tied_head"] else w["unembedding.weight"]
         out = w["factorised_embedding.output.weight"] if "factorised_embedding" in f else np.eye(c["width"])
-        return np.array([c["logit_softcap"] * np.tanh(table @ (out @ rms(row)) / c["logit_softcap"]) for row in x])
+        return np.array([[self.capped(z) for z in table @ (out @ rms(row))] for row in x])
+
+    def capped(self, z):
+        cap = self.c["logit_softcap"]
+        if "asymmetric_cap" in self.f:
+            cap = self.w["asymmetric_cap.positive" if z >= 0 else "asymmetric_cap.negative"][0]
+        return cap * np.tanh(z / cap)
 
     def merge(self, x, skip, k):
         k = min(k, self.f["unet_skips"]["sets"] - 1)
@@ -116,6 +122,7 @@ class Reference:
 
     def layer(self, layer, x, lane):
         w, f = self.w, self.f
+        x = self.mudd_before(layer, x)
         entered = self.mix(layer, x)
         if layer in f.get("skip_attention", {"layers": ()})["layers"]:
             attended = [0 * row for row in entered]
@@ -143,13 +150,54 @@ class Reference:
         if "dtg" in f:
             gates = [sigmoid(w["dtg.weight"][layer] @ row + w["dtg.bias"][layer]) for row in entered]
             out = [row + gate * (new - row) for row, gate, new in zip(entered, gates, out, strict=True)]
+        if "mudd" in f and layer == self.c["num_layers"] - 1:
+            for t, row in enumerate(out):
+                c = self.mudd_coefficients(row, 1, "behind")
+                streams = (self.kept["start"][t], self.kept["late"][t], self.kept["last"][t], self.kept["early"][t])
+                out[t] = row + sum(weight * stream for weight, stream in zip(c, streams, strict=True))
         return out, None
 
-    def mix(self, layer, x):
-        if "residual_mix" not in self.f:
+    def mudd_coefficients(self, row, place, bias):
+        w, hidden = self.w, self.w[f"mudd.input.{place}.weight"] @ row
+        hidden = np.array([h * (1 + math.erf(h / math.sqrt(2))) / 2 for h in hidden])
+        return 0.1 * (w[f"mudd.output.{place}.weight"] @ hidden + w[f"mudd.{bias}"])
+
+    def mudd_before(self, layer, x):
+        if "mudd" not in self.f:
             return x
-        m0, m1 = self.w["residual_mix.weight"][layer]
-        return [m0 * row + m1 * start for row, start in zip(x, self.x0, strict=True)]
+        if layer == 0 and "start" not in self.kept:
+            self.kept["start"] = [row.copy() for row in x]
+        for name in ("early", "late"):
+            if layer == self.f["mudd"][name] + 1:
+                self.kept[name] = [row.copy() for row in x]
+        if layer != self.c["num_layers"] - 1:
+            return x
+        self.kept["last"], out, self.kept["value"] = x, [], []
+        for row, start, late in zip(x, self.kept["start"], self.kept["late"], strict=True):
+            c = self.mudd_coefficients(row, 0, "before")
+            self.kept["value"].append(c[0] * start + c[1] * late + c[2] * row)
+            out.append((1 + c[5]) * row + c[3] * start + c[4] * late)
+        return out
+
+    def mix(self, layer, x):
+        if "residual_mix" in self.f:
+            m0, m1 = self.w["residual_mix.weight"][layer]
+            x = [m0 * row + m1 * start for row, start in zip(x, self.x0, strict=True)]
+        if "signed_bigrams" in self.f:
+            x = [row + self.w["signed_bigrams.scale"][layer] * self.signed_bigram(t, len(row)) for t, row in enumerate(x)]
+        return x
+
+    def signed_bigram(self, t, width):
+        table = self.w["signed_bigrams.table.weight"]
+        found, index = table[bucket(self.tokens, t, (36313, 27191), len(table))], self.tokens[t] ^ self.tokens[t - 1] if t else 0
+        out = np.zeros(width)
+        for channel in range(len(found)):
+            wrapped, odd = 1 << 64, 0x1E3779B97F4A7C15
+            mixed = (index % 8192 * len(found) + channel + 1) * odd % wrapped
+            signed = mixed - wrapped * (mixed >= wrapped // 2)  # as 64 bits with a sign have it, which a shift to the right keeps
+            mixed = (signed ^ (signed >> 32)) * odd % wrapped
+            out[channel] = -found[channel] if mixed >> 40 & 1 else found[channel]
+        return out
 
     def norm(self, row, layer):
         return rms(row) / math.sqrt(layer + 1) if "ln_scale" in self.f else rms(row)
@@ -168,6 +216,11 @@ class Reference:
             base *= (T / c["rope_trained_length"]) ** (c["rope_dims"] / (c["rope_dims"] - 2))
         part = lambda name, t, head: (w[f"blocks.{layer}.attention.{name}.weight"] @ u[t])[K * head : K * head + K]  # noqa: E731
         values = [[part("value", t, g) for g in range(c["num_kv_heads"])] for t in range(T)]
+        if "mudd" in self.f and layer == c["num_layers"] - 1:
+            values = [
+                [value + added[K * g : K * g + K] for g, value in enumerate(row)]
+                for row, added in zip(values, self.kept["value"], strict=True)
+            ]
         values = self.changed_values(layer, values, K)
         out = []
         for t in range(T):
@@ -182,6 +235,9 @@ class Reference:
                 if "xsa" in self.f and layer >= c["num_layers"] - self.f["xsa"]["last_layers"]:
                     unit = values[t][group] / max(np.linalg.norm(values[t][group]), 1e-12)
                     y = y - (y @ unit) * unit
+                if "learned_xsa" in self.f:
+                    value = values[t][group]
+                    y = y - math.tanh(w["learned_xsa.strength"][layer, head]) * (y @ value) / max(value @ value, 1e-8) * value
                 heads.append(self.gate(layer, head, u[t]) * y)
             out.append(w[f"blocks.{layer}.attention.output.weight"] @ np.concatenate(heads))
         return out

@@ -32,6 +32,8 @@ LORA = {
     "seed": 3,
 }
 MEMORY = {"order": 3, "document": 2, "reset_at": 1, "discount": 0.8, "strength": -0.5, "rate": 0.1, "every": 16}
+PHASES = {"phases": [1, 2], "phase_learning_rate": 0.05, "phase_chunk": 48, "phase_rows": 2}
+TILT = {"order": 3, "confidence": 0.6, "boost": 1.5}
 VARIANTS = {
     "sliding": GEOMETRY,
     "sliding, documents apart": GEOMETRY | {"reset_at": 1},
@@ -53,9 +55,11 @@ VARIANTS = {
     "mixture": GEOMETRY | {"order": 3, "weight": 0.1, "share": 0.01},
     "memory": GEOMETRY | MEMORY | {"network": "sliding"},
     "memory, streaming": MEMORY | {"network": "streaming", "window": 24, "block": 16, "contexts": 200},
+    "tilt": TILT | GEOMETRY | {"network": "sliding"},
+    "tilt, phased": TILT | LORA | PHASES | {"network": "ttt_phased"},
     "ttt_sgd": GEOMETRY | {"chunk": 48, "epochs": 2, "learning_rate": 0.05, "momentum": 0.9, "frozen_blocks": 1, "rows": 2},
     "ttt_lora": LORA,
-    "ttt_phased": LORA | {"phases": [1, 2], "phase_learning_rate": 0.05, "phase_chunk": 48, "phase_rows": 2},
+    "ttt_phased": LORA | PHASES,
 }
 
 

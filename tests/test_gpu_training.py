@@ -165,13 +165,34 @@ def test_lengths_of_cu_seqlens_double_and_are_those_that_priming_makes():
         assert cut.tolist() == [0, 40, 80, 100, 140, 180, 200, 240, 280] + [300] * (len(cut) - 9)
 
 
+@pytest.mark.slow
+def test_priming_compiles_a_graph_for_each_context_and_recurrence_that_will_occur_together(graphs, monkeypatch):
+    """As #2014 has them: 1024 and 2048 without the recurrence, 2048 and 3072 with it."""
+    monkeypatch.setattr(loop, "PRIMED_LENGTHS", 1)
+    recurrence = {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 0, "start_fraction": 0.35}
+    net, seen = random_model(replace(CONFIG, vocabulary_size=300, features={"depth_recurrence": recurrence})), []
+    settings = replace(SETTINGS, compile="always", priming_steps=1, batch_tokens=256, sequence_length=16)
+    batches = loader("progressive")
+    batches.set_context(((4, 0.1), (10, 0.7), (16, 1.0)), 32)
+    world = World(0, 1, CPU)
+    source, step = prefetch.Prefetcher(batches, world, part_tokens=None, is_ahead=False), loop._step
+    monkeypatch.setattr(
+        loop, "_step", lambda run, parts, *rest: seen.append((parts[0].max_seqlen, loop._loops(run))) or step(run, parts, *rest)
+    )
+    run = loop.start(net, settings, world)
+    loop.prime(run, source, settings, world=world, precision="fp32")
+    assert list(dict.fromkeys(seen)) == [(4, False), (10, False), (10, True), (16, True)] and len(graphs) == 4
+    assert (batches.longest_segment, batches.since) == (4, None), "and leaves the loader as it was"
+
+
 def test_priming_compiles_every_length_of_cu_seqlens_up_to_eight_times_the_shortest(graphs):
     rows = torch.from_numpy(np.random.default_rng(0).integers(4, 50, (8, 33)))
     batch = loaders.Batch(rows[:, :-1], rows[:, 1:], None, 16).evenly_cut(0)
     settings = replace(SETTINGS, compile="always", priming_steps=1, matrix_learning_rate=0.0)
     world, net = World(0, 1, CPU), random_model(CONFIG)
     run = loop.start(net, settings, world)
-    source = SimpleNamespace(parts=lambda step: [batch], position=dict, go_to=lambda place: None)
+    still = SimpleNamespace(changes=(), longest_segment=16)
+    source = SimpleNamespace(parts=lambda step: [batch], position=dict, go_to=lambda place: None, loader=still, progress=lambda *_: 1.0)
     loop.prime(run, source, settings, world=world, precision="fp32")
     assert len(graphs) == 4
     for segments in (17, 63, 64, 200, 500):

@@ -182,6 +182,7 @@ def test_script_holds_what_the_run_uses_and_nothing_else(name):
         )
     }
     methods = {group["method"] for group in tree["quantize"]["groups"].values()} - {"none"}
+    methods |= {"gptq"} if "awq_lite" in methods else set()  # which it is, but for one matrix
     assert found["stages/lib/quant/methods"] == methods and found["stages/runtime/network/features"] == set(tree["model"]["features"])
     assert (
         tree["train"]["loader"] in found["stages/lib/tokens/loaders"]

@@ -33,6 +33,7 @@ PLAIN = Options(
     bound="frobenius",
     row_normalize=False,
     neuron_beta2=0.0,
+    paired_heads=False,
     projections=(),
 )
 

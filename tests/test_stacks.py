@@ -89,6 +89,7 @@ LANES = {
     "sparse_gate": {"window": 12, "factor": 0.5},
     "smear_gate": {"version": 2, "window": 12},
 }
+CAPS = {"asymmetric_cap": {"learned": False}}
 STACKS = {
     "naive": (
         17_059_912,
@@ -115,9 +116,13 @@ STACKS = {
     "1493": (35_944_536, last_stack(5.25, 30.0, parallel_residual={"first_layer": 7})),
     "1855": (35_945_671, last_stack(5.0, 30.0, **LANES)),
     "1958": (35_945_671, last_stack(5.0, 15.0, **LANES)),
+    "1945": (35_945_673, last_stack(5.0, 30.0, **LANES, **CAPS)),
+    "1953": (35_945_673, last_stack(5.25, 30.0, **LANES, **CAPS)),
+    "2014": (35_945_673, last_stack(5.25, 30.0, **LANES, **CAPS)),
+    "2135": (35_945_673, last_stack(5.0, 30.0, **LANES | {"smear_gate": {"version": 3, "window": 12}}, **CAPS)),
 }
-WIRINGS = ("naive", "549", "1306", "1172", "1285", "1493", "1855")  # in small the others are one of these again
-DOCUMENTS_MIX = ("549", "1306", "1172")  # their smear gate and bigram hash look across documents
+WIRINGS = ("naive", "549", "1306", "1172", "1285", "1493", "1855", "2135")  # in small the others are one of these again
+DOCUMENTS_MIX = ("549", "1306", "1172", "2135")  # their smear gate and bigram hash look across documents
 RECURS = ("1285", "1493", "1855")
 
 
@@ -126,8 +131,8 @@ def small(name: str) -> ModelConfig:
     values = STACKS[name][1]
     shrunk = {"bigram_hash": {"buckets": 13, "width": 5}, "value_embedding": {"width": 6}, "sparse_gate": {"window": 5}}
     features = {feature: options | shrunk.get(feature, {}) for feature, options in values["features"].items()}
-    if features.get("smear_gate", {}).get("version") == 2:
-        features["smear_gate"] = {"version": 2, "window": 5}
+    if features.get("smear_gate", {}).get("version", 1) > 1:
+        features["smear_gate"] |= {"window": 5}
     return ModelConfig(
         **(
             values
@@ -258,7 +263,10 @@ def test_a_changed_document_leaves_the_next_unless_the_published_stack_looks_acr
 def test_gradients_reach_every_parameter_of_a_stack(name):
     net, (x, _) = random_model(small(name)).train(), documents()
     F.cross_entropy(net(x)[0], x[0].roll(-1)).backward()
-    assert not [name for name, weight in net.named_parameters() if weight.grad is None or not weight.grad.any()]
+    without = {name for name, weight in net.named_parameters() if weight.grad is None or not weight.grad.any()}
+    assert without == {f"{name}.{sign}" for name in CAPS if name in net.features for sign in ("positive", "negative")}, (
+        "caps that are not learned"
+    )
 
 
 @pytest.mark.parametrize("name", WIRINGS)

@@ -33,7 +33,7 @@ def main(
         found = files.read_json(target, required=("target_bytes",))["target_bytes"]
         settings = replace(settings, entropy=replace(settings.entropy, target_bytes=found))
     state, facts = tensors.load(weights)
-    hessians = tensors.load(statistics)[0]
+    hessians, collected = tensors.load(statistics)
     with torch.device("meta"):
         group_of = groups.by_parameter(GPT(ModelConfig.from_dict(facts["model"])))
     with launch.world(settings.device, section="quantize") as world:
@@ -45,6 +45,7 @@ def main(
             rows=tensors.load(importance)[0],
             device=world.device,
             multipliers=files.read_json(multipliers, required=("multipliers",))["multipliers"],
+            facts=collected,
         )
     for name, damping in result.damping.items():
         print(f"{name}: its Hessian needed a damping of {damping:g} instead of {settings.gptq.damping:g}")

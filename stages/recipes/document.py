@@ -31,15 +31,19 @@ python -m stages.recipes pr1855 --describe     # the layers in the order in whic
 python -m stages.recipes --check               # compares the parameters of every stack with the published number
 ```
 
-**What was run.** No recipe was trained at full size yet; [rehearsals](#rehearsals-at-full-size) took some through two steps. Each ran in
-its small form on 2 CPU cores; the seconds are those of this run, while other work shared the cores. The scores of such small models have
-no meaning and are not shown. *Bits per byte* in the tables are those of the published runs on the contest's val split; the first table
-has the mean over seeds.
+**What was run.** No recipe was trained at full size yet; [rehearsals](#rehearsals-at-full-size) took some through two steps. Each with
+a verdict ran in its small form on 2 CPU cores; the seconds are those of this run, while other work shared the cores. The scores of such
+small models have no meaning and are not shown. *Bits per byte* in the tables are those of the published runs on the contest's val split;
+the first table has the mean over seeds.
 
 *Verdict here* is the verdict of Caddie's audit on the small form of the recipe. The audit replays targets that are withheld, decodes,
 counts bytes and follows the lineage of an artifact that was made by the same method ([certification.md](certification.md)). It sees what a
 method does and does not know its name. A check that fails in small fails at any size; a check that passes has only passed in small. *Ruled
 there* is what the organisers of the contest or its reviewers said; the section of each recipe has it in full.
+
+**Two leaderboards.** The README of the contest's main branch ends with #1855 at 1.0611. Four later rows (#1945, #1953, #2014, #2135)
+stand in #2146, the organisers' list of 2 May 2026, which main does not contain. By their last word 1.0565 was accepted, and a reader of
+main alone sees 1.0611. *Accepted* here follows #2146.
 
 Floating-point operations (FLOPs) are computed from the network and not measured. This is the rule by which they are counted.
 

@@ -98,13 +98,14 @@ def work(run: dict, tree: dict, cost: describe.Description, passes: int, targets
     """The work of one entry of evaluate.runs on a val split of `targets`; `passes` is the number of kernels of a forward pass. None for an
     evaluator whose work is not known here."""
     options, each = run["options"], cost.flops
+    evaluator = options["network"] if run["evaluator"] == "tilt" else run["evaluator"]  # a hint costs no work of the network
     window = options["window"]
-    if run["evaluator"] in ("sliding", "slot"):
+    if evaluator in ("sliding", "slot"):
         head = 2 * tree["model"]["width"] * tree["vocabulary"]["size"]
         steps = options.get("steps", 0)
         one = window * (each + steps * head)  # a step of SLOT passes the head once, and its gradient is of one row
         return Work(one / options["stride"], (passes + 10 * steps) / (options["stride"] * options["batch"]), one, passes + 10 * steps)
-    if run["evaluator"] in ("ttt_lora", "ttt_phased"):
+    if evaluator in ("ttt_lora", "ttt_phased"):
         context = min(window, targets / accounting.VAL_DOCUMENTS / 2 + options["chunk"])  # the middle of a document of the mean length
         merged = 2 * options["rank"] * cost.parameters  # W + (alpha / rank) B A of every matrix
         forward = context * each + merged

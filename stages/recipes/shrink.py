@@ -12,7 +12,8 @@ tokens keeps its share of a row, and a number of features keeps its share of the
 | steps                                          | 24; a budget in seconds and its clock are off              |
 | evaluation windows                             | 64 tokens, a quarter of it per pass unless they do not overlap |
 | test-time training                             | as many windows a chunk; for adapters 16 targets, ranks by share, a pass per document |
-| quantize.min_elements                              | the same share of a matrix                                 |
+| quantize.min_elements, quantize.awq            | the same share of a matrix                                 |
+| train.context                                  | the same share of a row                                    |
 | text                                           | 400,000 bytes of the built-in text                         |
 """
 
@@ -70,6 +71,7 @@ def values(tree: dict) -> dict:
         steps is not None,
         "a recipe whose budget is real seconds has no number of steps to shrink; set train.clock, or train.seconds to null",
     )
+    length = tree["train"]["sequence_length"]
     runs = {run: copy.deepcopy(settings) for run, settings in tree["evaluate"]["runs"].items()}
     for settings in runs.values():
         settings["options"] = _windows(settings["options"])
@@ -79,7 +81,9 @@ def values(tree: dict) -> dict:
         FIXED
         | counted_in_steps(tree, steps, STEPS)
         | _model(tree, steps)
-        | {"package.options": options, "package.other_options": others, "evaluate.runs": runs, "quantize.min_elements": _min_elements(tree)}
+        | {"package.options": options, "package.other_options": others, "evaluate.runs": runs}
+        | {"quantize.min_elements": _min_elements(tree["quantize"]["min_elements"], tree), "quantize.awq": _awq(tree)}
+        | {"train.context": [[round(LENGTH * tokens / length), end] for tokens, end in tree["train"]["context"]]}
     )
 
 
@@ -96,9 +100,17 @@ def _recurrence(name: str, options: dict, steps: budget.Steps, into: int) -> dic
     return options
 
 
-def _min_elements(tree: dict) -> int:
-    """The threshold for which the same matrices as at full size are stored as float16."""
-    return round((tree["quantize"]["min_elements"] - 1) * (WIDTH / tree["model"]["width"]) ** 2) + 1
+def _min_elements(number: int, tree: dict) -> int:
+    """The threshold that the same matrices as at full size reach."""
+    return round((number - 1) * (WIDTH / tree["model"]["width"]) ** 2) + 1
+
+
+def _awq(tree: dict) -> dict:
+    awq = tree["quantize"]["awq"]
+    return awq | {
+        "columns": max(1, awq["columns"] * WIDTH // tree["model"]["width"]),
+        "min_elements": _min_elements(awq["min_elements"], tree),
+    }
 
 
 def _windows(options: dict) -> dict:
@@ -151,6 +163,7 @@ def _train(train: dict, steps: budget.Steps, into: int) -> dict:
         for path, value in {
             "train.muon.momentum_warmup_steps": train["muon"]["momentum_warmup_steps"],
             "train.priming_steps": train["priming_steps"],
+            "train.context_warmup_steps": train["context_warmup_steps"],
             "train.qat.earliest_step": train["qat"]["earliest_step"],
             "train.qat.ramp_steps": train["qat"]["ramp_steps"],
             "train.averages.swa_every": train["averages"]["swa_every"],

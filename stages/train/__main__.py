@@ -68,6 +68,7 @@ def main(
     batches = plugin.load_from(LOADERS, settings.loader).Loader(
         text.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens, seed=settings.seed, section="train"
     )
+    batches.set_context(settings.context, settings.context_warmup_steps)
     batches.check_processes(settings.processes)
     batches.check_parts(settings.micro_batch_tokens, settings.processes)
     with torch.device("meta"):
@@ -124,7 +125,7 @@ def main(
 def _backend(asked: str, settings: TrainSettings, precision: str, config: ModelConfig, *, compiled: bool) -> str:
     """The back end that training will use. ValueError if it cannot, or if auto finds only sdpa for packed rows on a GPU and the loss is
     compiled: then sdpa builds a mask, 9.7 GB in each layer of #1855. What is not compiled goes through the segments instead."""
-    dtype, packed = torch.bfloat16 if precision == "bf16" else torch.float32, settings.loader == "packed"
+    dtype, packed = torch.bfloat16 if precision == "bf16" else torch.float32, settings.loader in ("packed", "progressive")
     generation, installed = backends.machine(dtype) if launch.device_type(settings.device) == "cuda" else (0, ())
     found = backends.choose(asked, generation=generation, dtype=dtype, head_width=config.head_width, packed=packed, installed=installed)
     if asked == "auto" and found == "sdpa" and packed and generation and compiled:

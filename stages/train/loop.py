@@ -152,7 +152,7 @@ def train(
     started, pace = time.perf_counter(), deque([(run.step, run.seconds)], maxlen=PACE_STEPS)
     while not clock.is_over(run.step, run.seconds):
         spent = clock.spent(run.step, run.seconds)
-        scale = _prepare(run, settings, clock)
+        scale = _prepare(run, batches, settings, clock)
         value = _step(run, batches.parts(run.step), settings, scale, spent / clock.budget, world, precision)
         run.step += 1
         per_token = run.hardware.per_token(looping=_loops(run))
@@ -206,7 +206,7 @@ def _check(run: Run, nats: float) -> None:
         )
 
 
-def _prepare(run: Run, settings: TrainSettings, clock: schedule.Clock) -> float:
+def _prepare(run: Run, batches: Prefetcher, settings: TrainSettings, clock: schedule.Clock) -> float:
     """Everything that depends on the share of the budget, before a step. Returns the multiplier of the learning rates."""
     spent, budget = clock.spent(run.step, run.seconds), clock.budget
     if settings.schedule == "fraction":
@@ -215,16 +215,17 @@ def _prepare(run: Run, settings: TrainSettings, clock: schedule.Clock) -> float:
         scale = schedule.iteration_scale(
             clock.pace(run.step, run.seconds), spent=spent, budget=budget, warmdown=settings.warmdown, floor=settings.learning_rate_floor
         )
-    before = _switches(run)
+    before = _switches(run, batches)
     run.model.progress(step=run.step, fraction=spent / budget)
     run.rounding.progress(run.step, scale)
-    if run.step and _switches(run) != before:
+    scale *= batches.progress(run.step, spent / budget)
+    if run.step and _switches(run, batches) != before:
         run.events.append(run.step)
     return scale
 
 
-def _switches(run: Run) -> tuple:
-    return _loops(run), run.rounding.started_at
+def _switches(run: Run, batches: Prefetcher) -> tuple:
+    return _loops(run), run.rounding.started_at, batches.loader.longest_segment
 
 
 def _loops(run: Run) -> bool:
@@ -273,13 +274,18 @@ def _step(run: Run, parts: list[Batch], settings: TrainSettings, scale: float, f
 
 def prime(run: Run, batches: Prefetcher, settings: TrainSettings, *, world: World, precision: str) -> None:
     """Run full steps without lasting effect, so that compiling and allocating take no training time: `priming_steps` for each state of
-    recurrence and rounding, and of packed rows one more for each of PRIMED_LENGTHS lengths of cu_seqlens. Weights and loader are restored,
-    optimizers and averages created anew. Only before the first step."""
+    context, recurrence and rounding, and of packed rows one more for each of PRIMED_LENGTHS lengths of cu_seqlens. Weights and loader are
+    restored, optimizers and averages created anew. Only before the first step."""
     if not settings.priming_steps:
         return
     before, place = {name: weight.clone() for name, weight in run.weights().items()}, batches.position()
-    for fraction in (0.0, 1.0) if "depth_recurrence" in run.model.features else (0.0,):
+    recurrence, primed = run.model.features.get("depth_recurrence"), []
+    for fraction in sorted({0.0, *batches.loader.changes, *((recurrence.start_fraction, 1.0) if recurrence else ())}):
         run.model.progress(step=0 if fraction == 0 else sys.maxsize, fraction=fraction)
+        batches.progress(0, fraction)
+        if (state := (_loops(run), batches.loader.longest_segment)) in primed:
+            continue
+        primed.append(state)
         for started_at in (None, 0) if run.rounding.layers else (None,):
             run.rounding.started_at = started_at
             for _ in range(settings.priming_steps):

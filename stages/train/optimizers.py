@@ -7,6 +7,8 @@
 | head     | table of an untied head                                                | head_learning_rate      | none, as published     |
 | scalars  | all the rest                                                           | scalar_learning_rate    | scalar_weight_decay    |
 
+Constants (features in SCORING_ONLY) keep the values with which they start.
+
 Per step: start (exchange of gradients begins) -> clip -> step. Source: #549, #1285 (its value projection is in Muon).
 """
 
@@ -31,7 +33,13 @@ class Optimizers:
         applied = settings.split.form == "applied"
         self.adam_only = settings.optimizer == "adamw"
         multipliers = dict.fromkeys(self.early, settings.split.rate) if applied else {}
-        self.muon = Muon({} if self.adam_only else groups["matrices"], settings.muon, world=world, multipliers=multipliers)
+        self.muon = Muon(
+            {} if self.adam_only else groups["matrices"],
+            settings.muon,
+            world=world,
+            multipliers=multipliers,
+            pair_rows=2 * model.config.head_width,
+        )
         adam_groups = [
             Group(groups["tables"], settings.embedding_learning_rate, settings.embedding_weight_decay),
             Group(groups["head"], settings.head_learning_rate, 0.0),

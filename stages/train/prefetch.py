@@ -22,6 +22,12 @@ class Prefetcher:
         self.reader = ThreadPoolExecutor(1) if is_ahead else None
         self.ahead: tuple[int, Future, dict] | None = None
 
+    def progress(self, step: int, fraction: float) -> float:
+        """The loader's. What was read ahead is read again if it changes."""
+        if self.loader.longest_at(fraction) != self.loader.longest_segment:
+            self._forget()
+        return self.loader.progress(step, fraction)
+
     def parts(self, step: int) -> list[Batch]:
         """This process's rows of a step."""
         return [part.to(self.world.device) for part in self._parts(step)]

@@ -60,6 +60,8 @@ class TrainSettings:
     clock: tuple[tuple[float, ...], ...]
     loader: Annotated[str, PluginName(LOADERS)]
     sequence_length: AtLeastOne
+    context: tuple[tuple[float, ...], ...]
+    context_warmup_steps: AtLeastOne
     batch_tokens: AtLeastOne
     micro_batch_tokens: AtLeastOne | None
     optimizer: Literal["muon", "adamw"]

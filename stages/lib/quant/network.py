@@ -62,10 +62,13 @@ def quantize(
     rows: dict[str, Tensor],
     multipliers: dict[str, float],
     device: torch.device,
+    facts: dict | None = None,
 ) -> Result:
     """Quantize all of `state`. `group_of` is by parameter, `hessians` and `rows` (gradients and counts) are by module, `multipliers` of the
-    steps are by parameter. ValueError names a tensor that cannot be quantized as asked."""
-    result, kept = Result(), {}
+    steps are by parameter. `facts`: the configuration and the number of tokens of the Hessians, which awq_lite needs. ValueError names a
+    tensor that cannot be quantized as asked."""
+    result = Result()
+    kept = {"network": (state, result.groups, hessians, facts)}
     for name, weight in state.items():
         require(bool(torch.isfinite(weight).all()), f"weight {name} is not finite; lower the training's rates, or train again")
         group = own_settings(name, group_of.get(name), settings)

@@ -62,6 +62,14 @@ class Gptq:
 
 
 @dataclass(frozen=True)
+class Awq:
+    groups: AtLeastZero
+    columns: AtLeastOne
+    bits: Annotated[int, Interval(ge=2, le=8)]
+    min_elements: AtLeastOne
+
+
+@dataclass(frozen=True)
 class Ternary:
     group: AtLeastOne
 
@@ -99,6 +107,7 @@ class QuantizeSettings:
     scales_as: Literal["float16", "float8"]
     gptq: Gptq
     entropy: EntropySettings
+    awq: Awq
     ternary: Ternary
     rotation: Rotation
     low_rank: LowRank

@@ -66,7 +66,10 @@ class Loader:
     """Batches of `batch_tokens` tokens from `stream`. Errors name `section` of params.yaml.
 
     A subclass sets `num_rows` and `row_length` (their product is `batch_tokens`) and defines `_starts`. ValueError for impossible sizes.
+    The loader progressive also changes `longest_segment`, at the shares of the budget in `changes`.
     """
+
+    changes: tuple[float, ...] = ()
 
     def __init__(self, stream: Stream, *, sequence_length: int, batch_tokens: int, seed: int, section: str):
         if sequence_length < 1 or batch_tokens % sequence_length or batch_tokens < sequence_length:
@@ -74,7 +77,7 @@ class Loader:
         if seed < 0:
             raise ValueError(f"{section}.seed is {seed}; it takes 0 or more")
         self.stream, self.sequence_length, self.batch_tokens = stream, sequence_length, batch_tokens
-        self.seed, self.section = seed, section
+        self.seed, self.section, self.longest_segment = seed, section, sequence_length
         self.num_rows, self.row_length = batch_tokens // sequence_length, sequence_length
 
     def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> Batch:
@@ -104,6 +107,19 @@ class Loader:
                 f"{self.section}.micro_batch_tokens is {tokens}; set it to whole rows of {self.row_length} tokens that divide "
                 f"the {share} tokens of a process's share of a batch, or to null"
             )
+
+    def set_context(self, stages: tuple[tuple[float, ...], ...], warmup_steps: int) -> None:
+        """ValueError if there are stages: only the loader progressive has them."""
+        if stages:
+            raise ValueError(f"{self.section}.context is for the loader progressive; set it to [], or {self.section}.loader to progressive")
+
+    def longest_at(self, fraction: float) -> int:
+        """Tokens of the longest segment at this share of the budget."""
+        return self.longest_segment
+
+    def progress(self, step: int, fraction: float) -> float:
+        """Change what a step at this share of the budget changes. Returns a multiplier of its learning rates."""
+        return 1.0
 
     def position(self) -> dict:
         """The state that a checkpoint must hold beside the step, JSON-able. It is empty if `_starts` is a formula in the step."""

@@ -116,7 +116,7 @@ class GPT(nn.Module):
         x_BTD = entered_BTD if attended_BTD is None else entered_BTD + attended_BTD
         parallel = self.features.get("parallel_residual")
         read_BTD = entered_BTD if parallel and layer >= parallel.first_layer else x_BTD
-        return self.hooks.apply("leave", x_BTD + block.feed(read_BTD, layer, self.hooks, now), entered_BTD, layer)
+        return self.hooks.apply("leave", x_BTD + block.feed(read_BTD, layer, self.hooks, now), entered_BTD, layer, now)
 
     def _two_lane_layer(self, layer: int, x_BTD: Tensor, lane_BTD: Tensor, now: Pass) -> tuple[Tensor, Tensor]:
         """The stream and the second lane after one layer."""
@@ -133,13 +133,18 @@ class GPT(nn.Module):
         )
 
     def head(self, hidden_D: Tensor) -> Tensor:
-        """(..., D) -> soft-capped float32 logits (..., V).
+        """(..., D) -> soft-capped float32 logits (..., V), for scoring. Training has its own loss (stages/train/loss.py).
 
         Half-precision logits become float32 before the cap. The published code has the cap before, but ran compiled, where the
         fused kernel keeps float32 between the two.
         """
-        cap = self.config.logit_softcap
-        return cap * (self.uncapped(hidden_D).float() / cap).tanh_()
+        return self.capped(self.uncapped(hidden_D))
+
+    def capped(self, logits: Tensor) -> Tensor:
+        """Scoring's cap c tanh(z / c) of logits (..., V) in any type, in float32."""
+        logits = logits.float()
+        cap = self.hooks.apply("cap", self.config.logit_softcap, logits)
+        return cap * (logits / cap).tanh_()
 
     def uncapped(self, hidden_D: Tensor) -> Tensor:
         """(..., D) -> the logits (..., V) before the cap, in the type of the stream."""
@@ -204,10 +209,11 @@ def matrices(model: nn.Module) -> dict[str, nn.Linear]:
 
 def groups(model: GPT) -> dict[str, list[nn.Parameter]]:
     """Every parameter in exactly one group of the optimizers: matrices of the blocks, tables (embeddings, also those of features),
-    and scalars, which is all the rest, as #549 has it."""
+    constants, which training leaves alone, and scalars, which is all the rest, as #549 has it."""
     out = {
         "matrices": [layer.weight for name, layer in matrices(model).items() if name.startswith("blocks.")],
         "tables": [table.weight for table in model.modules() if isinstance(table, nn.Embedding)],
+        "constants": [w for name, feature in model.features.items() if name in features.SCORING_ONLY for w in feature.parameters()],
     }
     taken = {id(weight) for weights in out.values() for weight in weights}
     return out | {"scalars": [weight for weight in model.parameters() if id(weight) not in taken]}

@@ -8,6 +8,8 @@
 | row_normalize | MuonEq-R: every row of U is divided by its length, float32, before orthogonalising       | #1285, #1855            |
 | neuron_beta2  | NorMuon: row i of O is divided by the root of its running mean square, then O gets its   | arXiv:2510.05491        |
 |               | norm back; 0 is off                                                                      |                         |
+| paired_heads  | each two neighbouring heads of query and of key are orthogonalised by themselves          | modded-nanogpt track 1, |
+|               |                                                                                          | 8 April 2026            |
 | coefficients, iterations, bound | see orthogonalise.py                                                   |                         |
 
 Matrices of one shape are stacked and computed in one batch. With W processes each stack is padded to a multiple of W. Gradients are
@@ -25,7 +27,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from stages.lib.node.launch import World
-from stages.lib.node.params import AtLeastOne, AtLeastZero, Decay, Share
+from stages.lib.node.params import AtLeastOne, AtLeastZero, Decay, Share, require
 from stages.train.optim.orthogonalise import EPSILON, orthogonalise
 
 # torch 2.13 renamed both and warns of the old names
@@ -45,13 +47,16 @@ class Options:
     bound: Literal["frobenius", "schatten8"]
     row_normalize: bool
     neuron_beta2: Decay
+    paired_heads: bool
     projections: tuple[str, ...]
 
 
 class Stack:
-    """The matrices of one shape, and this process's share of them: rows [first, first + S) of the padded stack."""
+    """The matrices of one shape, and this process's share of them: rows [first, first + S) of the padded stack. `rows`: how many rows of a
+    matrix are orthogonalised at a time."""
 
-    def __init__(self, names: list[str], weights: list[nn.Parameter], multipliers: list[float], world: World):
+    def __init__(self, names: list[str], weights: list[nn.Parameter], multipliers: list[float], world: World, rows: int):
+        self.rows = rows
         self.owners, self.weights, self.world = names, weights, world
         self.places = {multiplier: [i for i, own in enumerate(multipliers) if own == multiplier] for multiplier in multipliers}
         self.share = -(-len(weights) // world.size)
@@ -89,7 +94,9 @@ class Stack:
             update_SMK = update_SMK / update_SMK.norm(dim=-1, keepdim=True).clamp(min=EPSILON)
         if update_SMK.is_cuda:
             update_SMK = update_SMK.bfloat16()  # as in the contest; on the CPU float32 keeps the bytes repeatable
-        update_SMK = orthogonalise(update_SMK, coefficients=options.coefficients, iterations=options.iterations, bound=options.bound)
+        blocks = update_SMK.reshape(-1, self.rows, update_SMK.size(-1))
+        blocks = orthogonalise(blocks, coefficients=options.coefficients, iterations=options.iterations, bound=options.bound)
+        update_SMK = blocks.view_as(update_SMK)
         return self._equalise(update_SMK.float(), options.neuron_beta2) if options.neuron_beta2 else update_SMK
 
     def _equalise(self, update_SMK: Tensor, beta2: float) -> Tensor:
@@ -109,8 +116,7 @@ class Stack:
         return gathered_NMK, all_gather(gathered_NMK, update_SMK.contiguous(), async_op=True)
 
     def write(self, update_NMK: Tensor, *, rate: float, weight_decay: float) -> None:
-        rows, columns = self.weights[0].shape
-        factor = max(1.0, rows / columns) ** 0.5
+        factor = max(1.0, self.rows / self.weights[0].size(1)) ** 0.5
         if update_NMK.is_cuda:  # one launch for all weights needs updates in their layout; on a CPU another layout may round otherwise
             update_NMK = update_NMK.contiguous()
         updates = update_NMK.to(self.weights[0].dtype)
@@ -143,17 +149,28 @@ class Stack:
 
 
 class Muon:
-    """Muon for 2-D weights by name. `multipliers` are those of the learning rate; a missing name has 1."""
+    """Muon for 2-D weights by name. `multipliers` are those of the learning rate; a missing name has 1. `pair_rows`: rows of two heads, for
+    paired_heads. ValueError for an odd number of heads."""
 
-    def __init__(self, weights: dict[str, nn.Parameter], options: Options, *, world: World, multipliers: dict[str, float] | None = None):
+    def __init__(
+        self,
+        weights: dict[str, nn.Parameter],
+        options: Options,
+        *,
+        world: World,
+        multipliers: dict[str, float] | None = None,
+        pair_rows: int = 0,
+    ):
         self.options, multipliers = options, multipliers or {}
-        shapes: dict[torch.Size, list[str]] = {}
+        shapes: dict[tuple[torch.Size, int], list[str]] = {}
         for name, weight in weights.items():
-            shapes.setdefault(weight.shape, []).append(name)
-        largest_first = sorted(shapes.values(), key=lambda names: -sum(weights[name].numel() for name in names))
+            rows = pair_rows if options.paired_heads and name.endswith(("query.weight", "key.weight")) else len(weight)
+            require(len(weight) % rows == 0, "train.muon.paired_heads needs even numbers of heads; set it to false")
+            shapes.setdefault((weight.shape, rows), []).append(name)
+        largest_first = sorted(shapes.items(), key=lambda shape: -sum(weights[name].numel() for name in shape[1]))
         self.stacks = [
-            Stack(names, [weights[name] for name in names], [multipliers.get(name, 1.0) for name in names], world)
-            for names in largest_first
+            Stack(names, [weights[name] for name in names], [multipliers.get(name, 1.0) for name in names], world, rows)
+            for (_, rows), names in largest_first
         ]
 
     def start(self) -> None:

@@ -24,7 +24,7 @@ from stages.lib.quant.settings import Group, QuantizeSettings
 @dataclass(frozen=True)
 class Job:
     """One matrix on the device: W (M, K), and H (K, K) or None, both already rotated if that was asked for. A method may use `kept` to pass
-    data from one matrix to the next."""
+    data from one matrix to the next; kept["network"] has the weights, groups with settings, Hessians and facts of all matrices."""
 
     name: str
     weight_MK: Tensor

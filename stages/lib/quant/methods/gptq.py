@@ -15,7 +15,7 @@ number of batches, which changes nothing but the weight of the ones).
 # M rows, K columns
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,14 +77,19 @@ def factorise(hessian_KK: Tensor, *, damping: float, dampings: int, sort_columns
 
 
 def quantize_one(job: Job) -> Quantized:
-    """Quantize the matrix with its group's bits and clips. Query, key and value share a Hessian, so the last factor is kept for reuse."""
+    """Quantize the matrix with its group's bits and clips."""
+    return quantize(job.weight_MK, factor_of(job), bits=job.group.bits, candidates=job.candidates(), block=job.settings.gptq.block)
+
+
+def factor_of(job: Job) -> Factor:
+    """The factor of its Hessian. Query, key and value share a Hessian, so the last factor is kept for reuse."""
     last, options = job.kept.get("factor"), job.settings.gptq
     if last is None or not torch.equal(last[0], job.hessian_KK):
         found = factorise(job.hessian_KK, damping=options.damping, dampings=options.dampings, sort_columns=options.sort_columns)
         job.kept["factor"] = last = job.hessian_KK, found
     if last[1].damping != options.damping:
         job.kept.setdefault("damping", {})[job.name] = last[1].damping
-    return quantize(job.weight_MK, last[1], bits=job.group.bits, candidates=job.candidates(), block=options.block)
+    return last[1]
 
 
 def quantize(weight_MK: Tensor, factor: Factor, *, bits: int, candidates: Sequence[Steps], block: int) -> Quantized:
@@ -100,9 +105,11 @@ def quantize(weight_MK: Tensor, factor: Factor, *, bits: int, candidates: Sequen
     return Quantized({"codes": codes_MK.to(torch.int8), **steps.arrays}, {})
 
 
-def sweep(weight_MK: Tensor, factor: Factor, steps_M: Tensor, *, bound: int, block: int) -> Tensor:
-    """One pass over the columns. Returns codes (M, K), still in float32."""
-    upper, num_columns = factor.upper_KK, weight_MK.size(1)
+def sweep(
+    weight_MK: Tensor, factor: Factor, steps_M: Tensor, *, bound: int, block: int, fine: tuple[Container, Tensor, int] = ((), None, 0)
+) -> Tensor:
+    """One pass over the columns. Returns codes (M, K), still in float32. `fine`: columns with other steps, these steps, and their bound."""
+    upper, num_columns, order = factor.upper_KK, weight_MK.size(1), factor.order.tolist()
     work_KM = weight_MK[:, factor.order].T.contiguous()  # transposed, so that a column of W is contiguous
     codes_KM = torch.empty_like(work_KM)
     for start in range(0, num_columns, block):
@@ -110,8 +117,9 @@ def sweep(weight_MK: Tensor, factor: Factor, steps_M: Tensor, *, bound: int, blo
         errors = torch.empty(stop - start, weight_MK.size(0), device=work_KM.device)
         pivots = upper.diagonal()[start:stop].tolist()
         for j, pivot in enumerate(pivots, start):
-            codes_KM[j] = torch.round(work_KM[j] / steps_M).clamp_(-bound, bound)
-            errors[j - start] = (work_KM[j] - steps_M * codes_KM[j]) / pivot
+            own_M, own_bound = fine[1:] if order[j] in fine[0] else (steps_M, bound)
+            codes_KM[j] = torch.round(work_KM[j] / own_M).clamp_(-own_bound, own_bound)
+            errors[j - start] = (work_KM[j] - own_M * codes_KM[j]) / pivot
             work_KM[j + 1 : stop].addr_(upper[j, j + 1 : stop], errors[j - start], alpha=-1)
         work_KM[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
     restored_MK = torch.empty_like(weight_MK)

@@ -1,6 +1,7 @@
 """L3, documents packed end to end: a step is 8 spans of n + 1 consecutive tokens, n = batch_tokens / 8, and each span is one row.
 
-A segment begins at each BOS and at the start of a row, and is cut every `sequence_length` tokens counted from its start. Attention stays
+A segment begins at each BOS and at the start of a row, and is cut every `longest_segment` tokens counted from its start, which
+is `sequence_length` here. Attention stays
 inside it. The loss includes the target across a document's end (the next BOS). Shards are read in order, each from its first BOS on. A rest
 of a shard that is shorter than the 8 spans is dropped; after the last shard the first follows again.
 
@@ -42,7 +43,7 @@ class Loader(loader.Loader):
     def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> loader.Batch:
         plain = super().batch(step, rank=rank, world_size=world_size)
         return replace(
-            plain, cu_seqlens=torch.from_numpy(segments(plain.inputs.numpy(), cut=self.sequence_length)), max_seqlen=self.sequence_length
+            plain, cu_seqlens=torch.from_numpy(segments(plain.inputs.numpy(), cut=self.longest_segment)), max_seqlen=self.longest_segment
         )
 
     def _starts(self, step: int) -> np.ndarray:

@@ -17,12 +17,14 @@ attention.py call each hook at one place; a hook takes a tensor and returns the 
 | attended(y_BTHK, v_BTGK, layer)     | outputs of the heads                       | after attention                                   |
 | gate(y_BTHK, u_BTD, layer)          | the same; u is the layer's attention input | after `attended`; only one feature may have it    |
 | projections((up, down), layer, now) | the two linear layers, not a tensor        | before the feed-forward part                      |
-| leave(x_BTD, entered_BTD, layer)    | a layer's output                           | after the layer, unless it has two lanes          |
+| leave(x_BTD, entered_BTD, layer, now) | a layer's output                           | after the layer, unless it has two lanes          |
 | final(x_BTD)                        | the normalised stream after all layers     | before the head                                   |
+| cap(cap, logits)                    | a number, or one for each of the logits    | before scoring's soft cap, not before training's  |
 
 `layer` is the physical layer, also where a layer runs several times. `progress(self, model, *, step, fraction)` replaces nothing:
 training calls it before each step. `auxiliary_loss(self, hidden_BTD, targets_BT)` is a number that training adds to its loss. Features
-in TRAINING_ONLY have only this hook, and `exported` removes them from the trained model. Six features (STRUCTURAL) decide what is built
+in TRAINING_ONLY have only this hook, and `exported` removes them from the trained model. Training leaves the parameters of features in
+SCORING_ONLY as they start. Six features (STRUCTURAL) decide what is built
 and how it is connected; gpt.py names each where it acts.
 
 Features act in the alphabetical order of their names, never in that of params.yaml: neither JSON with sorted keys nor DVC's
@@ -53,11 +55,13 @@ HOOKS = (
     "projections",
     "leave",
     "final",
+    "cap",
     "auxiliary_loss",
     "progress",
 )
 STRUCTURAL = ("depth_recurrence", "factorised_embedding", "parallel_residual", "skip_attention", "two_lane", "unet_skips")
 TRAINING_ONLY = ("multi_token_prediction",)
+SCORING_ONLY = ("asymmetric_cap",)
 
 
 @dataclasses.dataclass

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
+from . import Pass
 
 OPEN = 2.0  # initial b, σ(2) = 0.88: #549
 
@@ -28,7 +29,7 @@ class Feature(nn.Module):
         self.weight.zero_()
         self.bias.fill_(OPEN)
 
-    def leave(self, x_BTD: Tensor, entered_BTD: Tensor, layer: int) -> Tensor:
+    def leave(self, x_BTD: Tensor, entered_BTD: Tensor, layer: int, now: Pass) -> Tensor:
         weight_1D, bias = self.weight[layer, None].to(x_BTD.dtype), self.bias[layer].to(x_BTD.dtype)
         gate_BT1 = torch.sigmoid(entered_BTD.detach() @ weight_1D.mT + bias)
         return entered_BTD + gate_BT1 * (x_BTD - entered_BTD)

@@ -2,9 +2,11 @@
 
     version 1, after the norm:   x_t <- (1 - σ(γ)) ⊙ x_t + σ(γ) ⊙ x_{t-1},  x_{-1} = 0             γ (D) starts at 0: an even blend
     version 2, before the norm:  x_t <- x_t + λ σ(w . x_t[:window]) [tok_t is not BOS] x_{t-1}     w, λ start at 0: the identity
+    version 3:                   the same without the bracket
 
-In version 1 the predecessor may be in another document, as published; its window is 0. Version 2 does not change the first token of a row
-or of a document. Source: modded-nanogpt; version 1 parameter-golf #549, version 2 #1855 (window 12) with the BOS mask of #1851.
+In versions 1 and 3 the predecessor may be in another document, as published; the window of version 1 is 0. Version 2 does not change the
+first token of a row or of a document, and version 3 not that of a row. Source: modded-nanogpt; version 1 parameter-golf #549, version 2
+#1855 (window 12) with the BOS mask of #1851, version 3 #1797 and #2135, whose text names the mask that its runs switch off.
 """
 
 # B batch, T time, D width
@@ -20,13 +22,13 @@ from . import Pass, require
 BOS = 1  # equal to runtime/text/tokenizer.py's (a test compares them); with an import, a change in that file would retrain
 
 
-def Feature(config: ModelConfig, *, version: Literal[1, 2], window: int) -> nn.Module:
+def Feature(config: ModelConfig, *, version: Literal[1, 2, 3], window: int) -> nn.Module:
     """The module of the chosen version."""
     if version == 1:
         require(window == 0, f"model.features.smear_gate.window is {window}; version 1 reads no features, set it to 0")
         return PerFeature(config.width)
-    require(1 <= window <= config.width, f"model.features.smear_gate.window is {window}; version 2 takes 1 to model.width {config.width}")
-    return PerToken(window)
+    require(1 <= window <= config.width, f"model.features.smear_gate.window is {window}; it takes 1 to model.width {config.width}")
+    return PerToken(window, version == 2)
 
 
 class PerFeature(nn.Module):
@@ -47,10 +49,11 @@ class PerFeature(nn.Module):
 
 
 class PerToken(nn.Module):
-    """Version 2. Parameters: weight (window), strength (1)."""
+    """Versions 2 and 3. Parameters: weight (window), strength (1)."""
 
-    def __init__(self, window: int):
+    def __init__(self, window: int, masks: bool):
         super().__init__()
+        self.masks = masks
         self.weight = nn.Parameter(torch.empty(window))
         self.strength = nn.Parameter(torch.empty(1))
 
@@ -63,5 +66,6 @@ class PerToken(nn.Module):
         read_BTW = x_BTD[:, 1:, : len(self.weight)]
         dot_BT1 = (read_BTW * self.weight.to(x_BTD.dtype)).sum(-1, keepdim=True).to(x_BTD.dtype)  # autocast on CUDA sums in float32
         gate_BT1 = torch.sigmoid(dot_BT1) * self.strength.to(x_BTD.dtype)
-        gate_BT1 = gate_BT1 * (now.tokens_BT[:, 1:, None] != BOS)
+        if self.masks:
+            gate_BT1 = gate_BT1 * (now.tokens_BT[:, 1:, None] != BOS)
         return torch.cat((x_BTD[:, :1], x_BTD[:, 1:] + gate_BT1 * x_BTD[:, :-1]), dim=1)
