@@ -6,6 +6,7 @@ import json
 import math
 import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,6 +83,28 @@ def only(monkeypatch):
         monkeypatch.setattr(stage_audit, "_most_bits", lambda evidence, verdicts: None)  # it follows from the replay
 
     return choose
+
+
+@pytest.mark.slow
+def test_documents_at_once_are_certified_and_their_shares_are_the_same_in_processes_of_their_own(project, tree, monkeypatch):
+    """Packed, in jails: claims in the coding order, two shares in one process and in two, and an audit of the whole."""
+    lora = {"window": 64, "chunk": 16, "rank": 2, "alpha": 4.0, "targets": ["value", "head"], "learning_rate": 0.003}
+    lora |= {"beta1": 0.0, "beta2": 0.99, "weight_decay": 0.1, "reset_at": 1, "seed": 0, "slots": 3, "shares": 2, "warm": True}
+    tree({"package.evaluators": ["ttt_lora"], "package.evaluator": "ttt_lora", "package.options": lora})
+    tree({"evaluate.runs.sliding.evaluator": "ttt_lora", "evaluate.runs.sliding.options": lora})
+    run_node("package")
+    ledgers, processes = [], []
+    for workers in ("2", "4"):
+        monkeypatch.setenv("CADDIE_WORKERS", workers)
+        write_lock(project)
+        run_node("evaluate", "sliding")
+        ledgers.append(np.load("artifacts/evaluate/sliding/ledger.npy"))
+        processes.append(json.loads(Path("artifacts/evaluate/sliding/metrics.json").read_text())["processes"])
+    assert processes == [1, 2] and np.array_equal(*ledgers)
+    run_node("audit", "sliding")
+    written = certificate(project, "sliding")
+    assert failed(written) == set() and written["verdict"] == "legal", written["checks"]
+    assert set(written["claims"]) == {"causal", "score_first", "single_pass", "uses_length"}
 
 
 def lying_artifact(project, replace, by, module="scoring/evaluators/sliding.py"):

@@ -168,7 +168,8 @@ def scores(monkeypatch, evidence, *, learned, carries=False):
         lid = bound.floor(count, vocabulary)
         drawn = bound.draw(lid.under(claims), lid, count, generator)
         places = np.unique(drawn)
-        return replay.Replay(drawn, places, model.nats(tokens)[places - 1], claims[places - 1], lid, len(claims), carries, True)
+        targets = np.arange(1, len(claims) + 1)
+        return replay.Replay(drawn, places, model.nats(tokens)[places - 1], claims[places - 1], lid, len(claims), carries, True, targets)
 
     monkeypatch.setattr(artifact, "claim", claim)
     monkeypatch.setattr(replay, "run", replayed)

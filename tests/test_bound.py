@@ -170,7 +170,8 @@ def test_positions_are_drawn_in_proportion_to_what_could_be_hidden_there():
 
 def found(claims, replayed, drawn, *, reach=None, finished=True):
     positions = np.unique(drawn)
-    return replay.Replay(drawn, positions, replayed[positions - 1], claims[positions - 1], LID, reach or len(claims), False, finished)
+    seen, targets = (replayed[positions - 1], claims[positions - 1]), np.arange(1, len(claims) + 1)
+    return replay.Replay(drawn, positions, *seen, LID, reach or len(claims), False, finished, targets)
 
 
 def test_replay_counts_a_position_as_often_as_it_was_drawn():

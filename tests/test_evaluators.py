@@ -31,8 +31,8 @@ LORA = {
     "reset_at": 1,
     "seed": 3,
 }
-MEMORY = {"order": 3, "document": 2, "reset_at": 1, "discount": 0.8, "strength": -0.5, "rate": 0.1, "every": 16}
 PHASES = {"phases": [1, 2], "phase_learning_rate": 0.05, "phase_chunk": 48, "phase_rows": 2}
+MEMORY = {"order": 3, "document": 2, "reset_at": 1, "discount": 0.8, "strength": -0.5, "rate": 0.1, "every": 16}
 TILT = {"order": 3, "confidence": 0.6, "boost": 1.5}
 VARIANTS = {
     "sliding": GEOMETRY,
@@ -60,6 +60,7 @@ VARIANTS = {
     "ttt_sgd": GEOMETRY | {"chunk": 48, "epochs": 2, "learning_rate": 0.05, "momentum": 0.9, "frozen_blocks": 1, "rows": 2},
     "ttt_lora": LORA,
     "ttt_phased": LORA | PHASES,
+    "ttt_phased, slots": LORA | PHASES | {"slots": 2, "shares": 2, "warm": True},
 }
 
 
@@ -79,7 +80,7 @@ def stream(length=150, seed=4):
 
 
 def run(name, tokens, **more):
-    return harness.score(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), tokens, **more)
+    return harness.score(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), tokens, documents=4, **more)
 
 
 @functools.cache

@@ -26,7 +26,7 @@ def pure_byte():
 def test_stream_has_the_rows_of_the_batch_form(name):
     tokens, options = stream(90), VARIANTS[name] | getattr(kind(name), "STREAM", {})
     batch = harness.score(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), tokens, keep_rows=range(1, 90))
-    one = Stream(kind(name).Evaluator(model(trained=True), **options), 89, int(tokens[0]))
+    one = Stream(kind(name).Evaluator(model(trained=True), **options), 89, int(tokens[0]), documents=3)
     for target in range(1, 90):
         first, second = one.dist(), one.dist()
         assert np.array_equal(first, second)  # asking changes nothing
@@ -119,7 +119,7 @@ def test_file_that_is_damaged_or_of_another_artifact_is_refused_before_it_is_dec
         refused(packed[:place] + bytes([packed[place] ^ 16]) + packed[place + 1 :], "damaged")
 
 
-@pytest.mark.parametrize("name", ["causal_slot", "ttt_lora", "mixture", "streaming", "memory", "memory, streaming"])
+@pytest.mark.parametrize("name", ["causal_slot", "ttt_lora", "ttt_phased, slots", "mixture", "streaming", "memory", "memory, streaming"])
 def test_decoder_that_sees_only_bits_finds_the_tokens(name):
     """Arithmetic coding by the evaluator itself; the decoder has the model and the number of tokens."""
     tokens, options = stream(60), VARIANTS[name] | getattr(kind(name), "STREAM", {})
@@ -138,11 +138,11 @@ def test_decoder_that_sees_only_bits_finds_the_tokens(name):
     assert found == tokens[1:].tolist() and 8 * len(coded) <= bits * 1.001 + 64
 
 
-@pytest.mark.parametrize("name", ["sliding", "mixture", "ttt_sgd", "causal_slot, warm start", "memory, streaming"])
+@pytest.mark.parametrize("name", ["sliding", "mixture", "ttt_sgd", "ttt_phased, slots", "causal_slot, warm start", "memory, streaming"])
 def test_tokens_may_be_told_without_their_distribution_being_asked_for(name):
     """The same rows as when every one was asked for, and, for evaluators that carry nothing along, by a shorter way."""
     tokens, options = stream(150), VARIANTS[name] | getattr(kind(name), "STREAM", {})
-    one, other = (Stream(kind(name).Evaluator(model(trained=True), **options), 149, BOS) for _ in range(2))
+    one, other = (Stream(kind(name).Evaluator(model(trained=True), **options), 149, BOS, documents=4) for _ in range(2))
     at = 1
     for target in (1, 2, 30, 31, 80, 149):
         for token in tokens[at:target].tolist():
@@ -157,7 +157,7 @@ def test_tokens_may_be_told_without_their_distribution_being_asked_for(name):
 def test_stream_that_is_cut_off_scores_as_the_whole_of_the_declared_length(name):
     tokens, whole = stream(150), harness.score(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), stream(150)).nats
     for length in (1, 7, 24, 25, 57, 100, 148):
-        cut = harness.score(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), tokens[: length + 1], declared=149)
+        cut = harness.score(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), tokens[: length + 1], declared=149, documents=4)
         assert np.array_equal(cut.nats, whole[:length])
 
 
@@ -166,7 +166,7 @@ def test_stream_of_whole_chunks_has_the_very_bits_of_the_batch_form(name):
     """The shapes are equal, so nothing is rounded otherwise: what the check `withheld` relies on."""
     tokens = stream(150)
     batch = harness.score(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), tokens, keep_rows=range(1, 150))
-    one = Stream(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), 149, int(tokens[0]), whole=True)
+    one = Stream(kind(name).Evaluator(model(trained=True), **VARIANTS[name]), 149, int(tokens[0]), documents=4, whole=True)
     for target in (1, 2, 24, 25, 60, 61, 101, 149):
         one.push(tokens[one.next_target : target].tolist())
         assert np.array_equal(one.dist(), batch.rows[target])

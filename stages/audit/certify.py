@@ -7,6 +7,7 @@ scratch/certify/, so a killed run continues where it stopped. The result is prin
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import sys
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from stages.audit import bound, coding
 from stages.audit.checks import round_trip
 from stages.lib.node import command, files, params, scratch
+from stages.lib.referee import artifact
 from stages.lib.tokens import splits
 
 
@@ -50,19 +52,21 @@ def certify(submission: Path, told: dict, ids: np.ndarray, claims: np.ndarray, c
         with _bar(count, "coding") as bar:
             more = {"lid": lid, "kept": folder / "encoder.npz", "progress": lambda done: bar.update(done - bar.n)}
             state = coding.encode(submission, ids, claims, count, **more, **told)
-        (folder / "facts.json").write_text(json.dumps({"nats": state.nats, "largest_difference_nats": state.largest}))
+        claimed = float(claims[state.targets[:count] - 1].sum()) / math.log(2)
+        found = {"nats": state.nats, "largest_difference_nats": state.largest, "bits_claimed": claimed}
+        (folder / "facts.json").write_text(json.dumps(found | {"order": state.order and dataclasses.asdict(state.order)}))
         with files.atomic(code) as partial:
             partial.write_bytes(state.encoder.finish())
     with _bar(count, "decoding") as bar:
         more = {"kept": folder / "decoder.npz", "progress": lambda done: bar.update(done - bar.n)}
-        decoded = coding.decode(submission, code.read_bytes(), count, num_targets=len(ids) - 1, first=int(ids[0]), **more, **told)
-    wrong, bits, length = int(np.count_nonzero(decoded != ids[1 : count + 1])), 8 * code.stat().st_size, claims[:count].sum() / math.log(2)
-    facts = json.loads((folder / "facts.json").read_text()) | {
+        decoded = coding.decode(submission, code.read_bytes(), count, **artifact.about(ids), **more, **told)
+    facts = json.loads((folder / "facts.json").read_text())
+    wrong, bits, length = len(coding.wrong(decoded, ids, artifact.order(facts["order"]))), 8 * code.stat().st_size, facts["bits_claimed"]
+    facts |= {
         "tokens": count,
         "of_targets": len(ids) - 1,
         "tokens_wrong": wrong,
         "bits": bits,
-        "bits_claimed": float(length),
         "allowed": float(length * (1 + round_trip.SHARE) + round_trip.BITS),
         "artifact_sha256": files.sha256(submission),
     }

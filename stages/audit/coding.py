@@ -1,7 +1,8 @@
 """Code tokens with the artifact's distributions, and decode them with the artifact in another jail. It can continue after a kill.
 
 The arithmetic coder is the referee's. Encoder and decoder ask the artifact in the form for token-by-token use, whose shapes are equal on
-both sides. The decoder is told the bits, the number of targets and the first token, and what it has decoded itself.
+both sides. The decoder is told the bits, the numbers of targets and documents and the first token, and what it has decoded itself. Tokens
+are coded in the order that the artifact names.
 """
 
 import os
@@ -13,6 +14,7 @@ import numpy as np
 
 from stages.audit import bound
 from stages.lib.referee import artifact
+from stages.runtime.scoring import rounds
 from stages.runtime.text import arithmetic
 
 KEEP_EVERY = 1024  # tokens between two saved states
@@ -20,13 +22,16 @@ KEEP_EVERY = 1024  # tokens between two saved states
 
 @dataclass
 class Coded:
-    """The state of the encoder, or its result: `done` targets, their nats by the rows received, the largest distance to the claim."""
+    """The state of the encoder, or its result: `done` targets, their nats by the rows received, the largest distance to the claim.
+    `targets` and `order`: in which order it codes."""
 
     encoder: arithmetic.Encoder
     done: int = 0
     nats: float = 0.0
     floored: float = 0.0
     largest: float = 0.0
+    targets: np.ndarray | None = None
+    order: rounds.Order | None = None
 
 
 def encode(
@@ -42,7 +47,9 @@ def encode(
 ) -> Coded:
     """Code the first `count` targets; continues from the file `kept`, if there is one. ValueError if a row cannot be coded."""
     state = _read(kept)
-    with artifact.Session(submission, stream=True, **_about(tokens), **told) as session:
+    with artifact.Session(submission, stream=True, **artifact.about(tokens), **told) as session:
+        state.order, state.targets = session.order, session.targets(tokens)
+        tokens, claims = np.asarray(tokens)[np.append(0, state.targets)], np.asarray(claims)[state.targets - 1]
         session.know(tokens[1 : state.done + 1])
         for position in range(state.done + 1, count + 1):
             row, target = session.row(), int(tokens[position])
@@ -60,23 +67,15 @@ def encode(
 
 
 def decode(
-    submission: Path,
-    code: bytes,
-    count: int,
-    *,
-    num_targets: int,
-    first: int,
-    kept: Path | None = None,
-    progress: Callable[[int], None] = lambda done: None,
-    **told,
+    submission: Path, code: bytes, count: int, *, kept: Path | None = None, progress: Callable[[int], None] = lambda done: None, **told
 ) -> np.ndarray:
-    """The tokens; continues from the file `kept`, if there is one."""
+    """The tokens, in the order that the artifact names; continues from the file `kept`, if there is one."""
     decoder, found = arithmetic.Decoder(code), []
     if kept and kept.is_file():
         with np.load(kept, allow_pickle=False) as state:
             found = state["ids"].tolist()
             decoder.place, decoder.code, decoder.range = (int(state[name]) for name in ("place", "code", "range"))
-    with artifact.Session(submission, stream=True, num_targets=num_targets, first=first, **told) as session:
+    with artifact.Session(submission, stream=True, **told) as session:
         session.know(found)
         while len(found) < count:
             found.append(decoder.get(arithmetic.frequencies(session.row())))
@@ -89,8 +88,28 @@ def decode(
     return np.array(found, np.int64)
 
 
-def _about(tokens: np.ndarray) -> dict:
-    return {"num_targets": len(tokens) - 1, "first": int(tokens[0])}
+def places(tokens: np.ndarray, order: rounds.Order, documents: int, num_targets: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each target of `tokens`, which are the first ones in coding order: its document and its place there (the first token has 0)."""
+    padded, found = np.zeros(num_targets + 1, np.int64), []
+    padded[: len(tokens)] = tokens
+    for pieces in order.rounds(documents, num_targets).walk(padded):
+        for piece in pieces:
+            place = np.arange(piece.done + 1, piece.done + 2 + piece.last - piece.first)
+            found.append(np.stack((np.full(len(place), piece.document), place)))
+        if pieces[-1].last >= len(tokens) - 1:
+            break
+    return tuple(np.concatenate(found, 1)[:, : len(tokens) - 1])
+
+
+def wrong(decoded: np.ndarray, tokens: np.ndarray, order: rounds.Order | None) -> np.ndarray:
+    """The places in `decoded` that do not hold the token of the text for which a decoder takes them. It knows documents by their ends."""
+    tokens, targets = np.asarray(tokens, np.int64), np.arange(1, len(decoded) + 1)
+    if order is not None:
+        starts = np.append(order.starts(tokens), len(tokens))
+        document, place = places(np.append(tokens[0], decoded), order, len(starts) - 1, len(tokens) - 1)
+        targets = starts[np.minimum(document, len(starts) - 1)] + place
+        targets[targets >= np.append(starts[1:], len(tokens))[np.minimum(document, len(starts) - 1)] + 1] = len(tokens)
+    return np.flatnonzero(decoded != np.append(tokens, -1)[np.minimum(targets, len(tokens))])
 
 
 def _read(path: Path | None) -> Coded:

@@ -83,13 +83,16 @@ def once(run):
 
 @dataclass(frozen=True)
 class Coded:
-    """The code of the first `count` tokens, and what was decoded from it; `reason` says why they could not be coded."""
+    """The code of the first `count` tokens, and what was decoded from it; `reason` says why they could not be coded. `wrong`: the places
+    of other tokens. `claimed`: nats of the claim."""
 
     code: bytes
     count: int
     decoded: np.ndarray | None
     reason: str
     largest: float
+    wrong: np.ndarray | None = None
+    claimed: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -164,5 +167,7 @@ class Evidence:
             raise
         except ValueError as error:
             return Coded(b"", count, None, str(error), np.inf)
-        code, about = state.encoder.finish(), {"num_targets": len(self.tokens) - 1, "first": int(self.tokens[0])}
-        return Coded(code, count, coding.decode(self.submission, code, count, **about, **self.told), "", state.largest)
+        code = state.encoder.finish()
+        decoded = coding.decode(self.submission, code, count, **artifact.about(self.tokens), **self.told)
+        claimed = float(self.nats[state.targets[:count] - 1].sum())
+        return Coded(code, count, decoded, "", state.largest, coding.wrong(decoded, self.tokens, state.order), claimed)

@@ -24,7 +24,8 @@ WHOLE_POSITIONS, WHOLE_REACH = 12, 20_000  # an evaluator that carries something
 class Replay:
     """The result. `drawn` has the positions as they were drawn, with repetitions; `positions`, `nats` and `claimed` have each once.
 
-    `claimed` is what the artifact claimed there. `reach`: they were drawn from so many first targets. `finished`: it did not end early.
+    Positions count in the order in which the artifact codes; `targets` has the numbers of the targets in that order. `claimed` is what the
+    artifact claimed there. `reach`: they were drawn from so many first targets. `finished`: it did not end early.
     """
 
     drawn: np.ndarray
@@ -35,6 +36,7 @@ class Replay:
     reach: int
     carries: bool
     finished: bool
+    targets: np.ndarray
 
     @property
     def excess(self) -> np.ndarray:
@@ -50,6 +52,7 @@ class Replay:
         """The upper limit of what all targets cost (bound.py). None if not all positions could be replayed, or not all were in reach."""
         if not self.finished or self.reach < len(claims):
             return None
+        claims = claims[self.targets - 1]
         nats = dict(zip(self.positions.tolist(), self.floor.under(self.nats).tolist(), strict=True))
         return bound.most_nats(self.floor.under(claims), self.floor, self.drawn, np.array([nats[place] for place in self.drawn.tolist()]))
 
@@ -67,9 +70,11 @@ def run(
     generator: np.random.Generator,
 ) -> Replay:
     """Draw `count` positions among the first `reach` targets (None: all) and replay them."""
-    told = {"evaluator": evaluator, "options": options, "vocabulary": vocabulary, "num_targets": len(claims), "first": int(tokens[0])}
+    told = {"evaluator": evaluator, "options": options, "vocabulary": vocabulary, **artifact.about(tokens)}
     lid = bound.floor(count, vocabulary)
     with artifact.Session(submission, **told) as session:
+        targets = session.targets(tokens)
+        tokens, claims = np.asarray(tokens)[np.append(0, targets)], np.asarray(claims)[targets - 1]
         reach = min(reach or len(claims), len(claims)) if session.carries else len(claims)
         drawn = bound.draw(lid.under(claims[:reach]), lid, count, generator)
         positions, found, wrong, known = np.unique(drawn), [], 0, 1
@@ -81,8 +86,7 @@ def run(
             if wrong >= ENOUGH:
                 break
         carries, done = session.carries, positions[: len(found)]
-    claimed = np.asarray(claims)[done - 1]
-    return Replay(drawn, done, np.array(found), claimed, lid, reach, carries, finished=len(done) == len(positions))
+    return Replay(drawn, done, np.array(found), claims[done - 1], lid, reach, carries, len(done) == len(positions), targets)
 
 
 @dataclass(frozen=True)
@@ -95,8 +99,10 @@ class Whole:
 
 def whole(submission: Path, *, tokens: np.ndarray, claims: np.ndarray, threads: int, generator: np.random.Generator, **told) -> Whole:
     """Replay a few targets in whole chunks, with everything from the target on withheld."""
-    told |= {"num_targets": len(claims), "first": int(tokens[0]), "threads": threads, "whole": True}
+    told |= artifact.about(tokens) | {"threads": threads, "whole": True}
     with artifact.Session(submission, **told) as session:
+        targets = session.targets(tokens)
+        tokens, claims = np.asarray(tokens)[np.append(0, targets)], np.asarray(claims)[targets - 1]
         reach, known, found = min(len(claims), WHOLE_REACH) if session.carries else len(claims), 1, []
         positions = np.sort(generator.choice(reach, min(WHOLE_POSITIONS, reach), replace=False)) + 1
         for position in positions.tolist():

@@ -42,8 +42,9 @@ def main(
     # asked in the jail: an evaluator that was imported here could do whatever this process may
     processes, number = parts.divide(len(tokens) - 1, carries=False, gpus=gpus)
     if (processes, number) != (1, 1):
-        with artifact.Session(submission, num_targets=len(tokens) - 1, first=int(tokens[0]), **told) as session:
-            processes, number = parts.divide(len(tokens) - 1, carries=session.carries, gpus=gpus)
+        with artifact.Session(submission, **artifact.about(tokens), **told) as session:
+            shares = session.order.shares if session.order else 1
+            processes, number = parts.divide(len(tokens) - 1, carries=session.carries, gpus=gpus, shares=shares)
     if number == 1:
         with tqdm(total=len(split.tokens) - 1, desc="evaluate", unit=" targets", disable=not sys.stderr.isatty()) as bar:
             result = artifact.claim(submission, tokens, progress=lambda done: bar.update(done - bar.n), **told)

@@ -1,7 +1,8 @@
 """Evaluate in parts, over processes and GPUs. Finished parts are kept under scratch/evaluate/, so a killed evaluation can continue.
 
-This is only for evaluators that carry nothing from chunk to chunk; the joined ledgers equal that of one process, bit for bit. Other
-evaluators adapt from the first token to the last, so they run in one process, and a killed run starts from the beginning.
+This is only for evaluators that carry nothing from chunk to chunk, and for shares of documents that know nothing of each other; the joined
+ledgers equal that of one process, bit for bit. Other evaluators adapt from the first token to the last, so they run in one process, and a
+killed run starts from the beginning.
 """
 
 import hashlib
@@ -21,10 +22,11 @@ PART_TARGETS = 4_000_000  # a killed run loses at most this many targets per pro
 THREADS = 2  # of one process on the CPU: the default of submission.pyz
 
 
-def divide(num_targets: int, *, carries: bool, gpus: int) -> tuple[int, int]:
-    """(processes, parts) for a stream of `num_targets` targets; one of each if the evaluator carries anything from chunk to chunk."""
-    processes = 1 if carries else gpus or max(parallel.workers() // THREADS, 1)
-    return processes, 1 if carries else processes * math.ceil(num_targets / (processes * PART_TARGETS))
+def divide(num_targets: int, *, carries: bool, gpus: int, shares: int = 1) -> tuple[int, int]:
+    """(processes, parts) for a stream of `num_targets` targets. An evaluator that carries anything from chunk to chunk has a part for each
+    of its shares."""
+    processes = gpus or max(parallel.workers() // THREADS, 1)
+    return (min(processes, shares), shares) if carries else (processes, processes * math.ceil(num_targets / (processes * PART_TARGETS)))
 
 
 def score(

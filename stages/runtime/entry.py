@@ -223,7 +223,10 @@ def _score(arguments: argparse.Namespace, name: str, options: dict, claims: tupl
     for path, tokens, num_bytes in streams:
         # A new evaluator for each stream, so that nothing learned on one can help on the next.
         told = _progress(arguments, len(tokens) - 1)
-        ledger = harness.score(evaluator(options), tokens, tell=lambda first, nats, told=told: told(first + len(nats) - 1))
+        made = evaluator(options)
+        if order := getattr(made, "coding_order", None):
+            tokens = tokens[np.append(0, order.targets(tokens))]
+        ledger = harness.score(made, tokens, tell=lambda first, nats, told=told: told(first + len(nats) - 1))
         print(
             json.dumps(
                 {

@@ -1,7 +1,8 @@
 """The artifact's side of the protocol of docs/protocol.md: it answers a referee over two pipes.
 
 request:  kind (1 byte) | u32 n | n bytes                 answer:  u32 n | n bytes
-B  JSON {targets, first, evaluator, options, threads, device, stream, whole, part}    JSON {protocol, vocabulary, carries, claims}
+B  JSON {targets, first, documents, evaluator, options, threads, device, stream, whole, part}
+                                                        JSON {protocol, vocabulary, carries, claims, order}
 K  u32 ids, which become known                            no answer
 R  nothing                                                ln p (V) of the next token, float64
 S  u32 ids of all targets                                 several: u32 first target | nats of it and of those that follow, float64;
@@ -9,6 +10,7 @@ S  u32 ids of all targets                                 several: u32 first tar
 W  JSON {evaluator, options}, instead of B                what can be computed without a token: an uncompressed .npz
 """
 
+import dataclasses
 import io
 import json
 import os
@@ -50,13 +52,15 @@ def main(prepared, opened, vocabulary: int) -> None:
             evaluator = build(options)
             facts = {"protocol": PROTOCOL, "vocabulary": vocabulary}
             facts |= {"carries": bool(getattr(evaluator, "carries", True)), "claims": evaluators.claims(module, begun["options"])}
+            order = getattr(evaluator, "coding_order", None)
+            facts |= {"order": order and dataclasses.asdict(order)}
             answer(json.dumps(facts).encode())
         elif kind == b"S":
             tokens = np.concatenate(([begun["first"]], np.frombuffer(content, "<u4").astype(np.int64)))
-            harness.score(evaluator, tokens, part=tuple(begun["part"]), tell=scored)
+            harness.score(evaluator, tokens, documents=begun["documents"], part=tuple(begun["part"]), tell=scored)
             answer(b"")
         else:
-            stream = stream or Stream(evaluator, begun["targets"], begun["first"], whole=begun["whole"])
+            stream = stream or Stream(evaluator, begun["targets"], begun["first"], documents=begun["documents"], whole=begun["whole"])
             if kind == b"K":
                 stream.push(np.frombuffer(content, "<u4").tolist())
             else:

@@ -83,12 +83,15 @@ def score(folder: Path, script: Path, name: str, options: dict) -> None:
     model = dequantize.build(dequantize.weights(model.tensors, model.schemes), model.config).to(device)
     model.text = memory.read_bytes() if memory.exists() else b""
     evaluator = evaluators.build(plugin.load("evaluators", name), model, options)
-    carries = getattr(evaluator, "carries", True)
-    if not carries or not RANK:
-        np.save(folder / f"nats.{RANK}.npy", harness.score(evaluator, split.tokens, part=(0, 1) if carries else (RANK, SIZE)).nats)
+    order = getattr(evaluator, "coding_order", None)
+    number = order.shares if order else 1 if getattr(evaluator, "carries", True) else SIZE
+    coded, nats = split.tokens[np.append(0, order.targets(split.tokens))] if order else split.tokens, np.zeros(len(split.tokens) - 1)
+    for part in range(RANK, number, SIZE):  # a share, or the part of this process
+        nats += np.nan_to_num(harness.score(evaluator, coded, part=(part, number)).nats)
+    np.save(folder / f"nats.{RANK}.npy", nats)
     wait(folder, "score", range(0 if RANK else SIZE))  # rank 0 waits for all, because it removes the folder
     if not RANK:
-        nats = sum(np.nan_to_num(np.load(path)) for path in sorted(folder.glob("nats.*")))
+        nats = sum(np.load(path) for path in sorted(folder.glob("nats.*")))
         bits, seconds = nats.sum() / math.log(2) / int(split.byte_counts[1:].sum()), time.time() - started
         code, coded = (path.stat().st_size for path in (script, Path("model.blob")))
         print(f"Code size: {code} bytes\nTotal submission size: {code + coded + len(model.text)} bytes")

@@ -62,12 +62,29 @@ class Session:
     make, score = None, harness.score  # set by `audit`
 
     def __init__(
-        self, pyz, *, evaluator, options, num_targets, first, stream=False, whole=False, part=(0, 1), vocabulary=None, threads=1, gpu=None
+        self,
+        pyz,
+        *,
+        evaluator,
+        options,
+        num_targets,
+        first,
+        documents=1,
+        stream=False,
+        whole=False,
+        part=(0, 1),
+        vocabulary=None,
+        threads=1,
+        gpu=None,
     ):
         self.evaluator, self.first, self.part, self.whole = type(self).make(streaming=stream), first, part, whole
         self.num_targets, self.stream, self.vocabulary = num_targets, None, VOCABULARY
         self.carries = bool(getattr(self.evaluator, "carries", True))
-        self.facts = {"claims": [], "carries": self.carries}
+        self.facts, self.documents, self.order = (
+            {"claims": [], "carries": self.carries},
+            documents,
+            getattr(self.evaluator, "coding_order", None),
+        )
 
     def __enter__(self):
         return self
@@ -76,8 +93,12 @@ class Session:
         pass
 
     def _stream(self) -> Stream:
-        self.stream = self.stream or self.honestly(Stream, self.evaluator, self.num_targets, self.first, whole=self.whole)
+        self.stream = self.stream or self.honestly(
+            Stream, self.evaluator, self.num_targets, self.first, documents=self.documents, whole=self.whole
+        )
         return self.stream
+
+    targets = artifact.Session.targets
 
     def know(self, ids) -> None:
         self.honestly(self._stream().push, [int(token) for token in ids])

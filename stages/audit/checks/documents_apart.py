@@ -39,13 +39,10 @@ def check(evidence: Evidence) -> Verdict:
 
 
 def _rows(evidence: Evidence, tokens: np.ndarray, targets: range) -> np.ndarray:
-    with (
-        evidence.alone(),
-        artifact.Session(evidence.submission, num_targets=len(tokens) - 1, first=int(tokens[0]), **evidence.told) as session,
-    ):
-        known, found = 1, []
-        for target in targets:
-            session.know(tokens[known:target])
-            known = target
+    with evidence.alone(), artifact.Session(evidence.submission, **artifact.about(tokens), **evidence.told) as session:
+        known, found, order = 1, [], session.targets(tokens)
+        for place in np.flatnonzero(np.isin(order, targets)) + 1:  # where these targets are in coding order
+            session.know(tokens[order[known - 1 : place - 1]])
+            known = place
             found.append(session.row())
         return np.array(found)

@@ -7,8 +7,6 @@ bits. Only a method that is causal, normalized, single-pass and repeatable can p
 
 import math
 
-import numpy as np
-
 from stages.audit.evidence import Evidence, Verdict
 
 PROVES = (
@@ -21,7 +19,7 @@ SHARE, BITS = 1e-4, 64
 
 def check(evidence: Evidence) -> Verdict:
     found = evidence.coded
-    length = float(evidence.nats[: found.count].sum()) / math.log(2)
+    length = found.claimed / math.log(2)
     bits, allowed = 8 * len(found.code), length * (1 + SHARE) + BITS
     facts = {
         "tokens": found.count,
@@ -33,7 +31,7 @@ def check(evidence: Evidence) -> Verdict:
     }
     if found.decoded is None:
         return Verdict("fail", facts | {"reason": found.reason}, positions=found.count)
-    wrong = np.flatnonzero(found.decoded != np.asarray(evidence.tokens[1 : found.count + 1], np.int64))
+    wrong = found.wrong
     facts |= {"tokens_wrong": len(wrong), "first_wrong": int(wrong[0]) + 1 if len(wrong) else None}
     if bits > allowed:
         facts["reason"] = f"the code has {bits:,} bits where {length:,.0f} were claimed: the claim used what a decoder does not know"

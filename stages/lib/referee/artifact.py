@@ -23,6 +23,8 @@ import numpy as np
 
 from stages.lib.node import files
 from stages.lib.referee import jail
+from stages.runtime.scoring import rounds
+from stages.runtime.text.tokenizer import BOS
 
 PROTOCOL = 2
 CLAIMS = ("causal", "score_first", "single_pass", "uses_length", "documents_apart")
@@ -49,8 +51,8 @@ class Claim:
 
 
 class Session:
-    """A running artifact. A context manager; `facts` is what it says of itself: vocabulary, carries, claims. Failed if its vocabulary is
-    not that of the text."""
+    """A running artifact. A context manager; `facts` is what it says of itself: vocabulary, carries, claims, order. Failed if its
+    vocabulary is not that of the text. It knows, scores and answers in its `order` (None: that of the text)."""
 
     def __init__(
         self,
@@ -60,6 +62,7 @@ class Session:
         options: dict,
         num_targets: int,
         first: int,
+        documents: int = 1,
         stream: bool = False,
         whole: bool = False,
         part: tuple[int, int] = (0, 1),
@@ -69,7 +72,7 @@ class Session:
     ):
         packed(pyz, evaluator)
         self.pyz, self.num_targets, self.expected = Path(pyz), num_targets, vocabulary
-        told = {"targets": num_targets, "first": first, "evaluator": evaluator, "options": options}
+        told = {"targets": num_targets, "first": first, "documents": documents, "evaluator": evaluator, "options": options}
         self.told = told | {"threads": threads, "device": "auto", "stream": stream, "whole": whole, "part": part}
         self.environment = _visible(gpu)
         self.process = None
@@ -86,12 +89,17 @@ class Session:
             self.__exit__()
             raise
         self.vocabulary, self.carries = self.facts["vocabulary"], self.facts["carries"]
+        self.order = order(self.facts.get("order"))
         return self
 
     def __exit__(self, *exception) -> None:
         self.watchdog.cancel()
         self.jail.__exit__()
         self.reader.join()
+
+    def targets(self, tokens: np.ndarray) -> np.ndarray:
+        """The numbers 1..N of the targets of a stream in the artifact's order."""
+        return np.arange(1, len(tokens)) if self.order is None else self.order.targets(np.asarray(tokens))
 
     def know(self, ids: Sequence[int]) -> None:
         """Tell the artifact the next tokens."""
@@ -212,17 +220,27 @@ def prepared(pyz: Path, evaluator: str, options: dict) -> Path | None:
         return _prepared(Path(pyz), files.sha256(pyz), json.dumps({"evaluator": evaluator, "options": options}))
 
 
+def about(tokens: np.ndarray) -> dict:
+    """What a session, and so a decoder, is told of a stream."""
+    return {
+        "num_targets": len(tokens) - 1,
+        "first": int(tokens[0]),
+        "documents": 1 + int(np.count_nonzero(np.asarray(tokens)[1:-1] == BOS)),
+    }
+
+
 def claim(pyz: Path, tokens: np.ndarray, *, progress=lambda done: None, **told) -> Claim:
-    """What the artifact says that the targets of a stream cost. `told` as for Session; `progress` gets the last target so far. Failed if
-    the targets are not in order, each once."""
+    """What the artifact says that the targets of a stream cost, in the order of the stream. `told` as for Session; `progress` gets the
+    number of targets so far. Failed if the targets are not in order, each once."""
     nats, last = np.full(len(tokens) - 1, np.nan), None
-    with Session(pyz, num_targets=len(nats), first=int(tokens[0]), threads=told.pop("threads", THREADS), **told) as session:
+    with Session(pyz, **about(tokens), threads=told.pop("threads", THREADS), **told) as session:
+        targets = session.targets(tokens)
         started = time.perf_counter()
-        for first, piece in session.claims(tokens[1:]):
+        for first, piece in session.claims(np.asarray(tokens)[targets]):
             if first != (last or first - 1) + 1 or not 1 <= first <= first + len(piece) - 1 <= len(nats):
                 raise Failed(f"the artifact scored {len(piece)} targets from {first} on after target {last}, of {len(nats)}")
             last = first + len(piece) - 1
-            nats[first - 1 : last] = piece
+            nats[targets[first - 1 : last] - 1] = piece
             progress(last)
         return Claim(nats, time.perf_counter() - started, session.facts)
 
@@ -265,6 +283,18 @@ def _facts(content: bytes) -> dict:
             if type(vocabulary) is int and 1 <= vocabulary <= 1 << 24 and isinstance(carries, bool) and named:
                 return found
     raise Failed("the artifact does not begin as docs/protocol.md says")
+
+
+def order(found) -> rounds.Order | None:
+    """The order in which the artifact codes documents. Failed if it is none that a decoder can follow, or of another separator."""
+    if found is None:
+        return None
+    with contextlib.suppress(TypeError, KeyError):
+        order = rounds.Order(**(found | {"barriers": tuple(found["barriers"])}))
+        sizes = (order.slots, order.chunk, order.shares, *order.barriers)
+        if all(type(size) is int and 1 <= size <= 1 << 24 for size in sizes) and order.separator == BOS:
+            return order
+    raise Failed("the artifact names an order of documents that docs/protocol.md does not have")
 
 
 def _visible(gpu: int | None) -> dict[str, str]:

@@ -36,15 +36,17 @@ def score(
     tokens: np.ndarray,
     *,
     declared: int | None = None,
+    documents: int | None = None,
     keep_rows=(),
     part: tuple[int, int] = (0, 1),
     tell: Callable[[int, np.ndarray], None] | None = None,
 ) -> Ledger:
-    """Run `evaluator` over the stream `tokens` (n+1 ids, of which the first is never a target).
+    """Run `evaluator` over the stream `tokens` (n+1 ids, of which the first is never a target), which is in the evaluator's coding order.
 
     `declared`: the number of targets that the evaluator is told (n or more; None: n). The missing tokens of a last chunk are 0, and `learn`
-    is not called for it. `keep_rows`: targets whose whole distribution is kept. `part` (i, k) scores the i-th of k runs of chunks;
-    other nats are nan. It is for evaluators that carry nothing from chunk to chunk; the parts together equal the whole, bit for bit.
+    is not called for it. `documents`: the number of documents that it is told (None: as many as there are). `keep_rows`: targets whose
+    whole distribution is kept. `part` (i, k) scores the i-th of k runs of chunks; other nats are nan. It is for evaluators that carry
+    nothing from chunk to chunk, and for shares of documents (rounds.py); the parts together equal the whole, bit for bit.
     `tell` gets the first target and the nats of each chunk when they are committed.
     """
     num_targets = len(tokens) - 1
@@ -53,9 +55,10 @@ def score(
         raise ValueError(f"a stream needs at least 2 tokens to have a target and as many as are declared, this one has {len(tokens)}")
     stream = torch.from_numpy(np.asarray(tokens, dtype=np.int64)).to(torch.get_default_device())
     ledger = Ledger(np.full(num_targets, np.nan))
-    chunks, begin, end = evaluator.chunks(declared), 0, num_targets
+    order, begin, end = getattr(evaluator, "coding_order", None), 0, num_targets
+    chunks = evaluator.chunks(declared) if order is None else _rounds(order, tokens, documents, declared)
     if part != (0, 1):
-        chunks, begin, end = _part(evaluator, list(chunks), part, num_targets=num_targets)
+        chunks, begin, end = _part(evaluator, order, list(chunks), part, num_targets=num_targets)
     wanted, started, committed = set(keep_rows), time.perf_counter(), begin
     # what the evaluator is given: a copy, so that it cannot change the scored tokens, and zeros where it may not look yet
     copied = torch.zeros(declared + 1, dtype=torch.int64, device=stream.device)
@@ -95,8 +98,18 @@ def _commit(ledger: Ledger, logits_RV: torch.Tensor, targets_R: torch.Tensor, fi
             ledger.rows[target] = (part_RV[target - begin] - total_R1[target - begin]).cpu().numpy()
 
 
-def _part(evaluator, chunks: list, part: tuple[int, int], *, num_targets: int) -> tuple[list, int, int]:
+def _rounds(order, tokens: np.ndarray, documents: int | None, declared: int):
+    padded = np.zeros(declared + 1, np.int64)
+    padded[: len(tokens)] = tokens
+    return order.rounds(documents or len(order.starts(tokens)), declared).walk(padded)
+
+
+def _part(evaluator, order, chunks: list, part: tuple[int, int], *, num_targets: int) -> tuple[list, int, int]:
     """The chunks of one part, the last target before it, and its own last target."""
+    if order is not None and part[1] == order.shares:
+        before = [chunk[-1].last for chunk in chunks if chunk[0].share < part[0]]
+        chunks = [chunk for chunk in chunks if chunk[0].share == part[0]]
+        return chunks, max(before, default=0), max((chunk[-1].last for chunk in chunks), default=max(before, default=0))
     if getattr(evaluator, "carries", True):
         raise ValueError("this evaluator carries what it learns from chunk to chunk, so it cannot run in parts; run it on one process")
     low, high = (len(chunks) * i // part[1] for i in (part[0], part[0] + 1))

@@ -9,7 +9,8 @@ evaluator with `cuts` gets that window cut after the target, which saves it the 
 targets of a chunk are known, an evaluator that carries something gets the whole chunk once more, first in `predict` and then in `learn`,
 exactly as from the harness. So it learns where the contract says, and nowhere else. With `whole`, `predict` gets the whole chunk for a
 target too: then its shapes are those of the harness, and so are its bits. Encoder and decoder use this form; their distributions come from
-the same shapes and are equal bit for bit on one machine.
+the same shapes and are equal bit for bit on one machine. An evaluator with an order of its own (rounds.py) gets only the piece that scores
+the target, and with `whole` all pieces of the round; tokens come in coding order.
 """
 
 from collections.abc import Sequence
@@ -22,11 +23,13 @@ import torch
 class Stream:
     """Only for evaluators that are causal with their options; others would need tokens that are not known yet."""
 
-    def __init__(self, evaluator, num_targets: int, first_token: int, *, whole: bool = False):
+    def __init__(self, evaluator, num_targets: int, first_token: int, *, documents: int = 1, whole: bool = False):
         self.evaluator, self.carries, self.next_target, self.whole = evaluator, getattr(evaluator, "carries", True), 1, whole
         self.tokens = torch.zeros(num_targets + 1, dtype=torch.int64)
         self.tokens[0] = first_token
-        self.chunks = evaluator.chunks(num_targets)
+        order = getattr(evaluator, "coding_order", None)
+        self.rounds = None if order is None else order.rounds(documents, num_targets)
+        self.chunks = evaluator.chunks(num_targets) if order is None else iter(self._round, [])
         self.chunk = next(self.chunks, None)
 
     def dist(self) -> np.ndarray:
@@ -34,7 +37,7 @@ class Stream:
         chunk = self.chunk
         if not self.whole:
             place = next(i for i, window in enumerate(chunk) if window.last >= self.next_target)
-            chunk = chunk[0 if self.carries else place : place + 1]
+            chunk = chunk[0 if self.carries and not self.rounds else place : place + 1]
             if getattr(self.evaluator, "cuts", False):
                 chunk[-1] = replace(chunk[-1], length=self.next_target - chunk[-1].start, last=self.next_target)
         logits_V = self.evaluator.predict(self.tokens[: chunk[-1].last + 1], chunk)[self.next_target - chunk[0].first]
@@ -45,14 +48,17 @@ class Stream:
         """Give the next tokens to the evaluator. ValueError if they are more than were declared."""
         if self.next_target + len(ids) > len(self.tokens):
             raise ValueError(f"more tokens than the {len(self.tokens) - 1} targets that were declared")
-        given = self.tokens.new_tensor(ids)
-        while len(given):
-            known, given = given[: self.chunk[-1].last + 1 - self.next_target], given[self.chunk[-1].last + 1 - self.next_target :]
-            self.tokens[self.next_target : self.next_target + len(known)] = known
-            self.next_target += len(known)
-            if self.next_target > self.chunk[-1].last:
-                if self.carries:
-                    seen = self.tokens[: self.next_target]
-                    self.evaluator.predict(seen, self.chunk)
-                    self.evaluator.learn(seen, self.chunk)
-                self.chunk = next(self.chunks, None)
+        self.tokens[self.next_target : self.next_target + len(ids)] = self.tokens.new_tensor(ids)
+        self.next_target += len(ids)
+        self.chunk = self.chunk if self.rounds is None else self._round()
+        while self.chunk and self.chunk[-1].last < self.next_target:
+            if self.carries:
+                seen = self.tokens[: self.chunk[-1].last + 1]
+                self.evaluator.predict(seen, self.chunk)
+                self.evaluator.learn(seen, self.chunk)
+            if self.rounds:
+                self.rounds.close(self.chunk)
+            self.chunk = next(self.chunks, None)
+
+    def _round(self) -> list:
+        return self.rounds.pieces(self.tokens, self.next_target - 1)

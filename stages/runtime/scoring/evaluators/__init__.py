@@ -7,14 +7,17 @@
     class Evaluator:
         __init__(self, model, **options)
         carries: bool                                              whether it carries anything from chunk to chunk (absent: yes)
+        coding_order: Order | None                                 how documents are coded at once (absent: the order of the stream)
         chunks(num_targets) -> iterator of lists of Window         a partition of the targets, in order
         predict(seen, chunk) -> logits (R, V)                      for the chunk's targets first..last, float32
         learn(seen, chunk) -> None                                 called after the chunk was committed
 
+An evaluator with a coding order has no chunks: it gets the pieces of a round (rounds.py), and `seen` is in coding order.
+
 `seen` is the token stream up to the chunk's last target. An evaluator that claims to be causal may use, for each row, only tokens before
 that row's target; the audit tests this by experiment. For a causal evaluator, the harness ensures score-first and single pass: it controls
 the order, the softmax and the clock, and commits each target once. `uses_length`: the scores depend on the declared number of targets,
-which a decoder must be told. `documents_apart`: no document changes the scores of a later one.
+which a decoder must be told, or of documents. `documents_apart`: no document changes the scores of a later one.
 
 Every evaluator takes one more option, `precision`: the type in which a GPU computes the matrix products of float32 tensors.
 

@@ -4,8 +4,10 @@
     chunk by chunk of the stream:  score the chunk's targets from the last `window` tokens of their document;  then one AdamW step on
     their mean cross-entropy, unless the document has ended
 
-Documents come in the order of the stream, one at a time, and share nothing. The published code takes 64 at once from a queue that 8 GPUs
-share, so its result depends on the timing of the GPUs. A chunk that contains a document's start is scored and learned in parts.
+Documents come in the order of the stream, one at a time, and share nothing. A chunk that contains a document's start is scored and learned
+in parts. With `slots`, so many documents are scored at once, chunks begin where their document does, and targets are coded in the order of
+rounds.py. The published code takes 64 at once from a queue that is sorted by length and that 8 GPUs share, so its result depends on the
+timing of the GPUs, and no decoder knows the order. `longest_first` has such an order, to reproduce figures; it does not claim to be causal.
 Source: parameter-golf #77, #1530; #1855 (rank 80 to 96, chunk 48, alpha 144, rate 1e-4, betas 0 and 0.999, weight decay 0.5 to 1).
 """
 
@@ -18,15 +20,25 @@ from torch import Tensor
 from ...tokens import windows
 from .. import adaptation
 from ..adapters import KINDS, Adapters
+from ..slots import Slots
 
 CLAIMS = ("causal", "score_first", "single_pass")
 
 
+def claims(options: dict) -> tuple[str, ...]:
+    """With slots, the order depends on the declared numbers; a document moves no other one's scores if nothing goes on to later ones."""
+    if not options.get("slots"):
+        return CLAIMS
+    found = CLAIMS[1:] if options.get("longest_first") else CLAIMS
+    return (*found, "uses_length", *(() if options.get("warm") or options.get("phases") else ("documents_apart",)))
+
+
 class Evaluator:
     """Options: window and chunk in tokens; rank, alpha, targets, learning_rate, beta1, beta2, weight_decay; reset_at: the id that starts a
-    document; seed: for the initial A."""
+    document; seed: for the initial A. slots: how many documents at once (0: one after the other, in the grid of the stream); with them,
+    shares: parts of the documents that know nothing of each other; group: slots of one pass; warm: a slot keeps its A; longest_first."""
 
-    carries = True
+    carries, phases = True, ()
 
     def __init__(
         self,
@@ -43,9 +55,11 @@ class Evaluator:
         weight_decay: float,
         reset_at: int,
         seed: int,
+        slots: int = 0,
+        **at_once,
     ):
-        for name, value in (("window", window), ("chunk", chunk), ("rank", rank), ("reset_at", reset_at), ("seed", seed)):
-            adaptation.require(name, value, int, 0 if name in ("reset_at", "seed") else 1)
+        for name, value in (("window", window), ("chunk", chunk), ("rank", rank), ("reset_at", reset_at), ("seed", seed), ("slots", slots)):
+            adaptation.require(name, value, int, 0 if name in ("reset_at", "seed", "slots") else 1)
         for name, value, high in (
             ("alpha", alpha, 1e6),
             ("learning_rate", learning_rate, 1e3),
@@ -62,6 +76,13 @@ class Evaluator:
         self.shape = {"rank": rank, "alpha": alpha, "targets": targets}
         self.optimizer_options = {"lr": learning_rate, "betas": (beta1, beta2), "weight_decay": weight_decay, "eps": 1e-10}
         self.document, self.adapters, self.optimizer = -1, None, None
+        self.slots = self.coding_order = None
+        if slots:
+            at_once |= {"window": window, "chunk": chunk, "phases": tuple(self.phases), "separator": reset_at, "seed": seed}
+            self.slots = Slots(model, slots=slots, shape=self.shape, optimizer=self.optimizer_options, **at_once)
+            self.coding_order = self.slots.order
+        elif at_once:
+            raise ValueError(f"set slots to take the options {', '.join(at_once)}")
         self.read, self.start = 0, 0  # the number of tokens in which documents' starts were looked for, and the last start among them
 
     def chunks(self, num_targets: int) -> Iterator[list[windows.Window]]:
@@ -71,7 +92,9 @@ class Evaluator:
             yield [windows.Window(start, last - start, first, last)]
 
     @torch.no_grad()
-    def predict(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
+    def predict(self, seen: Tensor, chunk: list) -> Tensor:
+        if self.slots:
+            return self.slots.predict(seen, chunk)
         (window,) = chunk
         return torch.cat(
             [
@@ -80,8 +103,10 @@ class Evaluator:
             ]
         )
 
-    def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
+    def learn(self, seen: Tensor, chunk: list) -> None:
         """One step on each part of the chunk, except parts with which their document ends."""
+        if self.slots:
+            return self.slots.learn(seen, chunk)
         (window,) = chunk
         for first, last, document in self.parts(seen, window):
             if document != self.document:

@@ -5,7 +5,8 @@ of SGD (momentum 0.9, norm clipped to 1) over all tokens scored until then, in c
 a half cosine over the chunks, and no attention crosses a document's start. Then the adapters start again.
 
 Here documents come in the order of the stream. The published code sorts them by length, longest first. A decoder does not know this
-order, so it would have to be sent. Source: parameter-golf #1610, #1626; #1855 (phases 833, 1666, 2500; rate 0.001, chunk 32,768).
+order, so it would have to be sent. With `slots`, the numbers count the documents of a share; those before a number are over before any
+other begins, and the phase trains on them. Source: parameter-golf #1610, #1626; #1855 (phases 833, 1666, 2500; rate 0.001, chunk 32,768).
 """
 
 import copy
@@ -14,30 +15,43 @@ import math
 import torch
 from torch import Tensor
 
-from ...tokens import windows
 from .. import adaptation
 from . import ttt_lora
 
-CLAIMS = ttt_lora.CLAIMS
+CLAIMS, claims = ttt_lora.CLAIMS, ttt_lora.claims
 
 
 class Evaluator(ttt_lora.Evaluator):
     """Options of `ttt_lora`, and phases (numbers of documents, rising), phase_learning_rate, phase_chunk, phase_rows (per step)."""
 
     def __init__(self, model, *, phases: list[int], phase_learning_rate: float, phase_chunk: int, phase_rows: int, **options):
-        super().__init__(model, **options)
         if not isinstance(phases, list) or not all(type(n) is int and n > 0 for n in phases) or sorted(set(phases)) != phases:
             raise ValueError(f"ttt_phased takes phases as rising numbers of documents, not {phases!r}")
+        self.phases = list(phases)
+        super().__init__(model, **options)
         adaptation.require("phase_learning_rate", phase_learning_rate, (int, float), 0, 1e3)
         adaptation.require("phase_chunk", phase_chunk, int, self.window)
         adaptation.require("phase_rows", phase_rows, int, 1)
-        self.phases, self.rate, self.phase_chunk, self.phase_rows = list(phases), phase_learning_rate, phase_chunk, phase_rows
+        self.rate, self.phase_chunk, self.phase_rows = phase_learning_rate, phase_chunk, phase_rows
         self.ended = 0  # documents of which every target is scored
-        if model is not None:
+        self.given, self.share = model, -1
+        if model is not None and not self.slots:
             self.model = copy.deepcopy(model)  # a copy for this stream only
 
-    def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
+    def predict(self, seen: Tensor, chunk: list) -> Tensor:
+        if self.slots and chunk[0].share != self.share:
+            self.share, self.model = chunk[0].share, copy.deepcopy(self.given)  # a copy for this share only
+            self.slots.model = self.model
+        return super().predict(seen, chunk)
+
+    def learn(self, seen: Tensor, chunk: list) -> None:
         super().learn(seen, chunk)
+        if self.slots:
+            # the round in which the last document before a barrier ends: all before it are over, and none behind it has begun
+            if len(self.slots.finished) in self.phases and any(piece.is_over for piece in chunk):
+                self._train(torch.cat([text[index > 0 :] for index, text in sorted(self.slots.finished.items())]))
+                self.slots.renew()
+            return
         # the last target of a document is the start of the next one
         self.ended += int((seen[chunk[0].first : chunk[0].last + 1] == self.reset_at).sum())
         if self.phases and self.ended >= self.phases[0]:
