@@ -164,6 +164,8 @@ def _write_record(record: Path, partial: Path, folder: Path) -> None:
     try:
         parts = [part.read_bytes().decode(errors="surrogateescape") for part in folder.iterdir()]
         content = sorted(access_log.lines().union(*(part.splitlines() for part in parts)))
+        if access_log.why_incomplete():
+            content = {"incomplete": access_log.why_incomplete()}
     except OSError as error:
         content = {"incomplete": f"{folder.name}: {error.strerror}"}
         print(
