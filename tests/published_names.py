@@ -5,7 +5,7 @@ from torch import Tensor
 
 from stages.runtime.network.gpt import GPT
 
-BANKED = ("pr549", "pr1019", "pr1150", "pr1172", "pr1306", "pr1855", "pr1958")
+BANKED = ("pr549", "pr1019", "pr1150", "pr1172", "pr1306", "pr1855", "pr1945", "pr1953", "pr1958", "pr2014", "pr2135")
 
 
 def published(net: GPT, *, banked: bool) -> dict[str, Tensor]:
@@ -52,4 +52,6 @@ def published(net: GPT, *, banked: bool) -> dict[str, Tensor]:
     if "two_lane" in net.features:
         out["parallel_resid_lambdas"] = ours["two_lane.stay"]
         out["parallel_post_lambdas"] = torch.stack((ours["two_lane.attention"], ours["two_lane.mlp"]), dim=1)
+    if "asymmetric_cap" in net.features:
+        out["softcap_pos"], out["softcap_neg"] = (ours[f"asymmetric_cap.{name}"].reshape(()) for name in ("positive", "negative"))
     return {name: tensor.clone() for name, tensor in out.items()}

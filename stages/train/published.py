@@ -50,8 +50,7 @@ def parameters(found: dict[str, Tensor], stack: str, config: ModelConfig) -> dic
     _drop_tied_head(found, config)
     form = max(entry["forms"], key=lambda form: sum(name in found for name in _names(form, shapes, config)))  # of equal ones the first
     pieces = [piece for part in (*entry["parts"], form) for piece in _pieces(part, shapes, config)]
-    caps = [name for name in entry.get("caps", ()) if name in found]
-    faults = [*_faults(found, pieces, shapes, caps, stack), *_caps(found, caps, config)]
+    faults = list(_faults(found, pieces, shapes, stack))
     if faults:
         raise ValueError("; ".join(faults[:SHOWN]) + (f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""))
     needed = _needed(pieces)
@@ -118,7 +117,7 @@ def _needed(pieces: list[Piece]) -> dict[str, tuple[int, ...]]:
     return out
 
 
-def _faults(found: dict[str, Tensor], pieces: list[Piece], shapes: dict[str, tuple], caps: list[str], stack: str) -> Iterator[str]:
+def _faults(found: dict[str, Tensor], pieces: list[Piece], shapes: dict[str, tuple], stack: str) -> Iterator[str]:
     """One sentence for each tensor that is missing, wrong or left over, and for each parameter that nothing fills."""
     needed, filled = _needed(pieces), {piece.ours for piece in pieces}
     for name in shapes.keys() - filled:
@@ -129,7 +128,7 @@ def _faults(found: dict[str, Tensor], pieces: list[Piece], shapes: dict[str, tup
             yield f"{name} {list(shape)} is missing, from which {fills[0]} is read; take the checkpoint that a script of {stack} saves"
         else:
             yield from _wrong(name, found[name], shape)
-    for name in found.keys() - needed.keys() - set(caps):
+    for name in found.keys() - needed.keys():
         yield (
             f"{name} {list(found[name].shape)} is no part of the model; {stack} has no such tensor, or model.features in params.yaml "
             "lacks its feature"
@@ -152,9 +151,3 @@ def _wrong(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Iterator[str]:
         yield f"{name} has the type {kind}; take the weights before quantization, in float32, float16 or bfloat16"
     elif not tensor.isfinite().all():
         yield f"{name} has values that are NaN or infinite; take a checkpoint of a training that did not diverge"
-
-
-def _caps(found: dict[str, Tensor], caps: list[str], config: ModelConfig) -> Iterator[str]:
-    for name in caps:
-        if found[name].numel() != 1 or found[name].item() != config.logit_softcap:
-            yield f"{name} is not the constant model.logit_softcap {config.logit_softcap}, and the network here has one soft cap alone"
