@@ -67,8 +67,7 @@ def main(
     if settings.adopt.path is not None:
         from stages.train import adoption  # not part of the one script
 
-        outputs = {"weights": weights, "averages": averages, "snapshots": snapshots, "curve": curve, "metrics": metrics}
-        return adoption.hand_on(settings, config, text, holdout, **outputs)
+        return adoption.hand_on(settings, config, text, holdout, weights, averages, snapshots, curve, metrics)
     precision = numerics.resolve(settings.precision, launch.device_type(settings.device))
     batches = plugin.load_from(LOADERS, settings.loader).Loader(
         text.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens, seed=settings.seed, section="train"

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stages.lib.node import access_log, files, launch, tensors
+from stages.lib.node import access_log, command, files, launch, tensors
 from stages.lib.node.params import require
 from stages.lib.tokens import splits, window_score
 from stages.runtime.network.config import ModelConfig
@@ -64,7 +64,6 @@ def hand_on(
     config: ModelConfig,
     text: splits.Split,
     holdout: splits.Split,
-    *,
     weights: Path,
     averages: Path,
     snapshots: Path,
@@ -74,7 +73,7 @@ def hand_on(
     """Write what a training writes. ValueError for a checkpoint that is not the model's, before anything is written."""
     adopt = settings.adopt
     check(adopt)
-    access_log.cannot_be_complete(UNKNOWN)
+    command.cannot_be_complete(UNKNOWN)
     states = {name: read(file, adopt.stack, config) for name, file in checkpoints(Path(adopt.path)).items()}
     facts = {"model": config.to_dict(), "text_sha256": text.text_sha256, "seed": settings.seed}
     model = GPT(config).eval()

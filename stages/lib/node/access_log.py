@@ -29,7 +29,6 @@ class _Journal:
     seen: set[str] = set()  # noqa: RUF012 (one journal per process)
     lines: set[str] = set()  # noqa: RUF012
     is_hooked = False
-    incomplete = ""
 
 
 def is_worker() -> bool:
@@ -47,7 +46,7 @@ def join() -> None:
 def begin(root: str, file: int | None = None) -> None:
     """Note what this process opens from now on under `root`; in `file` too, for the process that began the run."""
     leave()
-    _Journal.root, _Journal.file, _Journal.seen, _Journal.lines, _Journal.incomplete = root, file, set(), set(), ""
+    _Journal.root, _Journal.file, _Journal.seen, _Journal.lines = root, file, set(), set()
     if not _Journal.is_hooked:
         sys.addaudithook(_hook)  # an audit hook cannot be removed
         _Journal.is_hooked = True
@@ -68,15 +67,6 @@ def add(lines: Iterable[str]) -> None:
 def lines() -> set[str]:
     """What this process has opened so far."""
     return set(_Journal.lines)
-
-
-def cannot_be_complete(why: str) -> None:
-    """What the stage hands on was not made here alone, so its record says `why` in place of the files, and the audit cannot rule on it."""
-    _Journal.incomplete = why
-
-
-def why_incomplete() -> str:
-    return _Journal.incomplete
 
 
 def report(path: Path) -> None:
