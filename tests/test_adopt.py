@@ -324,8 +324,8 @@ def test_command_that_cannot_work_says_so_before_anything_is_prepared(given, cap
         (["params.yaml", "--stack", "pr1855", "--tokens", "DIR"], "params.yaml is neither a .pt nor a .safetensors file"),
         (["final_model.pt", "--stack", "pr1855", "--tokens", "DIR", "--set", "calibrate"], "--set 'calibrate' has no ="),
         (
-            ["final_model.pt", "--stack", "pr1855", "--tokens", "DIR", *given, "--set=model.num_layers=10"],
-            "qo_bank is [22, 64, 64] and not",
+            ["final_model.pt", "--stack", "pr1855", "--tokens", "DIR", *given, "--set=model.mlp_width=128"],
+            "mlp_up_bank is [11, 256, 64] and not [11, 128, 64]",
         ),
     ):
         with pytest.raises(SystemExit):
