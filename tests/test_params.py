@@ -207,6 +207,8 @@ WRONG = {
 def test_value_of_a_wrong_kind_is_one_sentence_that_names_its_parameter(section):
     for path, _ in leaves(section):
         for value in WRONG[type(params.lookup(TREE, path))]:
+            if path.startswith("train.adopt.") and value == "x":
+                continue  # null, or text
             sentence = said(section, path, value)
             assert sentence is not None, f"{path} takes {value!r}"
             assert sentence.startswith(f"params.yaml: {path} is {value!r}; it takes ") and "\n" not in sentence, sentence

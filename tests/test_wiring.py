@@ -139,7 +139,7 @@ def test_no_evaluator_codec_coder_or_check_ever_retrains():
 
 
 def test_every_stage_folder_is_a_node_with_a_help_text():
-    found = {path.parent.name for path in (ROOT / "stages").glob("*/__main__.py")} - {"recipes", "submission"}
+    found = {path.parent.name for path in (ROOT / "stages").glob("*/__main__.py")} - {"adopt", "recipes", "submission"}
     assert found == set(NODES)
     for node in NODES:
         assert importlib.import_module(f"stages.{node}.__main__").__doc__.strip()
@@ -190,7 +190,11 @@ def imports(path: Path) -> set[str]:
 SHIPPED = {"torch", "numpy", "sentencepiece", "brotli", "zstandard", "constriction"}
 
 
-COMMANDS_USE = {"submission": ["stages.recipes"], "recipes": ["stages.script"]}  # these are no nodes
+COMMANDS_USE = {
+    "adopt": ["stages.recipes", "stages.train"],
+    "submission": ["stages.recipes"],
+    "recipes": ["stages.script"],
+}  # these are no nodes
 
 
 def test_layers_point_down():
@@ -233,6 +237,9 @@ def test_folders_are_small_enough():
 
 
 def test_nothing_is_ever_unpickled():
+    """But by one program, which reads tensors alone, in the jail; tests/test_adopt.py looks at what it refuses."""
+    allowed, exception = ROOT / "stages/adopt/unpickle.py", 'torch.load(path, map_location="cpu", weights_only=True)'
+    assert allowed.read_text().count(exception) == 1
     for path in PYTHON:
-        source = path.read_text()
+        source = path.read_text().replace(exception, "") if path == allowed else path.read_text()
         assert "import pickle" not in source and "torch.load" not in source and "allow_pickle=True" not in source, path

@@ -23,7 +23,14 @@ LOADERS = "stages.lib.tokens.loaders"
 STAGES = ("train", "ema", "prequant_ttt", "calibrate", "sensitivity", "memory", "fill_cap", "quantize")
 READS_ARGUMENTS = re.compile(r"__main__\.py$|/features/")  # modules whose argument annotations are read at run time
 # imported only when a stage is started as a command or writes metrics, neither of which happens in the script
-NOT_PACKED = ("stages/lib/node/command.py", "stages/lib/node/room.py", "stages/quantize/reporting.py", "stages/train/reporting.py")
+NOT_PACKED = (
+    "stages/lib/node/command.py",
+    "stages/lib/node/room.py",
+    "stages/quantize/reporting.py",
+    "stages/train/reporting.py",
+    "stages/train/adoption.py",
+    "stages/train/published.py",
+)
 START = """import base64,json,os,pathlib,sys,time
 import {codec}
 F=pathlib.Path(f"run-{{os.getppid()if'TORCHELASTIC_RUN_ID'in os.environ else os.getpid()}}").absolute()
@@ -82,6 +89,7 @@ def plan(tree: dict) -> dict:
     if not tree["sensitivity"]["enabled"]:
         off["artifacts/sensitivity/multipliers.json"] = {"multipliers": {}}
     sections = {name: section for name, section in tree.items() if name in dict(run) or name == "model"}
+    sections["train"] = tree["train"] | {"adopt": dict.fromkeys(tree["train"]["adopt"])}  # the script trains
     sections["compress"] = {"runs": {name: tree["compress"]["runs"][name] for node, name in run if node == "compress"}}
     if ("fill_cap", None) in run:
         sections["package"] = tree["package"]

@@ -73,6 +73,10 @@ def _run(name: str, scale: str, seed: int) -> Path:
     tree = params.read(Path("params.yaml"))
     values = _values(name, scale, tree) | {"train.seed": seed}
     tree = catalog.applied(values, tree)
+    params.require(
+        tree["train"]["adopt"]["path"] is None,
+        "train.adopt takes weights that were trained elsewhere, and the script of a submission trains; set train.adopt.path to null",
+    )
     key = scratch.key(tree, *sorted(path for path in (closure.ROOT / "stages").rglob("*.py") if path.parts[-2] not in write.READERS))
     kept = FOLDER / f"{name}.runs" / str(seed)
     if (kept / collect.DONE).is_file() and files.read_json(kept / collect.DONE).get("key") == key:

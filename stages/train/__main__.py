@@ -1,7 +1,7 @@
 """Train a GPT on the train shards, with Muon for the matrices and AdamW for the rest. Several averages of the weights are kept.
 
 It runs in one process, or several through torchrun (train.processes). If it is killed at any moment, the same command continues from its
-last checkpoint under scratch/.
+last checkpoint under scratch/. With train.adopt, finished weights take the place of the training (adoption.py).
 """
 
 import contextlib
@@ -64,6 +64,10 @@ def main(
     sizes = asdict(architecture)
     asked = sizes.pop("attention_backend")
     config = ModelConfig(vocabulary_size=text.vocabulary_size, **sizes)
+    if settings.adopt.path is not None:
+        from stages.train import adoption  # not part of the one script
+
+        return adoption.hand_on(settings, config, text, holdout, weights, averages, snapshots, curve, metrics)
     precision = numerics.resolve(settings.precision, launch.device_type(settings.device))
     batches = plugin.load_from(LOADERS, settings.loader).Loader(
         text.tokens, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens, seed=settings.seed, section="train"

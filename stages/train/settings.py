@@ -51,8 +51,18 @@ class AverageSettings:
 
 
 @dataclass(frozen=True)
+class Adoption:
+    """Weights that were trained elsewhere, in the place of a training (adoption.py). `path` null: off."""
+
+    path: str | None
+    stack: str | None
+    sha256: str | None
+
+
+@dataclass(frozen=True)
 class TrainSettings:
     SECTION: ClassVar[str] = "train"
+    adopt: Adoption
     seed: Seed
     steps: AtLeastOne
     seconds: Positive | None

@@ -127,6 +127,7 @@ def recorded(record: Path) -> Iterator[None]:
     remove_old(folder.parent.glob("*"))
     remove_left(record)
     partial.write_bytes(bytes(RESERVED_BYTES))  # a disk that is full when the stage ends has room for the record all the same
+    _incomplete.clear()
     os.environ[access_log.JOURNAL] = f"{folder}\n{os.getcwd()}"
     access_log.begin(os.getcwd())
     try:
@@ -138,6 +139,14 @@ def recorded(record: Path) -> Iterator[None]:
         del os.environ[access_log.JOURNAL]
         partial.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+_incomplete: list[str] = []
+
+
+def cannot_be_complete(why: str) -> None:
+    """What the stage hands on was not made here alone, so its record says `why` in place of the files, and the audit cannot rule on it."""
+    _incomplete[:] = [why]
 
 
 def remove_left(path: Path) -> None:
@@ -167,6 +176,8 @@ def _write_record(record: Path, partial: Path, folder: Path) -> None:
     try:
         parts = [part.read_bytes().decode(errors="surrogateescape") for part in folder.iterdir()]
         content = sorted(access_log.lines().union(*(part.splitlines() for part in parts)))
+        if _incomplete:
+            content = {"incomplete": _incomplete.pop()}
     except OSError as error:
         content = {"incomplete": f"{folder.name}: {error.strerror}"}
         print(
