@@ -195,9 +195,10 @@ def test_script_holds_what_the_run_uses_and_nothing_else(name):
 def test_default_and_largest_script_are_as_small_as_is_claimed():
     """Code counts: what the settings JSON, the driver and the modules take, packed. docs/submission.md has every stack.
 
-    pr1855 had 70,000 before documents could learn at once, which its test-time training needs to end within 600 s.
+    pr1855 had 70,000 before documents could learn at once, which its test-time training needs to end within 600 s. The default compresses
+    many parts of a file at once.
     """
-    for name, limit in (("default", 84_000), ("pr1855", 72_000)):
+    for name, limit in (("default", 86_500), ("pr1855", 74_000)):
         tree = PARAMS if name == "default" else catalog.applied(catalog.values(name, PARAMS), PARAMS)
         assert len(packing.wrapped(packing.contents(tree)).encode()) <= limit, name
 

@@ -110,7 +110,8 @@ def test_one_session_at_a_time_is_told_val_and_the_replay_is_the_first(monkeypat
             running.append(name)
             time.sleep(0.05)
             order.append(running.pop())
-            return SimpleNamespace(encoder=SimpleNamespace(finish=lambda: b""), largest=0.0)
+            encoded = SimpleNamespace(encoder=SimpleNamespace(finish=lambda: b""), largest=0.0, targets=np.arange(1, 5), order=None)
+            return np.zeros(4, np.int64) if name == "decode" else encoded
 
         return told
 
@@ -121,7 +122,7 @@ def test_one_session_at_a_time_is_told_val_and_the_replay_is_the_first(monkeypat
     found = Evidence(
         **dict.fromkeys(Evidence.__dataclass_fields__.keys() - {"kept", "locks"})
         | {"text": cheats.Text(cheats.stream()), "drawn": (1,), "settings": SimpleNamespace(replayed=1, replay_reach=None, round_trip=4)}
-        | {"options": {}}
+        | {"options": {}, "nats": np.zeros(len(cheats.stream()) - 1)}
     )
     threads = [threading.Thread(target=getattr, args=(found, name)) for name in ("coded", "whole", "replay", "whole")]
     for thread in threads:
@@ -159,6 +160,7 @@ def test_an_artifact_that_reads_the_targets_of_holdout_is_refused(monkeypatch, t
             tokens=splits["val"],
             told={"evaluator": "one", "options": {}, "vocabulary": cheats.VOCABULARY},
             nats=artifact.claim(tmp_path, splits["val"], evaluator="one", options={}).nats,
+            metrics={"carries": False},
             settings=SimpleNamespace(memorization_tokens=400, replayed=60),
             generator=lambda purpose: np.random.default_rng(purpose),
         )
