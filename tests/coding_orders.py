@@ -4,7 +4,8 @@ import numpy as np
 
 from stages.audit import coding
 from stages.runtime.base import plugin
-from stages.runtime.scoring import harness, rounds
+from stages.runtime.scoring import harness
+from stages.runtime.tokens import rounds
 from tests.test_evaluators import LORA, PHASES
 from tests.test_model import model
 

@@ -61,7 +61,7 @@ def test_certificate_says_the_most_that_the_score_can_be_and_how_it_was_audited(
 def test_slot_is_refused_because_it_knows_what_it_scores(finished):
     written = certificate(finished, "slot")
     assert written["verdict"] == "not legal" and written["legal"] is False
-    assert "withheld" in failed(written) <= BEHAVIOUR
+    assert "withheld" in failed(written) <= BEHAVIOUR | {"memorization"}  # it knows what it scores of holdout too
     found = written["checks"]["withheld"]["evidence"]
     assert found["positions"] == 12 and found["moved"] > 6 and found["largest_difference_nats"] > 1e-5
 

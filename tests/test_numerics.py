@@ -80,7 +80,8 @@ def test_every_tensor_of_a_stack_has_the_type_of_the_policy(name, packed, monkey
     loss = F.cross_entropy(logits[0], x[0].roll(-1))
     assert logits.dtype == loss.dtype == FULL
     loss.backward()
-    assert {key: weight.grad.dtype for key, weight in net.named_parameters()} == stored
+    learned = {key: dtype for key, dtype in stored.items() if not key.startswith("asymmetric_cap")}  # caps are for scoring only
+    assert {key: weight.grad.dtype for key, weight in net.named_parameters() if key in learned} == learned
 
 
 @pytest.mark.parametrize("name", WIRINGS)

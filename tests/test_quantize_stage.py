@@ -180,7 +180,7 @@ def test_only_the_groups_of_prune_lose_codes(rich):
         (
             {},
             {"table": {"method": "gptqq"}},
-            r"quantize\.groups\.table\.method is 'gptqq'; it takes none \| entropy \| gptq \| nearest \| ternary",
+            r"quantize\.groups\.table\.method is 'gptqq'; it takes none \| awq_lite \| entropy \| gptq \| nearest \| ternary",
         ),
         ({}, {"table": {"scales": "std"}}, r"quantize\.groups\.table\.scales is 'std'; it takes max \|"),
         ({}, {"table": {"clipp": 3}}, r"quantize\.groups\.table\.clipp is not a known parameter \(did you mean 'clip'"),

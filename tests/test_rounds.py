@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from stages.audit import coding
 from stages.lib.referee import artifact
-from stages.runtime.scoring import evaluators, harness, rounds
+from stages.runtime.scoring import evaluators, harness
 from stages.runtime.scoring.evaluators import ttt_lora, ttt_phased
 from stages.runtime.scoring.streaming import Stream
 from stages.runtime.text import arithmetic
+from stages.runtime.tokens import rounds
 from tests import cheats
 from tests.coding_orders import coded, evaluator, restored, scores, text
 from tests.test_evaluators import LORA, PHASES

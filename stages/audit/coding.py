@@ -14,8 +14,8 @@ import numpy as np
 
 from stages.audit import bound
 from stages.lib.referee import artifact
-from stages.runtime.scoring import rounds
 from stages.runtime.text import arithmetic
+from stages.runtime.tokens import rounds
 
 KEEP_EVERY = 1024  # tokens between two saved states
 

@@ -9,8 +9,8 @@ Weights have a lineage; other data has none, so more than 256 bytes of it leave 
     in the options    the same as in the programs, and all of them if they have more than 1,024 characters
 
 The default has 10,000 bytes of prose and 42,200 of programs; an artifact that packs every plug-in at once has 12,400 and 57,800, and is
-not ruled. So what was fitted on val and is spelled as prose has a few thousand bytes at most, and can gain eight bits for each; the evidence
-says how much that is per byte of text. That shows only statistically (memorization).
+not ruled. So what was fitted on val and is spelled as prose has a few thousand bytes at most, and can gain eight bits for each; the
+evidence says how much that is per byte of text. That shows only statistically (memorization).
 """
 
 import ast

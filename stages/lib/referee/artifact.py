@@ -23,8 +23,8 @@ import numpy as np
 
 from stages.lib.node import files
 from stages.lib.referee import jail
-from stages.runtime.scoring import rounds
 from stages.runtime.text.tokenizer import BOS
+from stages.runtime.tokens import rounds
 
 PROTOCOL = 2
 CLAIMS = ("causal", "score_first", "single_pass", "uses_length", "documents_apart")

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..tokens.rounds import Order, Piece
 from . import adaptation
 from .adapters import Adapters
-from .rounds import Order, Piece
 
 
 class Slots:
