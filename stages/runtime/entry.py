@@ -159,6 +159,14 @@ def opened(name: str, options: dict, *, threads: int, device: str, weights: str 
     return module, lambda options: evaluators.build(module, model, options), chosen
 
 
+def lanes(name: str, options: dict):
+    """The class that scores several parts of a file at once with this evaluator; None if it cannot with these options."""
+    if name not in plugin.names("lanes") or options.get("precision", "float32") != "float32":
+        return None
+    module = plugin.load("lanes", name)
+    return module.Lanes if module.suits(options) else None
+
+
 def _run(arguments: argparse.Namespace, manifest: dict) -> None:
     name = arguments.evaluator or manifest["evaluator"]
     options = arguments.options
@@ -185,7 +193,7 @@ def _code(arguments: argparse.Namespace, name: str, options: dict, claims: tuple
         [hashlib.sha256(read(file)).hexdigest() for file in ("model.blob", "tokenizer.model")] + [name, options, arguments.threads, device],
         sort_keys=True,
     ).encode()
-    work = {"key": key, "progress": _bar(arguments)}
+    work = {"key": key, "progress": _bar(arguments), "lanes": lanes(name, options)}
 
     def evaluator():
         return opened(name, options, threads=arguments.threads, device=arguments.device)[1](options)
@@ -286,13 +294,13 @@ def _progress(arguments: argparse.Namespace, total: int):
 
 
 def _bar(arguments: argparse.Namespace):
-    """A function that iterates over a range and shows the progress."""
+    """A function that iterates over a range, which counts tokens, and shows the progress."""
 
     def show(numbers: range) -> Iterator[int]:
-        told = _progress(arguments, len(numbers))
+        told = _progress(arguments, numbers.stop)
         for i in numbers:
             yield i
-            told(i + 1)
+            told(min(i + numbers.step, numbers.stop))
 
     return show
 

@@ -44,9 +44,10 @@ def code(*, plugins: list[str], evaluators: tuple[str, ...], features: tuple[str
     """Source text by path inside the zip: all that the entry point and the plug-ins import. `plugins` are names such as codecs/brotli."""
     modules = [
         "stages.runtime.entry",
-        *map(plugin.package, ("codecs", "coders", "filters")),
+        *map(plugin.package, ("codecs", "coders", "filters", "lanes")),
         *(f"{plugin.package(kind)}.{name}" for kind, name in (plugin_name.split("/") for plugin_name in plugins)),
         *(f"{plugin.package('evaluators')}.{name}" for name in evaluators),
+        *(f"{plugin.package('lanes')}.{name}" for name in evaluators if name in plugin.names("lanes")),
         *(f"{plugin.package('features')}.{name}" for name in features),
     ]
     files = sorted({path for module in modules for path in closure.files(module)})

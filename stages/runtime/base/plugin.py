@@ -10,7 +10,7 @@ import pkgutil
 import sys
 from types import ModuleType
 
-ROOMS = {"features": "network", "codecs": "blob", "coders": "blob", "filters": "blob", "evaluators": "scoring"}
+ROOMS = {"features": "network", "codecs": "blob", "coders": "blob", "filters": "blob", "evaluators": "scoring", "lanes": "scoring"}
 RUNTIME = __package__.rpartition(".")[0]  # stages.runtime, or caddie inside an artifact
 
 

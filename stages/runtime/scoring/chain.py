@@ -69,7 +69,7 @@ class Contexts:
         grams = counts.mixed(keys.ravel(), np.repeat(targets, width))
         _, first, which = np.unique(grams, return_index=True, return_inverse=True)
         seen = ((known >= 0) | (first[which] < np.arange(len(grams)))).reshape(keys.shape)
-        counted = valid & ~np.concatenate([_longer(part) for part in np.split(seen, [self.order], axis=1)], 1)
+        counted = valid & ~np.concatenate([longer(part) for part in np.split(seen, [self.order], axis=1)], 1)
         new = (counted & ~seen).ravel()
         counted = counted.ravel()
 
@@ -98,11 +98,11 @@ class Contexts:
         return Chunk(total, kinds, cell, token, value, events, keys, valid)
 
 
-def _longer(seen: np.ndarray) -> np.ndarray:
+def longer(seen: np.ndarray) -> np.ndarray:
     """Whether a longer one of the contexts (R, n), of which the last is the longest, has seen the target."""
-    longer = np.zeros_like(seen)
-    longer[:, :-1] = np.logical_or.accumulate(seen[:, :0:-1], axis=1)[:, ::-1]
-    return longer
+    found = np.zeros_like(seen)
+    found[:, :-1] = np.logical_or.accumulate(seen[:, :0:-1], axis=1)[:, ::-1]
+    return found
 
 
 class Estimates:

@@ -42,13 +42,14 @@ class Weights:
                 if vectors is self.vectors:
                     vectors = tuple(vector.copy() for vector in vectors)
                 for vector, part in zip(vectors, late[1:], strict=True):
-                    _update(vector, late[0], part, rate)
+                    update(vector, late[0], part, rate)
                 late = tuple(array[:0] for array in late)
             at = end
         return w_RF, Weights(vectors, late)
 
 
-def _update(vectors: np.ndarray, p_RF: np.ndarray, classes: np.ndarray, rate: float) -> None:
+def update(vectors: np.ndarray, p_RF: np.ndarray, classes: np.ndarray, rate: float) -> None:
+    """Let one kind of weight vectors learn from targets of these classes."""
     p_RF = p_RF / (vectors[classes] * p_RF).sum(1, keepdims=True)
     np.multiply.at(vectors, classes, 1 - rate + rate * p_RF)
     touched = np.unique(classes)

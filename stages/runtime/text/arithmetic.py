@@ -13,14 +13,18 @@ PRECISION = 30
 TOP, BOTTOM = 1 << 64, 1 << 56
 
 
-def frequencies(logp_V: np.ndarray) -> np.ndarray:
-    """Integer frequencies (V) with the sum 2^PRECISION, from the logarithms of a distribution."""
-    p_V = np.exp(logp_V)
-    counts_V = 1 + np.floor(p_V * ((1 << PRECISION) - len(p_V))).astype(np.int64)
-    counts_V[np.argmax(p_V)] += (1 << PRECISION) - counts_V.sum()
-    if counts_V.min() < 1:
+def frequencies(logp: np.ndarray) -> np.ndarray:
+    """Integer frequencies with the sum 2^PRECISION over the last axis, from the logarithms of distributions (..., V)."""
+    return shares(np.exp(logp))
+
+
+def shares(p: np.ndarray) -> np.ndarray:
+    """The same from the distributions themselves. ValueError if one of them is none."""
+    counts = 1 + np.floor(p * ((1 << PRECISION) - p.shape[-1])).astype(np.int64)
+    counts.reshape(-1)[np.arange(0, p.size, p.shape[-1]) + p.argmax(-1).reshape(-1)] += ((1 << PRECISION) - counts.sum(-1)).reshape(-1)
+    if counts.min() < 1:
         raise ValueError("the evaluator's row is no distribution, so nothing can be coded with it")
-    return counts_V
+    return counts
 
 
 class Encoder:

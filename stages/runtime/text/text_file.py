@@ -3,8 +3,11 @@
     magic 8 | u8 form | 8 bytes of the sha256 of all that follows | what follows
 
 form 0 (the file's tokens as text) and 1 (one byte piece per byte, if the file is not UTF-8 or the tokenizer does not restore it):
-    u32 tokens | u64 bytes | 8 bytes of the key's sha256 | 8 bytes of the content's sha256 | range-coded tokens
+    u32 tokens | u16 lanes | u64 bytes | 8 bytes of the key's sha256 | 8 bytes of the content's sha256 | range-coded tokens
 form 2 (lzma), 3 (bzip2) and 4 (as it is): the file as that compressor writes it, where this is shorter, so that at most 17 bytes are lost.
+
+The tokens of a file are cut into L lanes, and step t codes token t of every lane in their order, so that the evaluator has L rows to
+compute at once (scoring/lanes). 0 lanes: the evaluator is asked for one token after the other, which every causal evaluator can.
 
 All numbers are little endian. The key stands for artifact, evaluator and options. The decoder of forms 0 and 1 needs the same arithmetic as
 the encoder: the same kind of processor, torch version and number of threads. Otherwise the checksum of the content fails.
@@ -13,9 +16,10 @@ the encoder: the same kind of processor, torch version and number of threads. Ot
 import bz2
 import hashlib
 import lzma
-import math
 import struct
 from collections.abc import Callable, Iterable
+
+import numpy as np
 
 from ..scoring.streaming import Stream
 from . import arithmetic
@@ -23,7 +27,7 @@ from .tokenizer import BOS, Tokenizer
 
 MAGIC = b"CADDIEZ\x02"
 HEADER = struct.Struct("<8sB8s")
-CODED = struct.Struct("<IQ8s8s")
+CODED = struct.Struct("<IHQ8s8s")
 TEXT, BYTES = 0, 1
 LZMA = {"format": lzma.FORMAT_RAW, "filters": [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]}
 GENERAL = {
@@ -33,6 +37,7 @@ GENERAL = {
 }
 NAMES = (None, None, "lzma", "bzip2", "nothing, as no compressor makes it shorter")  # of the forms; None: the evaluator
 MAX_TOKENS = 1 << 27
+LANE_TOKENS, MOST_LANES = 256, 128
 Progress = Callable[[range], Iterable[int]]
 
 
@@ -61,19 +66,50 @@ def content_of(form: int, ids: list[int], tokenizer: Tokenizer) -> bytes:
     return b"".join(tokenizer.piece_bytes[i] for i in ids)
 
 
-def compress(content: bytes, tokenizer: Tokenizer, evaluator, *, key: bytes, progress: Progress) -> tuple[bytes, float]:
-    """The compressed file, and the code length Σ -log2 p in bits that the evaluator gives the tokens."""
+def lanes_for(tokens: int) -> int:
+    """Into how many lanes a file of so many tokens is cut: a lane costs about a byte (docs/memory.md)."""
+    return min(max(tokens // LANE_TOKENS, 1), MOST_LANES)
+
+
+def order(tokens: int, lanes: int) -> np.ndarray:
+    """The place in the file of each token, in the order in which they are coded: step t codes the t-th token of every lane. The lanes are
+    contiguous and equally long, but for one token that the first of them have more."""
+    length, rest = divmod(tokens, lanes)
+    starts = np.arange(lanes) * length + np.minimum(np.arange(lanes), rest)
+    return np.concatenate([(starts + np.arange(length)[:, None]).reshape(-1), starts[:rest] + length])
+
+
+class OneByOne:
+    """A single lane, of any evaluator."""
+
+    def __init__(self, evaluator, num_targets: int):
+        self.stream = Stream(evaluator, num_targets, BOS)
+
+    def rows(self) -> np.ndarray:
+        return np.exp(self.stream.dist())[None]
+
+    def push(self, tokens: np.ndarray) -> None:
+        self.stream.push(tokens.tolist())
+
+
+def compress(content: bytes, tokenizer: Tokenizer, evaluator, *, key: bytes, progress: Progress, lanes=None) -> tuple[bytes, float]:
+    """The compressed file, and the code length Σ -log2 p in bits that the evaluator gives the tokens. `lanes`: the class of the package
+    scoring/lanes for this evaluator, if there is one that suits."""
     form, ids = tokens_of(content, tokenizer)
     if len(ids) > MAX_TOKENS:
         raise ValueError(f"the file has {len(ids):,} tokens; at most {MAX_TOKENS:,} are compressed at once, split it")
-    stream, encoder, bits = Stream(evaluator, len(ids), BOS), arithmetic.Encoder(), 0.0
-    for i in progress(range(len(ids))):
-        logp_V = stream.dist()
-        encoder.put(ids[i], arithmetic.frequencies(logp_V))
-        bits -= float(logp_V[ids[i]]) / math.log(2)
-        stream.push(ids[i : i + 1])
-    coded = CODED.pack(len(ids), len(content), _digest(key), _digest(content)) + (encoder.finish() if ids else b"")
-    packed = {form: coded} | {other: encode(content) for other, (encode, _) in GENERAL.items()}
+    width = lanes_for(len(ids)) if lanes else 1
+    rows, encoder, bits = lanes(evaluator, width, BOS) if lanes else OneByOne(evaluator, len(ids)), arithmetic.Encoder(), 0.0
+    coded = np.array(ids, np.int64)[order(len(ids), width)]
+    for at in progress(range(0, len(ids), width)):
+        tokens, p_LV = coded[at : at + width], rows.rows()
+        for token, counts_V in zip(tokens.tolist(), arithmetic.shares(p_LV), strict=False):
+            encoder.put(token, counts_V)
+        bits -= float(np.log2(p_LV[np.arange(len(tokens)), tokens]).sum())
+        if len(tokens) == width:
+            rows.push(tokens)
+    head = CODED.pack(len(ids), width if lanes else 0, len(content), _digest(key), _digest(content))
+    packed = {form: head + (encoder.finish() if ids else b"")} | {other: encode(content) for other, (encode, _) in GENERAL.items()}
     form = min(packed, key=lambda form: len(packed[form]))
     return HEADER.pack(MAGIC, form, _digest(packed[form])) + packed[form], bits
 
@@ -91,18 +127,25 @@ def checked(packed: bytes) -> tuple[int, bytes]:
     return form, follows
 
 
-def decompress(form: int, follows: bytes, tokenizer: Tokenizer, opened, *, key: bytes, progress: Progress) -> bytes:
+def decompress(form: int, follows: bytes, tokenizer: Tokenizer, opened, *, key: bytes, progress: Progress, lanes=None) -> bytes:
     """The file that was compressed, from what `checked` returned. `opened()` gives the evaluator and is called only if it is needed.
     ValueError with one sentence if the artifact is another."""
     if form in GENERAL:
         return GENERAL[form][1](follows)
-    count, size, digest, checksum = CODED.unpack_from(follows)
+    count, width, size, digest, checksum = CODED.unpack_from(follows)
     if digest != _digest(key):
         raise ValueError("this was compressed with another artifact, evaluator, options or number of threads; decompress it with those")
-    stream, decoder, ids = Stream(opened(), count, BOS), arithmetic.Decoder(follows[CODED.size :]), []
-    for _ in progress(range(count)):
-        ids.append(decoder.get(arithmetic.frequencies(stream.dist())))
-        stream.push(ids[-1:])
+    if width and not lanes:
+        raise ValueError("this was compressed in lanes, which this artifact cannot read; decompress it with the one that wrote it")
+    rows = lanes(opened(), width, BOS) if width else OneByOne(opened(), count)
+    width, decoder, coded = width or 1, arithmetic.Decoder(follows[CODED.size :]), np.zeros(count, np.int64)
+    for at in progress(range(0, count, width)):
+        tokens = coded[at : at + width]  # a view
+        for i, counts_V in enumerate(arithmetic.shares(rows.rows())[: len(tokens)]):
+            tokens[i] = decoder.get(counts_V)
+        if len(tokens) == width:
+            rows.push(tokens)
+    ids = coded[np.argsort(order(count, width))].tolist()
     content = content_of(form, ids, tokenizer)
     if len(content) != size or _digest(content) != checksum:
         raise ValueError("the content does not fit its checksum: this machine computes in another way than the one that compressed it")
