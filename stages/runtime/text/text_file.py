@@ -37,7 +37,7 @@ GENERAL = {
 }
 NAMES = (None, None, "lzma", "bzip2", "nothing, as no compressor makes it shorter")  # of the forms; None: the evaluator
 MAX_TOKENS = 1 << 27
-LANE_TOKENS, MOST_LANES = 256, 128
+LANE_TOKENS, MOST_LANES = 512, 128
 Progress = Callable[[range], Iterable[int]]
 
 
