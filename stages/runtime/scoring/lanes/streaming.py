@@ -51,13 +51,15 @@ class Kept(Memory):
 
 
 class Lanes:
+    """Features read at most LOOKBACK earlier tokens, so a pass computes these again up to the first layer, for all lanes alike."""
+
     def __init__(self, evaluator, lanes: int, first: int):
         self.model, self.kept = evaluator.model, Kept(evaluator.memory.window)
         self.tokens_LT = torch.full((lanes, 1), first)
         if not any(isinstance(feature, Latest) for feature in self.model.hooks.having["stream"]):
             self.model.hooks.having["stream"].append(Latest())
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def rows(self) -> np.ndarray:
         self.kept.begin()
         hidden_L1D = self.model.hidden(self.tokens_LT, memory=self.kept)
