@@ -4,8 +4,8 @@
     python benchmarks/compress.py TEXT --sizes 100000 --rounds 3 --evaluator streaming --options '{"window": 96, "block": 1}'
 
 Each size is compressed and decompressed `--rounds` times, and the file must come back. kB/s are CPU seconds of the process, which what else
-the machine does moves little: `whole` with the start of Python, torch, weights and memory, and `without start`, where the seconds for a
-file of one byte are taken away. Every number is the median of the rounds with the smallest and the largest.
+the machine does moves little: `whole` with the start of Python, torch, weights and memory, and `without start`, where the seconds to
+compress a file of one byte are taken away. Every number is the median of the rounds with the smallest and the largest.
 """
 
 import sys
@@ -65,15 +65,15 @@ def main() -> None:
     more = [part for name in ("evaluator", "options") if (value := getattr(arguments, name)) for part in (f"--{name}", value)]
     text = arguments.text.read_bytes()
     sizes = [size for size in arguments.sizes if size <= len(text)]
-    starts = list(zip(*(coded(arguments.artifact, b"a", more)[1:] for _ in range(arguments.rounds)), strict=True))
-    start = [statistics.median(one) for one in starts]
+    starts = [coded(arguments.artifact, b"a", more)[1] for _ in range(arguments.rounds)]
+    start = statistics.median(starts)
     print("| bytes | compressor | bytes after | bits per byte | kB/s, whole | kB/s without start | kB/s of decompress, without start |")
     print("|---:|---|---:|---:|---:|---:|---:|")
     for size in sizes:
         runs = [coded(arguments.artifact, text[:size], more) for _ in range(arguments.rounds)]
         (packed,) = {run[0] for run in runs}
         whole = [size / run[1] / 1e3 for run in runs]
-        rates = [[size / max(run[1 + way] - start[way], 1e-3) / 1e3 for run in runs] for way in (0, 1)]
+        rates = [[size / max(run[1 + way] - start, 1e-3) / 1e3 for run in runs] for way in (0, 1)]
         row = [f"{size:,}", "submission.pyz", f"{packed:,}", f"{8 * packed / size:.3f}", spread(whole), *map(spread, rates)]
         print(f"| {' | '.join(row)} |", flush=True)
         for name in ("xz_9e", "zstd_22"):
@@ -83,7 +83,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     print(
         f"\nOne core of {os.cpu_count()} ({platform.machine()}), {platform.system()}, Python {platform.python_version()}, load average "
-        f"{load:.0f}, n = {arguments.rounds}; median (smallest to largest). A start takes {spread(list(starts[0]))} CPU seconds."
+        f"{load:.0f}, n = {arguments.rounds}; median (smallest to largest). A start takes {spread(starts)} CPU seconds."
     )
 
 
