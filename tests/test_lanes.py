@@ -2,6 +2,9 @@
 
 import json
 import struct
+import subprocess
+import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from stages.runtime.base import plugin
 from stages.runtime.scoring.streaming import Stream
 from stages.runtime.text import text_file
 from stages.runtime.text.tokenizer import BOS, PURE_BYTE, Tokenizer
+from tests.conftest import ROOT
 from tests.test_evaluators import MEMORY
 from tests.test_model import model
 
@@ -110,6 +114,30 @@ def test_files_about_the_borders_of_lanes_come_back(number, pure_byte, monkeypat
         text_file.decompress(form, follows, pure_byte, opened, **work | {"lanes": None})
 
 
+def test_machine_that_computes_in_another_way_is_told_at_the_first_step(pure_byte, monkeypatch):
+    monkeypatch.setattr(text_file, "GENERAL", {})
+    kind = plugin.load("lanes", "memory").Lanes
+
+    class Elsewhere(kind):
+        """The last bits of a logarithm differ, as with other vector instructions."""
+
+        def rows(self):
+            return super().rows() ** (1 + 1e-7)
+
+    content, steps = b"abcab" * 9, []
+    packed, _ = text_file.compress(content, pure_byte, evaluator("memory", vocabulary_size=260), key=b"k", progress=iter, lanes=kind)
+
+    def progress(numbers):
+        for number in numbers:
+            steps.append(number)
+            yield number
+
+    with pytest.raises(ValueError, match="computes in another way"):
+        work = {"key": b"k", "progress": progress, "lanes": Elsewhere}
+        text_file.decompress(*text_file.checked(packed), pure_byte, lambda: evaluator("memory", vocabulary_size=260), **work)
+    assert steps == [0]
+
+
 def test_lanes_ship_with_the_evaluators_that_have_them_and_are_used_where_they_suit():
     path = "caddie/scoring/lanes/memory.py"
     assert path in bundle.code(plugins=[], evaluators=("memory",), features=())
@@ -118,3 +146,32 @@ def test_lanes_ship_with_the_evaluators_that_have_them_and_are_used_where_they_s
     for change in ({"network": "sliding"}, {"reset_at": 5}, {"contexts": 100}, {"precision": "bf16"}):
         assert entry.lanes("memory", OPTIONS["memory"] | change) is None
     assert entry.lanes("sliding", {}) is None
+
+
+@pytest.mark.slow
+def test_artifact_with_a_memory_compresses_in_lanes_and_gives_the_file_back(finished, tmp_path):
+    """The whole way: packed code, a text that ships, 1,200 tokens of source in 2 lanes, and a new process that decodes them."""
+    with zipfile.ZipFile(finished / "artifacts/package/submission.pyz") as whole:
+        manifest, *data = (whole.read(f"caddie/data/{name}") for name in ("manifest.json", "model.blob", "memory.bin", "tokenizer.model"))
+    manifest = json.loads(manifest) | {
+        "evaluator": "memory",
+        "evaluators": ["memory"],
+        "options": OPTIONS["memory"] | {"network": "streaming", "window": 32, "primed": 2},
+    }
+    sources = bundle.code(plugins=manifest["plugins"], evaluators=("memory",), features=tuple(manifest["model"]["features"]))
+    blob, memory, tokenizer = data
+    (tmp_path / "submission.pyz").write_bytes(bundle.build(sources, manifest=manifest, blob=blob, memory=memory, tokenizer=tokenizer))
+    content = (ROOT / "stages/runtime/text/text_file.py").read_bytes()[:4000]
+    (tmp_path / "text").write_bytes(content)
+
+    def run(*argv):
+        command = [sys.executable, "-I", "submission.pyz", *argv, "--threads", "1"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+
+    done = run("compress", "text")
+    assert json.loads(done.stdout)["compressed_bytes"] == (tmp_path / "text.caddie").stat().st_size, done.stderr
+    form, follows = text_file.checked((tmp_path / "text.caddie").read_bytes())
+    tokens, width = struct.unpack_from("<IH", follows)
+    assert form == text_file.TEXT and width == text_file.lanes_for(tokens) >= 2
+    done = run("decompress", "text.caddie", "--output", "again")
+    assert done.returncode == 0 and (tmp_path / "again").read_bytes() == content, done.stderr

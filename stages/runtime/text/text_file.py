@@ -3,14 +3,16 @@
     magic 8 | u8 form | 8 bytes of the sha256 of all that follows | what follows
 
 form 0 (the file's tokens as text) and 1 (one byte piece per byte, if the file is not UTF-8 or the tokenizer does not restore it):
-    u32 tokens | u16 lanes | u64 bytes | 8 bytes of the key's sha256 | 8 bytes of the content's sha256 | range-coded tokens
+    u32 tokens | u16 lanes | u64 bytes | 8 bytes of the key's sha256 | 4 bytes of that of the first step's frequencies |
+    8 bytes of the content's sha256 | range-coded tokens
 form 2 (lzma), 3 (bzip2) and 4 (as it is): the file as that compressor writes it, where this is shorter, so that at most 17 bytes are lost.
 
 The tokens of a file are cut into L lanes, and step t codes token t of every lane in their order, so that the evaluator has L rows to
 compute at once (scoring/lanes). 0 lanes: the evaluator is asked for one token after the other, which every causal evaluator can.
 
 All numbers are little endian. The key stands for artifact, evaluator and options. The decoder of forms 0 and 1 needs the same arithmetic as
-the encoder: the same kind of processor, torch version and number of threads. Otherwise the checksum of the content fails.
+the encoder: the same kind of processor, torch version and number of threads. Otherwise the frequencies of the first step differ, which is
+told at once, or at last the checksum of the content fails.
 """
 
 import bz2
@@ -27,7 +29,7 @@ from .tokenizer import BOS, Tokenizer
 
 MAGIC = b"CADDIEZ\x02"
 HEADER = struct.Struct("<8sB8s")
-CODED = struct.Struct("<IHQ8s8s")
+CODED = struct.Struct("<IHQ8s4s8s")
 TEXT, BYTES = 0, 1
 LZMA = {"format": lzma.FORMAT_RAW, "filters": [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]}
 GENERAL = {
@@ -37,6 +39,10 @@ GENERAL = {
 }
 NAMES = (None, None, "lzma", "bzip2", "nothing, as no compressor makes it shorter")  # of the forms; None: the evaluator
 MAX_TOKENS = 1 << 27
+OTHER_MACHINE = (
+    "this machine computes in another way than the one that compressed the file; decompress it on the same kind of processor, with the "
+    "same versions of torch and numpy"
+)
 LANE_TOKENS, MOST_LANES = 512, 128
 Progress = Callable[[range], Iterable[int]]
 
@@ -100,15 +106,17 @@ def compress(content: bytes, tokenizer: Tokenizer, evaluator, *, key: bytes, pro
         raise ValueError(f"the file has {len(ids):,} tokens; at most {MAX_TOKENS:,} are compressed at once, split it")
     width = lanes_for(len(ids)) if lanes else 1
     rows, encoder, bits = lanes(evaluator, width, BOS) if lanes else OneByOne(evaluator, len(ids)), arithmetic.Encoder(), 0.0
-    coded = np.array(ids, np.int64)[order(len(ids), width)]
+    coded, first = np.array(ids, np.int64)[order(len(ids), width)], b""
     for at in progress(range(0, len(ids), width)):
         tokens, p_LV = coded[at : at + width], rows.rows()
-        for token, counts_V in zip(tokens.tolist(), arithmetic.shares(p_LV), strict=False):
+        counts_LV = arithmetic.shares(p_LV)
+        first = first or _digest(counts_LV.tobytes())
+        for token, counts_V in zip(tokens.tolist(), counts_LV, strict=False):
             encoder.put(token, counts_V)
         bits -= float(np.log2(p_LV[np.arange(len(tokens)), tokens]).sum())
         if len(tokens) == width:
             rows.push(tokens)
-    head = CODED.pack(len(ids), width if lanes else 0, len(content), _digest(key), _digest(content))
+    head = CODED.pack(len(ids), width if lanes else 0, len(content), _digest(key), first, _digest(content))
     packed = {form: head + (encoder.finish() if ids else b"")} | {other: encode(content) for other, (encode, _) in GENERAL.items()}
     form = min(packed, key=lambda form: len(packed[form]))
     return HEADER.pack(MAGIC, form, _digest(packed[form])) + packed[form], bits
@@ -132,7 +140,7 @@ def decompress(form: int, follows: bytes, tokenizer: Tokenizer, opened, *, key: 
     ValueError with one sentence if the artifact is another."""
     if form in GENERAL:
         return GENERAL[form][1](follows)
-    count, width, size, digest, checksum = CODED.unpack_from(follows)
+    count, width, size, digest, first, checksum = CODED.unpack_from(follows)
     if digest != _digest(key):
         raise ValueError("this was compressed with another artifact, evaluator, options or number of threads; decompress it with those")
     if width and not lanes:
@@ -140,15 +148,17 @@ def decompress(form: int, follows: bytes, tokenizer: Tokenizer, opened, *, key: 
     rows = lanes(opened(), width, BOS) if width else OneByOne(opened(), count)
     width, decoder, coded = width or 1, arithmetic.Decoder(follows[CODED.size :]), np.zeros(count, np.int64)
     for at in progress(range(0, count, width)):
-        tokens = coded[at : at + width]  # a view
-        for i, counts_V in enumerate(arithmetic.shares(rows.rows())[: len(tokens)]):
+        tokens, counts_LV = coded[at : at + width], arithmetic.shares(rows.rows())  # a view
+        if at == 0 and first != _digest(counts_LV.tobytes())[: len(first)]:
+            raise ValueError(OTHER_MACHINE)
+        for i, counts_V in enumerate(counts_LV[: len(tokens)]):
             tokens[i] = decoder.get(counts_V)
         if len(tokens) == width:
             rows.push(tokens)
     ids = coded[np.argsort(order(count, width))].tolist()
     content = content_of(form, ids, tokenizer)
     if len(content) != size or _digest(content) != checksum:
-        raise ValueError("the content does not fit its checksum: this machine computes in another way than the one that compressed it")
+        raise ValueError(OTHER_MACHINE)
     return content
 
 
