@@ -78,7 +78,7 @@ def main() -> None:
         print(f"| {' | '.join(row)} |", flush=True)
         for name in ("xz_9e", "zstd_22"):
             peers = [compressors.run(name, text[:size]) for _ in range(arguments.rounds)]
-            rate = [size / run.core_seconds / 1e3 for run in peers]
+            rate = [size / max(run.core_seconds, 1e-3) / 1e3 for run in peers]
             print(f"| {size:,} | {name} | {peers[0].bytes:,} | {8 * peers[0].bytes / size:.3f} | {spread(rate)} | | |", flush=True)
     load = os.getloadavg()[0]
     print(
