@@ -137,6 +137,7 @@ def test_checkpoint_of_another_stack_and_a_stack_that_does_not_exist_are_named()
 # --- a .pt file ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pt_file_is_read_in_the_jail_and_becomes_safetensors(tmp_path):
     found = {"a": torch.randn(3, 4), "b": torch.randn(5).bfloat16(), "c": torch.randn(2, 2).half(), "d": torch.tensor(2.0)}
     for content in (found, {"model": found, "step": 7}):
@@ -195,6 +196,7 @@ def adopted(project, tree):
     return net, tree
 
 
+@pytest.mark.slow
 def test_adopted_weights_take_the_place_of_a_training(adopted):
     net, tree = adopted
     run_node("train")
@@ -224,6 +226,7 @@ REFUSED = (
 )
 
 
+@pytest.mark.slow
 def test_adoption_that_cannot_be_is_one_sentence_and_leaves_the_outputs_alone(adopted, capsys):
     def outputs():
         return [files.sha256(f"artifacts/train/{name}") for name in ("model.safetensors", "opened.json", "loss.csv")]
@@ -256,6 +259,7 @@ def test_all_that_follows_works_as_if_it_had_been_trained_here_and_nothing_is_le
     assert "trained elsewhere" in Path("artifacts/audit/sliding/certificate.md").read_text()
 
 
+@pytest.mark.slow
 def test_submission_of_adopted_weights_is_refused(adopted):
     with pytest.raises(ValueError, match=r"^train.adopt takes weights that were trained elsewhere.*; set train\.adopt\.path to null$"):
         submission._run("default", "full", 42)
@@ -315,6 +319,7 @@ def test_command_of_the_page_makes_a_certified_artifact_and_the_table(given, mon
     assert command.main([*words, *given]) == 0, "the same command has nothing left to do"
 
 
+@pytest.mark.slow
 def test_command_that_cannot_work_says_so_before_anything_is_prepared(given, capsys):
     for words, sentence in (
         (["final_model.pt"], "name the stack that it was trained with: --stack pr1855"),

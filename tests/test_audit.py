@@ -232,6 +232,7 @@ def test_without_a_lock_file_nothing_is_certified(project, only):
     assert written["verdict"] == "not ruled" and written["checks"]["lineage"]["verdict"] == "not_applicable"
 
 
+@pytest.mark.slow
 def test_unreadable_lock_file_is_a_sentence(project, capsys, only):
     only("lineage")
     for content in ("", "stages: [", "a: 1"):
@@ -260,6 +261,7 @@ def test_tokens_that_do_not_spell_the_text_are_caught(project, only):
     assert check["verdict"] == "fail" and check["evidence"]["first_document_of_other_text"] == 0
 
 
+@pytest.mark.slow
 def test_report_refuses_a_certificate_of_another_score(project, tree, capsys):
     tree(
         {

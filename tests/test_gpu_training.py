@@ -185,6 +185,7 @@ def test_priming_compiles_a_graph_for_each_context_and_recurrence_that_will_occu
     assert (batches.longest_segment, batches.since) == (4, None), "and leaves the loader as it was"
 
 
+@pytest.mark.slow
 def test_priming_compiles_every_length_of_cu_seqlens_up_to_eight_times_the_shortest(graphs):
     rows = torch.from_numpy(np.random.default_rng(0).integers(4, 50, (8, 33)))
     batch = loaders.Batch(rows[:, :-1], rows[:, 1:], None, 16).evenly_cut(0)

@@ -62,6 +62,7 @@ def test_rehearsal_takes_a_given_tokenizer():
     assert (cut["vocabulary.source"], cut["vocabulary.path"]) == ("file", "own.model")
 
 
+@pytest.mark.slow
 def test_cost_of_a_node_counts_what_its_processes_use(tmp_path):
     """A process of a process takes 200 MB and about a second of a core."""
     busy = "while time.process_time() < 1: pass"
@@ -161,6 +162,7 @@ def tiny(tmp_path, monkeypatch):
     return lambda: rehearse.rehearse("naive", tmp_path / "run", text=texts)
 
 
+@pytest.mark.slow
 def test_nodes_of_a_tiny_configuration_run_and_are_measured(tiny, tmp_path, monkeypatch):
     """The first nodes; the slow test below goes on to the certificate. What was measured is not run again."""
     monkeypatch.setattr(rehearse, "nodes", lambda folder: ["prepare", "vocabulary"])

@@ -274,6 +274,7 @@ def test_divergence_stops_with_the_step_and_advice(project, tree, capsys):
     assert "the training loss is" in (said := capsys.readouterr().err) and "at step" in said and "lower train." in said
 
 
+@pytest.mark.slow
 def test_a_loss_that_stays_above_guessing_stops_the_run_and_a_spike_does_not(project, tree, capsys, monkeypatch):
     take, shift = loop._step, {}
     monkeypatch.setattr(loop, "_step", lambda run, *rest: take(run, *rest) + (5.0 if shift["from"] <= run.step < shift["to"] else 0.0))
@@ -350,6 +351,7 @@ def test_every_process_takes_the_slowest_clock(monkeypatch):
     assert loop._arrived(loss, 7.1, one) == (3.25, 7.1)
 
 
+@pytest.mark.slow
 def test_training_that_ends_before_its_recurrence_starts_says_so(project, tree, capsys):
     recurrence = {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 99, "start_fraction": 0.0}
     tree({"model.features": {"depth_recurrence": recurrence}})
