@@ -14,7 +14,10 @@ from stages.runtime.text.tokenizer import BOS
 
 PROVES = "Against honest mistakes: if the evaluator claims that documents are apart, a changed token moved no score of the next document."
 CANNOT_SEE = "Other documents than the first two, and an artifact that recognises the text."
-PRECEDENT = "SmearGate without a mask at document starts: #1797 blocked until #1851 and #1855 mended it (organizers, 28 Apr 2026)"
+PRECEDENT = (
+    "SmearGate without a mask at document starts: #1797 blocked until #1851 and #1855 mended it (organizers, 28 Apr 2026); #2135 was "
+    "accepted with the mask off (2 May 2026)"
+)
 ROWS = 8
 
 
