@@ -167,6 +167,10 @@ class Evidence:
             raise
         except ValueError as error:
             return Coded(b"", count, None, str(error), np.inf)
+        if state.order and state.order.longest_first:
+            return Coded(
+                b"", count, None, "documents in the order of their lengths are no code: a decoder does not know the lengths", np.inf
+            )
         code = state.encoder.finish()
         decoded = coding.decode(self.submission, code, count, **artifact.about(self.tokens), **self.told)
         claimed = float(self.nats[state.targets[:count] - 1].sum())
