@@ -158,6 +158,7 @@ class Runs:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case", ["code", pytest.param("no tensors", marks=pytest.mark.slow), pytest.param("no pickle", marks=pytest.mark.slow)]
 )

@@ -178,6 +178,7 @@ def scores(monkeypatch, evidence, *, learned, carries=False):
     return asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("carries", [False, True])
 def test_honest_artifacts_are_accused_as_seldom_as_the_check_says(evidence, monkeypatch, carries):
     """0.1 % of them; of 100 that learned a text of their own, more than 1 would be a wrong error bar."""

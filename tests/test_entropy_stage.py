@@ -121,6 +121,7 @@ def entropy_run(project):
     return project, tree
 
 
+@pytest.mark.slow
 def test_allocation_is_the_identity_when_off_and_measures_every_matrix_when_on(entropy_run):
     folder, _ = entropy_run
     off = json.loads((folder / "artifacts/sensitivity/multipliers.json").read_text())

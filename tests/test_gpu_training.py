@@ -365,6 +365,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error, others, lingers, said",
     [

@@ -386,6 +386,7 @@ def test_packed_training_keeps_attention_inside_documents(text, monkeypatch):
     assert run_training(text, "across", "packed").read_bytes() != inside
 
 
+@pytest.mark.slow
 def test_each_loader_trains_to_weights_of_its_own_and_learns(text):
     kinds = plugin.names_in(train.LOADERS)
     weights = {kind: tensors.load(run_training(text, kind, kind, steps=12))[0]["embedding.weight"] for kind in kinds}

@@ -169,6 +169,7 @@ def test_optimizer_state_has_the_type_of_its_parameter_and_averages_are_float32(
     assert {weight.dtype for average in run.averages.tensors.values() for weight in average.values()} == {FULL}
 
 
+@pytest.mark.slow
 def test_checkpoint_of_a_half_precision_run_continues_bit_for_bit(half, tree, monkeypatch, capsys):
     """Killed after a step, begun again; against the same training in one go."""
 

@@ -126,6 +126,7 @@ def test_parts_of_prepare_give_the_bytes_of_one_run(project, small, monkeypatch,
     assert f"part 1 of 5 is in {Path('scratch/prepare')}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["train", "val"])
 def test_parts_of_tokenize_give_the_bytes_of_one_run(project, small, monkeypatch, variant):
     def split_only() -> dict[str, bytes]:

@@ -106,6 +106,7 @@ def test_it_compiles_to_one_graph_and_a_sharper_rounding_compiles_nothing_anew()
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["straight_through", pytest.param("soft_round", marks=pytest.mark.slow)])
 def test_training_with_rounding_ends_with_other_weights_and_continues_to_the_same_bytes(project, tree, form, monkeypatch):
     plain = (project / "artifacts/train/model.safetensors").read_bytes()

@@ -42,6 +42,7 @@ def tree_of(name: str) -> tuple[dict, dict]:
     return full, catalog.applied(rehearsal.values(full), full)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NEWEST_IS_QUICK)
 def test_rehearsal_keeps_every_size_that_decides_whether_a_run_fits(name):
     full, cut = tree_of(name)

@@ -59,6 +59,7 @@ def test_killed_training_continues_to_the_same_bytes(project, tree, kill_after):
     assert (project / "artifacts/train/model.safetensors").read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_checkpoint_of_other_parameters_is_not_picked_up(project, tree, monkeypatch, capsys):
     class Killed(Exception):
         pass
@@ -428,6 +429,7 @@ def test_compiled_training_is_the_same_training_in_one_graph_for_each_state(proj
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 def test_priming_leaves_no_trace(project, tree):
     recurrence = {"first_layer": 0, "last_layer": 0, "passes": 2, "start_step": 6, "start_fraction": 0.0}
     tree(
