@@ -119,6 +119,9 @@ def look(page: Path) -> list[str]:
     return found
 
 
+BARS = 200  # pixels of a window that newer versions of Chromium count and do not draw on; cut off below
+
+
 def picture(page: Path, path: Path, *, width: int, height: int, scheme: str, colours: int = 256) -> None:
     """A PNG of the top of a page, in few colours: small enough for a repository."""
     from PIL import Image
@@ -127,7 +130,7 @@ def picture(page: Path, path: Path, *, width: int, height: int, scheme: str, col
         shown = page if width >= 600 else framed(page, Path(name), width, height)
         raw = Path(name) / "raw.png"
         chromium(
-            f"--window-size={max(width, 600)},{height}",
+            f"--window-size={max(width, 600)},{height + BARS}",
             f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}",
             f"--screenshot={raw}",
             shown.as_uri(),
