@@ -4,7 +4,9 @@ import hashlib
 import json
 import struct
 import threading
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.lib.blob import quantized_model
+from stages.runtime.base import plugin
 from stages.runtime.base.errors import ArtifactError
 from stages.runtime.blob import container, header, matrix_context
 from stages.runtime.blob.codecs import CodecError, raw
@@ -379,3 +382,14 @@ def test_order_0_entropy_counts_every_quantized_matrix_and_says_what_it_leaves_o
     rest = sum(array.nbytes for name, array in make.model().tensors.items() if not name.endswith(".codes"))
     assert sizes["entropy_bytes"] == np.ceil(bits / 8) and sizes["left_out_bytes"] == rest
     assert sizes["quantized_weights"] == sum(matrix.size for matrix in matrices) == sizes["weights"] - 16
+
+
+def test_plug_in_that_another_thread_is_importing_is_waited_for(tmp_path, monkeypatch):
+    """Sections are decoded by several threads; the second one got a module without its functions."""
+    (tmp_path / "room_of_plugins").mkdir()
+    (tmp_path / "room_of_plugins/__init__.py").touch()
+    (tmp_path / "room_of_plugins/slow.py").write_text("import time\ntime.sleep(0.3)\ndecode = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: (time.sleep(0.05 * i), plugin.load_from("room_of_plugins", "slow").decode)[1], range(4)))
+    assert found == [1] * 4

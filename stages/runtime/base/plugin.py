@@ -37,8 +37,8 @@ def load(kind: str, name: str) -> ModuleType:
 def load_from(folder: str, name: str) -> ModuleType:
     """Import one plug-in of a package. ValueError with the nearest spelling if there is no such file."""
     path = f"{folder}.{name}"
-    if path in sys.modules:  # listing the folder again would take longer than all the rest
-        return sys.modules[path]
+    if path in sys.modules:  # listing the folder again would take longer than all the rest; another thread may still be importing it
+        return importlib.import_module(path)
     known = names_in(folder)
     if name not in known:
         close = difflib.get_close_matches(str(name), known, n=1)
