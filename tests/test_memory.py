@@ -183,6 +183,20 @@ def test_token_by_token_is_the_same_as_in_blocks(monkeypatch, contexts, block):
         stream.push([token])
 
 
+def test_a_walk_with_questions_computes_every_input_once(monkeypatch):
+    tokens, computed = text(120), []
+    nats = harness.score(evaluator(8), tokens).nats
+    made = evaluator(8)
+    predict = made.network.predict
+    monkeypatch.setattr(made.network, "predict", lambda seen, chunk: computed.append(chunk[0].length) or predict(seen, chunk))
+    stream, known = Stream(made, len(tokens) - 1, int(tokens[0])), 1
+    for target in (3, 4, 21, 22, 24, 25, 70, 119):
+        stream.push(tokens[known:target].tolist())
+        known = target
+        assert -stream.dist()[tokens[target]] == pytest.approx(nats[target - 1], abs=1e-9)
+    assert sum(computed) == 119
+
+
 def test_predict_changes_nothing_that_is_remembered():
     """The token that is asked about may be any: only `learn` counts it."""
     made, tokens = evaluator(3), torch.from_numpy(text())

@@ -47,7 +47,7 @@ def main(
             processes, number = parts.divide(len(tokens) - 1, carries=session.carries, gpus=gpus, shares=shares)
     if number == 1:
         with tqdm(total=len(split.tokens) - 1, desc="evaluate", unit=" targets", disable=not sys.stderr.isatty()) as bar:
-            result = artifact.claim(submission, tokens, progress=lambda done: bar.update(done - bar.n), **told)
+            result = artifact.claim(submission, tokens, progress=lambda done: bar.update(done - bar.n), alone=(processes == 1), **told)
     else:
         result = parts.score(
             submission, tokens, told=told, processes=processes, parts=number, gpus=gpus, folder=scratch, progress=sys.stderr.isatty()

@@ -52,7 +52,8 @@ class Claim:
 
 class Session:
     """A running artifact. A context manager; `facts` is what it says of itself: vocabulary, carries, claims, order. Failed if its
-    vocabulary is not that of the text. It knows, scores and answers in its `order` (None: that of the text)."""
+    vocabulary is not that of the text. It knows, scores and answers in its `order` (None: that of the text). `alone`: no other session of
+    this process will need the weights, so it decodes them itself."""
 
     def __init__(
         self,
@@ -69,16 +70,17 @@ class Session:
         vocabulary: int | None = None,
         threads: int = 1,
         gpu: int | None = None,
+        alone: bool = False,
     ):
         packed(pyz, evaluator)
         self.pyz, self.num_targets, self.expected = Path(pyz), num_targets, vocabulary
         told = {"targets": num_targets, "first": first, "documents": documents, "evaluator": evaluator, "options": options}
         self.told = told | {"threads": threads, "device": "auto", "stream": stream, "whole": whole, "part": part}
-        self.environment = _visible(gpu)
+        self.environment, self.alone = _visible(gpu), alone
         self.process = None
 
     def __enter__(self):
-        weights = prepared(self.pyz, self.told["evaluator"], self.told["options"])
+        weights = None if self.alone else prepared(self.pyz, self.told["evaluator"], self.told["options"])
         self._start(["serve", *([WEIGHTS] if weights else [])], {WEIGHTS: weights} if weights else {})
         try:
             self._send(b"B", json.dumps(self.told).encode())

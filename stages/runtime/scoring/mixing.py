@@ -8,12 +8,15 @@ instead, and gains less here (docs/memory.md). Source: Helmbold, Schapire, Singe
 for a mixture estimation problem". Updates wait until `every` targets are scored, so that numpy has something to do at once.
 """
 
-# R targets, F parts
+# R targets, F parts, V vocabulary
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
+ROWS = 64  # rows that are normalized at a time, so that their float64 copies stay in the cache
 LEAST = 1e-9  # so that a part that was useless for long can come back
 
 
@@ -55,3 +58,13 @@ def update(vectors: np.ndarray, p_RF: np.ndarray, classes: np.ndarray, rate: flo
     touched = np.unique(classes)
     changed = np.maximum(vectors[touched], LEAST)
     vectors[touched] = changed / changed.sum(1, keepdims=True)
+
+
+def normalized(logits_RV: Tensor) -> tuple[Tensor, Tensor]:
+    """ln p = z - logsumexp z (R, V), float64, and the sums (R, 1)."""
+    logp_RV, totals = torch.empty(logits_RV.shape, dtype=torch.float64, device="cpu"), []
+    for at in range(0, len(logp_RV), ROWS):
+        part_RV = logits_RV[at : at + ROWS].double()
+        totals.append(torch.logsumexp(part_RV, -1, keepdim=True))
+        torch.sub(part_RV, totals[-1], out=logp_RV[at : at + ROWS])
+    return logp_RV, torch.cat(totals)

@@ -11,6 +11,9 @@
         chunks(num_targets) -> iterator of lists of Window         a partition of the targets, in order
         predict(seen, chunk) -> logits (R, V)                      for the chunk's targets first..last, float32
         learn(seen, chunk) -> None                                 called after the chunk was committed
+        walk(seen, chunk) -> None                                  predict and learn, for a chunk whose rows nobody needs    optional
+        cuts: bool                                                 whether its chunks, of one window each, may end at any target: this
+                                                                   changes only the rounding (absent: no)
 
 An evaluator with a coding order has no chunks: it gets the pieces of a round (rounds.py), and `seen` is in coding order.
 

@@ -29,7 +29,6 @@ from . import sliding, streaming
 CLAIMS = ("causal", "score_first", "single_pass")
 STREAM = {"block": 1}  # for the network `streaming`
 SIZES = 2 ** np.arange(1, 9)  # classes of N
-ROWS = 64  # rows that are normalized at a time, so that their float64 copies stay in the cache
 PERIOD = 1 << 14  # targets after which contexts may be dropped
 prepared = priming.prepared
 
@@ -97,14 +96,15 @@ class Evaluator:
     @torch.no_grad()
     def predict(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
         self.logits_RV = self.network.predict(seen, chunk).cpu()
-        logp_RV, totals = torch.empty(self.logits_RV.shape, dtype=torch.float64, device="cpu"), []
-        for at in range(0, len(logp_RV), ROWS):
-            part_RV = self.logits_RV[at : at + ROWS].double()
-            totals.append(torch.logsumexp(part_RV, -1, keepdim=True))
-            torch.sub(part_RV, totals[-1], out=logp_RV[at : at + ROWS])
-        self.totals_R1 = torch.cat(totals)
+        logp_RV, self.totals_R1 = mixing.normalized(self.logits_RV)
         self._run(seen, chunk, logp_RV.numpy())
         return logp_RV.to(seen.device)
+
+    @torch.no_grad()
+    def walk(self, seen: Tensor, chunk: list[windows.Window]) -> None:
+        self.logits_RV = self.network.predict(seen, chunk).cpu()
+        self.totals_R1, self.pending = mixing.normalized(self.logits_RV)[1], (torch.zeros(0), self.state, None)
+        self.learn(seen, chunk)
 
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
         """Keep what `predict` learned of the chunk; learn it anew if `predict` ran with other targets, as in token-by-token scoring."""
