@@ -39,7 +39,7 @@ def _read(source: Path, target: Path) -> str:
     most = LARGEST * source.stat().st_size + ROOM
     with tempfile.TemporaryFile() as stderr, open(target, "wb") as out:
         extra = {PLACE: source.resolve()}
-        with jail.Jail(PROGRAM, [PLACE], stderr=stderr.fileno(), extra=extra, environment={}, gpu=False) as process:
+        with jail.Jail(PROGRAM, [PLACE], stderr=stderr.fileno(), extra=extra, environment={}, gpu=False, alone=True) as process:
             watchdog = threading.Timer(SECONDS, process.kill)
             watchdog.daemon = True
             watchdog.start()

@@ -52,8 +52,8 @@ class Claim:
 
 class Session:
     """A running artifact. A context manager; `facts` is what it says of itself: vocabulary, carries, claims, order. Failed if its
-    vocabulary is not that of the text. It knows, scores and answers in its `order` (None: that of the text). `alone`: no other session of
-    this process will need the weights, so it decodes them itself."""
+    vocabulary is not that of the text. It knows, scores and answers in its `order` (None: that of the text). `alone`: the only session of
+    this process, which decodes the weights itself."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class Session:
         self.said = bytearray()
         self.reader = threading.Thread(target=self._read_errors, args=(reading,), daemon=True)
         gpu = os.path.exists("/dev/nvidiactl")
-        self.jail = jail.Jail(self.pyz, arguments, stderr=writing, extra=extra, environment=self.environment, gpu=gpu)
+        self.jail = jail.Jail(self.pyz, arguments, stderr=writing, extra=extra, environment=self.environment, gpu=gpu, alone=self.alone)
         try:
             self.process = self.jail.__enter__()
         finally:
@@ -184,7 +184,7 @@ class _Preparing(Session):
     """A session that is told no token: it only computes what needs none."""
 
     def __init__(self, pyz: Path):
-        self.pyz, self.environment = Path(pyz), {}
+        self.pyz, self.environment, self.alone = Path(pyz), {}, False
 
     def __enter__(self):
         self._start(["serve"], {})
