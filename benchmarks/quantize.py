@@ -8,7 +8,8 @@ Same weights and Hessians for all, so differences are the quantizer's. Every mat
 row; the features' tables by rounding to 6 bits, everywhere. Bits: what an adaptive coder charges (stages/lib/quant/rate.py), side
 information included, over the matrices. Error: tr(E H E') / tr(W H W') with H from holdout, which no quantizer has seen, mean of decibels
 over the matrices. Limit: reverse water-filling at the errors of the row, matrix by matrix (tests/water_filling.py); the gap is
-what no coder of single rows could save. Lost: bits per byte of val, plain windows, against the weights as they are.
+what no coder of single rows could save. KL: the divergence from the weights as they are, in nats per token of the first 40,960 of val.
+Lost: bits per byte of val, plain windows, against the weights as they are; it has more noise, because it can also fall.
 Entropy-constrained rows are at the bits of --bits, and at those that GPTQ with 12.85 deviations (#1493, #1855) came to.
 """
 
@@ -27,11 +28,20 @@ import os
 import platform
 import time
 
+KL_TOKENS = 40_960
 PUBLISHED = ("GPTQ, sigmas", "6 bits, 12.85")
-STEPS = {"scalar": {"trellis": 0}, "8 states": {}, "8 states, gradient rows": {"row_steps": "gradient"}}
+GRADIENT = {"row_steps": "gradient"}
+STEPS = {  # settings of quantize.entropy, and how the steps of matrices are chosen: stages/sensitivity
+    "scalar": ({"trellis": 0}, ()),
+    "8 states": ({}, ()),
+    "8 states, gradient rows": (GRADIENT, ()),
+    "8 states, gradient rows and matrices": (GRADIENT, ("gradient",)),
+    "8 states, gradient rows, measured matrices": (GRADIENT, ("measured",)),
+    "8 states, gradient rows and matrices, then measured": (GRADIENT, ("gradient", "measured")),
+}
 TABLE = {"method": "nearest", "bits": 6, "scales": "max", "clip": 1.0}
 LITE = [0.999, 0.9995, 0.9999, 0.99999, 1.0]
-COLUMNS = ("method", "setting", "bits_per_weight", "error_db", "limit_bits", "gap_bits", "bits_per_byte", "lost", "seconds")
+COLUMNS = ("method", "setting", "bits_per_weight", "error_db", "limit_bits", "gap_bits", "kl", "bits_per_byte", "lost", "seconds")
 
 
 def group(method: str, bits: int, rule: str, clip) -> dict:
@@ -93,13 +103,8 @@ class Bench:
         self.group_of = groups.by_parameter(self.net)
         self.val = splits.read(artifacts / "tokenize/val", "val", sidecar=True)
         length = self.tree["calibrate"]["sequence_length"]
-        loader = shuffled.Loader(
-            splits.read(artifacts / "tokenize/holdout", "holdout").tokens,
-            sequence_length=length,
-            batch_tokens=length,
-            seed=1,
-            section="calibrate",
-        )
+        self.holdout = splits.read(artifacts / "tokenize/holdout", "holdout").tokens
+        loader = shuffled.Loader(self.holdout, sequence_length=length, batch_tokens=length, seed=1, section="calibrate")
         found = hessians.collect(self.net, (loader.batch(step).inputs for step in range(sequences)), total=sequences)
         self.held = {name: hessian / (sequences * length) for name, hessian in found.items()}
         self.matrices = {name: weight for name, weight in self.state.items() if name.removesuffix(".weight") in self.hessians}
@@ -107,6 +112,9 @@ class Bench:
             name: water_filling.Limit.of(weight, self.held[name.removesuffix(".weight")]) for name, weight in self.matrices.items()
         }
         self.plain = self.score(self.state)
+        window = self.tree["plain_score"]["window"]
+        self.tested = torch.from_numpy(self.val.tokens[: KL_TOKENS // window * window].astype("int64")).view(-1, window)
+        self.exact_NV = self.log_probabilities(self.state)
 
     def score(self, state: dict) -> float:
         from stages.lib.tokens import window_score
@@ -114,6 +122,16 @@ class Bench:
 
         net = dequantize.build(state, self.facts["model"])
         return window_score.chunked(net, self.val, window=self.tree["plain_score"]["window"]).bits_per_byte
+
+    def log_probabilities(self, state: dict):
+        """ln p (N, V) of the tested tokens' followers."""
+        import torch
+
+        from stages.runtime.weights import dequantize
+
+        net = dequantize.build(state, self.facts["model"])
+        with torch.no_grad():
+            return torch.cat([net(part).log_softmax(-1).flatten(0, 1) for part in self.tested.split(32)])
 
     def grouped(self, matrices: dict, leaves: dict) -> dict:
         """Quantized by the stage's own code: `matrices` for every group but the tables, `leaves` of the section `quantize`."""
@@ -133,12 +151,15 @@ class Bench:
             self.state, self.group_of, self.hessians, settings, rows=self.rows, multipliers={}, device=torch.device("cpu")
         ).matrices
 
-    def entropy_constrained(self, bits: float, **changes) -> dict:
-        """All matrices with one constant at so many coded bits per weight."""
+    def entropy_constrained(self, bits: float, changes: dict, matrices: tuple[str, ...]) -> dict:
+        """All matrices with one constant at so many coded bits per weight, with multipliers by gradients or measured on holdout."""
         import torch
 
+        from stages.lib.node import params
         from stages.lib.quant import entropy_model
         from stages.lib.quant.settings import EntropySettings
+        from stages.sensitivity import __main__ as sensitivity
+        from stages.sensitivity import allocation
 
         settings = dataclasses.replace(
             EntropySettings(
@@ -159,6 +180,16 @@ class Bench:
             entropy_model.Model(found, options=entropy_model.options(settings), device=torch.device("cpu")),
             sum(weight.numel() for weight in self.matrices.values()),
         )
+        chosen = params.section(self.tree, sensitivity.SensitivitySettings)
+        clip = {"least": chosen.least, "most": chosen.most}
+        if "gradient" in matrices:
+            model.scale(allocation.start(model, self.rows, **clip))
+        if "measured" in matrices:
+            loss_of = sensitivity.divergence(self.state, self.facts["model"], self.holdout, chosen, torch.device("cpu"))
+            damage = allocation.damages(
+                model, {name: [name] for name in found}, constant=model.start(bits), coarseness=chosen.coarseness, loss_of=loss_of
+            )
+            model.scale(allocation.multipliers(damage, {name: weight.numel() for name, weight in self.matrices.items()}, **clip))
         return entropy_model.finest(
             model, limit=bits * weights, tolerance=0.004 * weights, bits_of=lambda coded: entropy_model.estimated(coded).bits
         ).quantized
@@ -179,12 +210,14 @@ class Bench:
             limit += self.limits[name].bits(distortion) * weight.numel()
             count += weight.numel()
         state = self.state | {name: found.weights().reshape(self.state[name].shape) for name, found in (tables | chosen).items()}
-        score = self.score({name: weight.half().float() if name not in chosen else weight for name, weight in state.items()})
+        state = {name: weight.half().float() if name not in chosen else weight for name, weight in state.items()}
+        score = self.score(state)
         return {
             "bits_per_weight": bits,
             "error_db": sum(decibels) / len(decibels),
             "limit_bits": limit / count,
             "gap_bits": bits - limit / count,
+            "kl": float((self.exact_NV.exp() * (self.exact_NV - self.log_probabilities(state))).sum(-1).double().mean()),
             "bits_per_byte": score,
             "lost": score - self.plain,
         }
@@ -254,18 +287,18 @@ def main() -> None:
         for method, setting, matrices, leaves in rows()
     ]
     for bits in (None, *arguments.bits):  # None: as many as the published way took
-        for name, changes in STEPS.items():
+        for name, (changes, matrices) in STEPS.items():
             jobs.append(
                 (
                     f"entropy-constrained, {name}",
                     f"{bits:g} bits" if bits else "as GPTQ",
-                    lambda bits=bits, changes=changes: bench.entropy_constrained(bits or rate(found), **changes),
+                    lambda bits=bits, changes=changes, matrices=matrices: bench.entropy_constrained(bits or rate(found), changes, matrices),
                 )
             )
     jobs = [job for job in jobs if job[:2] == PUBLISHED or any(part in job[0] for part in arguments.methods)]
     print(
         f"float32: {bench.plain:.4f} bits per byte\n\n| method | setting | bits per weight | error dB | limit | gap | "
-        "lost bits per byte | s |\n|---|---|---:|---:|---:|---:|---:|---:|"
+        "KL | lost bits per byte | s |\n|---|---|---:|---:|---:|---:|---:|---:|---:|"
     )
     found, tables = [], {}
     for method, setting, run in jobs:
@@ -277,16 +310,16 @@ def main() -> None:
         found.append(row)
         print(
             f"| {method} | {setting} | {row['bits_per_weight']:.3f} | {row['error_db']:.2f} | {row['limit_bits']:.3f} | "
-            f"{row['gap_bits']:.3f} | {row['lost']:+.4f} | {seconds:.1f} |",
+            f"{row['gap_bits']:.3f} | {row['kl']:.5f} | {row['lost']:+.4f} | {seconds:.1f} |",
             flush=True,
         )
-    lost = next(row["lost"] for row in found if (row["method"], row["setting"]) == PUBLISHED)
+    published = next(row for row in found if (row["method"], row["setting"]) == PUBLISHED)
     print()
     for row in found:
         if row["setting"] == "as GPTQ":
             print(
-                f"{row['method']}: {row['lost'] / lost:.0%} of the bits per byte that {', '.join(PUBLISHED)} loses at "
-                f"{row['bits_per_weight'] / rate(found):.2%} of its bits"
+                f"{row['method']}: {row['kl'] / published['kl']:.1%} of the divergence and {row['lost'] / published['lost']:.0%} of the "
+                f"bits per byte that {', '.join(PUBLISHED)} loses, at {row['bits_per_weight'] / rate(found):.2%} of its bits"
             )
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")

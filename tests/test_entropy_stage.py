@@ -1,6 +1,7 @@
 """The method `entropy` of the stage `quantize`, and the stage `sensitivity`: a network through both, budgets, sentences."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -140,6 +141,40 @@ def test_allocation_is_the_identity_when_off_and_measures_every_matrix_when_on(e
         for stage in ("prequant_ttt", "quantize")
     )
     assert before - 0.02 < after < before + 0.1
+
+
+@pytest.mark.slow
+def test_start_by_gradients_is_reverse_water_filling_halved_and_measurement_goes_on_from_it(entropy_run):
+    folder, tree = entropy_run
+    set_leaf(tree, "sensitivity.start", "gradient")
+    for enabled in (False, True):
+        set_leaf(tree, "sensitivity.enabled", enabled)
+        (folder / "params.yaml").write_text(json.dumps(tree))
+        if not enabled:
+            set_leaf(tree, "calibrate.row_gradients", True)
+            (folder / "params.yaml").write_text(json.dumps(tree))
+            run_node("calibrate")
+        run_node("sensitivity")
+        found = json.loads((folder / "artifacts/sensitivity/multipliers.json").read_text())["multipliers"]
+        assert ("embedding.weight" in found) == enabled
+        if not enabled:
+            (state, _), (hessians, _), (rows, _) = (
+                tensors.load(folder / f"artifacts/{name}.safetensors")
+                for name in ("prequant_ttt/model", "calibrate/hessians", "calibrate/rows")
+            )
+            log_ratios = {}
+            for name, hessian in hessians.items():
+                if name == "embedding" or not rows[name].max() > 0:
+                    continue
+                order = hessian.double().diagonal().argsort(descending=True, stable=True)
+                damped = hessian.double() + 0.005 * hessian.double().diagonal().mean() * torch.eye(len(hessian)).double()
+                lower = torch.linalg.cholesky(damped[order.flip(0)][:, order.flip(0)])
+                gradients = rows[name].double() + 0.02 * rows[name].double().mean()
+                rms = state[f"{name}.weight"].double().square().mean().sqrt()
+                log_ratios[name] = float(-lower.diagonal().log().mean() - gradients.log().mean() / 2 - rms.log())
+            mean = sum(log_ratios.values()) / len(log_ratios)
+            expected = {f"{name}.weight": min(max(math.exp((ratio - mean) / 2), 0.4), 2.5) for name, ratio in log_ratios.items()}
+            assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_allocation_of_a_split_that_is_too_short_is_refused(entropy_run, capsys):

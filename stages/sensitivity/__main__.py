@@ -1,7 +1,7 @@
-"""Measure on the holdout split how finely the entropy-constrained quantizer should code each matrix. When off, all multipliers are 1.
+"""How finely the entropy-constrained quantizer should code each matrix: by gradients, or measured on holdout. When off, multipliers are 1.
 
-Each unit of matrices is quantized alone, coarser than in the final model. Its damage is KL(network || network with it quantized) per token:
-the loss that this adds on text that the network predicts itself. That needs far fewer tokens than a difference of losses.
+Measured, each unit of matrices is quantized alone, coarser than in the final model. Its damage is KL(network || network with it quantized)
+per token: the loss that this adds on text that the network predicts itself. That needs far fewer tokens than a difference of losses.
 """
 
 import math
@@ -23,11 +23,13 @@ from stages.runtime.weights import dequantize
 from stages.sensitivity import allocation
 
 BATCH_TOKENS = 4096
+NO_GRADIENTS = "sensitivity.start is gradient, but there are no gradients; set calibrate.row_gradients, or take ones"
 
 
 @dataclass(frozen=True)
 class SensitivitySettings:
     SECTION: ClassVar[str] = "sensitivity"
+    start: Literal["ones", "gradient"]
     enabled: bool
     by: Literal["matrix", "kind"]
     depth_groups: AtLeastOne
@@ -56,26 +58,33 @@ def main(
     )
     state, facts = tensors.load(weights)
     found, parts, damage, gain = {}, {}, {}, 0.0
-    if settings.enabled:
+    if settings.enabled or settings.start == "gradient":
         with launch.world(settings.device, section="sensitivity") as world:
             hessians, importance = tensors.load(statistics)[0], tensors.load(rows)[0]
             coded = {name: weight for name, weight in state.items() if weight.ndim == 2 and known(name, hessians, importance)}
             matrices = entropy_model.matrices(coded, hessians, importance, settings=entropy, multipliers={})
             model = entropy_model.Model(matrices, options=entropy_model.options(entropy), device=world.device)
-            parts = allocation.units(list(matrices), by=settings.by, depth_groups=settings.depth_groups)
-            loss_of = divergence(state, facts["model"], splits.read(text, "holdout").tokens, settings, world.device)
-            damage = allocation.damages(
-                model, parts, constant=model.start(entropy.bits_per_weight), coarseness=settings.coarseness, loss_of=loss_of
-            )
-        sizes = {unit: sum(state[name].numel() for name in names) for unit, names in parts.items()}
-        chosen = allocation.multipliers(damage, sizes, least=settings.least, most=settings.most)
-        found = {name: chosen[unit] for unit, names in parts.items() for name in names}
-        gain = allocation.predicted_gain(damage, sizes)
-        print(f"{len(parts)} units measured; expected gain {gain:.3f} bits per weight at equal loss")
+            if settings.start == "gradient":
+                require(any(name in hessians for name in importance), NO_GRADIENTS)
+                found = allocation.start(model, importance, least=settings.least, most=settings.most)
+                model.scale(found)
+            if settings.enabled:
+                parts = allocation.units(list(matrices), by=settings.by, depth_groups=settings.depth_groups)
+                loss_of = divergence(state, facts["model"], splits.read(text, "holdout").tokens, settings, world.device)
+                damage = allocation.damages(
+                    model, parts, constant=model.start(entropy.bits_per_weight), coarseness=settings.coarseness, loss_of=loss_of
+                )
+        if damage:
+            sizes = {unit: sum(state[name].numel() for name in names) for unit, names in parts.items()}
+            chosen = allocation.multipliers(damage, sizes, least=settings.least, most=settings.most)
+            found |= {name: found.get(name, 1.0) * chosen[unit] for unit, names in parts.items() for name in names}
+            gain = allocation.predicted_gain(damage, sizes)
+        print(f"{len(found)} matrices have multipliers" + (f"; expected gain {gain:.3f} bits per weight at equal loss" if damage else ""))
     files.write_json(multipliers, {"multipliers": found})
     files.write_json(
         metrics,
         {
+            "start": settings.start,
             "enabled": settings.enabled,
             "units": len(damage),
             "expected_gain_bits_per_weight": gain,

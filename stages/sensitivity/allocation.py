@@ -1,4 +1,13 @@
-"""How finely each matrix should be quantized. One unit of matrices is measured at a time, while the rest of the network is exact.
+"""How finely each matrix should be quantized: from what calibration found, from measurements, or from both, one after the other.
+
+From calibration (`start`): with the mean squared gradients G of a matrix's outputs and the factor U of its Hessian (entropy_constrained.py)
+
+    multiplier = (r / geometric mean of all r)^½,   r = exp(mean ln U_kk - ½ mean ln G_i) / rms of the weights
+
+r alone is reverse water-filling for a loss that is quadratic and in which errors of different tokens are independent. They are not, and
+the power ½ lost least (docs/log.md). Source: Radio, arXiv:2505.03031, which sets bits from gradient variance and weight variance.
+
+By measurement (`damages`, `multipliers`): one unit of matrices at a time, while the rest of the network is exact.
 
     d_u = what the network loses when only unit u is quantized, `coarseness` times as coarse as it would be
     multiplier_u = sqrt(N_u / d_u), divided by its geometric mean over the weights, within [least, most]
@@ -16,8 +25,11 @@ from collections.abc import Callable
 from torch import Tensor
 from tqdm import tqdm
 
+from stages.lib.quant.entropy_constrained import FLOOR
 from stages.lib.quant.entropy_model import Model
 
+TABLES = ("embedding", "unembedding")
+POWER = 0.5  # of r
 NEGLIGIBLE = 1e-3  # share of the mean damage per weight, below which a damage is noise
 
 
@@ -36,6 +48,20 @@ def units(names: list[str], *, by: str, depth_groups: int) -> dict[str, list[str
 
 def _layer(name: str) -> int | None:
     return next((int(part) for part in name.split(".") if part.isdigit()), None)
+
+
+def start(model: Model, gradients: dict[str, Tensor], *, least: float, most: float) -> dict[str, float]:
+    """Multipliers from calibration, by matrix. `gradients`: G by module. Embedding and tables have none: their rows are also looked up, and
+    what that costs is not in G."""
+    logs = {}
+    for name, scale in model.scales.items():
+        module = name.removesuffix(".weight")
+        if module in gradients and module not in TABLES and gradients[module].max() > 0:
+            squares = gradients[module].double()
+            columns = model.factors[name].upper_KK.diagonal().double().log().mean()
+            logs[name] = float(columns - 0.5 * (squares + FLOOR * squares.mean()).log().mean()) - math.log(scale)
+    mean = sum(logs.values()) / max(1, len(logs))
+    return {name: min(max(math.exp(POWER * (value - mean)), least), most) for name, value in logs.items()}
 
 
 def damages(

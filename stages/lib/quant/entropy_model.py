@@ -130,6 +130,10 @@ class Model:
             out |= dict(zip(batch, found, strict=True))
         return {name: out[name] for name in chosen}
 
+    def scale(self, multipliers: dict[str, float]) -> None:
+        """Multiply the steps of these matrices."""
+        self.scales |= {name: self.scales[name] * multiplier for name, multiplier in multipliers.items()}
+
     def start(self, bits_per_weight: float) -> float:
         """The constant that would give this many bits per weight if every column were Gaussian. It is a good first guess."""
         octaves = 0.0
