@@ -113,7 +113,8 @@ class Bench:
         }
         self.plain = self.score(self.state)
         window = self.tree["plain_score"]["window"]
-        self.tested = torch.from_numpy(self.val.tokens[: KL_TOKENS // window * window].astype("int64")).view(-1, window)
+        count = min(KL_TOKENS, len(self.val.tokens)) // window * window
+        self.tested = torch.from_numpy(self.val.tokens[:count].astype("int64")).view(-1, window)
         self.exact_NV = self.log_probabilities(self.state)
 
     def score(self, state: dict) -> float:
