@@ -236,7 +236,7 @@ def test_artifact_runs_without_kernels_that_torch_compiles_on_first_use(tmp_path
     """And on a GPU its jail shows the devices."""
     (tmp_path / "submission.pyz").write_bytes(b"")
     made = jail.Jail(tmp_path / "submission.pyz", ["serve"], stderr=2, extra={}, environment={"CUDA_VISIBLE_DEVICES": "3"}, gpu=True)
-    words = made._bubblewrap()
+    words = made._bubblewrap(tmp_path / "submission.pyz")
     assert words[words.index("TORCH_DISABLE_NATIVE_JIT") + 1] == "1" and words[words.index("CUDA_VISIBLE_DEVICES") + 1] == "3"
     assert words[(at := words.index("/sys") - 1) : at + 3] == ["--ro-bind", "/sys", "/sys"]
 

@@ -91,14 +91,20 @@ def main(
             name: files.read_json(path) for name, path in (("train", training), ("prequant_ttt", adaptation), ("calibrate", calibration))
         },
     )
+    write(ruled(run, evidence), certificate, page, words)
+
+
+def ruled(run: str, evidence: Evidence) -> dict:
+    """All checks, and what certificate.json holds of them."""
+    reported = evidence.metrics
     jail.settle()  # the first session would do it, four times as slowly beside the threads of all checks
     modules = {name: importlib.import_module(f"stages.audit.checks.{name}") for name in checks()}
     with ThreadPoolExecutor(len(modules)) as pool:  # most checks wait for a run of the artifact that another check has started
         verdicts = dict(zip(modules, pool.map(judged, modules.values(), [evidence] * len(modules)), strict=True))
     ruling, most = verdict(verdicts), _most_bits(evidence, verdicts)
-    written = {
+    return {
         "run": run,
-        "evaluator": evaluated.evaluator,
+        "evaluator": evidence.evaluator,
         "verdict": ruling,
         "legal": ruling == "legal",
         "claims": reported["claims"],
@@ -117,11 +123,16 @@ def main(
         },
         "significance": one_sample([reported["bits_per_byte"]], reported["bits_per_byte"], 0.0).sentence,
     }
+
+
+def write(written: dict, certificate: Path, page: Path, words: Path) -> None:
+    """The certificate in its three forms; it is also said in one line."""
     files.write_json(certificate, written)
     for path, render in ((page, rendering.html), (words, rendering.markdown)):
         with files.atomic(path) as partial:
             partial.write_text(render(written), encoding="utf-8")
-    print(f"{run}: {ruling.upper()}; " + ", ".join(f"{name} {found.verdict}" for name, found in verdicts.items()))
+    said = ", ".join(f"{name} {found['verdict']}" for name, found in written["checks"].items())
+    print(f"{written['run']}: {written['verdict'].upper()}; {said}")
 
 
 def _most_bits(evidence: Evidence, verdicts: dict[str, Verdict]) -> float | None:

@@ -30,7 +30,7 @@ from stages.audit.replay import run as replayed
 from stages.audit.replay import whole as withheld_in_whole_chunks
 from stages.lib.blob.counted import PackageSettings
 from stages.lib.node.params import AtLeastOne
-from stages.lib.referee import artifact
+from stages.lib.referee import artifact, programs
 from stages.lib.tokens import splits
 
 
@@ -98,9 +98,12 @@ class Coded:
 @dataclass(frozen=True)
 class Evidence:
     """Inputs of the checks. `train`, `holdout`: tokenized splits; `making`: metrics of the stages that take the training budget;
-    `script`: the file whose bytes count as code; `drawn`: the audit's fresh random numbers, which the certificate records."""
+    `script`: the file whose bytes count as code; `drawn`: the audit's fresh random numbers, which the certificate records.
 
-    submission: Path
+    A `submission` that was built elsewhere is a Program (outside/). It has no lock, script or making; the tokenizer comes with the text,
+    and train and holdout may be missing."""
+
+    submission: Path | programs.Program
     documents: Path
     text: splits.Split
     nats: np.ndarray
@@ -109,18 +112,37 @@ class Evidence:
     options: dict
     lock: Path
     settings: AuditSettings
-    train: Path
-    holdout: Path
+    train: Path | None
+    holdout: Path | None
     making: dict[str, dict]
     drawn: tuple[int, ...]
     script: Path
     package: PackageSettings
+    given_tokenizer: bytes | None = None
     kept: dict = field(default_factory=dict, repr=False)  # results of the runs
     locks: dict = field(default_factory=lambda: defaultdict(threading.Lock), repr=False)
 
     @property
     def tokens(self) -> np.ndarray:
         return self.text.tokens
+
+    @property
+    def program(self) -> programs.Program:
+        return programs.of(self.submission)
+
+    @property
+    def is_built_elsewhere(self) -> bool:
+        return not self.program.is_packed
+
+    @property
+    def tokenizer(self) -> bytes:
+        """The model of the tokenizer."""
+        return self.given_tokenizer or artifact.read(self.submission, "tokenizer.model")
+
+    def lacks(self, *splits: str) -> Verdict | None:
+        """The verdict of a check that needs splits of which one is missing; None if all are there."""
+        missing = [name for name in splits if getattr(self, name) is None]
+        return Verdict("not_applicable", {"reason": f"no {' and no '.join(missing)} tokens were given"}) if missing else None
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:

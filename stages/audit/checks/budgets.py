@@ -23,6 +23,9 @@ PRECEDENT = (
 
 
 def check(evidence: Evidence) -> Verdict:
+    if evidence.is_built_elsewhere:
+        facts = {"seconds": {"evaluate": evidence.metrics["seconds"]}, "reason": "built elsewhere: nobody here timed its training"}
+        return Verdict("not_applicable", facts)
     making, trained = time_budget.making(**evidence.making), evidence.making["train"]
     # text that the model writes itself is no training data
     beside = {"calibrate": making.pop("calibrate")} if evidence.making["calibrate"].get("source") == "self" else {}

@@ -16,7 +16,6 @@ from itertools import zip_longest
 import numpy as np
 
 from stages.audit.evidence import Evidence, Verdict
-from stages.lib.referee import artifact
 from stages.lib.text import accounting, corpus, normalization
 from stages.lib.text.encoder import Encoder
 from stages.runtime.text.tokenizer import BOS
@@ -27,7 +26,7 @@ PRECEDENT = "Byte accounting of Issue #1719 and of #1806 (organizers removed #11
 
 
 def check(evidence: Evidence) -> Verdict:
-    model = artifact.read(evidence.submission, "tokenizer.model")
+    model = evidence.tokenizer
     encoder, objection = Encoder(model), normalization.objection(model)
     tokenizer = encoder.tokenizer
     tokens, counts = np.asarray(evidence.text.tokens), evidence.text.byte_counts
@@ -86,6 +85,11 @@ def check(evidence: Evidence) -> Verdict:
     )
     if objection:
         return Verdict("fail", facts | {"reason": objection}, positions=documents)
+    if not ok:
+        facts["reason"] = (
+            f"{evidence.metrics['bits_per_byte']:.6f} bits per byte are stated, which are {facts['implied_bytes']:,.0f} bytes; the nats of "
+            f"all targets and the {text_bytes:,} bytes of the text give {recomputed:.6f}"
+        )
     if ok and not has_text and not tokenizer.counts_follow_from_ids and not accounting.is_fields_val(documents, text_bytes):
         facts["reason"] = "the raw documents are missing, the ids do not tell their bytes, and the total is not the field's"
         return Verdict("not_applicable", facts)

@@ -36,6 +36,9 @@ SIMPLE = (
 
 
 def check(evidence: Evidence) -> Verdict:
+    if evidence.is_built_elsewhere:
+        reason = "built elsewhere: nobody here can tell which of its bytes are weights, and which are data that were fitted on val"
+        return Verdict("not_applicable", {"bytes": evidence.program.num_bytes(), "reason": reason})
     options = json.dumps(evidence.options)
     found, sources, prose = {"options": len(options) if len(options) > LONG_OPTIONS else of_values(evidence.options)}, [], set()
     with zipfile.ZipFile(evidence.submission) as archive:

@@ -40,6 +40,8 @@ SPLITS = ("train", "holdout", "val")
 
 
 def check(evidence: Evidence) -> Verdict:
+    if evidence.is_built_elsewhere:
+        return Verdict("not_applicable", {"reason": "built elsewhere: there is no record of what its files were made from"})
     if not evidence.lock.is_file():
         return Verdict("not_applicable", {"reason": f"{evidence.lock.name} is missing: no file can be compared with what its stage wrote"})
     stages, model = dvc_lock.read(evidence.lock), artifact.read(evidence.submission, "tokenizer.model")

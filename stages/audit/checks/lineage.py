@@ -26,6 +26,8 @@ ARTIFACT = "artifacts/package/submission.pyz"
 
 
 def check(evidence: Evidence) -> Verdict:
+    if evidence.is_built_elsewhere:
+        return Verdict("not_applicable", {"reason": "built elsewhere: lineage not ruled"})
     if not evidence.lock.is_file():
         return Verdict("not_applicable", {"reason": f"{evidence.lock.name} is missing: the artifact was not made by dvc repro"})
     return walk(dvc_lock.read(evidence.lock), ARTIFACT, files.md5(evidence.submission), root=evidence.lock.parent)

@@ -44,6 +44,8 @@ GAINS = (0.005, 0.01, 0.02, 0.05, 0.1)  # bits per byte of the power curve
 
 
 def check(evidence: Evidence) -> Verdict:
+    if lacking := evidence.lacks("train", "holdout"):
+        return lacking
     train = splits.read(evidence.train, "train").tokens
     reference = Trigram(np.asarray(train[: min(len(train), TRAIN_TOKENS)]), evidence.text.vocabulary_size)
     holdout = splits.read(evidence.holdout, "holdout", sidecar=True)

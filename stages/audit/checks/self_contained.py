@@ -3,8 +3,8 @@
 Every session, that of the score too, runs the artifact in a jail with an empty folder (stages/lib/referee/jail.py). Only in the strongest
 form of the jail can an artifact that lies find nothing; in another form this check is not ruled, and says what to install. Script and blob
 are counted in decimal bytes (stages/lib/blob/counted.py). If the programs in the file that runs are larger than the script, they count in
-its place, so nothing that runs goes uncounted; so do options that are not the packed ones. The file must be the same after the runs as
-before.
+its place, so nothing that runs goes uncounted; so do options that are not the packed ones. Of a program that was built elsewhere every file
+that ships counts with its name, and its options. What ships must be the same after the runs as before.
 """
 
 import json
@@ -12,7 +12,6 @@ import zipfile
 
 from stages.audit.evidence import Evidence, Verdict
 from stages.lib.blob import counted, quantized_model
-from stages.lib.node import files
 from stages.lib.referee import artifact, jail
 
 PROVES = (
@@ -28,13 +27,18 @@ MIB_BYTES = 16 * 2**20
 
 
 def check(evidence: Evidence) -> Verdict:
-    with zipfile.ZipFile(evidence.submission) as archive:
-        entries = {entry.filename: entry.compress_size for entry in archive.infolist()}
-        outside = [name for name in entries if name.startswith("/") or ".." in name.split("/")]
-    counts, blob = _counted(evidence, entries), artifact.read(evidence.submission, "model.blob")
-    missing = not evidence.script.is_file()
+    if evidence.is_built_elsewhere:
+        entries, outside, missing, size = dict(evidence.program.entries()), [], False, evidence.program.num_bytes()
+        options = len(json.dumps(evidence.options)) if evidence.options else 0
+        counts = counted.Artifact(size + options, 0, 0, counted.CAP_BYTES)
+    else:
+        with zipfile.ZipFile(evidence.submission) as archive:
+            entries = {entry.filename: entry.compress_size for entry in archive.infolist()}
+            outside = [name for name in entries if name.startswith("/") or ".." in name.split("/")]
+        missing, size = not evidence.script.is_file(), evidence.submission.stat().st_size
+        counts = _counted(evidence, entries)
     jailed = jail.form() == evidence.metrics["jail"] == "bubblewrap"
-    same = files.sha256(evidence.submission) == evidence.metrics["artifact_sha256"]
+    same = evidence.program.sha256() == evidence.metrics["artifact_sha256"]
     facts = {
         "artifact_bytes": counts.total_bytes,
         "code_bytes": counts.code_bytes,
@@ -42,7 +46,7 @@ def check(evidence: Evidence) -> Verdict:
         "memory_bytes": counts.memory_bytes,
         "cap_bytes": counts.cap_bytes,
         "over_cap_bytes": counts.over_cap_bytes,
-        "pyz_bytes": evidence.submission.stat().st_size,
+        "pyz_bytes": size,
         "entries": len(entries),
         "jail": jail.form(),
         "shared_folders": jail.shared_folders() if jail.form() == "bubblewrap" else [],
@@ -51,7 +55,7 @@ def check(evidence: Evidence) -> Verdict:
         "unchanged_after_the_runs": same,
     }
     if counts.over_cap_bytes:
-        facts["reason"] = counts.sentence(quantized_model.num_weights(blob)) + (
+        facts["reason"] = _over(evidence, counts) + (
             "; it would fit into 16 MiB, but MB are decimal here" if counts.cap_bytes < counts.total_bytes <= MIB_BYTES else ""
         )
     elif missing:
@@ -65,6 +69,12 @@ def check(evidence: Evidence) -> Verdict:
         positions=len(entries),
         largest_deviation=float(counts.over_cap_bytes),
     )
+
+
+def _over(evidence: Evidence, counts: counted.Artifact) -> str:
+    if evidence.is_built_elsewhere:
+        return f"what it ships has {counts.total_bytes:,} bytes, {counts.over_cap_bytes:,} over the cap of {counts.cap_bytes:,}"
+    return counts.sentence(quantized_model.num_weights(artifact.read(evidence.submission, "model.blob")))
 
 
 def _counted(evidence: Evidence, entries: dict[str, int]) -> counted.Artifact:

@@ -29,6 +29,8 @@ MARGIN, DEVIATIONS = 0.01, 3.0
 
 
 def check(evidence: Evidence) -> Verdict:
+    if lacking := evidence.lacks("train", "holdout"):
+        return lacking
     searched = _searched(evidence)
     val, holdout = (_contained(split.tokens[:], searched) for split in (evidence.text, splits.read(evidence.holdout, "holdout")))
     natural = max(holdout["share"], 1 / max(1, holdout["documents"]))

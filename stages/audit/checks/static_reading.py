@@ -5,10 +5,12 @@ and the patterns that stages/audit/code/reading.py looks for in code that names 
 """
 
 import zipfile
+from collections.abc import Iterator
 
 from stages.audit.code import reading, syntax, unpack
 from stages.audit.code.domain import names_of
 from stages.audit.evidence import Evidence, Verdict
+from stages.lib.referee import programs
 
 PROVES = "Nothing: it points a reader to places in the code."
 CANNOT_SEE = "Everything that is not spelled as expected: names can be changed, and code can be made at run time."
@@ -17,19 +19,27 @@ PRECEDENT = "none; the reviewers of the contest read the code first"
 
 def check(evidence: Evidence) -> Verdict:
     hints, files = [], 0
-    with zipfile.ZipFile(evidence.submission) as archive:
-        for entry in archive.infolist():
-            if language := unpack.language_of(entry.filename):
-                files += 1
-                tree, why = syntax.parse(archive.read(entry).decode(errors="replace"), language)
-                if tree is None:
-                    hints.append(f"{entry.filename} cannot be read ({why})")
-                    continue
-                found = reading.hints(entry.filename, tree, language=language)
-                hints += [f"{hint.where}: {hint.text}" for hint in found if hint.against]
-                if f"evaluators/{evidence.evaluator}.py" in entry.filename:
-                    hints += _adapts_in_predict(entry.filename, tree)
+    for name, content in _sources(evidence.program):
+        if language := unpack.language_of(name):
+            files += 1
+            tree, why = syntax.parse(content.decode(errors="replace"), language)
+            if tree is None:
+                hints.append(f"{name} cannot be read ({why})")
+                continue
+            found = reading.hints(name, tree, language=language)
+            hints += [f"{hint.where}: {hint.text}" for hint in found if hint.against]
+            if evidence.is_built_elsewhere or f"evaluators/{evidence.evaluator}.py" in name:
+                hints += _adapts_in_predict(name, tree)
     return Verdict("reported", {"files": files, "hints": hints}, positions=files)
+
+
+def _sources(program: programs.Program) -> Iterator[tuple[str, bytes]]:
+    """Name and content of every file: those in the zip, if it is one, else those that ship."""
+    if zipfile.is_zipfile(program.ships):
+        with zipfile.ZipFile(program.ships) as archive:
+            yield from ((entry.filename, archive.read(entry)) for entry in archive.infolist())
+    else:
+        yield from ((name, path.read_bytes()) for name, path in program.entries())
 
 
 def _adapts_in_predict(name: str, tree: syntax.Node) -> list[str]:

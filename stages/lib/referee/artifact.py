@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.lib.node import files
-from stages.lib.referee import jail
+from stages.lib.referee import jail, programs
 from stages.runtime.text.tokenizer import BOS
 from stages.runtime.tokens import rounds
 
@@ -57,7 +57,7 @@ class Session:
 
     def __init__(
         self,
-        pyz: Path,
+        program: Path | programs.Program,
         *,
         evaluator: str,
         options: dict,
@@ -72,16 +72,19 @@ class Session:
         gpu: int | None = None,
         alone: bool = False,
     ):
-        packed(pyz, evaluator)
-        self.pyz, self.num_targets, self.expected = Path(pyz), num_targets, vocabulary
+        self.program, self.num_targets, self.expected = programs.of(program), num_targets, vocabulary
+        if self.program.is_packed:
+            packed(self.program.ships, evaluator)
         told = {"targets": num_targets, "first": first, "documents": documents, "evaluator": evaluator, "options": options}
         self.told = told | {"threads": threads, "device": "auto", "stream": stream, "whole": whole, "part": part}
         self.environment, self.alone = _visible(gpu), alone
         self.process = None
 
     def __enter__(self):
-        weights = None if self.alone else prepared(self.pyz, self.told["evaluator"], self.told["options"])
-        self._start(["serve", *([WEIGHTS] if weights else [])], {WEIGHTS: weights} if weights else {})
+        prepares = self.program.is_packed and not self.alone
+        weights = prepares and prepared(self.program.ships, self.told["evaluator"], self.told["options"])
+        serve = ["serve"] if self.program.is_packed else []
+        self._start(serve + ([WEIGHTS] if weights else []), {WEIGHTS: weights} if weights else {})
         try:
             self._send(b"B", json.dumps(self.told).encode())
             self.facts = _facts(self._answer(FACTS_BYTES))
@@ -135,7 +138,8 @@ class Session:
         self.said = bytearray()
         self.reader = threading.Thread(target=self._read_errors, args=(reading,), daemon=True)
         gpu = os.path.exists("/dev/nvidiactl")
-        self.jail = jail.Jail(self.pyz, arguments, stderr=writing, extra=extra, environment=self.environment, gpu=gpu, alone=self.alone)
+        more = {"environment": self.environment, "gpu": gpu, "alone": self.alone}
+        self.jail = jail.Jail(self.program, arguments, stderr=writing, extra=extra, **more)
         try:
             self.process = self.jail.__enter__()
         finally:
@@ -177,14 +181,14 @@ class Session:
         code = self.process.wait()
         self.reader.join()
         lines = bytes(self.said).decode(errors="replace").strip().splitlines() or [f"exit code {code}, or no answer for {SILENCE} s"]
-        raise Failed(f"{self.pyz.name} ended: {lines[-1].removeprefix('submission.pyz: ')}")
+        raise Failed(f"{self.program.ships.name} ended: {lines[-1].removeprefix('submission.pyz: ')}")
 
 
 class _Preparing(Session):
     """A session that is told no token: it only computes what needs none."""
 
     def __init__(self, pyz: Path):
-        self.pyz, self.environment, self.alone = Path(pyz), {}, False
+        self.program, self.environment, self.alone = programs.of(pyz), {}, False
 
     def __enter__(self):
         self._start(["serve"], {})
@@ -231,11 +235,11 @@ def about(tokens: np.ndarray) -> dict:
     }
 
 
-def claim(pyz: Path, tokens: np.ndarray, *, progress=lambda done: None, **told) -> Claim:
+def claim(program: Path | programs.Program, tokens: np.ndarray, *, progress=lambda done: None, **told) -> Claim:
     """What the artifact says that the targets of a stream cost, in the order of the stream. `told` as for Session; `progress` gets the
     number of targets so far. Failed if the targets are not in order, each once."""
     nats, last = np.full(len(tokens) - 1, np.nan), None
-    with Session(pyz, **about(tokens), threads=told.pop("threads", THREADS), **told) as session:
+    with Session(program, **about(tokens), threads=told.pop("threads", THREADS), **told) as session:
         targets = session.targets(tokens)
         started = time.perf_counter()
         for first, piece in session.claims(np.asarray(tokens)[targets]):

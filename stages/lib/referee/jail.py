@@ -26,7 +26,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.lib.referee import start
+from stages.lib.referee import programs, start
 
 PACKAGES = ("torch", "numpy", "sentencepiece", "brotli", "zstandard", "constriction", "zipnn")
 PROGRAMS = ("lrzip", "zpaq")  # that a codec may start
@@ -74,7 +74,7 @@ class Jail:
 
     def __init__(
         self,
-        program: Path,
+        program: Path | programs.Program,
         arguments: list[str],
         *,
         stderr: int,
@@ -83,7 +83,7 @@ class Jail:
         gpu: bool,
         alone: bool = False,
     ):
-        self.program, self.arguments, self.stderr, self.extra = Path(program).resolve(), arguments, stderr, extra
+        self.program, self.arguments, self.stderr, self.extra = programs.of(program), arguments, stderr, extra
         self.environment, self.gpu, self.place = ENVIRONMENT | environment, gpu, (lambda source: source) if alone else _private
 
     def __enter__(self) -> subprocess.Popen:
@@ -91,9 +91,10 @@ class Jail:
         home = os.path.join(self.holder.name, "home")
         if form() == "bubblewrap":
             with _preparing:
+                shown = self._shown(Path(self.holder.name) / "program")
                 if self.place == _private:
-                    settle(self.program, *self.extra.values())
-                command = self._bubblewrap()
+                    settle(*([shown] if self.program.is_packed else []), *self._started_by(), *self.extra.values())
+                command = self._bubblewrap(shown)
         else:
             command = self._beside(Path(self.holder.name))
         self.process = subprocess.Popen(
@@ -113,7 +114,18 @@ class Jail:
         self.process.stdout.close()
         self.holder.cleanup()
 
-    def _bubblewrap(self) -> list[str]:
+    def _shown(self, place: Path) -> Path:
+        """What the jail shows: a submission.pyz itself, of anything else a copy, which only this session sees."""
+        return self.program.ships.resolve() if self.program.is_packed else self.program.copied(place)
+
+    def _started_by(self) -> list[Path]:
+        return [self.program.interpreter] if self.program.interpreter else []
+
+    def _settings(self, packages: str, landlock: dict | None) -> str:
+        memory = None if self.gpu else MEMORY_BYTES
+        return json.dumps({"packages": packages, "memory": memory, "landlock": landlock, "execute": not self.program.is_packed})
+
+    def _bubblewrap(self, shown: Path) -> list[str]:
         words = _namespaces(self.place)
         # as root, bwrap leaves the kernel's settings writable; one of them names a program to start outside
         words += ["--ro-bind", "/proc/sys", "/proc/sys"] if self.gpu else ["--tmpfs", "/proc/sys", "--remount-ro", "/proc/sys"]
@@ -129,14 +141,17 @@ class Jail:
             words += ["--ro-bind", "/sys", "/sys"]
             for device in sorted(Path("/dev").glob("nvidia*")):
                 words += ["--dev-bind", str(device), str(device)]
-        words += ["--ro-bind", start.__file__, "/artifact/start.py", "--ro-bind", str(self.program), "/artifact/submission.pyz"]
+        place = programs.PACKED if self.program.is_packed else programs.PLACE
+        words += ["--ro-bind", start.__file__, "/artifact/start.py", "--ro-bind", str(shown), place]
+        for path in self._started_by():
+            words += ["--ro-bind", os.path.realpath(path), str(path)]
         for place, source in self.extra.items():
             words += ["--ro-bind", str(source), place]
         words += ["--size", str(HOME_BYTES), "--tmpfs", "/home", "--remount-ro", "/", "--chdir", "/home"]
         for name, value in (self.environment | {"HOME": "/home", "TMPDIR": "/home"}).items():
             words += ["--setenv", name, value]
-        settings = {"packages": "/packages", "memory": None if self.gpu else MEMORY_BYTES, "landlock": None}
-        return [*words, _python(), "-I", "-B", "/artifact/start.py", json.dumps(settings), "/artifact/submission.pyz", *self.arguments]
+        started = self.program.words or (programs.PACKED,)
+        return [*words, interpreter(), "-I", "-B", "/artifact/start.py", self._settings("/packages", None), *started, *self.arguments]
 
     def _beside(self, folder: Path) -> list[str]:
         packages, home = folder / "packages", folder / "home"
@@ -144,16 +159,16 @@ class Jail:
         home.mkdir()
         for name, source in _packages().items():
             (packages / name).symlink_to(source)
-        shutil.copyfile(self.program, folder / "submission.pyz")
+        shown = self.program.copied(folder / Path(programs.PACKED if self.program.is_packed else programs.PLACE).name)
         landlock = None
         if form() == "landlock":
-            readable = [*_folders(), *_packages().values(), packages, folder / "submission.pyz", *self.extra.values(), start.__file__]
+            readable = [*_folders(), *_packages().values(), packages, shown, *self._started_by(), *self.extra.values(), start.__file__]
             readable += ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"]  # what libraries and programs load
             readable += ["/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/dev/urandom", *(["/sys", "/dev"] if self.gpu else [])]
             landlock = {"readable": [str(path) for path in readable], "writable": [str(home), "/dev/null"]}
-        settings = {"packages": str(packages), "memory": None if self.gpu else MEMORY_BYTES, "landlock": landlock}
         arguments = [str(self.extra[word]) if word in self.extra else word for word in self.arguments]
-        return [_python(), "-I", "-B", start.__file__, json.dumps(settings), str(folder / "submission.pyz"), *arguments]
+        started = [word.replace(programs.PLACE, str(shown), 1) if word.startswith(programs.PLACE) else word for word in self.program.words]
+        return [interpreter(), "-I", "-B", start.__file__, self._settings(str(packages), landlock), *(started or [str(shown)]), *arguments]
 
 
 def settle(*more: Path) -> None:
@@ -251,14 +266,14 @@ def _private(source: Path) -> Path:
     return copy
 
 
-def _python() -> str:
+def interpreter() -> str:
     """The interpreter itself, not the virtual environment's link to it."""
     return os.path.realpath(sys.executable)
 
 
 def _folders() -> list[Path]:
     """The interpreter with its standard library, and the programs that a codec may start."""
-    python, base = Path(_python()), Path(sys.base_prefix).resolve()
+    python, base = Path(interpreter()), Path(sys.base_prefix).resolve()
     library = Path(os.__file__).resolve().parent
     shared = [path for path in base.glob("lib/libpython*.so*")]
     return [python, library, *shared, *(Path(path) for name in PROGRAMS if (path := shutil.which(name, path="/usr/bin:/bin")))]

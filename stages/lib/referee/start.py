@@ -1,8 +1,9 @@
 """The first program inside the jail (jail.py): it limits itself, and then becomes the artifact.
 
-    python -I -B start.py SETTINGS PROGRAM ARGUMENT...          SETTINGS: JSON {packages, memory, landlock}
+    python -I -B start.py SETTINGS PROGRAM ARGUMENT...          SETTINGS: JSON {packages, memory, landlock, execute}
 
 Neither it nor the artifact can undo a limit. `landlock` is null, or {readable, writable}: paths, for machines without bubblewrap.
+`execute`: PROGRAM is no Python program for this interpreter but one that takes its place.
 """
 
 import ctypes
@@ -35,6 +36,9 @@ def main() -> None:
         ctypes.CDLL(None).syscall(KEYCTL, JOIN_SESSION_KEYRING, None)
     if settings["landlock"]:
         restrict(**settings["landlock"])
+    if settings["execute"]:
+        os.environ["PYTHONPATH"] = settings["packages"]  # for the case that it is Python
+        os.execv(sys.argv[0], sys.argv)
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

@@ -1,0 +1,1 @@
+"""Evaluate and certify a program that was built elsewhere (docs/outside.md)."""
