@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import weakref
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +170,7 @@ def test_command_of_the_page_packs_a_network_that_the_loader_brings_back(here, m
 
 def test_transposed_and_tied_weights_come_back_in_their_own_form(saved):
     """To the rounding of 8 bits: rows of Conv1D are columns, a tied head comes once."""
-    name, net, folder = saved
+    name, _, folder = saved
     tree = params.read(ROOT / "params.yaml")
     settings, run = params.section(tree, QuantizeSettings), Run.from_params(tree["compress"]["runs"]["covariance"], "covariance")
     steps = walk.Walk(Checkpoint(folder))
@@ -180,8 +181,6 @@ def test_transposed_and_tied_weights_come_back_in_their_own_form(saved):
         torch.testing.assert_close(tensor, state[part], rtol=0.01, atol=float(state[part].abs().max()) / 100)
     assert ("lm_head.weight" in steps.names) == (name == "llama")
     out = folder / "part.zip"
-    import zipfile
-
     with zipfile.ZipFile(out, "w") as archive:
         command._write(archive, "layer", made.blobs)
     back = restore.state_dict(out)
