@@ -90,7 +90,10 @@ def saved(request, tmp_path):
         net.save_pretrained(folder)
         state = {name.removeprefix("transformer."): tensor for name, tensor in load_file(folder / "model.safetensors").items()}
         save_file(state | {"h.0.attn.bias": torch.ones(1)}, folder / "model.safetensors")
-    return request.param, net.float().eval(), folder
+    import transformers
+
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    return request.param, loaded.eval(), folder
 
 
 def nats(net, rows: torch.Tensor) -> torch.Tensor:
@@ -160,7 +163,7 @@ def test_command_of_the_page_packs_a_network_that_the_loader_brings_back(here, m
     assert perplexity[0] < perplexity[1] and perplexity[3] < perplexity[1], "both lose, and ours less than round to nearest"
 
     config = transformers.AutoConfig.from_pretrained("data/network")
-    net = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    net = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
     net.load_state_dict(restore.state_dict("model.zip"))
     evaluation = torch.from_numpy(text()[1500:])[: 16 * LENGTH].reshape(16, LENGTH)
     with torch.no_grad():

@@ -32,7 +32,9 @@ class Checkpoint:
         if not any(name.startswith(prefix) for name in self.places):  # a network that was saved without its head
             self.places = {prefix + name: place for name, place in self.places.items()}
         ignored = getattr(self.network, "_keys_to_ignore_on_load_unexpected", None) or ()
-        self.places = {name: place for name, place in self.places.items() if not any(re.search(word, name) for word in ignored)}
+        self.places = {
+            name: place for name, place in self.places.items() if name in expected or not any(re.search(word, name) for word in ignored)
+        }
         tied = getattr(self.network, "_tied_weights_keys", None) or {}
         self.tied = dict(tied) if self.config.tie_word_embeddings and isinstance(tied, dict) else {}
         missing = sorted(expected.keys() - self.places.keys() - self.tied.keys())
@@ -112,7 +114,7 @@ def _network(folder: Path):
     transformers.logging.set_verbosity_error()
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        config.use_cache = False
+        config.use_cache, config.dtype = False, torch.float32  # else buffers, such as the rotary frequencies, have the type of the weights
         with torch.device("meta"):
             network = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False, attn_implementation=ATTENTION)
         return network.config, network

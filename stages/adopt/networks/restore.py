@@ -1,7 +1,9 @@
 """The weights in a file that `python -m stages.adopt.networks` wrote, as a state dict of float32 tensors under the checkpoint's names.
 
     from stages.adopt.networks.restore import state_dict
-    model = AutoModelForCausalLM.from_config(config); model.load_state_dict(state_dict("model.zip"), strict=False); model.tie_weights()
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(state_dict("model.zip"), strict=False)
+    model.tie_weights()
 
 The file is a zip of blobs (docs/artifact-format.md), one for the tables and at least one for each layer; nothing is unpickled. A tied head
 is in it once. Needs what is below stages/runtime, and not transformers.

@@ -45,7 +45,9 @@ class Walk:
         if getattr(small, "layer_types", None):
             small.layer_types = small.layer_types[:1]
         self.frame = (
-            transformers.AutoModelForCausalLM.from_config(small, attn_implementation=ATTENTION).float().eval().requires_grad_(False)
+            transformers.AutoModelForCausalLM.from_config(small, attn_implementation=ATTENTION, dtype=torch.float32)
+            .eval()
+            .requires_grad_(False)
         )
         self.beside: dict[tuple, tuple] = {}  # what layers get beside their input, by the input's size: masks, positions
         layers = self.frame.get_submodule(self.prefix)
@@ -88,7 +90,7 @@ class Walk:
 
     def layer(self, number: int) -> tuple[nn.Module, dict[str, Tensor]]:
         """Layer `number` with its weights, float32, and the same by its own names."""
-        layer = type(self.meta_layers[number])(self.checkpoint.config, layer_idx=number).float().eval().requires_grad_(False)
+        layer = type(self.meta_layers[number])(self.checkpoint.config, layer_idx=number).eval().requires_grad_(False)
         state = {name: self.checkpoint.get(f"{self.prefix}.{number}.{name}") for name in layer.state_dict()}
         layer.load_state_dict(state)
         return layer, state

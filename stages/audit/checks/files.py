@@ -40,10 +40,9 @@ SPLITS = ("train", "holdout", "val")
 
 
 def check(evidence: Evidence) -> Verdict:
-    if evidence.is_built_elsewhere:
-        return Verdict("not_applicable", {"reason": "built elsewhere: there is no record of what its files were made from"})
-    if not evidence.lock.is_file():
-        return Verdict("not_applicable", {"reason": f"{evidence.lock.name} is missing: no file can be compared with what its stage wrote"})
+    if evidence.is_built_elsewhere or not evidence.lock.is_file():
+        why = "built elsewhere" if evidence.is_built_elsewhere else f"{evidence.lock.name} is missing"
+        return Verdict("not_applicable", {"reason": f"{why}: no file can be compared with what its stage wrote"})
     stages, model = dvc_lock.read(evidence.lock), artifact.read(evidence.submission, "tokenizer.model")
     facts, findings = hashed(stages, _places(evidence), model, root=evidence.lock.parent)
     if text := artifact.read(evidence.submission, "memory.bin"):
