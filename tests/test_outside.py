@@ -26,7 +26,7 @@ from tests.test_readme import commands
 
 PAGE = (ROOT / "docs/outside.md").read_text(encoding="utf-8")
 NEVER_RULED = {"lineage", "files", "budgets", "data_in_code"}
-DOCUMENTS = 2  # of val
+DOCUMENTS = 3  # of val
 
 
 def started(path: Path, **more) -> programs.Program:

@@ -127,22 +127,9 @@ class Evidence:
         return self.text.tokens
 
     @property
-    def program(self) -> programs.Program:
-        return programs.of(self.submission)
-
-    @property
-    def is_built_elsewhere(self) -> bool:
-        return not self.program.is_packed
-
-    @property
     def tokenizer(self) -> bytes:
         """The model of the tokenizer."""
         return self.given_tokenizer or artifact.read(self.submission, "tokenizer.model")
-
-    def lacks(self, *splits: str) -> Verdict | None:
-        """The verdict of a check that needs splits of which one is missing; None if all are there."""
-        missing = [name for name in splits if getattr(self, name) is None]
-        return Verdict("not_applicable", {"reason": f"no {' and no '.join(missing)} tokens were given"}) if missing else None
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -197,3 +184,14 @@ class Evidence:
         decoded = coding.decode(self.submission, code, count, **artifact.about(self.tokens), **self.told)
         claimed = float(self.nats[state.targets[:count] - 1].sum())
         return Coded(code, count, decoded, "", state.largest, coding.wrong(decoded, self.tokens, state.order), claimed)
+
+
+def is_built_elsewhere(evidence: Evidence) -> bool:
+    """Whether the artifact is any program, and not one that `package` packed."""
+    return isinstance(evidence.submission, programs.Program)
+
+
+def lacks(evidence: Evidence, *names: str) -> Verdict | None:
+    """The verdict of a check that needs splits of which one was not given; None if all are there."""
+    missing = [name for name in names if is_built_elsewhere(evidence) and getattr(evidence, name) is None]
+    return Verdict("not_applicable", {"reason": f"no {' and no '.join(missing)} tokens were given"}) if missing else None

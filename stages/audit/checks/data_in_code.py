@@ -20,7 +20,7 @@ import threading
 import zipfile
 import zlib
 
-from stages.audit.evidence import Evidence, Verdict
+from stages.audit.evidence import Evidence, Verdict, is_built_elsewhere
 
 PROVES = "Against honest mistakes: the programs and options hold no more than 256 bytes of data beside what makes them programs."
 CANNOT_SEE = "A few thousand bytes that were fitted on val and are spelled as prose, as names or as a program that computes them."
@@ -36,9 +36,9 @@ SIMPLE = (
 
 
 def check(evidence: Evidence) -> Verdict:
-    if evidence.is_built_elsewhere:
+    if is_built_elsewhere(evidence):
         reason = "built elsewhere: nobody here can tell which of its bytes are weights, and which are data that were fitted on val"
-        return Verdict("not_applicable", {"bytes": evidence.program.num_bytes(), "reason": reason})
+        return Verdict("not_applicable", {"bytes": evidence.submission.num_bytes(), "reason": reason})
     options = json.dumps(evidence.options)
     found, sources, prose = {"options": len(options) if len(options) > LONG_OPTIONS else of_values(evidence.options)}, [], set()
     with zipfile.ZipFile(evidence.submission) as archive:

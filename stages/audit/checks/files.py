@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.audit import graph
-from stages.audit.evidence import Evidence, Verdict
+from stages.audit.evidence import Evidence, Verdict, is_built_elsewhere
 from stages.lib.dvc import dvc_lock
 from stages.lib.node import files
 from stages.lib.referee import artifact
@@ -40,8 +40,8 @@ SPLITS = ("train", "holdout", "val")
 
 
 def check(evidence: Evidence) -> Verdict:
-    if evidence.is_built_elsewhere or not evidence.lock.is_file():
-        why = "built elsewhere" if evidence.is_built_elsewhere else f"{evidence.lock.name} is missing"
+    if is_built_elsewhere(evidence) or not evidence.lock.is_file():
+        why = "built elsewhere" if is_built_elsewhere(evidence) else f"{evidence.lock.name} is missing"
         return Verdict("not_applicable", {"reason": f"{why}: no file can be compared with what its stage wrote"})
     stages, model = dvc_lock.read(evidence.lock), artifact.read(evidence.submission, "tokenizer.model")
     facts, findings = hashed(stages, _places(evidence), model, root=evidence.lock.parent)

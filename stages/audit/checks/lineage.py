@@ -9,7 +9,7 @@ which splits the documents, is the only stage that may read all of them.
 from pathlib import Path
 
 from stages.audit import graph
-from stages.audit.evidence import Evidence, Verdict
+from stages.audit.evidence import Evidence, Verdict, is_built_elsewhere
 from stages.lib.dvc import dvc_lock
 from stages.lib.node import files
 
@@ -26,7 +26,7 @@ ARTIFACT = "artifacts/package/submission.pyz"
 
 
 def check(evidence: Evidence) -> Verdict:
-    if evidence.is_built_elsewhere:
+    if is_built_elsewhere(evidence):
         return Verdict("not_applicable", {"reason": "built elsewhere: lineage not ruled"})
     if not evidence.lock.is_file():
         return Verdict("not_applicable", {"reason": f"{evidence.lock.name} is missing: the artifact was not made by dvc repro"})

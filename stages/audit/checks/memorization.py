@@ -22,7 +22,7 @@ import math
 import numpy as np
 
 from stages.audit import replay
-from stages.audit.evidence import Evidence, Verdict
+from stages.audit.evidence import Evidence, Verdict, lacks
 from stages.audit.reference_model import Trigram
 from stages.lib.referee import artifact
 from stages.lib.referee.significance import student_below
@@ -44,7 +44,7 @@ GAINS = (0.005, 0.01, 0.02, 0.05, 0.1)  # bits per byte of the power curve
 
 
 def check(evidence: Evidence) -> Verdict:
-    if lacking := evidence.lacks("train", "holdout"):
+    if lacking := lacks(evidence, "train", "holdout"):
         return lacking
     train = splits.read(evidence.train, "train").tokens
     reference = Trigram(np.asarray(train[: min(len(train), TRAIN_TOKENS)]), evidence.text.vocabulary_size)
@@ -75,6 +75,8 @@ def check(evidence: Evidence) -> Verdict:
     documents = {"holdout": per_document(stream, counts, nats, reference)}
     documents["val"] = per_document(*val, reference)
     (bits, guessed, size), (other_bits, other_guessed, other_size) = documents["holdout"], documents["val"]
+    if len(size) < 2:
+        return Verdict("not_applicable", {"reason": "one document of holdout has no spread; give more holdout tokens"}, positions=len(size))
     mean = (bits - guessed).sum() / size.sum()
     deviation = float((other_bits - other_guessed).sum() / other_size.sum() - mean)
     spread = float(((bits - guessed - mean * size) ** 2).sum() / (size**2).sum()) * len(size) / max(1, len(size) - 1)

@@ -10,9 +10,9 @@ that ships counts with its name, and its options. What ships must be the same af
 import json
 import zipfile
 
-from stages.audit.evidence import Evidence, Verdict
+from stages.audit.evidence import Evidence, Verdict, is_built_elsewhere
 from stages.lib.blob import counted, quantized_model
-from stages.lib.referee import artifact, jail
+from stages.lib.referee import artifact, jail, programs
 
 PROVES = (
     "Against anyone: the artifact scores from an empty folder, without network and without any file but itself; script and model have at "
@@ -27,8 +27,9 @@ MIB_BYTES = 16 * 2**20
 
 
 def check(evidence: Evidence) -> Verdict:
-    if evidence.is_built_elsewhere:
-        entries, outside, missing, size = dict(evidence.program.entries()), [], False, evidence.program.num_bytes()
+    program = programs.of(evidence.submission)
+    if is_built_elsewhere(evidence):
+        entries, outside, missing, size = dict(program.entries()), [], False, program.num_bytes()
         options = len(json.dumps(evidence.options)) if evidence.options else 0
         counts = counted.Artifact(size + options, 0, 0, counted.CAP_BYTES)
     else:
@@ -38,7 +39,7 @@ def check(evidence: Evidence) -> Verdict:
         missing, size = not evidence.script.is_file(), evidence.submission.stat().st_size
         counts = _counted(evidence, entries)
     jailed = jail.form() == evidence.metrics["jail"] == "bubblewrap"
-    same = evidence.program.sha256() == evidence.metrics["artifact_sha256"]
+    same = program.sha256() == evidence.metrics["artifact_sha256"]
     facts = {
         "artifact_bytes": counts.total_bytes,
         "code_bytes": counts.code_bytes,
@@ -72,7 +73,7 @@ def check(evidence: Evidence) -> Verdict:
 
 
 def _over(evidence: Evidence, counts: counted.Artifact) -> str:
-    if evidence.is_built_elsewhere:
+    if is_built_elsewhere(evidence):
         return f"what it ships has {counts.total_bytes:,} bytes, {counts.over_cap_bytes:,} over the cap of {counts.cap_bytes:,}"
     return counts.sentence(quantized_model.num_weights(artifact.read(evidence.submission, "model.blob")))
 
@@ -80,9 +81,9 @@ def _over(evidence: Evidence, counts: counted.Artifact) -> str:
 def _counted(evidence: Evidence, entries: dict[str, int]) -> counted.Artifact:
     """What counts: weights and text in the file, and script or programs in the file, whichever is larger. No cap above the contest's."""
     model, memory, tokenizer = (entries.get(f"caddie/data/{name}", 0) for name in ("model.blob", "memory.bin", "tokenizer.model"))
-    programs = evidence.submission.stat().st_size - model - memory - tokenizer
+    packed_code = evidence.submission.stat().st_size - model - memory - tokenizer
     packed = artifact.manifest(evidence.submission)
     others = 0 if packed["options"] == evidence.options else len(json.dumps(evidence.options))
     cap = min(counted.CAP_BYTES, evidence.package.cap_bytes)
     script = evidence.script.stat().st_size if evidence.script.is_file() else 0
-    return counted.Artifact(max(script, programs) + others, model, memory, cap)
+    return counted.Artifact(max(script, packed_code) + others, model, memory, cap)

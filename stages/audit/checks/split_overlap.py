@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from stages.audit import shingles
-from stages.audit.evidence import Evidence, Verdict
+from stages.audit.evidence import Evidence, Verdict, lacks
 from stages.lib.tokens import splits
 from stages.runtime.text.tokenizer import BOS
 
@@ -29,7 +29,7 @@ MARGIN, DEVIATIONS = 0.01, 3.0
 
 
 def check(evidence: Evidence) -> Verdict:
-    if lacking := evidence.lacks("train", "holdout"):
+    if lacking := lacks(evidence, "train", "holdout"):
         return lacking
     searched = _searched(evidence)
     val, holdout = (_contained(split.tokens[:], searched) for split in (evidence.text, splits.read(evidence.holdout, "holdout")))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from stages.audit.code import reading, syntax, unpack
 from stages.audit.code.domain import names_of
-from stages.audit.evidence import Evidence, Verdict
+from stages.audit.evidence import Evidence, Verdict, is_built_elsewhere
 from stages.lib.referee import programs
 
 PROVES = "Nothing: it points a reader to places in the code."
@@ -19,7 +19,7 @@ PRECEDENT = "none; the reviewers of the contest read the code first"
 
 def check(evidence: Evidence) -> Verdict:
     hints, files = [], 0
-    for name, content in _sources(evidence.program):
+    for name, content in _sources(programs.of(evidence.submission)):
         if language := unpack.language_of(name):
             files += 1
             tree, why = syntax.parse(content.decode(errors="replace"), language)
@@ -28,7 +28,7 @@ def check(evidence: Evidence) -> Verdict:
                 continue
             found = reading.hints(name, tree, language=language)
             hints += [f"{hint.where}: {hint.text}" for hint in found if hint.against]
-            if evidence.is_built_elsewhere or f"evaluators/{evidence.evaluator}.py" in name:
+            if is_built_elsewhere(evidence) or f"evaluators/{evidence.evaluator}.py" in name:
                 hints += _adapts_in_predict(name, tree)
     return Verdict("reported", {"files": files, "hints": hints}, positions=files)
 
