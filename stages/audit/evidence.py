@@ -126,11 +126,6 @@ class Evidence:
     def tokens(self) -> np.ndarray:
         return self.text.tokens
 
-    @property
-    def tokenizer(self) -> bytes:
-        """The model of the tokenizer."""
-        return self.given_tokenizer or artifact.read(self.submission, "tokenizer.model")
-
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Held while a session is told val. The replay comes first, so that nothing in this process knew val before it."""

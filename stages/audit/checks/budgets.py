@@ -3,7 +3,7 @@
 On any other machine the seconds are reported but not judged, because the budget is defined for eight H100.
 """
 
-from stages.audit.evidence import Evidence, Verdict, is_built_elsewhere
+from stages.audit.evidence import Evidence, Verdict
 from stages.lib.referee import time_budget
 
 PROVES = (
@@ -23,7 +23,7 @@ PRECEDENT = (
 
 
 def check(evidence: Evidence) -> Verdict:
-    if is_built_elsewhere(evidence):
+    if not evidence.making:
         facts = {"seconds": {"evaluate": evidence.metrics["seconds"]}, "reason": "built elsewhere: nobody here timed its training"}
         return Verdict("not_applicable", facts)
     making, trained = time_budget.making(**evidence.making), evidence.making["train"]

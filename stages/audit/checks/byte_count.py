@@ -16,6 +16,7 @@ from itertools import zip_longest
 import numpy as np
 
 from stages.audit.evidence import Evidence, Verdict
+from stages.lib.referee import artifact
 from stages.lib.text import accounting, corpus, normalization
 from stages.lib.text.encoder import Encoder
 from stages.runtime.text.tokenizer import BOS
@@ -26,7 +27,7 @@ PRECEDENT = "Byte accounting of Issue #1719 and of #1806 (organizers removed #11
 
 
 def check(evidence: Evidence) -> Verdict:
-    model = evidence.tokenizer
+    model = evidence.given_tokenizer or artifact.read(evidence.submission, "tokenizer.model")
     encoder, objection = Encoder(model), normalization.objection(model)
     tokenizer = encoder.tokenizer
     tokens, counts = np.asarray(evidence.text.tokens), evidence.text.byte_counts
