@@ -194,7 +194,7 @@ def test_commands_of_the_page_certify_what_is_honest_and_refuse_the_rest(export)
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("perl", path=programs.SYSTEM) is None, reason="needs perl")
 def test_command_of_the_page_certifies_a_program_in_perl(export):
-    words = [word.replace("1024", "384") for word in of_the_page("bigram.pl 1024")]
+    words = [word.replace("FILE 1024", "docs/examples/bigram.pl 384") for word in of_the_page("perl FILE 1024")]
     run(words)
     written = certificate("bigram.certificate")
     assert failed(written) == set() and written["verdict"] == "not ruled"
