@@ -229,6 +229,14 @@ def test_hard_val_is_no_accusation_and_easy_val_is_no_excuse(evidence, monkeypat
     assert memorization.check(evidence).verdict == "pass"
 
 
+def test_one_holdout_document_has_no_spread_so_nothing_is_ruled(evidence, monkeypatch):
+    """Its error would be 0, and an honest artifact would be accused."""
+    evidence.streams["holdout"] = evidence.streams["holdout"][:201]
+    scores(monkeypatch, evidence, learned=[evidence.streams["train"]])
+    verdict = memorization.check(evidence)
+    assert verdict.verdict == "not_applicable" and "no spread" in verdict.evidence["reason"]
+
+
 def test_claim_with_a_gap_on_holdout_is_no_pass(evidence, monkeypatch):
     scores(monkeypatch, evidence, learned=[evidence.streams["train"]])
     for gap in (np.nan, np.inf):

@@ -10,10 +10,12 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from stages.audit.checks import self_contained
 from stages.audit.outside import __main__ as command
 from stages.audit.outside import claim, kit, text
 from stages.lib.node import files
@@ -90,6 +92,20 @@ def test_names_contents_and_nothing_else_of_a_folder_ship_and_count(tmp_path):
     (tmp_path / "made/link").symlink_to("/etc/passwd")
     with pytest.raises(ValueError, match="is a link or no file, so what it ships cannot be counted"):
         program.num_bytes()
+
+
+def test_everything_that_ships_counts_against_the_cap_and_so_do_options(tmp_path):
+    (tmp_path / "made").mkdir()
+    program, name = started(tmp_path / "made"), "weights"
+    with open(tmp_path / "made" / name, "wb") as file:
+        file.truncate(16_000_000 - len(name))
+    for options, verdict in (({}, ("pass", "not_applicable")), ({"a": 1}, ("fail",))):
+        metrics = {"jail": jail.form(), "artifact_sha256": program.sha256()}
+        found = self_contained.check(SimpleNamespace(submission=program, options=options, metrics=metrics))
+        assert found.verdict in verdict and found.evidence["artifact_bytes"] == 16_000_000 + (len('{"a": 1}') if options else 0)
+    assert "8 over the cap of 16,000,000" in found.evidence["reason"]
+    metrics["artifact_sha256"] = "another"
+    assert self_contained.check(SimpleNamespace(submission=program, options={}, metrics=metrics)).verdict == "fail"
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ CLAIMS = {  # a claim, and the test that `make test` has for it
     "every cheat is caught by its check": "test_cheats.py::test_cheat_is_caught_by_the_check_that_is_there_for_it",
     "an honest evaluator raises no alarm": "test_cheats.py::test_honest_evaluator_raises_no_alarm",
     "an artifact learns nothing but from its pipes": "test_jail.py::test_jail_shows_nothing_of_this_machine_and_lets_nothing_out",
+    "a program from elsewhere learns no more": "test_outside.py::test_program_from_elsewhere_sees_itself_and_nothing_of_this_machine",
     "the certified limit is true as often as it says": "test_bound.py::test_truth_is_above_the_limit_at_most_as_often_as_it_says",
     "every target comes back from its code": "test_certify.py::test_every_target_comes_back_from_as_many_bits_as_were_claimed",
     "a submission is read without running it": "test_submission_audit.py::test_packed_script_is_read_without_running_it",
