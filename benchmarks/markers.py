@@ -1,13 +1,13 @@
 """What fused markers and operators before the blank gain over CaseOps as it is: tokens per byte, and bits per byte at equal steps.
 
-    python benchmarks/markers.py --train documents.jsonl.xz                                   a vocabulary of 1,024 pieces for each transform
-    python benchmarks/markers.py --train a.jsonl.xz --model caseops.model --others b.jsonl.xz   one vocabulary for all three
-    python benchmarks/markers.py --train a.jsonl.xz --model caseops.model --seeds             tokens per byte alone
+    python benchmarks/markers.py --train documents.jsonl.xz                                    a vocabulary of 1,024 pieces for each
+    python benchmarks/markers.py --train a.jsonl.xz --model caseops.model --others b.jsonl.xz  one vocabulary for all three
+    python benchmarks/markers.py --train a.jsonl.xz --model caseops.model --seeds              tokens per byte alone
 
-`--model` is a SentencePiece model with the four CaseOps operators, such as the published one of 8,192 pieces. A small network with the smear
-gate of the records is trained on a part of `--train`. It is scored on documents of it that were held out, and on all documents of
-`--others`. Every run has the same number of steps of as many tokens, so it sees more text if it needs fewer tokens for it. Scores are of the
-average of the weights that is best on holdout, in windows of 256 tokens that do not overlap. p: one-sided Welch test that the transform
+`--model` is a SentencePiece model with the four CaseOps operators, such as the published one of 8,192 pieces. A small network with the
+smear gate of the records is trained on a part of `--train`. It is scored on documents of it that were held out, and on all documents of
+`--others`. Every run has the same number of steps of as many tokens, so it sees more text if it needs fewer tokens for it. Scores are of
+the average of the weights that is best on holdout, in windows of 256 tokens that do not overlap. p: one-sided Welch test that the transform
 takes fewer bits per byte than CaseOps.
 """
 
