@@ -21,7 +21,7 @@ from tqdm import tqdm
 from stages.lib.node import closure, command, files, parallel
 from stages.lib.node.scratch import Folder, key
 from stages.lib.node.stage import Input, Output, Untracked, Variant
-from stages.lib.text import corpus, normalization, parts
+from stages.lib.text import corpus, normalization, parts, prefixes
 from stages.runtime.text import sentencepiece_model
 from stages.runtime.text.tokenizer import Tokenizer
 from stages.runtime.tokens import shards
@@ -61,6 +61,7 @@ def main(
                 "vocabulary_size": tokenizer.vocabulary_size,
                 "tokenizer_sha256": tokenizer.sha256,
                 "text_sha256": prepared["sha256"],
+                **({"prefixes": prefixes.prefixes(tokenizer.piece_bytes)} if split == "train" else {}),
                 "certificate": tokenizer.certificate() | {"normalization": normalization.named(model.read_bytes())},
             },
         )
