@@ -90,9 +90,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="stacks (default: all)")
     parser.add_argument("--write", action="store_true", help="put the rows into docs/recipes.csv, each stack's when it is done")
     arguments = parser.parse_args()
-    names = arguments.names or catalog.stacks()
-    if unknown := set(names) - set(catalog.stacks()):
-        parser.error(f"no stacks: {', '.join(sorted(unknown))}; there are {', '.join(catalog.stacks())}")
+    names = arguments.names or catalog.whole()
+    if unknown := set(names) - set(catalog.whole()):
+        parser.error(f"no stacks: {', '.join(sorted(unknown))}; there are {', '.join(catalog.whole())}")
     for name in names:
         with tempfile.TemporaryDirectory(prefix="caddie-recipe-") as folder:
             rows = run(name, Path(folder))

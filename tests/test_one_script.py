@@ -103,7 +103,7 @@ def test_script_on_two_processes_of_torchrun_gives_the_same(project, tmp_path, n
 
 
 @pytest.mark.recipes
-@pytest.mark.parametrize("name", catalog.stacks())
+@pytest.mark.parametrize("name", catalog.whole())
 def test_script_of_every_recipe_is_the_pipeline_to_the_bit(project, tmp_path, name):
     assert_same_as_the_pipeline(project, small(name), tmp_path / "empty")
 
@@ -167,7 +167,7 @@ def test_script_of_rare_settings_is_the_pipeline_to_the_bit(project, tmp_path, n
     assert_same_as_the_pipeline(project, values, tmp_path / "empty")
 
 
-@pytest.mark.parametrize("name", ["default", *catalog.stacks()])
+@pytest.mark.parametrize("name", ["default", *catalog.whole()])
 def test_script_holds_what_the_run_uses_and_nothing_else(name):
     tree = PARAMS if name == "default" else catalog.applied(catalog.values(name, PARAMS), PARAMS)
     modules = packing.modules(tree)

@@ -306,7 +306,7 @@ def test_every_recipe_sets_only_what_exists(name):
 def test_unknown_recipe_lists_the_known_ones(capsys):
     with pytest.raises(SystemExit):
         recipes.main(["tinny"])
-    assert "there are naive, pr1019" in capsys.readouterr().err
+    assert "there are caddie, naive, pr1019" in capsys.readouterr().err
 
 
 def test_applied_recipe_is_in_params_with_the_comments_kept(tmp_path, monkeypatch):

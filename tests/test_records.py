@@ -12,15 +12,18 @@ import torch.nn.functional as F
 from stages.lib.node.launch import World
 from stages.lib.quant import groups, network, scales
 from stages.runtime.network.gpt import GPT
-from stages.runtime.scoring import harness, hints
-from stages.runtime.scoring.evaluators import sliding, tilt
+from stages.runtime.scoring import adaptation, harness, hints
+from stages.runtime.scoring.adapters import Adapters
+from stages.runtime.scoring.evaluators import sliding, tilt, ttt_lora
 from stages.train import loss
 from stages.train.kernels import softcap_cross_entropy
 from stages.train.optim.muon import Muon
 from stages.train.optim.orthogonalise import orthogonalise
 from stages.train.optimizers import Optimizers
 from stages.train.prefetch import Prefetcher
+from tests import coding_orders
 from tests.quantizing import quantized, settings_with
+from tests.test_evaluators import LORA
 from tests.test_features import LOOP, PLAIN, config
 from tests.test_loaders import T, loader, same
 from tests.test_model import CONFIG, model
@@ -119,6 +122,28 @@ def test_only_learned_caps_get_gradients_and_each_its_own_sign():
         for gradient, part in zip(gradients, (logits[logits >= 0], logits[logits < 0]), strict=True):
             z = part.double() / 30
             assert gradient.item() == pytest.approx((z.tanh() - z * (1 - z.tanh() ** 2)).sum().item(), rel=1e-4)
+
+
+def test_adapters_and_gradients_in_closed_form_cap_by_learned_caps():
+    """As after a phase of test-time training. B starts at 0, so adapters change nothing before the first step."""
+    net, x = model(changes={"features": {"asymmetric_cap": {"learned": True}}}), torch.arange(12)[None]
+    with torch.no_grad():
+        net.features["asymmetric_cap"].positive.fill_(0.02)
+        net.features["asymmetric_cap"].negative.fill_(0.05)
+    hidden_BTD, generator = net.hidden(x).detach(), torch.Generator().manual_seed(0)
+    constant = 30 * torch.tanh(net.uncapped(hidden_BTD) / 30)
+    assert (net.head(hidden_BTD) - constant).abs().max() > 0.01
+    adapters = Adapters(net, rank=2, alpha=2.0, targets=["query", "head"], generator=generator)
+    assert torch.equal(adapters.head(hidden_BTD), net.head(hidden_BTD))
+    one, many = (coding_orders.scores(ttt_lora.Evaluator(net, **LORA, slots=slots), coding_orders.text(30)) for slots in (0, 2))
+    np.testing.assert_allclose(one, many, rtol=1e-5)
+    offset, weights_BT = torch.zeros(1, 1, hidden_BTD.size(2), requires_grad=True), torch.rand(1, 12, generator=generator)
+    losses = F.cross_entropy(net.head(hidden_BTD + offset)[0], x[0], reduction="none")
+    (wanted,) = torch.autograd.grad((weights_BT[0] * losses).sum(), offset)
+    with torch.no_grad():
+        found = adaptation.gradient(net, hidden_BTD, x, weights_BT)[0]
+        assert torch.equal(adaptation.capped(net, hidden_BTD), net.head(hidden_BTD))
+    torch.testing.assert_close(found, wanted[0], rtol=1e-4, atol=1e-7)
 
 
 def test_training_leaves_the_caps_where_they_start():

@@ -130,7 +130,7 @@ def assert_certified_as_the_method_deserves(tree: dict, row: dict) -> None:
 
 
 @pytest.mark.recipes
-@pytest.mark.parametrize("name", catalog.stacks())
+@pytest.mark.parametrize("name", catalog.whole())
 def test_recipe_runs_from_text_to_certificate(name, tmp_path):
     tree = tree_of(name, "tiny")
     rows = campaign.run(name, tmp_path)
@@ -139,7 +139,7 @@ def test_recipe_runs_from_text_to_certificate(name, tmp_path):
         assert_certified_as_the_method_deserves(tree, row)
 
 
-@pytest.mark.parametrize("name", [name for name in catalog.stacks() if name not in NOT_RUN])
+@pytest.mark.parametrize("name", [name for name in catalog.whole() if name not in NOT_RUN])
 def test_documented_verdicts_are_those_of_the_methods(name):
     tree = tree_of(name, "tiny")
     for row in document.certificates(campaign.TABLE)[name]:

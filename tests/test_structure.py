@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from stages.calibrate import hessians
+from stages.lib.text import prefixes
 from stages.runtime.network import features, gpt
 from stages.runtime.network.gpt import GPT
 from stages.runtime.weights import dequantize
@@ -101,6 +102,40 @@ def ahead_model(**changes):
 
 def nats(logits_TV, targets_T):
     return -np.mean([row[target] - np.log(np.exp(row).sum()) for row, target in zip(logits_TV, targets_T, strict=True)])
+
+
+def test_prefixes_are_the_longest_proper_ones():
+    """By trying every token. The byte piece of an a is no prefix, because a text gets the piece that is spelled a."""
+    pieces = [b"", b"a", b" the", b"the", b"a", b" t", b"ab", b"abcd", b" ", b"x", b" the", b"\xe2", b"\xe2\x96\x81"]
+    expected = []
+    for piece in pieces:
+        begins = [(len(other), i) for i, other in enumerate(pieces) if other and len(other) < len(piece) and piece.startswith(other)]
+        expected.append(max(begins)[1] if begins else -1)
+    assert prefixes.prefixes(pieces) == expected and expected[6:8] == [4, 6] and expected[2] == 5
+
+
+@pytest.mark.parametrize("fraction, weight", [(0.0, 0.4), (0.33, 0.4), (0.5, 0.2), (0.67, 0.0), (1.0, 0.0)])
+def test_prefix_of_the_next_token_is_a_second_target_in_the_first_two_thirds(fraction, weight):
+    net, (x, _) = random_model(replace(PLAIN, features={"prefix_prediction": {"weight": 0.4}}, logit_softcap=2.0)), documents((11,))
+    bare = GPT(replace(PLAIN, logit_softcap=2.0)).eval()
+    bare.load_state_dict(net.state_dict())
+    feature, table = net.features["prefix_prediction"], [token - 3 if token % 2 else -1 for token in range(PLAIN.vocabulary_size)]
+    feature.vocabulary({"prefixes": table})
+    net.progress(step=1, fraction=fraction)
+    x, targets = x[:, :10], x[:, 1:11]
+    logits, seconds = bare(x)[0].detach().double().numpy(), [table[token] for token in targets[0].tolist()]
+    own = [nats(logits[t : t + 1], [second]) for t, second in enumerate(seconds) if second >= 0]
+    assert 0 < len(own) < 10
+    expected = nats(logits, targets[0].tolist()) + weight * sum(own) / 10
+    assert loss_of(net)(x, targets).item() == pytest.approx(expected, abs=1e-5)
+    assert torch.equal(net(x), bare(x)), "no logit changes"
+    assert features.exported({}, net.config.to_dict())[1] == bare.config.to_dict()
+
+
+def test_prefixes_that_are_missing_are_told_in_one_sentence():
+    net = random_model(replace(PLAIN, features={"prefix_prediction": {"weight": 0.4}}))
+    with pytest.raises(ValueError, match="made without the table of prefixes"):
+        net.features["prefix_prediction"].vocabulary({})
 
 
 @pytest.mark.parametrize("length, heads", [(10, 2), (2, 1), (1, 0)])

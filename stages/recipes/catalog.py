@@ -1,7 +1,7 @@
 """The recipe files: flat `path: value`, which replace values of params.yaml. header.py parses the comment header of a stack.
 
 `tiny` and `short` are profiles: `tiny` sets small sizes for trials, `short` leaves out what a sweep of the quantizer does not need.
-A profile is not a published stack, so it has no header.
+A profile is not a published stack, so it has no header. `caddie` is our own stack: its header names no published run.
 """
 
 import copy
@@ -14,7 +14,7 @@ from stages.lib.node import files, params
 from stages.recipes import header
 
 FOLDER = Path(__file__).parent
-PROFILES = ("tiny", "short")
+PROFILES, OWN = ("tiny", "short"), ("caddie",)
 
 
 def names() -> list[str]:
@@ -22,8 +22,13 @@ def names() -> list[str]:
 
 
 def stacks() -> list[str]:
-    """The recipes that replicate a published stack: all except the profiles."""
-    return [name for name in names() if name not in PROFILES]
+    """The recipes that replicate a published stack: all except the profiles and our own."""
+    return [name for name in names() if name not in PROFILES + OWN]
+
+
+def whole() -> list[str]:
+    """The recipes that set up a whole stack: the published ones, and our own."""
+    return stacks() + list(OWN)
 
 
 def read_header(name: str) -> header.Header:

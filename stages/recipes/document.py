@@ -11,7 +11,7 @@ import textwrap
 from pathlib import Path
 
 from stages.lib.node import closure, files, params
-from stages.recipes import catalog, describe, header, projection
+from stages.recipes import catalog, describe, header, own, projection
 
 PAGE, TABLE = closure.ROOT / "docs/recipes.md", closure.ROOT / "docs/recipes.csv"
 REHEARSALS, GROWTH = closure.ROOT / "docs/rehearsals.json", "growth"
@@ -44,6 +44,9 @@ there* is what the organisers of the contest or its reviewers said; the section 
 **Two leaderboards.** The README of the contest's main branch ends with #1855 at 1.0611. Four later rows (#1945, #1953, #2014, #2135)
 stand in #2146, the organisers' list of 2 May 2026, which main does not contain. By their last word 1.0565 was accepted, and a reader of
 main alone sees 1.0611. *Accepted* here follows #2146.
+
+[`caddie`](#caddie) is a recipe of our own: it puts together what the records and Caddie have. Nobody has run it at full size, so it has a
+prediction and no published score.
 
 Floating-point operations (FLOPs) are computed from the network and not measured. This is the rule by which they are counted.
 
@@ -100,6 +103,10 @@ def page() -> str:
         "\n".join(_section(name, heads[name], describe.describe(catalog.applied(catalog.values(name, tree), tree)), rows.get(name, [])))
         for name in ordered
     ]
+    for name in catalog.OWN:
+        own_tree = catalog.applied(catalog.values(name, tree), tree)
+        described = _section(name, catalog.read_header(name), describe.describe(own_tree), rows.get(name, []))
+        parts += ["\n".join([*described, *own.section(own_tree), ""])]
     if REHEARSALS.is_file():
         kept = files.read_json(REHEARSALS, required=(GROWTH,))
         parts += ["\n".join(_rehearsals(kept, heads, tree))]
@@ -154,7 +161,7 @@ def _section(name: str, head: header.Header, cost: describe.Description, rows: l
         f"{_seconds(seed.evaluate_seconds)} |"
         for seed in head.published
     ]
-    lines.append("")
+    lines = [*lines, ""] if head.published else lines[:4]
     for field, value in facts.items():
         lines += _wrapped(f"* **{field}.** {_sentence(value)}")
     for row in rows:

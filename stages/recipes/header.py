@@ -8,13 +8,14 @@ It has every field of FIELDS once, in that order. `Parameters`, `Steps` and `Scr
 
     seed 42: 1.05989 bits per byte, 15,897,259 bytes, 599.5 s of training, 455 s of evaluation; seed 0: ...
 
-in which the seconds may be left out if no log has them.
+in which the seconds may be left out if no log has them. For a stack that nobody has published, `Script` and `Published` are `none`.
 """
 
 import re
 from dataclasses import dataclass
 
 FIELDS = ("Stack", "Source", "Parameters", "Steps", "Script", "Published", "As run", "As written", "Deviations", "Needs", "Ruling")
+NONE = "none"
 SEED = re.compile(
     r"seed (?P<seed>\d+): (?P<bits_per_byte>\d\.\d+) bits per byte, (?P<artifact_bytes>[\d,]+) bytes"
     r"(?:, (?P<train_seconds>[\d.]+) s of training)?(?:, (?P<evaluate_seconds>[\d.]+) s of evaluation)?"
@@ -77,8 +78,8 @@ def parse(text: str, name: str) -> Header:
         found["Source"],
         _number(found["Parameters"], "Parameters", name),
         _number(found["Steps"], "Steps", name),
-        _number(found["Script"], "Script", name),
-        tuple(_seed(entry, name) for entry in found["Published"].split(";")),
+        0 if found["Script"] == NONE else _number(found["Script"], "Script", name),
+        () if found["Published"] == NONE else tuple(_seed(entry, name) for entry in found["Published"].split(";")),
         *(found[field] for field in FIELDS[FIELDS.index("As run") :]),
     )
 

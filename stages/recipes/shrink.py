@@ -14,6 +14,8 @@ tokens keeps its share of a row, and a number of features keeps its share of the
 | test-time training                             | as many windows a chunk; for adapters 16 targets, ranks by share, a pass per document |
 | quantize.min_elements, quantize.awq            | the same share of a matrix                                 |
 | train.context                                  | the same share of a row                                    |
+| documents at once                              | 4 slots in 2 shares, 2 a pass                              |
+| package.cap_bytes, if the quantizer fills it   | the same bytes per weight beside 95,000 for the script     |
 | text                                           | 400,000 bytes of the built-in text                         |
 """
 
@@ -25,6 +27,7 @@ from stages.lib.training import averages
 from stages.recipes import budget
 
 WIDTH, VOCABULARY, LENGTH, ROWS, STEPS = 64, 512, 64, 16, 24
+SCRIPT_BYTES = 95_000
 TABLE_SHARE = 16  # hashed tables have this many times fewer rows
 SMALLEST_ROTATION = 4  # rope_trained_length needs more than 2 dimensions
 FIXED = {
@@ -84,7 +87,19 @@ def values(tree: dict) -> dict:
         | {"package.options": options, "package.other_options": others, "evaluate.runs": runs}
         | {"quantize.min_elements": _min_elements(tree["quantize"]["min_elements"], tree), "quantize.awq": _awq(tree)}
         | {"train.context": [[round(LENGTH * tokens / length), end] for tokens, end in tree["train"]["context"]]}
+        | _cap(tree)
     )
+
+
+def _cap(tree: dict) -> dict:
+    """A cap that a small model reaches: its matrices grow with the square of the width, its tables with the width and the vocabulary."""
+    if tree["quantize"]["entropy"]["target_bytes"] != "auto":
+        return {}
+    share, model = WIDTH / tree["model"]["width"], tree["model"]
+    attention = 2 * model["width"] * (1 + model["num_kv_heads"] / model["num_heads"])
+    matrices = model["num_layers"] * model["width"] * (attention + 2 * model["mlp_width"])
+    weights, table = VOCABULARY * WIDTH + share**2 * matrices, tree["vocabulary"]["size"] * model["width"]
+    return {"package.cap_bytes": SCRIPT_BYTES + round(tree["package"]["cap_bytes"] * weights / (table + matrices))}
 
 
 def counted_in_steps(tree: dict, steps: budget.Steps, into: int) -> dict:
@@ -122,6 +137,10 @@ def _windows(options: dict) -> dict:
         out["chunk"] = options["chunk"] // options["window"] * LENGTH
     elif "chunk" in options:  # adapters
         out |= {"chunk": LENGTH // 4, "rank": max(4, options["rank"] * WIDTH // 512)}
+    if "slots" in options:
+        out |= {"slots": 4, "shares": 2, "group": 2}
+    if "precision" in options:
+        out["precision"] = "float32"  # a CPU has no other
     if "phases" in options:
         out |= {
             "phases": [number + 1 for number in range(len(options["phases"]))],

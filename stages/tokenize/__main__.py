@@ -1,9 +1,9 @@
 """Encode one split into token shards and, for holdout and val, a byte sidecar, in the contest's format.
 
 Every document becomes BOS and its ids, without EOS. Its bytes are counted three times: on the text, per token and from the pieces. The
-first document whose counts disagree ends the stage. Published shards are used unchanged and counted in the same way. All cores are used
-(CADDIE_WORKERS sets another number; the result is the same). If the command is killed at any moment, the same command continues where it
-stopped. There is one node per split, so nothing that is trained on can have read the val text.
+first document whose counts disagree ends the stage. Published shards are used unchanged, or with fused markers (fusing.py), and counted in
+the same way. All cores are used (CADDIE_WORKERS sets another number; the result is the same). If the command is killed at any moment, the
+same command continues where it stopped. There is one node per split, so nothing that is trained on can have read the val text.
 
     python -m stages.tokenize --inspect SHARD.bin           tokens, documents, bytes, and the first lines as text
     python -m stages.tokenize train --part 1 --of 8         one part of the work, for a scheduler; the stage puts the parts together
@@ -21,10 +21,11 @@ from tqdm import tqdm
 from stages.lib.node import closure, command, files, parallel
 from stages.lib.node.scratch import Folder, key
 from stages.lib.node.stage import Input, Output, Untracked, Variant
-from stages.lib.text import corpus, normalization, parts
+from stages.lib.text import corpus, normalization, parts, prefixes
+from stages.runtime.text import sentencepiece_model
 from stages.runtime.text.tokenizer import Tokenizer
 from stages.runtime.tokens import shards
-from stages.tokenize import look, sharding
+from stages.tokenize import fusing, look, sharding
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def main(
                 "vocabulary_size": tokenizer.vocabulary_size,
                 "tokenizer_sha256": tokenizer.sha256,
                 "text_sha256": prepared["sha256"],
+                **({"prefixes": prefixes.prefixes(tokenizer.piece_bytes)} if split == "train" else {}),
                 "certificate": tokenizer.certificate() | {"normalization": normalization.named(model.read_bytes())},
             },
         )
@@ -136,13 +138,16 @@ def _encode(split: str, settings: TokenizeSettings, documents: Path, prepared: d
 
 
 def _take(split: str, documents: Path, prepared: dict, model: Path, work: Folder) -> dict:
-    """Link published shards, which prepare has checked and counted. Links, because 16 GB need not be stored twice."""
+    """Link published shards, which prepare has checked and counted. Links, because 16 GB need not be stored twice. If the vocabulary is
+    theirs with fused markers, their tokens are fused instead."""
+    (work.path / split).mkdir(exist_ok=True)
+    if model.read_bytes() == sentencepiece_model.with_markers((documents / corpus.TOKENIZER).read_bytes(), "fused_markers"):
+        return fusing.fuse(documents, work.path / split, split, Tokenizer(model.read_bytes())) | {"raw_bytes": prepared["bytes"]}
     if prepared["tokenizer_sha256"] != files.sha256(model):
         raise ValueError(
             "the shards that prepare took over were made with another tokenizer than artifacts/vocabulary has; set "
             "vocabulary.source to shards"
         )
-    (work.path / split).mkdir(exist_ok=True)
     for path in sorted(documents.glob("*.bin")):
         (work.path / split / path.name).unlink(missing_ok=True)
         files.link_file(path, work.path / split / path.name)

@@ -7,7 +7,6 @@ import numpy as np
 
 from stages.lib.node import command
 from stages.lib.text import accounting, corpus, published
-from stages.runtime.text import caseops
 from stages.runtime.text.tokenizer import BOS, Tokenizer
 from stages.runtime.tokens import shards
 
@@ -68,8 +67,7 @@ def _count(text: str) -> int:
 
 def _beginning(tokenizer: Tokenizer, ids: np.ndarray) -> str:
     """The text of the first tokens of a document, which may end inside a character or before the letter of an operator."""
-    written = b"".join(map(tokenizer.piece_bytes.__getitem__, ids.tolist())).decode(errors="replace")
-    return caseops.decode_leniently(written) if tokenizer.has_caseops else written
+    return tokenizer.decode(ids.tolist(), leniently=True).decode(errors="replace")
 
 
 def find_model(path: Path, model: Path | None) -> Path:

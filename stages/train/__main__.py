@@ -87,6 +87,8 @@ def main(
         initialise(model, generator=torch.Generator().manual_seed(settings.seed))
         numerics.store(model, precision)
         model.attention_backend = asked
+        for feature in model.hooks.having["vocabulary"]:
+            feature.vocabulary(text.facts)
         run = loop.start(model.to(world.device), settings, world)
         source = Prefetcher(batches, world, part_tokens=settings.micro_batch_tokens, is_ahead=world.device.type == "cuda")
         folder = checkpoints.Folder(scratch / _key(settings, config, text, holdout, world, chosen))

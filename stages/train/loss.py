@@ -12,9 +12,10 @@ def of(model: GPT, cross_entropy: Callable[[Tensor, Tensor, float], Tensor]) -> 
 
     def loss(tokens_BT: Tensor, targets_BT: Tensor, cu_seqlens: Tensor | None = None, max_seqlen: int | None = None) -> Tensor:
         hidden_BTD = model.hidden(tokens_BT, cu_seqlens, max_seqlen)
-        value = cross_entropy(model.uncapped(hidden_BTD).flatten(0, 1), targets_BT.flatten(), model.config.logit_softcap)
+        logits_NV = model.uncapped(hidden_BTD).flatten(0, 1)
+        value = cross_entropy(logits_NV, targets_BT.flatten(), model.config.logit_softcap)
         for feature in model.hooks.having["auxiliary_loss"]:
-            value = value + feature.auxiliary_loss(hidden_BTD, targets_BT)
+            value = value + feature.auxiliary_loss(hidden_BTD, targets_BT, logits_NV)
         return value
 
     return loss

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from stages.runtime.text import caseops
+from stages.runtime.text import caseops, operators_first, sentencepiece_model
 
 CHUNK_BYTES = 4000  # SentencePiece drops training sentences longer than 4192 bytes
 
@@ -28,10 +28,12 @@ def train(
     sample_documents: int | None = None,
     normalization: Literal["identity", "nmt_nfkc"] = "identity",
     caseops_transform: bool = False,
+    markers: str = "",
 ) -> bytes:
     """Model bytes of a BPE vocabulary with `size` pieces, trained on the first `sample_bytes` or `sample_documents` of the texts.
 
-    ValueError if the texts are empty, or too small or uniform for this many pieces. Equal texts give equal bytes.
+    `markers` is one of sentencepiece_model.MARKERS and needs CaseOps. ValueError if the texts are empty, or too small or uniform for this
+    many pieces. Equal texts give equal bytes.
     """
     import sentencepiece
 
@@ -39,6 +41,8 @@ def train(
     taken = _sample(texts, sample_bytes, sample_documents)
     if caseops_transform:
         taken = map(caseops.encode, taken)
+    if markers == "operators_first":
+        taken = map(operators_first.encode, taken)
     sentences = _documents(taken) if normalization == "nmt_nfkc" else _chunks(taken)
     first = next(sentences, None)
     if first is None:
@@ -67,7 +71,7 @@ def train(
         )
     except (RuntimeError, OSError) as error:
         raise ValueError(f"vocabulary.size {size} does not fit this text; {_way_out(str(error))}") from None
-    return sink.getvalue()
+    return sentencepiece_model.with_markers(sink.getvalue(), markers) if markers else sink.getvalue()
 
 
 def _way_out(message: str) -> str:

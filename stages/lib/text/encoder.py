@@ -65,9 +65,11 @@ class Encoder:
             parts = [(np.frombuffer(text.encode(), np.uint8) + np.uint16(NUM_SPECIAL)).astype(np.uint16) for text in texts]
             return self._assembled(parts, None, raw, raw, raw, sidecar)
         has_caseops = self.tokenizer.has_caseops
-        transformed = list(map(caseops.encode, texts)) if has_caseops else texts
+        transformed = list(map(self.tokenizer.transformed, texts))
         if self.tokenizer.is_lossless:
-            return self._assembled(self._ids(transformed), None, raw, raw, _sizes(transformed) if has_caseops else raw, sidecar)
+            return self._assembled(
+                self._fused(self._ids(transformed)), None, raw, raw, self._written(transformed) if has_caseops else raw, sidecar
+            )
         normalize = self.tokenizer.processor.Normalize
         if has_caseops and sidecar:
             aligned = [normalize(text, with_offsets=True) for text in transformed]
@@ -81,11 +83,26 @@ class Encoder:
                 len(text[: origins[0]].encode()) + len(text[origins[-1] :].encode())
                 for text, (_, origins) in zip(transformed, aligned, strict=True)
             ]
-            return self._assembled(parts, counts, raw, [a - b for a, b in zip(raw, cut, strict=True)], _sizes(spelled), True)
+            if markers := self.tokenizer.fused_markers:
+                parts, counts = zip(*itertools.starmap(markers.fuse, zip(parts, counts, strict=True)), strict=True) if parts else ([], [])
+            return self._assembled(parts, counts, raw, [a - b for a, b in zip(raw, cut, strict=True)], self._written(spelled), True)
         spelled = [normalize(text).replace(BLANK, " ") for text in transformed]
         # A blank at the start of a document is not counted, as in the contest's tables.
         text_bytes = raw if has_caseops else [size - text.startswith(" ") for size, text in zip(_sizes(spelled), spelled, strict=True)]
-        return self._assembled(self._ids(spelled), None, raw, text_bytes, _sizes(spelled), sidecar)
+        return self._assembled(self._fused(self._ids(spelled)), None, raw, text_bytes, self._written(spelled), sidecar)
+
+    def _fused(self, parts: list[np.ndarray]) -> list[np.ndarray]:
+        markers = self.tokenizer.fused_markers
+        return [markers.fuse(part)[0] for part in parts] if markers else parts
+
+    def _written(self, spelled: list[str]) -> list[int]:
+        """Bytes of what the pieces write: with fused markers, a blank and its operator are one byte, and bytes 0 to 2 have an ESC."""
+        sizes = _sizes(spelled)
+        if self.tokenizer.fused_markers:
+            operator = len(caseops.ESC.encode())
+            for i, text in enumerate(spelled):
+                sizes[i] += operator * (sum(map(text.count, "\0\1\2")) - sum(text.count(" " + name) for name in caseops.OPERATORS[:3]))
+        return sizes
 
     def _assembled(
         self,

@@ -80,9 +80,10 @@ def auxiliary(net: GPT, *, length: int) -> int:
         return 0
     with torch.no_grad():
         hidden_BTD = net.hidden(tokens(length))
+        logits_NV = net.uncapped(hidden_BTD).flatten(0, 1)
     with counted() as counter:
         for feature in losses:
-            feature.auxiliary_loss(hidden_BTD, tokens(length))
+            feature.auxiliary_loss(hidden_BTD, tokens(length), logits_NV)
     return counter.get_total_flops() // length
 
 

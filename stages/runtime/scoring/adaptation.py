@@ -41,17 +41,18 @@ def adamw(parameters: list[Tensor], gradients: Callable[[], list[Tensor]], *, ra
 def gradient(model, hidden_BTD: Tensor, targets_BT: Tensor, weights_BT: Tensor, bias_B1V: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Gradient of  Σ_t weights CE(c tanh((z + bias) / c), targets)  by an offset of a row's hidden states (B, D), and of its logits (B, V).
 
-    With y = tanh((z + bias) / c) and p the softmax of c y, it is  Σ_t weights (p - [target]) (1 - y²),  through the head. The closed form
-    takes half the time of autograd, which keeps about six tensors of the size of the logits. On a CPU it is faster still, because it
-    computes so few rows at a time that their logits stay in the cache.
+    With y = tanh((z + bias) / c) and p the softmax of c y, it is  Σ_t weights (p - [target]) (1 - y²),  through the head; c may depend on
+    the sign of z + bias. The closed form takes half the time of autograd, which keeps about six tensors of the size of the logits. On a
+    CPU it is faster still, because it computes so few rows at a time that their logits stay in the cache.
     """
-    cap, rows = model.config.logit_softcap, max(1, CACHED // (hidden_BTD.size(1) * model.config.vocabulary_size))
+    rows = max(1, CACHED // (hidden_BTD.size(1) * model.config.vocabulary_size))
     rows = rows if hidden_BTD.device.type == "cpu" else len(hidden_BTD)
     found = []
     for i in range(0, len(hidden_BTD), rows):
         y_BTV = model.uncapped(hidden_BTD[i : i + rows]).float()
         if bias_B1V is not None:
             y_BTV = y_BTV + (bias_B1V if len(bias_B1V) == 1 else bias_B1V[i : i + rows])
+        cap = model.hooks.apply("cap", model.config.logit_softcap, y_BTV)
         y_BTV = y_BTV.div_(cap).tanh_()
         found_BTV = torch.softmax(cap * y_BTV, dim=-1)
         index_BT1 = targets_BT[i : i + rows, :, None]
@@ -64,8 +65,7 @@ def gradient(model, hidden_BTD: Tensor, targets_BT: Tensor, weights_BT: Tensor, 
 
 def capped(model, hidden: Tensor, bias: Tensor | float = 0.0) -> Tensor:
     """Logits with `bias` added before the cap: c tanh((z + bias) / c)."""
-    cap = model.config.logit_softcap
-    return cap * torch.tanh((model.uncapped(hidden).float() + bias) / cap)
+    return model.capped(model.uncapped(hidden).float() + bias)
 
 
 def sgd_epoch(model, tokens: Tensor, optimizer, *, rate: float, window: int, rows: int, reset_at: int | None) -> None:

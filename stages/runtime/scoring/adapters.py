@@ -51,8 +51,7 @@ class Adapters:
         """Capped logits, from the adapted table if the head is among the targets."""
         if "head" not in self.pairs:
             return self.model.head(hidden)
-        cap = self.model.config.logit_softcap
-        return cap * torch.tanh(F.linear(hidden, self._weight("head").to(hidden.dtype)).float() / cap)
+        return self.model.capped(F.linear(hidden, self._weight("head").to(hidden.dtype)))
 
     def _weight(self, name: str) -> Tensor:
         up, down = self.pairs[name]

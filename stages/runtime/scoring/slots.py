@@ -123,8 +123,7 @@ class Slots:
             logits_BCV = self.model.uncapped(hidden_BCD)
             if "head" in pairs:
                 logits_BCV = logits_BCV + self._product(hidden_BCD, *pairs["head"])
-            cap = self.model.config.logit_softcap
-            logits_BCV = cap * torch.tanh(logits_BCV.float() / cap)
+            logits_BCV = self.model.capped(logits_BCV)
             if goes_on:
                 loss = sum(F.cross_entropy(logits_BCV[row], targets_BC[row]) for row in goes_on)
                 leaves = [pair[i] for i in (0, 1) for pair in pairs.values()]

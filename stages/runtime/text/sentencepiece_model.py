@@ -6,22 +6,27 @@ A model is a protocol buffer. Only its outermost fields and two of its messages 
     TrainerSpec     3 model_type (1 unigram, 2 bpe)   24 treat_whitespace_as_suffix
     NormalizerSpec  1 name   2 precompiled_charsmap   3 add_dummy_prefix   4 remove_extra_whitespaces   5 escape_whitespaces
 
+SentencePiece leaves the numbers from 200 on to others. One of them names here what is done with CaseOps operators and blanks: MARKERS.
+
 Source: sentencepiece_model.proto; protocol buffers' wire format.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-NORMALIZER_SPEC = 3
+NORMALIZER_SPEC, MARKERS_FIELD = 3, 200
+MARKERS = "", "fused_markers", "operators_first"
 
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """Settings of a tokenizer. `lossy_because` lists what changes a text before it is cut into pieces; it is empty if nothing does."""
+    """Settings of a tokenizer. `lossy_because` lists what changes a text before it is cut into pieces; it is empty if nothing does.
+    `markers` is one of MARKERS."""
 
     normalization: str
     is_bpe: bool
     lossy_because: tuple[str, ...]
+    markers: str = ""
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes, bytes]]:
@@ -59,9 +64,12 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
 
 
 def settings(model: bytes) -> TokenizerSettings:
-    """Read the settings of a serialized model that SentencePiece itself has accepted."""
+    """Read the settings of a serialized model that SentencePiece itself has accepted. ValueError for markers that are not known here."""
     messages: dict[int, dict] = {2: {}, 3: {}, 5: {}}
+    markers = ""
     for number, value, _ in fields(model):
+        if number == MARKERS_FIELD:
+            markers = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
         if number in messages:
             messages[number] |= {key: part for key, part, _ in fields(value)}
     trainer, normalizer, denormalizer = messages[2], messages[3], messages[5]
@@ -74,7 +82,20 @@ def settings(model: bytes) -> TokenizerSettings:
         "blanks are suffixes of words": trainer.get(24, 0) != 0,
         "decoding replaces characters": bool(denormalizer.get(2)),
     }
-    return TokenizerSettings(name, trainer.get(3, 1) == 2, tuple(reason for reason, holds in reasons.items() if holds))
+    if markers not in MARKERS:
+        known = ", ".join(MARKERS[1:])
+        raise ValueError(f"the tokenizer has markers {markers[:40]!r}, there are {known}; it is of a later version, or damaged")
+    return TokenizerSettings(name, trainer.get(3, 1) == 2, tuple(reason for reason, holds in reasons.items() if holds), markers)
+
+
+def with_markers(model: bytes, markers: str) -> bytes:
+    """The same model, with the name of its markers in it."""
+    return model + _number(MARKERS_FIELD << 3 | 2) + _number(len(markers)) + markers.encode()
+
+
+def _number(value: int) -> bytes:
+    """A varint of two bytes or fewer."""
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128, value >> 7])
 
 
 def without_normalization(model: bytes) -> bytes:

@@ -1,5 +1,8 @@
 """One interface to the contest's tokenizers: SentencePiece (lossless or as published), with or without CaseOps, and plain bytes.
 
+CaseOps operators may be one token with the blank before them (fused_markers.py) or stand before it (operators_first.py); the model file
+says which.
+
 A tokenizer gives the ids of a text, the text of some ids, and the number of text bytes that each id in a stream stands for (the
 denominator of bits per byte). Its `certificate` states to which text these bytes belong:
 
@@ -19,7 +22,8 @@ import json
 
 import numpy as np
 
-from . import caseops, sentencepiece_model
+from . import caseops, operators_first, sentencepiece_model
+from .fused_markers import FusedMarkers
 
 SPECIAL = 0, 1, 2, 3  # pad, bos, eos, unk, as in the contest's tokenizers
 _, BOS, _, UNKNOWN = SPECIAL
@@ -47,6 +51,14 @@ class Tokenizer:
             self.settings = sentencepiece_model.settings(model)
         operators = [self.processor.PieceToId(char) for char in caseops.OPERATORS] if self.processor else [UNKNOWN]
         self.operators = tuple(operators) if UNKNOWN not in operators else ()
+        self.fused_markers = None
+        if self.settings.markers and not self.operators:
+            raise ValueError(f"{self.settings.markers} is about CaseOps operators, and the tokenizer has none; use one with CaseOps")
+        if self.settings.markers == "fused_markers":
+            if any(self.processor.IdToPiece(piece)[1:].endswith(BLANK) for piece in range(self.vocabulary_size)):
+                raise ValueError("fused_markers needs pieces that do not end with a blank; use a tokenizer that splits at blanks")
+            byte_pieces = [self.processor.PieceToId(f"<0x{byte:02X}>") for byte in range(3)]
+            self.fused_markers = FusedMarkers(self.processor.PieceToId(BLANK), self.operators, tuple(byte_pieces))
 
     @property
     def vocabulary_size(self) -> int:
@@ -79,7 +91,7 @@ class Tokenizer:
             "lossy_because": list(self.settings.lossy_because),
             "bytes_counted_on": counted,
             "normalization": self.settings.normalization,
-            "transform": "lossless_caps_caseops_v1" if self.has_caseops else "none",
+            "transform": "lossless_caps_caseops_v1" + f" {self.settings.markers}".rstrip() if self.has_caseops else "none",
         }
 
     @functools.cached_property
@@ -129,25 +141,39 @@ class Tokenizer:
         """Token ids of one text, without BOS; for a published tokenizer exactly those of SentencePiece."""
         if not self.processor:
             return [value + NUM_SPECIAL for value in text.encode()]
-        if self.has_caseops:
-            text = caseops.encode(text)
+        text = self.transformed(text)
         if not self.is_lossless:
-            return self.processor.EncodeAsIds(text)
+            return self._fused(self.processor.EncodeAsIds(text))
         ids: list[int] = []
         blank = [self.processor.PieceToId(f"<0x{byte:02X}>") for byte in BLANK.encode()]
         for i, part in enumerate(text.split(BLANK)):
             ids += blank if i else []
             ids += self.processor.EncodeAsIds(part)
-        return ids
+        return self._fused(ids)
 
-    def decode(self, ids) -> bytes:
-        """The bytes that `ids` stand for: the exact document if the tokenizer is lossless, else the normalized one."""
+    def transformed(self, text: str) -> str:
+        """What normalization and SentencePiece get: `text` with its capitals as operators, if there are operators."""
+        if not self.has_caseops:
+            return text
+        return operators_first.encode(caseops.encode(text)) if self.settings.markers == "operators_first" else caseops.encode(text)
+
+    def _fused(self, ids: list[int]) -> list[int]:
+        return self.fused_markers.fuse(np.array(ids, np.int64))[0].tolist() if self.fused_markers else ids
+
+    def decode(self, ids, *, leniently: bool = False) -> bytes:
+        """The bytes that `ids` stand for: the exact document if the tokenizer is lossless, else the normalized one. `leniently`: operators
+        that cannot apply are dropped, as at the end of a part of a document."""
+        if self.fused_markers:
+            ids = self.fused_markers.separate(np.array(ids, np.int64)).tolist()
         written = b"".join(map(self.piece_bytes.__getitem__, ids))
         if not self.has_caseops:
             return written
         # surrogateescape, because ids that a model generates need not be valid UTF-8
         text = written.decode(errors="surrogateescape")
-        return (caseops.decode if self.is_lossless else caseops.decode_leniently)(text).encode(errors="surrogateescape")
+        if self.settings.markers == "operators_first":
+            text = operators_first.decode(text)
+        is_strict = self.is_lossless and not leniently
+        return (caseops.decode if is_strict else caseops.decode_leniently)(text).encode(errors="surrogateescape")
 
     def _is_boundary(self, piece: int) -> bool:
         if not self.processor:

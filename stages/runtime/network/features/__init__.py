@@ -22,8 +22,9 @@ attention.py call each hook at one place; a hook takes a tensor and returns the 
 | cap(cap, logits)                    | a number, or one for each of the logits    | before scoring's soft cap, not before training's  |
 
 `layer` is the physical layer, also where a layer runs several times. `progress(self, model, *, step, fraction)` replaces nothing:
-training calls it before each step. `auxiliary_loss(self, hidden_BTD, targets_BT)` is a number that training adds to its loss. Features
-in TRAINING_ONLY have only this hook, and `exported` removes them from the trained model. Training leaves the parameters of features in
+training calls it before each step. `vocabulary(self, facts)` gets meta.json of the train tokens, once. `auxiliary_loss(self, hidden_BTD,
+targets_BT, logits_NV)` is a number that training adds to its loss; logits_NV, N = B T, are those before the cap. Features in
+TRAINING_ONLY have only these hooks, and `exported` removes them from the trained model. Training leaves the parameters of features in
 SCORING_ONLY as they start. Six features (STRUCTURAL) decide what is built
 and how it is connected; gpt.py names each where it acts.
 
@@ -58,9 +59,10 @@ HOOKS = (
     "cap",
     "auxiliary_loss",
     "progress",
+    "vocabulary",
 )
 STRUCTURAL = ("depth_recurrence", "factorised_embedding", "parallel_residual", "skip_attention", "two_lane", "unet_skips")
-TRAINING_ONLY = ("multi_token_prediction",)
+TRAINING_ONLY = ("multi_token_prediction", "prefix_prediction")
 SCORING_ONLY = ("asymmetric_cap",)
 
 

@@ -35,7 +35,7 @@ class Feature(nn.Module):
         for head in self.heads:
             head.weight.zero_()
 
-    def auxiliary_loss(self, hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
+    def auxiliary_loss(self, hidden_BTD: Tensor, targets_BT: Tensor, logits_NV: Tensor) -> Tensor:
         losses = []
         for ahead, head in enumerate(self.heads[: targets_BT.size(1) - 1], start=1):
             logits_BTV = self.cap * torch.tanh(head(hidden_BTD[:, :-ahead]).float() / self.cap)
