@@ -28,6 +28,7 @@ help:
 	@echo "make test-attacks          100,000 hostile blobs against every codec and coder, and the largest round trips: a quarter of an hour"
 	@echo "make test-portability      the weight coder with another numpy, BLAS and number of threads: the same bytes"
 	@echo "make test-s3               sharing results and sweeps, also through an S3 server that the test starts, and DVC's limits; ten minutes"
+	@echo "make test-walk             every command of docs/first-hour.md, in its order, and what it prints; ten minutes"
 	@echo "make test-text             the built-in text with other Pythons and their builds: the same sha256; PYTHONS='python3.12 python3.13'; gigabytes"
 	@echo "make test-referee          honest evaluators under the audit with twenty seeds: no false alarm; five minutes"
 	@echo "make test-siege            artifacts and files that lie, each packed, evaluated and audited; writes docs/siege.md; half an hour"
@@ -118,6 +119,10 @@ test-text: setup
 test-s3: setup
 	python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) -e '.[dev,s3,test-s3]'
 	python -m pytest -n 0 -m 'slow or large' tests/test_sharing.py tests/test_dvc_limits.py
+
+.PHONY: test-walk
+test-walk: setup
+	python -m pytest -n 0 -m large tests/test_first_hour.py
 
 test-referee: setup
 	python -m pytest --dist load -m referee tests/test_cheats.py

@@ -39,6 +39,7 @@ TOOLS = {
     "stages/script/driver.py",
     "stages/script/packing.py",
     "stages/lib/node/plugin_names.py",
+    "stages/recipes/dial/pilot.py",
     "stages/recipes/projection.py",
     "stages/runtime/base/plugin.py",
 }  # commands of their own, and what hands names on
@@ -193,7 +194,7 @@ SHIPPED = {"torch", "numpy", "sentencepiece", "brotli", "zstandard", "constricti
 COMMANDS_USE = {
     "adopt": ["stages.recipes", "stages.train"],
     "submission": ["stages.recipes"],
-    "recipes": ["stages.script"],
+    "recipes": ["stages.script", "stages.prepare"],
 }  # these are no nodes
 
 

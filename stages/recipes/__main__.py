@@ -9,6 +9,7 @@ python -m stages.recipes pr1855 --describe          its layers as they run, para
 python -m stages.recipes pr1855 --fits              whether its artifact will fit under the cap, from sizes alone; `default` too
 python -m stages.recipes --check                    build every stack at full size and compare its parameters with the published number
 python -m stages.recipes --document                 write docs/recipes.md
+python -m stages.recipes --for 16MB --hours 1 --text data/my.jsonl     size a recipe of your own for this text and machine: docs/sizing.md
 """
 
 import argparse
@@ -36,8 +37,23 @@ def main(argv: list[str] | None = None) -> int:
     what.add_argument("--fits", action="store_true", help="say from sizes alone whether its artifact will fit under the cap")
     what.add_argument("--check", action="store_true", help="compare every stack's number of parameters with the published one")
     what.add_argument("--document", action="store_true", help="write docs/recipes.md")
+    own = parser.add_argument_group("a recipe of your own: docs/sizing.md")
+    own.add_argument("--for", dest="cap", metavar="BYTES", help="size one for an artifact of at most so many bytes, such as 16MB or 500kB")
+    own.add_argument("--hours", type=float, help="hours of training")
+    own.add_argument("--text", type=Path, help="a file or folder of text (default: the built-in text)")
+    own.add_argument("--gpus", type=int, help="number of GPUs; 0: the processor (default: those of this machine)")
+    own.add_argument("--card", help="kind of these GPUs, if they are not here (default: the contest's H100)")
+    own.add_argument("--context", type=int, help="width of the context in tokens (default: by the rules)")
+    own.add_argument("--save", metavar="NAME", help="name of the recipe (default: by what was asked for)")
+    own.add_argument("--overwrite", action="store_true", help="replace a recipe of that name")
     with command.sentences("recipes"):
         chosen = parser.parse_args(argv)
+        if chosen.cap is not None:
+            from stages.recipes.dial import size
+
+            return size.run(chosen, params.read(PARAMS))
+        given = [name for name in ("hours", "text", "gpus", "card", "context", "save", "overwrite") if getattr(chosen, name)]
+        params.require(not given, f"--{given[0] if given else ''} is for a recipe of your own; say how many bytes it may have: --for 16MB")
         if chosen.check or chosen.document:
             params.require(chosen.name is None, "--check and --document look at all recipes; leave the name out")
             return check() if chosen.check else document.write()

@@ -1,7 +1,8 @@
 """The recipe files: flat `path: value`, which replace values of params.yaml. header.py parses the comment header of a stack.
 
 `tiny` and `short` are profiles: `tiny` sets small sizes for trials, `short` leaves out what a sweep of the quantizer does not need.
-A profile is not a published stack, so it has no header. `caddie` is our own stack: its header names no published run.
+A profile is not a published stack, so it has no header. `caddie` is our own stack: its header names no published run. A recipe that `--for`
+sized has none either: its first line begins with SIZED.
 """
 
 import copy
@@ -12,9 +13,11 @@ import yaml
 
 from stages.lib.node import files, params
 from stages.recipes import header
+from stages.recipes.dial import context
 
 FOLDER = Path(__file__).parent
 PROFILES, OWN = ("tiny", "short"), ("caddie",)
+SIZED = "# Sized for:"
 
 
 def names() -> list[str]:
@@ -22,8 +25,8 @@ def names() -> list[str]:
 
 
 def stacks() -> list[str]:
-    """The recipes that replicate a published stack: all except the profiles and our own."""
-    return [name for name in names() if name not in PROFILES + OWN]
+    """The recipes that replicate a published stack: all except the profiles, our own, and those that were sized here."""
+    return [name for name in names() if name not in PROFILES + OWN and not is_sized(name)]
 
 
 def whole() -> list[str]:
@@ -31,15 +34,25 @@ def whole() -> list[str]:
     return stacks() + list(OWN)
 
 
+def is_sized(name: str) -> bool:
+    """Whether `--for` wrote this recipe."""
+    return name in names() and _text(name).startswith(SIZED)
+
+
 def read_header(name: str) -> header.Header:
     return header.parse(_text(name), name)
 
 
 def values(name: str, tree: dict) -> dict:
-    """The recipe's values by path. ValueError if it does not exist or sets a path that params.yaml does not have."""
+    """The recipe's values by path. ValueError if it does not exist, sets a path that params.yaml does not have, or was sized with another
+    width of the context than its values now have."""
     found = yaml.safe_load(_text(name)) or {}
     for path in found:
         params.lookup(tree, path)
+    if name == "short":
+        found |= context.without_memory(tree["train"]["sequence_length"])
+    if is_sized(name):
+        context.check(found, f"stages/recipes/{name}.yaml")
     return found
 
 

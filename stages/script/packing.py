@@ -29,6 +29,7 @@ NOT_PACKED = (
     "stages/quantize/reporting.py",
     "stages/train/reporting.py",
     "stages/train/adoption.py",
+    "stages/train/live.py",
     "stages/train/published.py",
 )
 START = """import base64,json,os,pathlib,sys,time

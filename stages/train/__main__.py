@@ -58,6 +58,7 @@ def main(
     curve: Plot = "artifacts/train/loss.csv",
     metrics: Metrics = "artifacts/train/metrics.json",
     scratch: Untracked = "scratch/train",
+    live: Untracked = "dvclive",
 ) -> None:
     check(settings)
     text, holdout = splits.read(train_tokens, "train"), splits.read(holdout_tokens, "holdout", sidecar=True)
@@ -109,7 +110,12 @@ def main(
                 "the processes found checkpoints of different steps, as happens when several machines do "
                 "not share scratch/; share it, or remove scratch/train on all of them",
             )
-            loop.train(run, source, holdout, settings, world=world, precision=precision, folder=folder)
+            curves = None
+            if settings.live and metrics and world.is_main:
+                from stages.train.live import Curves  # not part of the one script
+
+                curves = Curves(live, run.curve, steps=settings.steps).add
+            loop.train(run, source, holdout, settings, world=world, precision=precision, folder=folder, seen=curves)
             if world.is_main:
                 facts = {"model": config.to_dict(), "text_sha256": text.text_sha256, "seed": settings.seed}
                 tensors.save(weights, numerics.leaving(model, run.weights()), facts)
@@ -148,8 +154,8 @@ def num_parameters(model: GPT) -> int:
 
 
 def _key(settings: TrainSettings, config: ModelConfig, text: splits.Split, holdout: splits.Split, world: launch.World, chosen: dict) -> str:
-    """Everything that decides the weights and the curve; not the pace of checkpoints, nor the number of processes."""
-    named = {name: value for name, value in asdict(settings).items() if name not in ("checkpoint_seconds", "processes")}
+    """Everything that decides the weights and the curve; not the pace of checkpoints, the number of processes, nor who watches."""
+    named = {name: value for name, value in asdict(settings).items() if name not in ("checkpoint_seconds", "processes", "live")}
     code = closure.paths(
         "stages.train.__main__", f"{LOADERS}.{settings.loader}", *(f"{plugin.package('features')}.{name}" for name in config.features)
     )

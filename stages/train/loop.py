@@ -140,9 +140,17 @@ def clock_of(settings: TrainSettings) -> schedule.Clock:
 
 
 def train(
-    run: Run, batches: Prefetcher, holdout: Split, settings: TrainSettings, *, world: World, precision: str, folder: checkpoints.Folder
+    run: Run,
+    batches: Prefetcher,
+    holdout: Split,
+    settings: TrainSettings,
+    *,
+    world: World,
+    precision: str,
+    folder: checkpoints.Folder,
+    seen: Callable[[dict], None] | None = None,
 ) -> None:
-    """Train `run` to the end of its budget, in place. ValueError if the loss becomes NaN or infinite."""
+    """Train `run` to the end of its budget, in place. `seen` gets each row of the curve. ValueError if the loss becomes NaN or infinite."""
     model, clock = run.model, clock_of(settings)
     if run.step == 0:
         prime(run, batches, settings, world=world, precision=precision)
@@ -170,6 +178,8 @@ def train(
                     model, holdout, window=settings.sequence_length, max_targets=HOLDOUT_TARGETS
                 ).bits_per_byte
         run.curve.append(row)
+        if seen:
+            seen(row)
         pace.append((run.step, run.seconds))
         speed = (pace[-1][0] - pace[0][0]) * batches.batch_tokens / max(pace[-1][1] - pace[0][1], 1e-9)
         bar.set_postfix(

@@ -97,6 +97,7 @@ class TrainSettings:
     averages: AverageSettings
     holdout_every: AtLeastOne
     checkpoint_seconds: NonNegative
+    live: bool
     compile: Literal["auto", "always", "never"]
     fused_loss: Literal["auto", "always", "never"]
     device: Device

@@ -1,0 +1,93 @@
+"""A training in a folder of its own, by the pipeline's stages as functions: the small pilot of a text, and every run of the rules' fit."""
+
+import contextlib
+import importlib
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stages.lib.node import files, stage, tensors
+from stages.lib.tokens import splits, window_score
+from stages.recipes.dial import sizes
+from stages.runtime.base import plugin
+from stages.runtime.scoring import harness
+from stages.runtime.text import memory
+from stages.runtime.weights import dequantize
+
+TARGETS, MEMORY_TARGETS = 60_000, 30_000  # of val that are scored in plain windows, and by the evaluator `memory`
+BYTES = 1_500_000  # of text that a pilot is made with
+VAL_SHARE = 0.06  # of its documents, or more
+FIXED = {"train.threads": 1, "train.device": "cpu", "train.checkpoint_seconds": 1e6}
+SIZES = sizes.Sizes(layers=2, width=96, vocabulary=1024, context=128, batch_tokens=2048, steps=98, matrix_learning_rate=0.04)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """bits_per_byte of val in plain windows with the average of the weights, and of its beginning by the evaluator `memory`, which counts
+    the train text; core_seconds are those of the whole stage (None: not measured)."""
+
+    bits_per_byte: float
+    memory_bits_per_byte: float
+    parameters: int
+    train_tokens: int
+    train_bytes: int
+    val_bytes: int
+    flops_per_token: int
+    core_seconds: float | None = None
+
+
+def values(val_share: float) -> dict:
+    """Values by path of a pilot, beside those of its text."""
+    shares = {f"prepare.{split}_fraction": max(VAL_SHARE, val_share) for split in ("val", "holdout")}
+    return sizes.values(SIZES) | shares | {"prepare.max_bytes": BYTES} | FIXED
+
+
+def tokenized(folder: Path, tree: dict) -> Path:
+    """The text of `tree` (a parsed params.yaml) split and tokenized below `folder`; unchanged if it is there already."""
+    place = folder / "artifacts/tokenize"
+    if not place.is_dir():
+        for node, variant in (("prepare", None), ("vocabulary", None), *(("tokenize", split) for split in ("train", "holdout", "val"))):
+            _run(folder, node, tree, variant)
+    return place
+
+
+def trained(folder: Path, tokens: Path, tree: dict) -> Trained:
+    """Train on `tokens` as `tree` says, and score val. `folder` is used for the weights."""
+    before = time.process_time()
+    _run(folder, "train", tree, None, train_tokens=tokens / "train", holdout_tokens=tokens / "holdout")
+    core_seconds = time.process_time() - before
+    made = folder / "artifacts/train"
+    facts = files.read_json(made / "metrics.json")
+    state, about = tensors.load(made / f"averages/{tree['ema']['average']}.safetensors")
+    train, val = splits.read(tokens / "train", "train"), splits.read(tokens / "val", "val", sidecar=True)
+    net, window = dequantize.build(state, about["model"]), tree["plain_score"]["window"]
+    score = window_score.chunked(net, val, window=window, max_targets=TARGETS)
+    net.text = memory.pack(np.asarray(train.tokens[: len(train.tokens)]))
+    evaluator = plugin.load("evaluators", "memory").Evaluator(net, **tree["package"]["options"])
+    beginning, size = np.asarray(val.tokens[: MEMORY_TARGETS + 1], np.int64), int(val.byte_counts[1 : MEMORY_TARGETS + 1].sum())
+    return Trained(
+        score.bits_per_byte,
+        harness.score(evaluator, beginning).bits_per_byte(size),
+        facts["parameters"],
+        len(train.tokens),
+        train.facts["bytes"],
+        val.facts["bytes"],
+        facts["training_flops_per_token"],
+        core_seconds,
+    )
+
+
+def _run(folder: Path, node: str, tree: dict, variant: str | None, **paths: Path) -> None:
+    """One stage as a function; declared paths other than the text lie below `folder`. What it prints is left out."""
+    main = importlib.import_module(f"stages.{node}.__main__").main
+    arguments = stage.arguments_of(main, tree, variant=variant)
+    for name, path in arguments.items():
+        if isinstance(path, Path) and path.parts[0] in ("artifacts", "scratch"):
+            arguments[name] = folder / path
+    with open(os.devnull, "w") as silent, contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
+        main(**arguments | paths)
+    sys.stdout.flush()

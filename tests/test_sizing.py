@@ -1,0 +1,139 @@
+"""A recipe that is sized by text, machine, bytes and hours: its rules, its one width of context, and the file that it writes."""
+
+import argparse
+import dataclasses
+import json
+import math
+
+import pytest
+
+from stages.lib.node import params
+from stages.lib.training import flops
+from stages.recipes import __main__ as command
+from stages.recipes import catalog, describe
+from stages.recipes.dial import context, hardware, pilot, plan, reasons, rules, size, text
+from tests.conftest import ROOT
+
+TREE = params.read(ROOT / "params.yaml")
+TRIED = pilot.Trained(2.45, 1.95, 400_000, 500_000, 1_320_000, 90_000, 2_000_000)
+LAPTOP = hardware.Hardware("processor", 0, 2, 100e9, 100e9, 16e9, is_measured=True)
+ASKED = plan.Asked(16_000_000, 0.5)
+
+
+def of(size_bytes: float, documents: int = 5_000) -> text.Text:
+    return text.Text(round(size_bytes), documents, 3, 1_000, "English", "LATIN", is_whole=True)
+
+
+def made(machine=LAPTOP, asked=ASKED, found=None) -> plan.Plan:
+    return plan.make(found or of(16e6), {"prepare.source": "builtin"}, machine, TRIED, asked)
+
+
+def test_sizes_of_the_plan_are_those_of_the_network_that_it_builds():
+    """Formulas of parameters and FLOPs against the network; all values are those of paths that exist, with types that sections take."""
+    chosen = made()
+    applied = catalog.applied(chosen.values, TREE)
+    net = describe.network(applied)
+    assert sum(weight.numel() for weight in net.parameters()) == pytest.approx(rules.parameters(chosen.sizes), rel=0.01)
+    assert flops.forward(net, length=chosen.sizes.context) == pytest.approx(rules.forward_flops(chosen.sizes), rel=0.01)
+    assert flops.training(net, length=chosen.sizes.context) * chosen.sizes.tokens == pytest.approx(
+        rules.training_flops(chosen.sizes), rel=0.01
+    )
+    budget = 3600 * ASKED.hours * LAPTOP.rate * rules.read().share(chosen.sizes.width)
+    assert 0.9 * budget < rules.training_flops(chosen.sizes) <= budget
+
+
+def test_more_hours_more_bytes_and_more_text_never_predict_a_worse_network():
+    scores = [made(asked=plan.Asked(16_000_000, hours)).network_score for hours in (0.02, 0.1, 0.5, 2.0)]
+    assert scores == sorted(scores, reverse=True) and scores[0] > scores[-1]
+    assert made(found=of(1e6)).network_score >= made(found=of(16e6)).network_score
+    small = made(asked=plan.Asked(300_000, 0.5))
+    assert small.facts.parameters < made().facts.parameters and small.network_score >= made().network_score
+    assert small.facts.parameters * small.facts.bits / 8 + plan.SCRIPT_BYTES + small.values["memory.bytes"] <= 300_000
+    assert rules.effective(3e6, 1e6, 8.0) < 3e6 and rules.effective(1e6, 2e6, 8.0) == 1e6
+
+
+def test_eight_gpus_that_are_not_here_are_named_as_an_assumption(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    machine = hardware.found(8)
+    chosen = made(machine, plan.Asked(16_000_000, 1 / 6), of(2e10, 10_000_000))
+    said = reasons.told(chosen, of(2e10), machine, TRIED, plan.Asked(16_000_000, 1 / 6))
+    assert "8 H100" in said and "ASSUMED" in said and "beyond what was measured" in said and "expected score" in said
+    assert chosen.values["train.processes"] == 8 and chosen.values["train.seconds"] == pytest.approx(600)
+    assert "memory" not in chosen.values["evaluate.runs"] and chosen.sizes.layers >= 6 and chosen.error >= plan.BEYOND
+    assert chosen.values["train.batch_tokens"] % (8 * chosen.values["train.sequence_length"]) == 0
+    assert hardware.found(1, "T4").rate == hardware.CARDS["T4"][0]
+    with pytest.raises(ValueError, match="there are H200"):
+        hardware.found(1, "H300")
+
+
+def test_everything_follows_the_context_and_a_contradiction_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(catalog, "FOLDER", tmp_path)
+    chosen = made(asked=dataclasses.replace(ASKED, context=256))
+    size.write(tmp_path / "mine.yaml", chosen, "why\nso", argparse.Namespace(cap="16MB", hours=0.5))
+    found = catalog.values("mine", TREE)
+    assert found == chosen.values and catalog.is_sized("mine") and catalog.stacks() == []
+    numbers = [value for _, value, _ in context._wide(found)]
+    assert len(numbers) == 6 + 2 * 4 and set(numbers) == {256, 128, 192}
+    text_of = (tmp_path / "mine.yaml").read_text()
+    for old, new in (("plain_score.window: 256", "plain_score.window: 128"), ("ema.window: 256\n", ""), ("block: 256", "block: 128")):
+        assert old in text_of
+        (tmp_path / "mine.yaml").write_text(text_of.replace(old, new, 1))
+        with pytest.raises(ValueError, match="makes the context 256 tokens wide"):
+            catalog.values("mine", TREE)
+
+
+def test_sweep_of_the_short_recipe_scores_in_windows_of_the_training():
+    tree = catalog.applied({"train.sequence_length": 64}, TREE)
+    assert catalog.values("short", tree)["package.options"] == {"window": 64, "stride": 32, "batch": 32}
+    assert catalog.values("short", TREE)["evaluate.runs"]["sliding"] == TREE["evaluate"]["runs"]["sliding"]
+
+
+def test_text_is_counted_with_its_duplicates_and_its_language(tmp_path):
+    lines = ["The house of the king was in the north, and it was old."] * 3 + ["Das Haus der Königin steht nicht im Norden."] * 2
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in [*lines, ""]))
+    found = text.look(tmp_path / "mine.jsonl")
+    assert (found.documents, found.duplicates, found.language, found.script) == (5, 3, "English", "LATIN")
+    assert found.bytes == sum(len(line.encode()) for line in lines)
+    assert found.unique_bytes == len(lines[0].encode()) + len(lines[-1].encode())
+    assert text.told("der die und das ist nicht ein Haus")[0] == "German" and text.told("и в не на что он")[1] == "CYRILLIC"
+    assert "not told" in text.told("x = 1; y = 2; z = f(x)")[0]
+
+
+@pytest.mark.parametrize(
+    "arguments, why",
+    [
+        (["--for", "16MB"], "needs the hours"),
+        (["--for", "16 apples", "--hours", "1"], "is no number of bytes"),
+        (["--for", "16MB", "--hours", "1", "--gpus", "3"], "give 1, 2, 4 or 8"),
+        (["--for", "16MB", "--hours", "1", "--context", "100"], "multiple of 32"),
+        (["--for", "16MB", "--hours", "1", "--save", "tiny"], "there is a recipe tiny already"),
+        (["--for", "16MB", "--hours", "1", "--save", "../x"], "no name of a file"),
+        (["--for", "16MB", "--hours", "1", "pr1855"], "leave one of them out"),
+        (["--hours", "1"], "say how many bytes"),
+    ],
+)
+def test_what_cannot_be_sized_is_a_sentence(arguments, why, capsys):
+    with pytest.raises(SystemExit):
+        command.main(arguments)
+    assert why in " ".join(capsys.readouterr().err.split())
+
+
+def test_nothing_fits_and_too_few_documents_are_sentences(tmp_path, capsys):
+    with pytest.raises(ValueError, match="nothing fits into"):
+        made(asked=plan.Asked(100_000, 0.5))
+    (tmp_path / "one.txt").write_text("The whole book in a line.")
+    with pytest.raises(SystemExit):
+        command.main(["--for", "16MB", "--hours", "1", "--text", str(tmp_path / "one.txt"), "--save", "never-written"])
+    assert "cut it into 16 or more" in " ".join(capsys.readouterr().err.split())
+
+
+def test_rules_are_those_of_the_measurements_and_the_page_has_them():
+    """Each number of rules.json comes out of docs/sizing.json again, and the page's tables are those of it."""
+    from benchmarks import sizing
+
+    kept = sizing.read()
+    found, known = sizing.fitted(kept), json.loads(rules.NUMBERS.read_text())
+    flat = [*found["score"].items(), *((name, value) for name, value in found.items() if not isinstance(value, dict))]
+    for name, value in flat:
+        assert math.isclose(value, (known["score"] | known)[name], rel_tol=0.02), name
+    assert sizing.tables(kept) in (ROOT / "docs/sizing.md").read_text()
