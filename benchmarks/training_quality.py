@@ -137,7 +137,7 @@ def costs(tokens: Path, trees: list[dict], *, rounds: int, steps: int) -> list[l
             for (run, batches, settings, precision), own in zip(began, seconds, strict=True):
                 before = time.process_time()
                 for _ in range(steps):
-                    loop._step(run, batches.parts(run.step), settings, 0.1, 0.0, world, precision)
+                    loop._step(run, batches.parts(run.step), loop.moment_of(run, settings, 0.1, 0.0), world, precision)
                     run.step += 1
                 own.append((time.process_time() - before) / steps)
     return [own[1:] for own in seconds]
