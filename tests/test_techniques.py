@@ -16,12 +16,14 @@ from stages.runtime.network.gpt import GPT, initialise
 from stages.train import loop, optimizers, techniques
 from stages.train.optim.orthogonalise import orthogonalise
 from stages.train.prefetch import Prefetcher
+from stages.train.techniques import bigram_start
 from tests.test_features import PLAIN
 from tests.test_optimizers import ALONE, settings
 
-CONFIG = replace(PLAIN, vocabulary_size=32, num_layers=3, width=16, num_heads=2, num_kv_heads=1, mlp_width=24, rope_dims=4)
+CONFIG = replace(PLAIN, tied_head=False, vocabulary_size=32, num_layers=3, width=16, num_heads=2, num_kv_heads=1, mlp_width=24, rope_dims=4)
 STEPS = 8
 ON = {  # every technique, with options under which it does something in a few steps
+    "bigram_start": {"tokens": 4000, "smoothing": 1.0, "std": 0.2},
     "cautious_decay": {"others": True},
     "dropout": {"rate": 0.2},
     "ema_nesterov": {"strength": 0.6, "decay": 0.9, "start": 0.1, "end": 0.9},
@@ -53,21 +55,13 @@ def started(own):
         for name, weight in net.named_parameters():  # or nothing but the tables would get a gradient in the first step
             if name.endswith(("output.weight", "down.weight")):
                 weight.normal_(0.0, 0.3, generator=torch.Generator().manual_seed(2))
-    run = loop.Run(
-        net,
-        optimizers.Optimizers(net, own, ALONE),
-        loop.Averages(net, own.averages),
-        loop.Rounding(net, own.qat),
-        loop.loss_of(net, own, ALONE),
-        loop.Hardware(1, 1, 1.0),
-    )
-    for technique in run.optimizers.techniques.values():
-        technique.initialise()
     tokens = np.random.default_rng(0).integers(2, 32, 4000).astype(np.uint16)
     tokens[::50] = 1
-    loader = shuffled.Loader(
-        Stream([tokens], name="", vocabulary_size=32), sequence_length=16, batch_tokens=64, seed=own.seed, section="train"
-    )
+    text = Stream([tokens], name="", vocabulary_size=32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "hardware_of", lambda *_: loop.Hardware(1, 1, 1.0))
+        run = loop.start(net, own, ALONE, text)
+    loader = shuffled.Loader(text, sequence_length=16, batch_tokens=64, seed=own.seed, section="train")
     return run, Prefetcher(loader, ALONE, part_tokens=32, is_ahead=False)
 
 
@@ -218,7 +212,7 @@ def test_optimizer_is_the_formula(name, options):
             powers = (1 - beta1 ** (step + 1), 1 - beta2 ** (step + 1)) if corrected else (1.0, 1.0)
             u, decay = m / powers[0] / ((v / powers[1]).sqrt() + epsilon), 0.3 if group == "tables" else 0.0
             cautious = name == "cautious_decay" and options["others"]
-            w = w - 0.02 * 0.5 * (u + decay * w * ((u * w > 0) if cautious else 1.0))
+            w = w - (0.008 if group == "head" else 0.02) * 0.5 * (u + decay * w * ((u * w > 0) if cautious else 1.0))
         assert torch.allclose(found[key], w, atol=1e-4 if name == "soap_muon" else 1e-6), key  # its bases are float32
 
 
@@ -314,6 +308,40 @@ def test_initial_scales_are_the_formula():
             assert torch.equal(signs[0], -lower)
 
 
+def test_the_first_logits_are_those_of_the_bigrams():
+    """Also of what was counted: with as many channels as tokens but one, the logits differ from log p by a constant for each row."""
+    generator = np.random.default_rng(1)
+    tokens = np.minimum(generator.geometric(0.2, 6000), 15).astype(np.uint16)
+    log_p, share = bigram_start.bigrams(tokens, 16, 2.0)
+    counts = np.zeros((16, 16))
+    for a, b in itertools.pairwise(tokens.tolist()):
+        counts[a, b] += 1
+    mixed = 2.0 * (1 + (counts > 0).sum(axis=1, keepdims=True))
+    following = (counts.sum(axis=0) + 0.5) / (counts.sum() + 8)
+    expected = (counts + mixed * following) / (counts.sum(axis=1, keepdims=True) + mixed)
+    assert np.allclose(log_p.exp(), expected, rtol=1e-4) and np.allclose(log_p.exp().sum(dim=1), 1.0, rtol=1e-4)
+    assert np.allclose(share, (counts.sum(axis=1) + 1) / (counts.sum() + 16))
+    left, right = bigram_start.factors(log_p, share, 16, torch.Generator().manual_seed(0))
+    assert torch.allclose(left.norm(dim=1), torch.tensor(4.0), rtol=1e-4)
+    error = left @ right.T - (log_p - log_p.mean(dim=1, keepdim=True))
+    frequent = share > 0.01  # the longest row was cut, and that of a token which hardly occurs weighs nothing
+    assert (error[frequent].abs().max(dim=1).values < 1e-2).sum() >= frequent.sum() - 1
+    own = chosen("bigram_start")
+    run, batches = started(own)
+    ids = torch.arange(32)[:, None]
+    text = batches.loader.stream
+    log_p, _ = bigram_start.bigrams(text[:4000], 32, 1.0)
+    with torch.no_grad():
+        for name, weight in run.model.named_parameters():
+            if name.endswith(("output.weight", "down.weight")):
+                weight.zero_()
+        logits = run.model(ids)[:, 0]
+    before, after = (torch.from_numpy(text[first : first + 3999].astype(np.int64)) for first in (0, 1))
+    nats = [torch.nn.functional.cross_entropy(table[before], after).item() for table in (logits, log_p)]
+    assert nats[1] <= nats[0] < nats[1] + 0.15 < math.log(32)
+    assert torch.equal(run.averages.tensors["ema_0.95"]["embedding.weight"], run.weights()["embedding.weight"])
+
+
 def test_documents_are_shuffled_in_each_epoch_and_every_row_comes_once():
     lengths, rows, T = [7, 30, 12, 5, 46], 11, 8
     ends = np.cumsum(lengths)
@@ -345,6 +373,8 @@ def test_what_cannot_go_together_is_a_sentence():
         started(chosen(techniques={name: ON[name] for name in ("row_floor", "cautious_decay")}))
     with pytest.raises(ValueError, match="set it to muon"):
         started(chosen("soap_muon", optimizer="adamw"))
+    with pytest.raises(ValueError, match=r"set model\.tied_head to false"):
+        optimizers.Optimizers(GPT(replace(CONFIG, tied_head=True)), chosen("bigram_start"), ALONE)
     with pytest.raises(ValueError, match=r"set train\.warmdown to 0"):
         started(chosen("power_cooldown", warmdown=1.0))
     with pytest.raises(ValueError, match=r"train\.techniques\.dropout\.rat is not a known parameter"):

@@ -87,9 +87,7 @@ def main(
         initialise(model, generator=torch.Generator().manual_seed(settings.seed))
         numerics.store(model, precision)
         model.attention_backend = asked
-        run = loop.start(model.to(world.device), settings, world)
-        for technique in run.optimizers.techniques.values():
-            technique.initialise()
+        run = loop.start(model.to(world.device), settings, world, text.tokens)
         source = Prefetcher(batches, world, part_tokens=settings.micro_batch_tokens, is_ahead=world.device.type == "cuda")
         folder = checkpoints.Folder(scratch / _key(settings, config, text, holdout, world, chosen))
         with folder.locked() if world.is_main else contextlib.nullcontext():

@@ -21,6 +21,7 @@ from stages.lib.node.launch import World
 from stages.lib.tokens import window_score
 from stages.lib.tokens.loader import Batch
 from stages.lib.tokens.splits import Split
+from stages.lib.tokens.stream import Stream
 from stages.lib.training import flops, schedule
 from stages.lib.training.averages import Averages
 from stages.runtime.network import gpt
@@ -80,15 +81,20 @@ class Run:
         return {name: weight.detach() for name, weight in self.model.named_parameters()}
 
 
-def start(model: gpt.GPT, settings: TrainSettings, world: World) -> Run:
-    """The state of a new run."""
+def start(model: gpt.GPT, settings: TrainSettings, world: World, tokens: Stream | None = None) -> Run:
+    """The state of a new run. With the train text, techniques may change the initial weights, and the time for it counts as training."""
+    optimizers, began = Optimizers(model, settings, world), time.perf_counter()
+    for technique in optimizers.techniques.values() if tokens is not None else ():
+        technique.initialise(tokens)
+    took = time.perf_counter() - began
     return Run(
         model,
-        Optimizers(model, settings, world),
+        optimizers,
         Averages(model, settings.averages),
         Rounding(model, settings.qat),
         loss_of(model, settings, world),
         hardware_of(model, settings, world),
+        seconds=took,
     )
 
 

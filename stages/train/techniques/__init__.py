@@ -46,8 +46,8 @@ class Technique:
         self.weights = dict(model.named_parameters())
         self.tensors: dict[str, Tensor] = {}  # under <slot>/<parameter>: what a checkpoint must hold
 
-    def initialise(self) -> None:
-        """Change the initial weights in place, once."""
+    def initialise(self, tokens) -> None:
+        """Change the initial weights in place, once. `tokens`: the train text (lib/tokens/stream.py)."""
 
     def grouped(self, groups: list) -> list:
         """The groups of AdamW (optim/adamw.py) that replace `groups`."""

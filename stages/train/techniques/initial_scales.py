@@ -26,7 +26,7 @@ class Options:
 
 class Technique(techniques.Technique):
     @torch.no_grad()
-    def initialise(self) -> None:
+    def initialise(self, tokens) -> None:
         blocks, config = self.model.blocks, self.model.config
         generator = np.random.default_rng([self.settings.seed, len(blocks)])
         signs = np.ones(config.width)
