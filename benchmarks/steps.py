@@ -150,8 +150,7 @@ def costs(tokens: Path, trees: dict[str, dict], *, rounds: int, steps: int) -> d
             net = quality.network(tree, text.vocabulary_size)
             both = optimizers.Optimizers(net, params.section(tree, TrainSettings), world)
             began = time.process_time()
-            for technique in both.techniques.values():
-                technique.initialise(text)
+            both.each("initialise", text)
             out[name] = statistics.median(own), time.process_time() - began
     return out
 

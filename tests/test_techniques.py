@@ -131,8 +131,7 @@ def updated(name, options, steps=4, **changes):
         for weight in run.model.parameters():
             weight.grad = gradient(weight, step)
         moment = techniques.Moment(step, step / steps, 0.5, 0.5, 0.9, 1.0)
-        for technique in both.techniques.values():
-            technique.plan(moment)
+        both.each("plan", moment)
         both.step(scale=0.5, momentum=0.9, taper=1.0)
     return before, run.weights()
 

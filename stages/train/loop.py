@@ -84,8 +84,8 @@ class Run:
 def start(model: gpt.GPT, settings: TrainSettings, world: World, tokens: Stream | None = None) -> Run:
     """The state of a new run. With the train text, techniques may change the initial weights, and the time for it counts as training."""
     optimizers, began = Optimizers(model, settings, world), time.perf_counter()
-    for technique in optimizers.techniques.values() if tokens is not None else ():
-        technique.initialise(tokens)
+    if tokens is not None:
+        optimizers.each("initialise", tokens)
     took = time.perf_counter() - began
     return Run(
         model,
@@ -239,8 +239,7 @@ def moment_of(run: Run, settings: TrainSettings, scale: float, fraction: float) 
     momentum = schedule.momentum(run.step, start=muon.momentum_start, end=muon.momentum, warmup_steps=muon.momentum_warmup_steps)
     taper = schedule.decay_taper(fraction, start=settings.weight_decay_taper_start, floor=settings.weight_decay_taper_floor)
     moment = Moment(run.step, fraction, scale, scale, momentum, taper, _loops(run))
-    for technique in run.optimizers.techniques.values():
-        technique.plan(moment)
+    run.optimizers.each("plan", moment)
     return moment
 
 
@@ -272,24 +271,20 @@ def _arrived(value: Tensor, seconds: float, world: World) -> tuple[float, float]
 def _step(run: Run, parts: list[Batch], moment: Moment, world: World, precision: str) -> Tensor:
     """One step from the parts of this process's rows. Returns the mean loss of all processes, on the device."""
     run.model.zero_grad(set_to_none=True)
-    value, techniques = torch.zeros((), device=world.device), run.optimizers.techniques.values()
-    for technique in techniques:
-        technique.look_ahead(moment)
+    value, each = torch.zeros((), device=world.device), run.optimizers.each
+    each("look_ahead", moment)
     for number, part in enumerate(parts):
-        for technique in techniques:
-            technique.begin_part(moment, number, len(part.inputs))
+        each("begin_part", moment, number, len(part.inputs))
         with numerics.cast_at_use(precision, world.device.type), run.rounding.active():
             nats = run.loss(part.inputs, part.targets, part.cu_seqlens, part.max_seqlen) / len(parts)
         nats.backward()
         value += nats.detach()
-    for technique in techniques:
-        technique.end_parts()
+    each("end_parts")
     if world.size > 1:
         dist.all_reduce(value)
         value /= world.size
     run.optimizers.step(scale=moment.matrices, others=moment.others, momentum=moment.momentum, taper=moment.decay)
-    for technique in techniques:
-        technique.stepped(moment)
+    each("stepped", moment)
     run.averages.update(run.step + 1, moment.matrices)
     return value
 

@@ -54,8 +54,8 @@ class Optimizers:
                 rate = settings.matrix_learning_rate * (settings.split.rate if is_early else 1.0)
                 adam_groups.append(Group(weights, rate, settings.matrix_weight_decay))
         self.groups = adam_groups
-        for technique in self.techniques.values():
-            adam_groups = technique.grouped(adam_groups)
+        for grouped in self.having("grouped"):
+            adam_groups = grouped(adam_groups)
         self.adam = AdamW(adam_groups, settings.adamw, world=world)
 
     @torch.no_grad()
@@ -76,11 +76,9 @@ class Optimizers:
         self.adam.start()
         if settings.gradient_clip > 0 and not alone:
             self._clip(settings.gradient_clip)
-        for technique in self.techniques.values():
-            technique.before_adam(self.groups, others)
+        self.each("before_adam", self.groups, others)
         self.adam.step(scale=others)
-        for technique in self.techniques.values():
-            technique.after_adam()
+        self.each("after_adam")
         self.muon.step(rate=settings.matrix_learning_rate * scale, momentum=momentum, weight_decay=settings.matrix_weight_decay * taper)
 
     def _scale_early_gradients(self) -> None:
@@ -102,17 +100,26 @@ class Optimizers:
     def state(self) -> dict[str, Tensor]:
         """Every tensor of both optimizers, under <parameter>/<slot>, and of the techniques, under technique:<name>/<tensor>. With several
         processes this is a collective: all must call it."""
-        own = {f"technique:{name}/{key}": x for name, technique in self.techniques.items() for key, x in technique.state().items()}
+        own = {f"technique:{name}/{key}": x for name, technique in self.techniques.items() for key, x in technique.tensors.items()}
         return self.muon.state() | self.adam.state() | own
 
     def averages(self) -> dict[str, dict[str, Tensor]]:
         """The averages of the weights that techniques kept, by name and parameter."""
-        return {name: average for technique in self.techniques.values() for name, average in technique.averages().items()}
+        return {name: average for averages in self.having("averages") for name, average in averages().items()}
+
+    def having(self, hook: str) -> list:
+        """The hook of each technique that has it."""
+        return [getattr(technique, hook) for technique in self.techniques.values() if hasattr(technique, hook)]
+
+    def each(self, hook: str, *arguments) -> None:
+        """Call the hook of each technique that has it."""
+        for function in self.having(hook):
+            function(*arguments)
 
     def restore(self, saved: dict[str, Tensor]) -> None:
         for name, technique in self.techniques.items():
             prefix = f"technique:{name}/"
-            technique.restore({key.removeprefix(prefix): tensor for key, tensor in saved.items() if key.startswith(prefix)})
+            technique.tensors = {key.removeprefix(prefix): x.clone() for key, x in saved.items() if key.startswith(prefix)}
         saved = {key: tensor for key, tensor in saved.items() if not key.startswith("technique:")}
         self.muon.restore(saved)
         self.adam.restore(saved)

@@ -5,7 +5,8 @@
 Source: Loshchilov and Hutter, arXiv:1711.05101. With weight_decay 0 it is the plain Adam of the naive baseline.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -25,31 +26,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters by name that share a learning rate (before the schedule) and a decay. What is None is that of train.adamw.
-
-    is_corrected: whether m and v are divided by 1 - b^t, as in the formula above.
-    """
+    """Parameters by name that share a learning rate (before the schedule) and a decay. `adjust` changes torch's options of the group before
+    each step, once the rate is set."""
 
     weights: dict[str, nn.Parameter]
     rate: float
     weight_decay: float
     name: str = ""
-    beta1: float | None = None
-    beta2: float | None = None
-    epsilon: float | None = None
-    is_corrected: bool = True
-
-    def without_decay(self) -> "Group":
-        return replace(self, weight_decay=0.0)
-
-
-def _of_torch(group: Group, options: Options) -> dict:
-    beta1, beta2, epsilon = (
-        shared if own is None else own
-        for own, shared in zip((group.beta1, group.beta2, group.epsilon), (options.beta1, options.beta2, options.epsilon), strict=True)
-    )
-    weights = list(group.weights.values())
-    return {"params": weights, "lr": group.rate, "weight_decay": group.weight_decay, "betas": (beta1, beta2), "eps": epsilon}
+    adjust: Callable[[dict], None] | None = None
 
 
 class AdamW:
@@ -59,8 +43,16 @@ class AdamW:
         self.groups, self.world = [group for group in groups if group.weights], world
         self.name_of = {id(weight): name for group in self.groups for name, weight in group.weights.items()}
         self.weights = [weight for group in self.groups for weight in group.weights.values()]
-        self.steps = 0
-        self.torch = torch.optim.AdamW([_of_torch(group, options) for group in self.groups], fused=True) if self.groups else None
+        self.torch = (
+            torch.optim.AdamW(
+                [{"params": list(group.weights.values()), "lr": group.rate, "weight_decay": group.weight_decay} for group in self.groups],
+                betas=(options.beta1, options.beta2),
+                eps=options.epsilon,
+                fused=True,
+            )
+            if self.groups
+            else None
+        )
         self.flat: list[tuple[Tensor, object, list[nn.Parameter]]] = []
 
     def start(self) -> None:
@@ -88,13 +80,10 @@ class AdamW:
         self.gradients()
         if self.torch is None:
             return
-        self.steps += 1
         for group, own in zip(self.torch.param_groups, self.groups, strict=True):
             group["lr"] = own.rate * scale
-            if not own.is_corrected:  # torch always corrects; these take it back
-                first, second = (1 - beta**self.steps for beta in group["betas"])
-                group["lr"] *= first / second**0.5
-                group["eps"], group["weight_decay"] = own.epsilon / second**0.5, own.weight_decay * second**0.5 / first
+            if own.adjust:
+                own.adjust(group)
         self.torch.step()
 
     def state(self) -> dict[str, Tensor]:
@@ -106,7 +95,6 @@ class AdamW:
         if self.torch is None:
             return
         self.torch.state.clear()
-        self.steps = max((int(tensor) for name, tensor in saved.items() if name.endswith("/step")), default=0)
         for weight in self.weights:
             for slot in ("step", "exp_avg", "exp_avg_sq"):
                 if (tensor := saved.get(f"{self.name_of[id(weight)]}/{slot}")) is not None:

@@ -58,7 +58,7 @@ class Stack:
 
     def __init__(self, names: list[str], weights: list[nn.Parameter], multipliers: list[float], world: World, rows: int, techniques: list):
         self.rows, self.techniques = rows, techniques
-        self.applied = next((technique.write for technique in techniques if technique.write), None)
+        self.applied = next((technique.write for technique in techniques if hasattr(technique, "write")), None)
         self.owners, self.weights, self.world = names, weights, world
         self.places = {multiplier: [i for i, own in enumerate(multipliers) if own == multiplier] for multiplier in multipliers}
         self.share = -(-len(weights) // world.size)
@@ -93,7 +93,8 @@ class Stack:
         torch.add(gradients_SMK, self.momentum_SMK, alpha=momentum, out=self.momentum_SMK)
         update_SMK = gradients_SMK.add(self.momentum_SMK, alpha=momentum)
         for technique in self.techniques:
-            update_SMK = technique.shaped(self, update_SMK, gradients_SMK)
+            if hasattr(technique, "shaped"):
+                update_SMK = technique.shaped(self, update_SMK, gradients_SMK)
         if options.row_normalize:
             update_SMK = update_SMK / update_SMK.norm(dim=-1, keepdim=True).clamp(min=EPSILON)
         if update_SMK.is_cuda:
@@ -170,7 +171,9 @@ class Muon:
         for name, weight in weights.items():
             rows = pair_rows if options.paired_heads and name.endswith(("query.weight", "key.weight")) else len(weight)
             require(len(weight) % rows == 0, "train.muon.paired_heads needs even numbers of heads; set it to false")
-            shapes.setdefault((weight.shape, rows, *(technique.kind(name) for technique in techniques)), []).append(name)
+            shapes.setdefault(
+                (weight.shape, rows, *(technique.kind(name) for technique in techniques if hasattr(technique, "kind"))), []
+            ).append(name)
         largest_first = sorted(shapes.items(), key=lambda shape: -sum(weights[name].numel() for name in shape[1]))
         self.stacks = [
             Stack(names, [weights[name] for name in names], [multipliers.get(name, 1.0) for name in names], world, rows, techniques)

@@ -6,7 +6,7 @@
 Source: modded-nanogpt track 1, 10 November 2025 (on Adam with >), NorMuon's code; arXiv:2510.12402.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class Technique(techniques.Technique):
                 ]
 
     def grouped(self, groups: list) -> list:
-        return [group.without_decay() for group in groups] if self.options.others else groups
+        return [replace(group, weight_decay=0.0) for group in groups] if self.options.others else groups
 
     def after_adam(self) -> None:
         for weight, before, share in self.before:

@@ -13,6 +13,7 @@ import torch
 
 from stages.lib.node.params import Decay, NonNegative, Share
 from stages.train import techniques
+from stages.train.optim import kept
 
 
 @dataclass(frozen=True)
@@ -26,21 +27,21 @@ class Options:
 class Technique(techniques.Technique):
     @torch.no_grad()
     def look_ahead(self, moment: techniques.Moment) -> None:
-        chosen, steps, _ = self.options, self.zeros("momentum"), self.copies("before")
+        chosen, steps, _ = self.options, kept.zeros(self, "momentum"), kept.copies(self, "before")
         looping = self.tensors.setdefault("looping", torch.tensor(moment.looping))
         if bool(looping) != moment.looping:
             looping.fill_(moment.looping)
             torch._foreach_zero_(list(steps.values()))
         if chosen.start <= moment.fraction < chosen.end:
-            torch._foreach_add_(list(self.weights.values()), self._typed(steps), alpha=chosen.strength * moment.others)
+            torch._foreach_add_(list(self.model.parameters()), self._typed(steps), alpha=chosen.strength * moment.others)
 
     @torch.no_grad()
     def stepped(self, moment: techniques.Moment) -> None:
-        steps, before = self.zeros("momentum"), self.copies("before")
-        now = [weight.detach().float() for weight in self.weights.values()]
+        steps, before = kept.zeros(self, "momentum"), kept.copies(self, "before")
+        now = kept.now(self)
         differences = torch._foreach_sub(now, list(before.values()))
         torch._foreach_lerp_(list(steps.values()), differences, 1 - self.options.decay)
         torch._foreach_copy_(list(before.values()), now)
 
     def _typed(self, tensors: dict) -> list:
-        return [tensors[name].to(weight.dtype) for name, weight in self.weights.items()]
+        return [tensors[name].to(weight.dtype) for name, weight in self.model.named_parameters()]

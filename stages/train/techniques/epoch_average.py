@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stages.lib.node.params import AtLeastOne, require
 from stages.train import techniques
+from stages.train.optim import kept
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,13 @@ class Technique(techniques.Technique):
         taken = self.tensors.setdefault("taken", torch.zeros((), dtype=torch.int64))
         if ended > int(taken):
             taken.fill_(ended)
-            self._take(self.copies("average"), ended)
+            self._take(kept.copies(self, "average"), ended)
 
     @torch.no_grad()
     def _take(self, average: dict[str, Tensor], number: int) -> None:
-        now = [weight.detach().float() for weight in self.weights.values()]
-        torch._foreach_lerp_(list(average.values()), now, 2 / (number + 1))
+        torch._foreach_lerp_(list(average.values()), kept.now(self), 2 / (number + 1))
 
     def averages(self) -> dict[str, dict[str, Tensor]]:
-        average = {name: tensor.clone() for name, tensor in self.copies("average").items()}
+        average = {name: tensor.clone() for name, tensor in kept.copies(self, "average").items()}
         self._take(average, self.options.last)
         return {"epoch_average": average}

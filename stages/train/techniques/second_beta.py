@@ -20,7 +20,17 @@ class Options:
 
 
 class Technique(techniques.Technique):
+    def plan(self, moment: techniques.Moment) -> None:
+        self.steps = moment.step + 1
+
     def grouped(self, groups: list) -> list:
+        return [replace(group, adjust=self._adjust) if group.name == "scalars" else group for group in groups]
+
+    def _adjust(self, group: dict) -> None:
+        """torch always corrects by c1 = 1 - b1^t and c2 = 1 - b2^t. Other options take it back: its update of rate r and epsilon e is
+        r (m / c1) / (sqrt(v / c2) + e) = r sqrt(c2) / c1 m / (sqrt(v) + e sqrt(c2))."""
         chosen = self.options
-        own = {"beta1": chosen.beta1, "beta2": chosen.beta2, "epsilon": chosen.epsilon, "is_corrected": False}
-        return [replace(group, **own) if group.name == "scalars" else group for group in groups]
+        first, second = 1 - chosen.beta1**self.steps, (1 - chosen.beta2**self.steps) ** 0.5
+        group["betas"], group["eps"] = (chosen.beta1, chosen.beta2), chosen.epsilon / second
+        group["lr"] *= first / second
+        group["weight_decay"] = self.settings.scalar_weight_decay * second / first

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stages.lib.node.params import AtLeastOne, Share
 from stages.train import techniques
+from stages.train.optim import kept
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,12 @@ class Technique(techniques.Technique):
     @torch.no_grad()
     def stepped(self, moment: techniques.Moment) -> None:
         if moment.fraction >= self.options.start:
-            average = self.copies("average")
-            now = [weight.detach().float() for weight in self.weights.values()]
-            torch._foreach_lerp_(list(average.values()), now, 1 / self.options.steps)
+            average = kept.copies(self, "average")
+            torch._foreach_lerp_(list(average.values()), kept.now(self), 1 / self.options.steps)
 
     def averages(self) -> dict[str, dict[str, Tensor]]:
-        blended, average = {}, self.copies("average")
-        for name, weight in self.weights.items():
+        blended, average = {}, kept.copies(self, "average")
+        for name, weight in self.model.named_parameters():
             own = weight.detach().float()
             blended[name] = own if name == "embedding.weight" else own.lerp(average[name], self.options.share)
         return {"tail_blend": blended}
