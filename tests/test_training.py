@@ -20,6 +20,7 @@ from stages.lib.node import launch, tensors
 from stages.runtime.network.gpt import GPT
 from stages.train import checkpoints, loop
 from tests.conftest import ROOT, run_node
+from tests.test_techniques import ON
 
 
 def test_training_twice_gives_the_same_bytes(project):
@@ -119,17 +120,27 @@ def losses(project):
     return [float(line.split(",")[1]) for line in (project / "artifacts/train/loss.csv").read_text().splitlines()[1:]]
 
 
+# all that can be on together, in a network with a head of its own
+TECHNIQUES = {
+    "train.techniques": {name: options for name, options in ON.items() if name not in ("row_floor", "epoch_cycles")},
+    "train.warmdown": 0.0,
+    "model.tied_head": False,
+}
+
+
 @pytest.mark.parametrize(
-    "processes, named",
+    "processes, named, changes",
     [
-        pytest.param(2, FEATURES, id="two with features"),
-        pytest.param(2, {}, id="two", marks=pytest.mark.slow),
-        pytest.param(4, {}, id="four", marks=pytest.mark.slow),
+        pytest.param(2, FEATURES, {}, id="two with features"),
+        pytest.param(2, {}, {}, id="two", marks=pytest.mark.slow),
+        pytest.param(2, {}, TECHNIQUES, id="two with techniques", marks=pytest.mark.slow),
+        pytest.param(2, {}, {"train.techniques": {"row_floor": ON["row_floor"]}}, id="two with row floor", marks=pytest.mark.slow),
+        pytest.param(4, {}, {}, id="four", marks=pytest.mark.slow),
     ],
 )
-def test_several_processes_train_as_one_does(project, tree, processes, named):
-    tree({"model.features": named})
-    if named:
+def test_several_processes_train_as_one_does(project, tree, processes, named, changes):
+    tree({"model.features": named, **changes})
+    if named or changes:
         run_node("train")
     single, alone = tensors.load(project / "artifacts/train/model.safetensors")[0], losses(project)
     record = (project / "artifacts/train/opened.json").read_bytes()
