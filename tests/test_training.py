@@ -156,8 +156,9 @@ def test_several_processes_train_as_one_does(project, tree, processes, named, ch
     assert done.returncode == 0, done.stderr
     several, _ = tensors.load(project / "artifacts/train/model.safetensors")
     assert json.loads((project / "artifacts/train/metrics.json").read_text())["processes"] == processes
-    assert losses(project) == pytest.approx(alone, abs=2e-5)
-    assert all(torch.allclose(single[name], several[name], atol=2e-4) for name in single)
+    assert losses(project) == pytest.approx(alone, abs=2e-4 if changes else 2e-5)
+    far = torch.cat([(single[name] - several[name]).abs().flatten() for name in single]) > 2e-4
+    assert far.float().mean() < (1e-3 if changes else 1e-9)  # cautious decay asks for signs, and rounding decides that of a product near 0
     assert (project / "artifacts/train/opened.json").read_bytes() == record and not any((project / "scratch/opened").iterdir())
 
 
