@@ -93,15 +93,24 @@ def command(folder: Path, tree: dict, *stage: str) -> None:
         sys.exit(done.stderr)
 
 
-def costs(tokens: Path, trees: list[dict], *, rounds: int, steps: int) -> list[list[float]]:
-    """Seconds of one core per step of each run, one value per round of so many steps; the first round is not counted."""
+def network(tree: dict, vocabulary: int):
+    """The network of a parsed params.yaml with its initial weights."""
     import torch
 
+    from stages.runtime.network.config import ModelConfig
+    from stages.runtime.network.gpt import GPT, initialise
+
+    sizes = {name: value for name, value in tree["model"].items() if name != "attention_backend"}
+    net = GPT(ModelConfig(vocabulary_size=vocabulary, **sizes))
+    initialise(net, generator=torch.Generator().manual_seed(tree["train"]["seed"]))
+    return net
+
+
+def costs(tokens: Path, trees: list[dict], *, rounds: int, steps: int) -> list[list[float]]:
+    """Seconds of one core per step of each run, one value per round of so many steps; the first round is not counted."""
     from stages.lib.node import launch, params
     from stages.lib.tokens import splits as data
     from stages.runtime.base import plugin
-    from stages.runtime.network.config import ModelConfig
-    from stages.runtime.network.gpt import GPT, initialise
     from stages.train import __main__ as train
     from stages.train import loop, numerics
     from stages.train.prefetch import Prefetcher
@@ -110,13 +119,7 @@ def costs(tokens: Path, trees: list[dict], *, rounds: int, steps: int) -> list[l
     with launch.world("cpu", threads=1) as world:
         for tree in trees:
             settings = params.section(tree, train.TrainSettings)
-            model = GPT(
-                ModelConfig(
-                    vocabulary_size=text.vocabulary_size,
-                    **{name: value for name, value in tree["model"].items() if name != "attention_backend"},
-                )
-            )
-            initialise(model, generator=torch.Generator().manual_seed(settings.seed))
+            model = network(tree, text.vocabulary_size)
             loader = plugin.load_from(train.LOADERS, settings.loader).Loader(
                 text.tokens,
                 sequence_length=settings.sequence_length,
@@ -137,7 +140,7 @@ def costs(tokens: Path, trees: list[dict], *, rounds: int, steps: int) -> list[l
             for (run, batches, settings, precision), own in zip(began, seconds, strict=True):
                 before = time.process_time()
                 for _ in range(steps):
-                    loop._step(run, batches.parts(run.step), settings, 0.1, 0.0, world, precision)
+                    loop._step(run, batches.parts(run.step), loop.moment_of(run, settings, 0.1, 0.0), world, precision)
                     run.step += 1
                 own.append((time.process_time() - before) / steps)
     return [own[1:] for own in seconds]

@@ -257,7 +257,7 @@ def test_a_step_waits_for_the_device_once(kind, processes, scope, monkeypatch):
             part.targets.remainder_(64)
         with waits, monkeypatch.context() as patch:
             patch.setattr(torch.Tensor, "tolist", lambda tensor: waits.found.append("tolist") or tolist(tensor))
-            value = loop._step(run, parts, settings, 1.0, 0.5, world, "fp32")
+            value = loop._step(run, parts, loop.moment_of(run, settings, 1.0, 0.5), world, "fp32")
             nats, seconds = loop._arrived(value, 7.5, world)
         assert nats > 1 and seconds == 7.5
 

@@ -87,6 +87,34 @@ def test_page_and_csv_files_say_what_the_terminal_says(tmp_path):
     assert (tmp_path / "again/index.html").read_text() == html
 
 
+@pytest.mark.parametrize("equal, at", [("steps", 80), ("seconds", 160), ("tokens", 40)])
+def test_losses_are_compared_where_both_had_spent_the_same(tmp_path, equal, at):
+    """240 steps of 1 s and 8 tokens against 80 of 2 s (160 s) and 4 tokens: the second stops where the first has had `at` steps."""
+    curve = lambda steps, start: pd.DataFrame(  # noqa: E731
+        {
+            "step": range(1, steps + 1),
+            "train_loss": [start - 0.02 * step for step in range(1, steps + 1)],
+            "holdout_bits_per_byte": [step / 100 if step % 40 == 0 else None for step in range(1, steps + 1)],
+        }
+    )
+    base = experiment(tmp_path)
+    one, two = (
+        replace(
+            base,
+            name=name,
+            loss=curve(steps, start),
+            metrics=base.metrics | {"train.train_seconds": float(seconds), "train.steps": steps},
+            params=base.params | {"train.batch_tokens": tokens},
+        )
+        for name, steps, start, seconds, tokens in (("one", 240, 9.0, 240, 8), ("two", 80, 8.0, 160, 4))
+    )
+    train, holdout = compare.losses([one, two], equal)[-2:]
+    assert train[1:3] == pytest.approx((9 - 0.02 * (at - 9.5), 8 - 0.02 * (80 - 9.5))) and holdout[1:3] == (at / 100 // 0.4 * 0.4, 0.8)
+    text = compare.write([one, two], tmp_path / "out", equal)
+    assert f"Losses at equal {equal}" in text and train[0] in text
+    assert f">{compare.UNITS[equal]}</text>" in (tmp_path / "out/index.html").read_text()
+
+
 def test_comparison_that_is_not_fair_says_so(tmp_path):
     one = experiment(tmp_path)
     assert compare.warn([one, replace(one, name="two")]) == []

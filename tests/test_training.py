@@ -20,6 +20,7 @@ from stages.lib.node import launch, tensors
 from stages.runtime.network.gpt import GPT
 from stages.train import checkpoints, loop
 from tests.conftest import ROOT, run_node
+from tests.test_techniques import ON
 
 
 def test_training_twice_gives_the_same_bytes(project):
@@ -119,17 +120,27 @@ def losses(project):
     return [float(line.split(",")[1]) for line in (project / "artifacts/train/loss.csv").read_text().splitlines()[1:]]
 
 
+# all that can be on together, in a network with a head of its own
+TECHNIQUES = {
+    "train.techniques": {name: options for name, options in ON.items() if name not in ("row_floor", "epoch_cycles")},
+    "train.warmdown": 0.0,
+    "model.tied_head": False,
+}
+
+
 @pytest.mark.parametrize(
-    "processes, named",
+    "processes, named, changes",
     [
-        pytest.param(2, FEATURES, id="two with features"),
-        pytest.param(2, {}, id="two", marks=pytest.mark.slow),
-        pytest.param(4, {}, id="four", marks=pytest.mark.slow),
+        pytest.param(2, FEATURES, {}, id="two with features"),
+        pytest.param(2, {}, {}, id="two", marks=pytest.mark.slow),
+        pytest.param(2, {}, TECHNIQUES, id="two with techniques", marks=pytest.mark.slow),
+        pytest.param(2, {}, {"train.techniques": {"row_floor": ON["row_floor"]}}, id="two with row floor", marks=pytest.mark.slow),
+        pytest.param(4, {}, {}, id="four", marks=pytest.mark.slow),
     ],
 )
-def test_several_processes_train_as_one_does(project, tree, processes, named):
-    tree({"model.features": named})
-    if named:
+def test_several_processes_train_as_one_does(project, tree, processes, named, changes):
+    tree({"model.features": named, **changes})
+    if named or changes:
         run_node("train")
     single, alone = tensors.load(project / "artifacts/train/model.safetensors")[0], losses(project)
     record = (project / "artifacts/train/opened.json").read_bytes()
@@ -145,8 +156,9 @@ def test_several_processes_train_as_one_does(project, tree, processes, named):
     assert done.returncode == 0, done.stderr
     several, _ = tensors.load(project / "artifacts/train/model.safetensors")
     assert json.loads((project / "artifacts/train/metrics.json").read_text())["processes"] == processes
-    assert losses(project) == pytest.approx(alone, abs=2e-5)
-    assert all(torch.allclose(single[name], several[name], atol=2e-4) for name in single)
+    assert losses(project) == pytest.approx(alone, abs=2e-4 if changes else 2e-5)
+    far = torch.cat([(single[name] - several[name]).abs().flatten() for name in single]) > 2e-4
+    assert far.float().mean() < (1e-3 if changes else 1e-9)  # cautious decay asks for signs, and rounding decides that of a product near 0
     assert (project / "artifacts/train/opened.json").read_bytes() == record and not any((project / "scratch/opened").iterdir())
 
 

@@ -1,6 +1,7 @@
 """Compare experiments: the summaries and parameters of git revisions and DVC experiments, as tables and one page.
 
     python -m stages.report --compare main 3f2c1ab swift-bogy workspace
+    python -m stages.report --compare main workspace --equal seconds       losses where both had the same steps, seconds or tokens
 
 A revision is any name that git or DVC knows; `workspace` stands for the files in this folder. All data comes from files that the
 revision's own run wrote: metrics and loss curve by their hashes from DVC's cache, params.yaml from git. Nothing is computed again. A commit
@@ -45,11 +46,17 @@ OVERVIEW = (
 )
 TITLES = {
     "overview": "Overview",
+    "equal": "Losses at equal {}, and the difference to the first",
     "scores": "Bits per byte, and the difference to the first",
     "bytes": "Bytes by codec, and the difference to the first",
     "seconds": "Seconds of each evaluator",
     "params": "Parameters that differ",
 }
+
+
+UNITS = {"steps": "step", "seconds": "seconds of training", "tokens": "tokens of training"}
+SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)  # of the shortest run, at which losses are compared
+SMOOTHED = 20  # steps of a mean of the train loss, as train's own metrics have it
 
 
 @dataclass(frozen=True)
@@ -71,28 +78,30 @@ def run(argv: list[str]) -> None:
     parser.add_argument(
         "--folder", type=Path, default=Path("artifacts/report/compare"), help="where page and tables go (default: %(default)s)"
     )
+    parser.add_argument("--equal", choices=list(UNITS), default="steps", help="losses are compared at equal ... (default: steps)")
     arguments = parser.parse_args(argv)
     with command.sentences("report"):
         found = [read(revision, root=Path.cwd()) for revision in arguments.compare]
-        print(write(found, arguments.folder), end="")
+        print(write(found, arguments.folder, arguments.equal), end="")
 
 
-def write(found: list[Experiment], folder: Path) -> str:
+def write(found: list[Experiment], folder: Path, equal: str = "steps") -> str:
     """Write `folder`: index.html and one CSV file for each table. Returns the tables for the terminal."""
     if len(found) < 2 or len(found) > len(SERIES) or len({one.name for one in found}) < len(found):
         raise ValueError(f"--compare takes 2 to {len(SERIES)} different revisions, not {', '.join(one.name for one in found)}")
-    texts = {name: written(table) for name, table in tables(found).items()}
+    whole = tables(found, equal)
+    texts, titles = {name: written(table) for name, table in whole.items()}, {name: title.format(equal) for name, title in TITLES.items()}
     warnings = warn(found)
     with files.atomic(folder) as partial:
         partial.mkdir()
-        for name, table in tables(found).items():
+        for name, table in whole.items():
             table.rename(columns={f"r{i}": one.name for i, one in enumerate(found)}).drop(columns="kind").to_csv(
                 partial / f"{name}.csv", index=False, lineterminator="\n"
             )
-        (partial / "index.html").write_text(render(found, texts, warnings), encoding="utf-8")
+        (partial / "index.html").write_text(render(found, texts, warnings, titles, equal), encoding="utf-8")
     columns = _columns(found)
     blocks = [f"**{sentence}**" for sentence in warnings]
-    blocks += [f"## {TITLES[name]}\n\n{markdown(table, columns)}" for name, table in texts.items() if len(table)]
+    blocks += [f"## {titles[name]}\n\n{markdown(table, columns)}" for name, table in texts.items() if len(table)]
     return "\n\n".join([*blocks, f"The same with figures: {folder / 'index.html'}"]) + "\n"
 
 
@@ -151,7 +160,7 @@ def flatten(tree: dict, prefix: str = "") -> dict:
     return out
 
 
-def tables(found: list[Experiment]) -> dict[str, pd.DataFrame]:
+def tables(found: list[Experiment], equal: str = "steps") -> dict[str, pd.DataFrame]:
     """The tables by name. Columns: `name`, one per experiment (r0, r1, …), and `kind`, the format of the row's values."""
 
     def rows(entries: list[tuple[str, str, str]]) -> pd.DataFrame:
@@ -165,6 +174,7 @@ def tables(found: list[Experiment]) -> dict[str, pd.DataFrame]:
     differing = [path for path in paths if any(one.params.get(path, ...) != found[0].params.get(path, ...) for one in found)]
     return {
         "overview": rows(list(OVERVIEW)),
+        "equal": _frame(losses(found, equal), found),
         "scores": rows(
             [(key, name, "score") for key, name in named("bits_per_byte.")]
             + [(key, f"{name}, verdict", "text") for key, name in named("verdict.")]
@@ -173,6 +183,30 @@ def tables(found: list[Experiment]) -> dict[str, pd.DataFrame]:
         "seconds": rows([(key, name, "seconds") for key, name in named("evaluate.", ".seconds")]),
         "params": _frame([(path, *(one.params.get(path) for one in found), "text") for path in differing], found),
     }
+
+
+def spent(one: Experiment, equal: str) -> pd.Series:
+    """What was spent after each step of the loss curve, in the unit `equal`: seconds at the run's average pace, tokens of whole batches."""
+    if equal == "steps":
+        return one.loss["step"].astype(float)
+    each = one.params["train.batch_tokens"] if equal == "tokens" else one.metrics["train.train_seconds"] / one.metrics["train.steps"]
+    return one.loss["step"] * each
+
+
+def losses(found: list[Experiment], equal: str) -> list[tuple]:
+    """Rows (name, value of each experiment, kind): the train loss, and the last measured holdout loss, at shares of the shortest run."""
+    axes, rows = [spent(one, equal) for one in found], []
+    shortest = min(axis.iloc[-1] for axis in axes)
+    for share in SHARES:
+        at, train, holdout = share * shortest, [], []
+        for one, axis in zip(found, axes, strict=True):
+            until = one.loss[axis <= at * (1 + 1e-9)]
+            measured = until["holdout_bits_per_byte"].dropna() if "holdout_bits_per_byte" in until else ()
+            train.append(float(until["train_loss"].tail(SMOOTHED).mean()) if len(until) else None)
+            holdout.append(float(measured.iloc[-1]) if len(measured) else None)
+        where = f"{at:,.0f} {equal}"
+        rows += [(f"{where}: train loss, nats per token", *train, "score"), (f"{where}: holdout, bits per byte", *holdout, "score")]
+    return rows
 
 
 def _frame(rows: list, found: list[Experiment]) -> pd.DataFrame:
@@ -210,21 +244,21 @@ def warn(found: list[Experiment]) -> list[str]:
     return out
 
 
-def render(found: list[Experiment], texts: dict[str, pd.DataFrame], warnings: list[str]) -> str:
+def render(found: list[Experiment], texts: dict[str, pd.DataFrame], warnings: list[str], titles: dict[str, str], equal: str) -> str:
     """The comparison as an HTML page."""
     return page.render(
         TEMPLATE,
         names=[one.name for one in found],
         warnings=warnings,
-        figures=drawings(found),
+        figures=drawings(found, equal),
         tables={name: shown(table, _columns(found)) for name, table in texts.items()},
-        titles=TITLES,
-        sections={name: title.split(",")[0] for name, title in TITLES.items()},
+        titles=titles,
+        sections={name: title.split(",")[0] for name, title in titles.items()},
     )
 
 
-def drawings(found: list[Experiment]) -> dict[str, Figure]:
-    """Two figures of the report, each with all experiments."""
+def drawings(found: list[Experiment], equal: str) -> dict[str, Figure]:
+    """Two figures of the report, each with all experiments; the curves of the loss over what is `equal`."""
     scores = [
         {
             "rev": one.name,
@@ -238,8 +272,8 @@ def drawings(found: list[Experiment]) -> dict[str, Figure]:
         for key, value in one.metrics.items()
         if key.startswith(PREFIX) and value is not None
     ]
-    losses = pd.concat([one.loss.assign(rev=one.name) for one in found])
-    return {"scores": figures.draw("scores", pd.DataFrame(scores)), "loss": figures.draw("loss", losses)}
+    curves = pd.concat([one.loss.assign(rev=one.name, step=spent(one, equal)) for one in found])
+    return {"scores": figures.draw("scores", pd.DataFrame(scores)), "loss": figures.draw("loss", curves, said={"step": UNITS[equal]})}
 
 
 def _columns(found: list[Experiment]) -> tuple[Column, ...]:

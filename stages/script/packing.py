@@ -20,6 +20,7 @@ from stages.lib.quant.settings import METHODS
 from stages.runtime.base import plugin
 
 LOADERS = "stages.lib.tokens.loaders"
+TECHNIQUES = "stages.train.techniques"
 STAGES = ("train", "ema", "prequant_ttt", "calibrate", "sensitivity", "memory", "fill_cap", "quantize")
 READS_ARGUMENTS = re.compile(r"__main__\.py$|/features/")  # modules whose argument annotations are read at run time
 # imported only when a stage is started as a command or writes metrics, neither of which happens in the script
@@ -118,6 +119,7 @@ def plugins(tree: dict) -> list[str]:
     named = [f"features/{name}" for name in tree["model"]["features"]] + [f"evaluators/{tree['package']['evaluator']}"]
     for chosen in (params.section(tree, Run, variant=name) for node, name in stages(tree) if node == "compress"):
         named += [*chosen.plugins(), *(f"filters/{filter}" for group in chosen.groups.values() for filter, _ in group.filters)]
-    own = [f"{LOADERS}.{tree['train']['loader']}", *(f"{METHODS}.{name}" for name in sorted(methods - {"none"}))]
+    own = [f"{LOADERS}.{tree['train']['loader']}", *(f"{TECHNIQUES}.{name}" for name in sorted(tree["train"]["techniques"]))]
+    own += [*(f"{METHODS}.{name}" for name in sorted(methods - {"none"}))]
     shipped = [f"{plugin.package(kind)}.{name}" for kind, name in (how.split("/") for how in named)]
     return [*own, *shipped, *map(plugin.package, ("codecs", "coders", "filters"))]

@@ -20,7 +20,7 @@ from stages.runtime.base import plugin
 from stages.runtime.network import backends
 from stages.runtime.network.config import ModelConfig
 from stages.runtime.network.gpt import GPT, initialise
-from stages.train import checkpoints, loop, numerics
+from stages.train import checkpoints, loop, numerics, techniques
 from stages.train.prefetch import Prefetcher
 from stages.train.settings import LOADERS, TrainSettings, check
 
@@ -90,7 +90,7 @@ def main(
         model.attention_backend = asked
         for feature in model.hooks.having["vocabulary"]:
             feature.vocabulary(text.facts)
-        run = loop.start(model.to(world.device), settings, world)
+        run = loop.start(model.to(world.device), settings, world, text.tokens)
         source = Prefetcher(batches, world, part_tokens=settings.micro_batch_tokens, is_ahead=world.device.type == "cuda")
         folder = checkpoints.Folder(scratch / _key(settings, config, text, holdout, world, chosen))
         with folder.locked() if world.is_main else contextlib.nullcontext():
@@ -121,7 +121,7 @@ def main(
                 tensors.save(weights, numerics.leaving(model, run.weights()), facts)
                 with files.atomic(averages) as partial:
                     partial.mkdir()
-                    for average, weights_of in run.averages.finished().items():
+                    for average, weights_of in (run.averages.finished() | run.optimizers.averages()).items():
                         tensors.save(partial / f"{average}.safetensors", numerics.leaving(model, weights_of), facts)
                 with files.atomic(snapshots) as partial:
                     partial.mkdir()
@@ -157,7 +157,10 @@ def _key(settings: TrainSettings, config: ModelConfig, text: splits.Split, holdo
     """Everything that decides the weights and the curve; not the pace of checkpoints, the number of processes, nor who watches."""
     named = {name: value for name, value in asdict(settings).items() if name not in ("checkpoint_seconds", "processes", "live")}
     code = closure.paths(
-        "stages.train.__main__", f"{LOADERS}.{settings.loader}", *(f"{plugin.package('features')}.{name}" for name in config.features)
+        "stages.train.__main__",
+        f"{LOADERS}.{settings.loader}",
+        *(f"{techniques.__name__}.{name}" for name in settings.techniques),
+        *(f"{plugin.package('features')}.{name}" for name in config.features),
     )
     return key(named, config.to_dict(), text.facts, holdout.facts, world.device.type, chosen, torch.__version__, *code)
 

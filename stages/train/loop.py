@@ -21,6 +21,7 @@ from stages.lib.node.launch import World
 from stages.lib.tokens import window_score
 from stages.lib.tokens.loader import Batch
 from stages.lib.tokens.splits import Split
+from stages.lib.tokens.stream import Stream
 from stages.lib.training import flops, schedule
 from stages.lib.training.averages import Averages
 from stages.runtime.network import gpt
@@ -31,6 +32,7 @@ from stages.train.optimizers import Optimizers
 from stages.train.prefetch import Prefetcher
 from stages.train.qat import Rounding
 from stages.train.settings import TrainSettings
+from stages.train.techniques import Moment
 
 GRAPHS = 64  # compiled graphs at most: packed rows have varying numbers of segments (#1855 has the same limit)
 PRIMED_LENGTHS = 4  # lengths of cu_seqlens that priming compiles: up to eight times the fewest possible segments
@@ -79,15 +81,20 @@ class Run:
         return {name: weight.detach() for name, weight in self.model.named_parameters()}
 
 
-def start(model: gpt.GPT, settings: TrainSettings, world: World) -> Run:
-    """The state of a new run."""
+def start(model: gpt.GPT, settings: TrainSettings, world: World, tokens: Stream | None = None) -> Run:
+    """The state of a new run. With the train text, techniques may change the initial weights, and the time for it counts as training."""
+    optimizers, began = Optimizers(model, settings, world), time.perf_counter()
+    if tokens is not None:
+        optimizers.each("initialise", tokens)
+    took = time.perf_counter() - began
     return Run(
         model,
-        Optimizers(model, settings, world),
+        optimizers,
         Averages(model, settings.averages),
         Rounding(model, settings.qat),
         loss_of(model, settings, world),
         hardware_of(model, settings, world),
+        seconds=took,
     )
 
 
@@ -160,8 +167,8 @@ def train(
     started, pace = time.perf_counter(), deque([(run.step, run.seconds)], maxlen=PACE_STEPS)
     while not clock.is_over(run.step, run.seconds):
         spent = clock.spent(run.step, run.seconds)
-        scale = _prepare(run, batches, settings, clock)
-        value = _step(run, batches.parts(run.step), settings, scale, spent / clock.budget, world, precision)
+        moment = _prepare(run, batches, settings, clock)
+        value = _step(run, batches.parts(run.step), moment, world, precision)
         run.step += 1
         per_token = run.hardware.per_token(looping=_loops(run))
         run.flops += batches.batch_tokens * per_token
@@ -171,7 +178,7 @@ def train(
         last, waited = clock.is_over(run.step, run.seconds), time.perf_counter() - ended
         run.seconds += waited * last  # no step follows for which it could count
         _check(run, nats)
-        row = {"step": run.step, "train_loss": nats, "learning_rate_scale": scale, "holdout_bits_per_byte": None}
+        row = {"step": run.step, "train_loss": nats, "learning_rate_scale": moment.matrices, "holdout_bits_per_byte": None}
         if last or run.step % settings.holdout_every == 0:
             with numerics.cast_at_use(precision, world.device.type):
                 row["holdout_bits_per_byte"] = window_score.chunked(
@@ -216,8 +223,8 @@ def _check(run: Run, nats: float) -> None:
         )
 
 
-def _prepare(run: Run, batches: Prefetcher, settings: TrainSettings, clock: schedule.Clock) -> float:
-    """Everything that depends on the share of the budget, before a step. Returns the multiplier of the learning rates."""
+def _prepare(run: Run, batches: Prefetcher, settings: TrainSettings, clock: schedule.Clock) -> Moment:
+    """Everything that depends on the share of the budget, before a step."""
     spent, budget = clock.spent(run.step, run.seconds), clock.budget
     if settings.schedule == "fraction":
         scale = schedule.fraction_scale(spent / budget, warmdown=settings.warmdown, floor=settings.learning_rate_floor)
@@ -227,11 +234,23 @@ def _prepare(run: Run, batches: Prefetcher, settings: TrainSettings, clock: sche
         )
     before = _switches(run, batches)
     run.model.progress(step=run.step, fraction=spent / budget)
-    run.rounding.progress(run.step, scale)
-    scale *= batches.progress(run.step, spent / budget)
+    moment = moment_of(run, settings, scale, spent / budget)
+    run.rounding.progress(run.step, moment.matrices)
+    warmup = batches.progress(run.step, spent / budget)
+    moment.matrices, moment.others = moment.matrices * warmup, moment.others * warmup
     if run.step and _switches(run, batches) != before:
         run.events.append(run.step)
-    return scale
+    return moment
+
+
+def moment_of(run: Run, settings: TrainSettings, scale: float, fraction: float) -> Moment:
+    """The rates of the next step: those of the schedule, as the techniques change them."""
+    muon = settings.muon
+    momentum = schedule.momentum(run.step, start=muon.momentum_start, end=muon.momentum, warmup_steps=muon.momentum_warmup_steps)
+    taper = schedule.decay_taper(fraction, start=settings.weight_decay_taper_start, floor=settings.weight_decay_taper_floor)
+    moment = Moment(run.step, fraction, scale, scale, momentum, taper, _loops(run))
+    run.optimizers.each("plan", moment)
+    return moment
 
 
 def _switches(run: Run, batches: Prefetcher) -> tuple:
@@ -259,26 +278,24 @@ def _arrived(value: Tensor, seconds: float, world: World) -> tuple[float, float]
     return nats, seconds
 
 
-def _step(run: Run, parts: list[Batch], settings: TrainSettings, scale: float, fraction: float, world: World, precision: str) -> Tensor:
+def _step(run: Run, parts: list[Batch], moment: Moment, world: World, precision: str) -> Tensor:
     """One step from the parts of this process's rows. Returns the mean loss of all processes, on the device."""
     run.model.zero_grad(set_to_none=True)
-    value = torch.zeros((), device=world.device)
-    for part in parts:
+    value, each = torch.zeros((), device=world.device), run.optimizers.each
+    each("look_ahead", moment)
+    for number, part in enumerate(parts):
+        each("begin_part", moment, number, len(part.inputs))
         with numerics.cast_at_use(precision, world.device.type), run.rounding.active():
             nats = run.loss(part.inputs, part.targets, part.cu_seqlens, part.max_seqlen) / len(parts)
         nats.backward()
         value += nats.detach()
+    each("end_parts")
     if world.size > 1:
         dist.all_reduce(value)
         value /= world.size
-    run.optimizers.step(
-        scale=scale,
-        momentum=schedule.momentum(
-            run.step, start=settings.muon.momentum_start, end=settings.muon.momentum, warmup_steps=settings.muon.momentum_warmup_steps
-        ),
-        taper=schedule.decay_taper(fraction, start=settings.weight_decay_taper_start, floor=settings.weight_decay_taper_floor),
-    )
-    run.averages.update(run.step + 1, scale)
+    run.optimizers.step(scale=moment.matrices, others=moment.others, momentum=moment.momentum, taper=moment.decay)
+    each("stepped", moment)
+    run.averages.update(run.step + 1, moment.matrices)
     return value
 
 
@@ -300,10 +317,10 @@ def prime(run: Run, batches: Prefetcher, settings: TrainSettings, *, world: Worl
             run.rounding.started_at = started_at
             for _ in range(settings.priming_steps):
                 parts = batches.parts(run.step)
-                _step(run, parts, settings, 1.0, fraction, world, precision)
+                _step(run, parts, moment_of(run, settings, 1.0, fraction), world, precision)
                 run.step += 1
             for doublings in range(PRIMED_LENGTHS if parts[0].cu_seqlens is not None else 0):
-                _step(run, [parts[0].evenly_cut(doublings)], settings, 1.0, fraction, world, precision)
+                _step(run, [parts[0].evenly_cut(doublings)], moment_of(run, settings, 1.0, fraction), world, precision)
     for name, weight in run.weights().items():
         weight.copy_(before[name])
     batches.go_to(place)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from stages.lib.node.launch import World
 from stages.lib.node.params import require
 from stages.runtime.network import gpt
+from stages.train import techniques
 from stages.train.optim.adamw import AdamW, Group
 from stages.train.optim.muon import Muon
 from stages.train.settings import Split, TrainSettings
@@ -30,6 +31,7 @@ class Optimizers:
         self.settings, self.world, self.model = settings, world, model
         groups = members(model, settings.muon.projections)
         self.early = early_matrices(model, settings.split)
+        self.techniques = techniques.build(model, settings, world)
         applied = settings.split.form == "applied"
         self.adam_only = settings.optimizer == "adamw"
         multipliers = dict.fromkeys(self.early, settings.split.rate) if applied else {}
@@ -39,22 +41,28 @@ class Optimizers:
             world=world,
             multipliers=multipliers,
             pair_rows=2 * model.config.head_width,
+            techniques=list(self.techniques.values()),
         )
         adam_groups = [
             Group(groups["tables"], settings.embedding_learning_rate, settings.embedding_weight_decay),
             Group(groups["head"], settings.head_learning_rate, 0.0),
-            Group(groups["scalars"], settings.scalar_learning_rate, settings.scalar_weight_decay),
+            Group(groups["scalars"], settings.scalar_learning_rate, settings.scalar_weight_decay, name="scalars"),
         ]
         if self.adam_only:
             for is_early in (True, False):
                 weights = {name: weight for name, weight in groups["matrices"].items() if (name in multipliers) == is_early}
                 rate = settings.matrix_learning_rate * (settings.split.rate if is_early else 1.0)
                 adam_groups.append(Group(weights, rate, settings.matrix_weight_decay))
+        self.groups = adam_groups
+        for grouped in self.having("grouped"):
+            adam_groups = grouped(adam_groups)
         self.adam = AdamW(adam_groups, settings.adamw, world=world)
 
     @torch.no_grad()
-    def step(self, *, scale: float, momentum: float, taper: float) -> None:
-        """One update from the gradients of this process. `scale` multiplies every learning rate, `taper` the decay of the matrices."""
+    def step(self, *, scale: float, momentum: float, taper: float, others: float | None = None) -> None:
+        """One update from the gradients of this process. `scale` multiplies every learning rate, but `others` (if given) those that are not
+        of the matrices; `taper` the decay of the matrices."""
+        others = scale if others is None else others
         settings = self.settings
         for weight in self.model.parameters():
             if weight.grad is None:  # this step did not use this part of the model
@@ -68,7 +76,9 @@ class Optimizers:
         self.adam.start()
         if settings.gradient_clip > 0 and not alone:
             self._clip(settings.gradient_clip)
-        self.adam.step(scale=scale)
+        self.each("before_adam", self.groups, others)
+        self.adam.step(scale=others)
+        self.each("after_adam")
         self.muon.step(rate=settings.matrix_learning_rate * scale, momentum=momentum, weight_decay=settings.matrix_weight_decay * taper)
 
     def _scale_early_gradients(self) -> None:
@@ -88,10 +98,29 @@ class Optimizers:
             gradient.mul_(factor.to(gradient.dtype))
 
     def state(self) -> dict[str, Tensor]:
-        """Every tensor of both optimizers, under <parameter>/<slot>. With several processes this is a collective: all must call it."""
-        return self.muon.state() | self.adam.state()
+        """Every tensor of both optimizers, under <parameter>/<slot>, and of the techniques, under technique:<name>/<tensor>. With several
+        processes this is a collective: all must call it."""
+        own = {f"technique:{name}/{key}": x for name, technique in self.techniques.items() for key, x in technique.tensors.items()}
+        return self.muon.state() | self.adam.state() | own
+
+    def averages(self) -> dict[str, dict[str, Tensor]]:
+        """The averages of the weights that techniques kept, by name and parameter."""
+        return {name: average for averages in self.having("averages") for name, average in averages().items()}
+
+    def having(self, hook: str) -> list:
+        """The hook of each technique that has it."""
+        return [getattr(technique, hook) for technique in self.techniques.values() if hasattr(technique, hook)]
+
+    def each(self, hook: str, *arguments) -> None:
+        """Call the hook of each technique that has it."""
+        for function in self.having(hook):
+            function(*arguments)
 
     def restore(self, saved: dict[str, Tensor]) -> None:
+        for name, technique in self.techniques.items():
+            prefix = f"technique:{name}/"
+            technique.tensors = {key.removeprefix(prefix): x.clone() for key, x in saved.items() if key.startswith(prefix)}
+        saved = {key: tensor for key, tensor in saved.items() if not key.startswith("technique:")}
         self.muon.restore(saved)
         self.adam.restore(saved)
 

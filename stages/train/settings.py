@@ -9,6 +9,7 @@ from annotated_types import Interval
 from stages.lib.node.params import AtLeastOne, AtLeastZero, Decay, Device, NonNegative, Positive, Seed, Share, require
 from stages.lib.node.plugin_names import PluginName
 from stages.lib.training.averages import Averages
+from stages.train import techniques
 from stages.train.optim.adamw import Options as AdamWOptions
 from stages.train.optim.muon import Options as MuonOptions
 
@@ -94,6 +95,7 @@ class TrainSettings:
     gradient_clip_scope: Literal["global", "process"]
     priming_steps: AtLeastZero
     qat: Quantization
+    techniques: dict
     averages: AverageSettings
     holdout_every: AtLeastOne
     checkpoint_seconds: NonNegative
@@ -121,6 +123,7 @@ def check(settings: TrainSettings) -> None:
         "train.averages.lawa_last must be 1 or more where lawa_every is on",
     )
     _check_clock(settings)
+    techniques.options(settings.techniques)
     Averages.check(settings.averages)
 
 

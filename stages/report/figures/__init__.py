@@ -58,8 +58,9 @@ class Figure:
     svg: str
 
 
-def draw(name: str, table: pd.DataFrame, *, folder: Path = FOLDER) -> Figure:
-    """Draw the template `name` with the rows of `table`, as in its CSV file. If `rev` is a column, each revision has its own colour."""
+def draw(name: str, table: pd.DataFrame, *, folder: Path = FOLDER, said: dict[str, str] | None = None) -> Figure:
+    """Draw the template `name` with the rows of `table`, as in its CSV file. If `rev` is a column, each revision has its own colour.
+    `said`: titles of axes that replace those of the template."""
     revisions = list(dict.fromkeys(table["rev"])) if "rev" in table else [""]
     colour = {"value": ACCENT}
     if len(revisions) > 1:
@@ -67,15 +68,17 @@ def draw(name: str, table: pd.DataFrame, *, folder: Path = FOLDER) -> Figure:
         colour = {"field": "rev", "type": "nominal", "scale": scale}
     rows = [{"rev": "", **row} for row in csv.DictReader(table.to_csv(index=False).splitlines(keepends=True))]
     text = (folder / f"{name}.json").read_text(encoding="utf-8").replace('"<DVC_METRIC_COLOR>"', json.dumps(colour))
+    for before, after in (said or {}).items():
+        text = text.replace(f'"title": {json.dumps(before)}', f'"title": {json.dumps(after)}')
     specification = json.loads(text.replace('"<DVC_METRIC_DATA>"', json.dumps(rows)))
-    said = specification.pop("title")
-    caption = " ".join(said["subtitle"])
+    title = specification.pop("title")
+    caption = " ".join(title["subtitle"])
     return Figure(
         name,
-        said["text"],
+        title["text"],
         caption,
         accessible(
-            vl_convert.vegalite_to_svg(specification, vl_version="5.20", config=LOOK), name=name, title=said["text"], description=caption
+            vl_convert.vegalite_to_svg(specification, vl_version="5.20", config=LOOK), name=name, title=title["text"], description=caption
         ),
     )
 

@@ -5,6 +5,7 @@
 Source: Loshchilov and Hutter, arXiv:1711.05101. With weight_decay 0 it is the plain Adam of the naive baseline.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -25,11 +26,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters by name that share a learning rate (before the schedule) and a decay."""
+    """Parameters by name that share a learning rate (before the schedule) and a decay. `adjust` changes torch's options of the group before
+    each step, once the rate is set."""
 
     weights: dict[str, nn.Parameter]
     rate: float
     weight_decay: float
+    name: str = ""
+    adjust: Callable[[dict], None] | None = None
 
 
 class AdamW:
@@ -78,6 +82,8 @@ class AdamW:
             return
         for group, own in zip(self.torch.param_groups, self.groups, strict=True):
             group["lr"] = own.rate * scale
+            if own.adjust:
+                own.adjust(group)
         self.torch.step()
 
     def state(self) -> dict[str, Tensor]:

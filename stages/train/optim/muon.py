@@ -10,6 +10,7 @@
 |               | norm back; 0 is off                                                                      |                         |
 | paired_heads  | each two neighbouring heads of query and of key are orthogonalised by themselves          | modded-nanogpt track 1, |
 |               |                                                                                          | 8 April 2026            |
+| techniques    | another update before or after it, another decay                                         | stages/train/techniques |
 | coefficients, iterations, bound | see orthogonalise.py                                                   |                         |
 
 Matrices of one shape are stacked and computed in one batch. With W processes each stack is padded to a multiple of W. Gradients are
@@ -55,14 +56,15 @@ class Stack:
     """The matrices of one shape, and this process's share of them: rows [first, first + S) of the padded stack. `rows`: how many rows of a
     matrix are orthogonalised at a time."""
 
-    def __init__(self, names: list[str], weights: list[nn.Parameter], multipliers: list[float], world: World, rows: int):
-        self.rows = rows
+    def __init__(self, names: list[str], weights: list[nn.Parameter], multipliers: list[float], world: World, rows: int, techniques: list):
+        self.rows, self.techniques = rows, techniques
+        self.applied = next((technique.write for technique in techniques if hasattr(technique, "write")), None)
         self.owners, self.weights, self.world = names, weights, world
         self.places = {multiplier: [i for i, own in enumerate(multipliers) if own == multiplier] for multiplier in multipliers}
         self.share = -(-len(weights) // world.size)
         self.first = self.share * world.rank
         self.momentum_SMK = weights[0].new_zeros(self.share, *weights[0].shape, dtype=torch.float32)
-        self.second_SM1: Tensor | None = None
+        self.slots: dict[str, Tensor] = {"momentum": self.momentum_SMK}  # all that a checkpoint must hold, (S, ...) each
         self.gradients_SMK: Tensor | None = None
         self.work = None
 
@@ -90,6 +92,9 @@ class Stack:
         gradients_SMK = self.arrived()
         torch.add(gradients_SMK, self.momentum_SMK, alpha=momentum, out=self.momentum_SMK)
         update_SMK = gradients_SMK.add(self.momentum_SMK, alpha=momentum)
+        for technique in self.techniques:
+            if hasattr(technique, "shaped"):
+                update_SMK = technique.shaped(self, update_SMK, gradients_SMK)
         if options.row_normalize:
             update_SMK = update_SMK / update_SMK.norm(dim=-1, keepdim=True).clamp(min=EPSILON)
         if update_SMK.is_cuda:
@@ -101,10 +106,8 @@ class Stack:
 
     def _equalise(self, update_SMK: Tensor, beta2: float) -> Tensor:
         squares_SM1 = update_SMK.square().mean(dim=-1, keepdim=True)
-        if self.second_SM1 is None:
-            self.second_SM1 = torch.zeros_like(squares_SM1)
-        self.second_SM1.lerp_(squares_SM1, 1 - beta2)
-        scaled_SMK = update_SMK / (self.second_SM1.sqrt() + EPSILON)
+        second_SM1 = self.slots.setdefault("second", torch.zeros_like(squares_SM1)).lerp_(squares_SM1, 1 - beta2)
+        scaled_SMK = update_SMK / (second_SM1.sqrt() + EPSILON)
         norms = [x.norm(dim=(-2, -1), keepdim=True) for x in (update_SMK, scaled_SMK)]
         return scaled_SMK * (norms[0] / norms[1].clamp(min=EPSILON))
 
@@ -122,30 +125,31 @@ class Stack:
         updates = update_NMK.to(self.weights[0].dtype)
         for multiplier, places in self.places.items():
             own, weights = rate * multiplier, [self.weights[i] for i in places]
+            if self.applied:
+                self.applied(weights, [updates[i] * factor for i in places], own, weight_decay)
+                continue
             torch._foreach_mul_(weights, 1 - own * weight_decay)
             torch._foreach_add_(weights, [updates[i] for i in places], alpha=-own * factor)
 
     def state(self) -> dict[str, Tensor]:
-        """The momentum (and second moments) of every matrix by name. Every process must call it, and each gets all of them."""
+        """The slots of every matrix by name. Every process must call it, and each gets all of them."""
         out = {}
-        for slot, own in (("momentum", self.momentum_SMK), ("second", self.second_SM1)):
-            if own is not None:
-                gathered, work = self.collect(own)
-                if work is not None:
-                    work.wait()
-                out |= {f"{name}/{slot}": gathered[i] for i, name in enumerate(self.owners)}
+        for slot, own in self.slots.items():
+            gathered, work = self.collect(own)
+            if work is not None:
+                work.wait()
+            out |= {f"{name}/{slot}": gathered[i] for i, name in enumerate(self.owners)}
         return out
 
     def restore(self, saved: dict[str, Tensor]) -> None:
         """The inverse of `state`, for any number of processes."""
         self.momentum_SMK.zero_()
-        self.second_SM1 = None
-        for i, name in enumerate(self.owners[self.first : self.first + self.share]):
-            self.momentum_SMK[i].copy_(saved[f"{name}/momentum"])
-            if f"{name}/second" in saved:
-                if self.second_SM1 is None:
-                    self.second_SM1 = self.momentum_SMK.new_zeros(self.share, self.momentum_SMK.size(1), 1)
-                self.second_SM1[i].copy_(saved[f"{name}/second"])
+        self.slots = {"momentum": self.momentum_SMK}
+        for slot in (key.rsplit("/", 1)[1] for key in saved if key.startswith(f"{self.owners[0]}/")):
+            shape = saved[f"{self.owners[0]}/{slot}"].shape
+            own = self.slots.setdefault(slot, self.momentum_SMK.new_zeros(self.share, *shape))
+            for i, name in enumerate(self.owners[self.first : self.first + self.share]):
+                own[i].copy_(saved[f"{name}/{slot}"])
 
 
 class Muon:
@@ -160,17 +164,20 @@ class Muon:
         world: World,
         multipliers: dict[str, float] | None = None,
         pair_rows: int = 0,
+        techniques: list | None = None,
     ):
-        self.options, multipliers = options, multipliers or {}
-        shapes: dict[tuple[torch.Size, int], list[str]] = {}
+        self.options, multipliers, techniques = options, multipliers or {}, techniques or []
+        shapes: dict[tuple, list[str]] = {}
         for name, weight in weights.items():
             rows = pair_rows if options.paired_heads and name.endswith(("query.weight", "key.weight")) else len(weight)
             require(len(weight) % rows == 0, "train.muon.paired_heads needs even numbers of heads; set it to false")
-            shapes.setdefault((weight.shape, rows), []).append(name)
+            shapes.setdefault(
+                (weight.shape, rows, *(technique.kind(name) for technique in techniques if hasattr(technique, "kind"))), []
+            ).append(name)
         largest_first = sorted(shapes.items(), key=lambda shape: -sum(weights[name].numel() for name in shape[1]))
         self.stacks = [
-            Stack(names, [weights[name] for name in names], [multipliers.get(name, 1.0) for name in names], world, rows)
-            for (_, rows), names in largest_first
+            Stack(names, [weights[name] for name in names], [multipliers.get(name, 1.0) for name in names], world, rows, techniques)
+            for (_, rows, *_), names in largest_first
         ]
 
     def start(self) -> None:
