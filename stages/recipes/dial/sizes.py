@@ -59,6 +59,10 @@ def shape(width: int, vocabulary: int) -> dict[str, int]:
     }
 
 
+# the training that the rules were measured with, which was the default's then; its later gains were not tried at other sizes
+MEASURED = {"model.tied_head": True, "train.muon.momentum": 0.95, "train.learning_rate_floor": 0.1, "train.techniques": {}}
+
+
 def values(sizes: Sizes) -> dict:
     """Values by path of the network and its training."""
     found = shape(sizes.width, sizes.vocabulary)
@@ -72,6 +76,7 @@ def values(sizes: Sizes) -> dict:
             "bigram_hash": {"buckets": found["buckets"], "width": found["pair_width"], "scale": 0.05, "trigram": False},
             "smear_gate": {"version": 2, "window": 12},
         },
+        **MEASURED,
         "train.steps": sizes.steps,
         "train.batch_tokens": sizes.batch_tokens,
         "train.matrix_learning_rate": sizes.matrix_learning_rate,
