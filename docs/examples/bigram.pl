@@ -3,8 +3,6 @@
 #     p(w | h) = (c(h w) + B p(w)) / (c(h) + B)        p(w) = (c(w) + 1) / (n + V)
 #
 # c(h w) how often w followed h before, c(w) how often w occurred, n the number of tokens so far, V the size of the vocabulary.
-use strict;
-use warnings;
 
 my ($V, $B) = (shift(@ARGV), 8);
 my (%pairs, %after, @count, $n, $last);
