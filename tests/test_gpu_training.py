@@ -29,7 +29,7 @@ from tests.test_packed import CONFIG
 from tests.test_stacks import random_model
 
 CPU, HALF = torch.device("cpu"), torch.bfloat16
-SETTINGS = params.section(params.read(ROOT / "params.yaml"), train.TrainSettings)
+SETTINGS = replace(params.section(params.read(ROOT / "params.yaml"), train.TrainSettings), techniques={})
 PACKAGES = ("flash_attn", "flash_attn.cute", "flash_attn_3.flash_attn_interface", "flash_attn_interface", "torch.nn.attention.varlen")
 
 
@@ -303,7 +303,7 @@ def test_time_that_a_step_waited_counts_as_training_and_measuring_does_not(proje
 def test_updates_of_a_stack_are_those_of_each_matrix_to_the_bit(multipliers, shape):
     generator = torch.Generator().manual_seed(1)
     weights, updates = torch.randn(5, *shape, generator=generator), torch.randn(6, *shape[::-1], generator=generator).mT
-    stack = muon.Stack([*"abcde"], [torch.nn.Parameter(w.clone()) for w in weights], multipliers, World(0, 1, CPU), shape[0])
+    stack = muon.Stack([*"abcde"], [torch.nn.Parameter(w.clone()) for w in weights], multipliers, World(0, 1, CPU), shape[0], [])
     with torch.no_grad():
         stack.write(updates, rate=0.03, weight_decay=0.1)
     factor = max(1.0, shape[0] / shape[1]) ** 0.5

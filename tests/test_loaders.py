@@ -326,6 +326,7 @@ def run_training(folder, name, kind, **changes):
         "loader": kind,
         "checkpoint_seconds": 0.0,
         "threads": 1,
+        "techniques": {},
         "holdout_every": 6,
         "device": "cpu",
         "context": [[5, 0.4], [16, 1.0]] if kind == "progressive" else [],

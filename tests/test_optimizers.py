@@ -19,7 +19,7 @@ from stages.train.optim.adamw import Options as AdamWOptions
 from stages.train.optim.muon import Muon, Options
 from stages.train.optim.orthogonalise import BOUNDS, COEFFICIENTS, orthogonalise
 from stages.train.settings import TrainSettings
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SIMPLE_TRAINING, set_leaf
 from tests.test_features import config
 from tests.test_stacks import documents, random_model
 
@@ -40,6 +40,8 @@ PLAIN = Options(
 
 def settings(**changes) -> TrainSettings:
     tree = params.read(ROOT / "params.yaml")
+    for path, value in SIMPLE_TRAINING.items():
+        set_leaf(tree, path, value)
     for path, value in changes.items():
         section = tree["train"]
         *parents, leaf = path.split("__")

@@ -385,7 +385,7 @@ def test_product_without_a_counting_rule_is_refused():
 def test_describe_prints_params_as_they_are_and_recipes(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert command.main(["default", "--describe"]) == 0
-    assert "1,176,340" in capsys.readouterr().out
+    assert "1,372,948" in capsys.readouterr().out
     command.main(["pr1285", "--describe"])
     said = capsys.readouterr().out
     assert "34,401,371" in said and "5,530 steps, 2,530 of them with the recurrence on" in said and "value_embedding projection" in said
