@@ -83,10 +83,11 @@ class Run:
 
 def start(model: gpt.GPT, settings: TrainSettings, world: World, tokens: Stream | None = None) -> Run:
     """The state of a new run. With the train text, techniques may change the initial weights, and the time for it counts as training."""
-    optimizers, began = Optimizers(model, settings, world), time.perf_counter()
-    if tokens is not None:
+    optimizers, took = Optimizers(model, settings, world), 0.0
+    if tokens is not None and settings.techniques:
+        began = time.perf_counter()
         optimizers.each("initialise", tokens)
-    took = time.perf_counter() - began
+        took = time.perf_counter() - began
     return Run(
         model,
         optimizers,
