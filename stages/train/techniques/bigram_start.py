@@ -36,14 +36,11 @@ class Technique(techniques.Technique):
     def __init__(self, options: Options, model, settings, world):
         super().__init__(options, model, settings, world)
         config = model.config
+        fits = config.width <= config.vocabulary_size <= LARGEST
         require(
-            not config.tied_head and "factorised_embedding" not in config.features,
-            "train.techniques.bigram_start needs a head of its own as wide as the network; set model.tied_head to false and leave out "
-            "model.features.factorised_embedding",
-        )
-        require(
-            config.width <= config.vocabulary_size <= LARGEST,
-            f"train.techniques.bigram_start counts pairs of {config.vocabulary_size} tokens; it takes from model.width to {LARGEST}",
+            fits and not config.tied_head and "factorised_embedding" not in config.features,
+            f"train.techniques.bigram_start: set model.tied_head to false, leave out model.features.factorised_embedding, and have a "
+            f"vocabulary of model.width to {LARGEST} tokens",
         )
 
     @torch.no_grad()
