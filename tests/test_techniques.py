@@ -44,6 +44,7 @@ SCHEDULES = {"power_cooldown": {"warmdown": 0.0}, "epoch_cycles": {"warmdown": 0
 def chosen(name=None, **changes):
     named = {} if name is None else {name: ON[name]}
     common = {"steps": STEPS, "batch_tokens": 64, "sequence_length": 16, "embedding_weight_decay": 0.3, "seed": 5}
+    common |= {"matrix_learning_rate": 0.04, "embedding_learning_rate": 0.02, "learning_rate_floor": 0.1}  # whatever the default has
     return settings(**(common | {"techniques": named} | SCHEDULES.get(name, {}) | changes))
 
 
