@@ -12,7 +12,7 @@ import torch.multiprocessing as multiprocessing
 from stages.lib.node import params
 from stages.lib.node.launch import World
 from stages.runtime.network.gpt import GPT
-from stages.train import optimizers
+from stages.train import optimizers, techniques
 from stages.train.optim import orthogonalise as orthogonalise_module
 from stages.train.optim.adamw import AdamW, Group
 from stages.train.optim.adamw import Options as AdamWOptions
@@ -343,6 +343,7 @@ def sharded(rank: int, size: int, folder: str, changes: dict, scales: tuple[floa
     for step in range(3):
         for weight, gradient in zip(net.parameters(), gradients_of(net, step, rank, size).values(), strict=True):
             weight.grad = scales[rank] * gradient
+        both.each("plan", techniques.Moment(step, step / 3, 1.0, 1.0, 0.9, 1.0))
         both.step(scale=1.0, momentum=0.9, taper=1.0)
         if step == 1:
             saved = {name: tensor.clone() for name, tensor in both.state().items()}
@@ -354,7 +355,13 @@ def sharded(rank: int, size: int, folder: str, changes: dict, scales: tuple[floa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "changes", [{}, {"muon__neuron_beta2": 0.9, "muon__row_normalize": True, "gradient_clip": 0.0}], ids=["clip", "normuon"]
+    "changes",
+    [
+        {},
+        {"muon__neuron_beta2": 0.9, "muon__row_normalize": True, "gradient_clip": 0.0},
+        {"techniques": {"soap_muon": {"matrices": "all", "sides": "smaller", "every": 1, "decay": 0.9}}},
+    ],
+    ids=["clip", "normuon", "soap"],
 )
 def test_sharded_over_1_2_and_4_processes_the_weights_agree(tmp_path, changes):
     sharded(0, 1, str(tmp_path), changes)
