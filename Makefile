@@ -135,9 +135,11 @@ certify: setup
 
 sweep: setup
 	@test -n "$(SET)" || { echo "over what? make sweep SET=quantize.entropy.bits_per_weight=3.5,4.5"; exit 1; }
-	flags=$$(python -m stages.recipes short) && eval "dvc exp run --queue --name $(or $(NAME),sweep-$$(date +%Y%m%d-%H%M%S)) $$flags $(addprefix -S ,$(SET))"
-	dvc exp run --run-all
-	@python -m stages.report --experiments
+	name=$(or $(NAME),sweep-$$(date +%Y%m%d-%H%M%S)); flags=$$(python -m stages.recipes short) && \
+	  copied=$$(python -c "from stages.recipes import catalog; print(catalog.own_text())") && \
+	  eval "dvc exp run --queue $$copied --name $$name $$flags $(addprefix -S ,$(SET))" && dvc exp run --run-all && \
+	  python -m stages.report --experiments && if dvc queue status | grep "$$name.*Failed"; then \
+	  echo "these runs failed, and their rows above are those of the last commit; dvc queue logs NAME says why"; exit 1; fi
 
 recipe: setup
 	@test -n "$(NAME)" || { echo "which one? make recipe NAME=pr1855 SCALE=tiny; there are: $$(python -m stages.recipes | tr '\n' ' ')"; exit 1; }

@@ -137,3 +137,16 @@ def test_rules_are_those_of_the_measurements_and_the_page_has_them():
     for name, value in flat:
         assert math.isclose(value, (known["score"] | known)[name], rel_tol=0.02), name
     assert sizing.tables(kept) in (ROOT / "docs/sizing.md").read_text()
+
+
+def test_sweep_copies_a_text_of_ones_own_that_git_does_not_track(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my texts").mkdir()
+    for source, path, expected in (
+        ("local", "my texts", "-C 'my texts'"),
+        ("local", str(tmp_path), ""),
+        ("local", "missing", ""),
+        ("builtin", "my texts", ""),
+    ):
+        (tmp_path / "params.yaml").write_text(json.dumps({"prepare": {"source": source, "path": path}}))
+        assert catalog.own_text() == expected

@@ -7,6 +7,7 @@ sized has none either: its first line begins with SIZED.
 
 import copy
 import json
+import shlex
 from pathlib import Path
 
 import yaml
@@ -69,6 +70,13 @@ def applied(found: dict, tree: dict) -> dict:
         *parents, leaf = path.split(".")
         (params.lookup(tree, ".".join(parents)) if parents else tree)[leaf] = copy.deepcopy(value)
     return tree
+
+
+def own_text() -> str:
+    """The option of `dvc exp run` that copies a text of one's own into the folder of an experiment; git does not track it."""
+    text = params.read(Path("params.yaml"))["prepare"]
+    given = Path(text["path"])
+    return f"-C {shlex.quote(str(given))}" if text["source"] == "local" and not given.is_absolute() and given.exists() else ""
 
 
 def flags(found: dict) -> list[str]:
