@@ -151,6 +151,18 @@ def test_too_high_claims_lower_the_limit_only_by_what_was_seen():
     assert -0.5 < bound.mean_limit(values) < bound.mean_limit(np.zeros(300))
 
 
+@pytest.mark.parametrize("share", [0.08, 0.2, 0.5])
+def test_enough_positions_leave_open_what_was_asked_for(share):
+    """The floor's own cost is in it, and the numbers of positions have limits."""
+    claims = honest_costs(np.random.default_rng(5))
+    nats = share * float(claims.sum())
+    count = bound.enough(claims, VOCABULARY, nats, most=3000)
+    lid, drawn = bound.floor(count, VOCABULARY), np.ones(count, np.int64)
+    left_open = bound.most_nats(lid.under(claims), lid, drawn, lid.under(claims)[drawn - 1]) - float(claims.sum())
+    assert 600 <= count < 3000 and left_open <= nats and (count == 600 or left_open > 0.8 * nats)
+    assert bound.enough(claims, VOCABULARY, 1e-9, most=3000) == 3000 and bound.enough(claims, VOCABULARY, math.inf, most=3000) == 600
+
+
 def test_floor_is_a_mixture_with_the_uniform_distribution():
     nats = np.array([0.0, 1e-3, 2.5, 30.0, np.inf])
     expected = -np.log((1 - LID.share) * np.exp(-nats) + LID.share / VOCABULARY)

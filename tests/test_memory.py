@@ -197,6 +197,16 @@ def test_a_walk_with_questions_computes_every_input_once(monkeypatch):
     assert sum(computed) == 119
 
 
+def test_a_question_that_is_asked_again_gets_the_same_row():
+    tokens = text(60)
+    once, again = (Stream(evaluator(8), len(tokens) - 1, int(tokens[0])) for _ in range(2))
+    for t, token in enumerate(tokens[1:].tolist(), 1):
+        row = once.dist()
+        assert all(np.array_equal(again.dist(), row) for _ in range(1 + t % 3))
+        once.push([token])
+        again.push([token])
+
+
 def test_predict_changes_nothing_that_is_remembered():
     """The token that is asked about may be any: only `learn` counts it."""
     made, tokens = evaluator(3), torch.from_numpy(text())

@@ -11,6 +11,7 @@ import math
 import pkgutil
 import secrets
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 
 from stages.audit import bound, revision
 from stages.audit import certificate as rendering
-from stages.audit.evidence import AuditSettings, Evidence, Verdict
+from stages.audit.evidence import AuditSettings, Evidence, Verdict, is_built_elsewhere
 from stages.lib.blob import counted
 from stages.lib.node import command, files
 from stages.lib.node.stage import Input, Metrics, Output, Untracked, Variant
@@ -99,7 +100,10 @@ def ruled(run: str, evidence: Evidence) -> dict:
     reported = evidence.metrics
     jail.settle()  # the first session would do it, four times as slowly beside the threads of all checks
     modules = {name: importlib.import_module(f"stages.audit.checks.{name}") for name in checks()}
-    with ThreadPoolExecutor(len(modules)) as pool:  # most checks wait for a run of the artifact that another check has started
+    with ThreadPoolExecutor(len(modules) + 1) as pool:  # most checks wait for a run of the artifact that another check has started
+        begun = threading.Event()
+        pool.submit(prepare, evidence, begun)
+        begun.wait()
         verdicts = dict(zip(modules, pool.map(judged, modules.values(), [evidence] * len(modules)), strict=True))
     ruling, most = verdict(verdicts), _most_bits(evidence, verdicts)
     return {
@@ -123,6 +127,17 @@ def ruled(run: str, evidence: Evidence) -> dict:
         },
         "significance": one_sample([reported["bits_per_byte"]], reported["bits_per_byte"], 0.0).sentence,
     }
+
+
+def prepare(evidence: Evidence, begun: threading.Event) -> None:
+    """Decode the weights, for which every session waits, and say when that has begun: beside the other checks, to start takes seconds."""
+    try:
+        if not is_built_elsewhere(evidence):
+            artifact.prepared(evidence.submission, evidence.evaluator, evidence.options, started=begun.set)
+    except ValueError:  # the first check that needs the weights tries again, and fails by it
+        pass
+    finally:
+        begun.set()
 
 
 def write(written: dict, certificate: Path, page: Path, words: Path) -> None:

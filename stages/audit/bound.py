@@ -42,6 +42,14 @@ def floor(count: int, vocabulary: int) -> Floor:
     return Floor(share, math.log(vocabulary / share))
 
 
+def enough(claims: np.ndarray, vocabulary: int, nats: float, *, most: int) -> int:
+    """How many positions leave about `nats` open over all targets if nothing differs; between a fifth of `most` and `most`."""
+    lid = floor(most, vocabulary)
+    open_to_one = float((lid.most_nats - lid.under(claims) + 1).sum())  # the 1: what the floor costs
+    wanted = -math.log(LEVEL * STAKES[1.0]) * open_to_one / nats
+    return min(most, max(most // 5, math.ceil(min(wanted, most))))
+
+
 def draw(claimed: np.ndarray, lid: Floor, count: int, generator: np.random.Generator) -> np.ndarray:
     """`count` target numbers (from 1), in proportion to what could be gained there; `claimed` has the floor already."""
     room = np.cumsum(lid.most_nats - claimed)

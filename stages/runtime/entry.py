@@ -7,7 +7,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 
@@ -104,22 +105,26 @@ def decoded() -> dict[str, np.ndarray]:
 def prepared(evaluator: str, options: dict) -> dict[str, np.ndarray]:
     """What can be computed without a token: the weights, and what the evaluator makes of the text that ships."""
     module = checked(evaluator, options)
-    made = module.prepared(read("memory.bin"), options) if hasattr(module, "prepared") else {}
-    return decoded() | {PREPARED + name: array for name, array in made.items()}
+    with ThreadPoolExecutor(1) as pool:  # two seconds each for the default, and numpy sorts while Python decodes
+        weights = pool.submit(decoded)
+        made = module.prepared(read("memory.bin"), options) if hasattr(module, "prepared") else {}
+        return weights.result() | {PREPARED + name: array for name, array in made.items()}
 
 
-def load_model(weights: str | None = None):
-    """The packed model, from its blob or from the file `weights` that has the arrays of `prepared`."""
-    arrays, made = {}, {}
-    if weights:
-        with np.load(weights, allow_pickle=False) as kept:
-            for name in kept.files:
-                (made if name.startswith(PREPARED) else arrays)[name.removeprefix(PREPARED)] = kept[name]
-    else:
-        arrays = decoded()
-    model = dequantize.build({name: torch.from_numpy(array) for name, array in arrays.items()}, header.read(read("model.blob")).config)
-    model.text, model.prepared = read("memory.bin"), made  # for the evaluator memory
+def load_model(arrays: Mapping[str, np.ndarray] | None = None):
+    """The packed model, from its blob or from the arrays of `prepared`."""
+    arrays = decoded() if arrays is None else arrays
+    weights = {name: torch.from_numpy(array) for name, array in arrays.items() if not name.startswith(PREPARED)}
+    model = dequantize.build(weights, header.read(read("model.blob")).config)
+    model.text = read("memory.bin")  # for the evaluator memory
+    model.prepared = {name.removeprefix(PREPARED): array for name, array in arrays.items() if name.startswith(PREPARED)}
     return model
+
+
+def kept(path: str) -> dict[str, np.ndarray]:
+    """The arrays of `prepared`, from a file of the referee."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def checked(name: str, options: dict):
@@ -155,7 +160,7 @@ def opened(name: str, options: dict, *, threads: int, device: str, weights: str 
         torch.set_default_device("cuda")
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import the compiler, one second at every start
     torch.utils.deterministic.fill_uninitialized_memory = False  # it would fill every new tensor, only to find bugs
-    model = load_model(weights).to(chosen)
+    model = load_model(kept(weights) if weights else prepared(name, options)).to(chosen)
     return module, lambda options: evaluators.build(module, model, options), chosen
 
 

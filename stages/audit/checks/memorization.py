@@ -12,7 +12,8 @@ something learns along the way, so holdout is as long as val for it; for others 
 D < -max(0.005, q s), where q is the 99.9 % quantile of Student's t with n - 1 degrees of freedom, n the holdout documents: if documents
 are independent, 0.1 % of honest artifacts fail by chance. Documents of one source are alike, so s is a little too small, and 1 % was too
 much. A contamination of d bits per byte is found with probability T(d/s - q). Holdout is replayed with its targets withheld, as val is: an
-artifact that reads the targets of both would cost both too little. What such a replay can miss is added to the contamination that is found.
+artifact that reads the targets of both would cost both too little. So many positions are drawn that such a replay can miss a quarter of
+what chance leaves open, if `audit.replayed` are that many; what it can miss is added to the contamination that is found.
 The evidence states the contamination that is found with probability 99 %, and the power for smaller ones. Training on val before
 quantization moved published scores by -0.03 to -0.06 bits per byte; the smallest change was 0.004.
 """
@@ -21,7 +22,7 @@ import math
 
 import numpy as np
 
-from stages.audit import replay
+from stages.audit import bound, replay
 from stages.audit.evidence import Evidence, Verdict, lacks
 from stages.audit.reference_model import Trigram
 from stages.lib.referee import artifact
@@ -39,6 +40,7 @@ CANNOT_SEE = (
 )
 PRECEDENT = "Pre-quantization TTT rejected (organizers, #1972, 2 May 2026), where the lineage does not show it"
 FLOOR, LEVEL, MISSED = 0.005, 0.001, 0.01
+UNSEEN = 0.25  # what the replay of holdout may miss, as a share of what chance leaves open
 TRAIN_TOKENS = 20_000_000  # the trigram model reads at most this many
 GAINS = (0.005, 0.01, 0.02, 0.05, 0.1)  # bits per byte of the power curve
 
@@ -60,18 +62,6 @@ def check(evidence: Evidence) -> Verdict:
     nats = claim.nats
     if not np.isfinite(nats).all():
         raise artifact.Failed(f"the artifact claimed no finite cost for {np.count_nonzero(~np.isfinite(nats))} targets of holdout")
-    withheld = replay.run(
-        evidence.submission,
-        tokens=stream,
-        claims=nats,
-        count=evidence.settings.replayed,
-        reach=None,
-        generator=evidence.generator(14),
-        **evidence.told,
-    )
-    if withheld.off.any():
-        reason = f"it claims {int(withheld.off.sum())} of {len(withheld.positions)} targets of holdout for other nats than it needs"
-        return Verdict("fail", {"reason": reason}, positions=len(withheld.positions), largest_deviation=float(withheld.excess.max()))
     documents = {"holdout": per_document(stream, counts, nats, reference)}
     documents["val"] = per_document(*val, reference)
     (bits, guessed, size), (other_bits, other_guessed, other_size) = documents["holdout"], documents["val"]
@@ -83,8 +73,21 @@ def check(evidence: Evidence) -> Verdict:
     error = math.sqrt(spread * sum(float((sizes**2).sum()) / float(sizes.sum()) ** 2 for sizes in (size, other_size)))
     degrees = max(1, len(size) - 1)
     reach, sure = (quantile(degrees, level) * error for level in (LEVEL, MISSED))
-    unseen = (withheld.most_nats(nats) - float(nats.sum())) / math.log(2) / float(size.sum())
     threshold = max(FLOOR, reach)
+    may_miss = UNSEEN * (threshold + sure) * math.log(2) * float(size.sum())
+    withheld = replay.run(
+        evidence.submission,
+        tokens=stream,
+        claims=nats,
+        count=bound.enough(nats, evidence.text.vocabulary_size, may_miss, most=evidence.settings.replayed),
+        reach=None,
+        generator=evidence.generator(14),
+        **evidence.told,
+    )
+    if withheld.off.any():
+        reason = f"it claims {int(withheld.off.sum())} of {len(withheld.positions)} targets of holdout for other nats than it needs"
+        return Verdict("fail", {"reason": reason}, positions=len(withheld.positions), largest_deviation=float(withheld.excess.max()))
+    unseen = (withheld.most_nats(nats) - float(nats.sum())) / math.log(2) / float(size.sum())
     facts = {
         name: {
             "documents": len(sizes),

@@ -15,7 +15,7 @@ import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -206,24 +206,24 @@ def _folder() -> Path:
     return Path(holder.name)
 
 
-@functools.cache
-def _prepared(pyz: Path, sha256: str, about: str) -> Path:
-    path = _folder() / f"{len(list(_folder().iterdir()))}.npz"
-    with _Preparing(pyz) as session:
-        path.write_bytes(session.weights(about))
-    return path
-
-
+_made: dict[tuple[str, str], Path] = {}
 _lock = threading.Lock()
 
 
-def prepared(pyz: Path, evaluator: str, options: dict) -> Path | None:
+def prepared(pyz: Path, evaluator: str, options: dict, *, started: Callable[[], None] = lambda: None) -> Path | None:
     """The decoded weights of an artifact, and what the evaluator computes before any token: made once in this process by a session that
-    sees no token. None for a small artifact."""
+    sees no token. None for a small artifact. `started` is called when that session runs, or is not needed."""
     with _lock:
-        if len(read(pyz, "model.blob")) < PREPARE_ONCE_BYTES:
-            return None
-        return _prepared(Path(pyz), files.sha256(pyz), json.dumps({"evaluator": evaluator, "options": options}))
+        about = json.dumps({"evaluator": evaluator, "options": options})
+        key, path = (files.sha256(pyz), about), None
+        if key not in _made and len(read(pyz, "model.blob")) >= PREPARE_ONCE_BYTES:
+            path = _folder() / f"{len(_made)}.npz"
+            with _Preparing(pyz) as session:
+                started()
+                path.write_bytes(session.weights(about))
+            _made[key] = path
+        started()
+        return _made.get(key)
 
 
 def about(tokens: np.ndarray) -> dict:

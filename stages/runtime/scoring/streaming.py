@@ -8,10 +8,10 @@ For a target, `predict` gets the chunk cut after the window that scores it, and 
 targets of a chunk are known, an evaluator that carries something gets the whole chunk once more, first in `predict` and then in `learn`,
 exactly as from the harness; an evaluator with `walk` does both in it, to the same bits. So it learns where the contract says, and nowhere
 else. An evaluator with `cuts` says that its chunks, of one window each, may end at any target, which changes nothing but rounding: its
-chunk then ends at the target that is asked for, and nothing is computed twice. With `whole`, `predict` gets the whole chunk for a target
-too: then its shapes are those of the harness, and so are its bits. Encoder and decoder use this form; their distributions come from the
-same shapes and are equal bit for bit on one machine. An evaluator with an order of its own (rounds.py) gets only the piece that scores the
-target, and with `whole` all pieces of the round; tokens come in coding order.
+chunk then ends at the target that is asked for, whose row comes from `ask`, and nothing is computed twice. With `whole`, `predict` gets the
+whole chunk for a target too: then its shapes are those of the harness, and so are its bits. Encoder and decoder use this form; their
+distributions come from the same shapes and are equal bit for bit on one machine. An evaluator with an order of its own (rounds.py) gets
+only the piece that scores the target, and with `whole` all pieces of the round; tokens come in coding order.
 """
 
 from collections.abc import Sequence
@@ -34,18 +34,16 @@ class Stream:
         self.rounds = None if order is None else order.rounds(documents, num_targets)
         self.chunks = evaluator.chunks(num_targets) if order is None else iter(self._round, [])
         self.cuts = getattr(evaluator, "cuts", False) and not whole
-        self.chunk, self.rest, self.predicted = next(self.chunks, None), None, False
+        self.chunk, self.rest, self.asked = next(self.chunks, None), None, False
         self.walk = getattr(evaluator, "walk", self._walk)
 
     def dist(self) -> np.ndarray:
         """ln p of every token as the next one."""
         if self.cuts:
             self._cut()
-        chunk = self.chunk
-        if not self.whole and not self.cuts:
-            place = next(i for i, window in enumerate(chunk) if window.last >= self.next_target)
-            chunk = chunk[0 if self.carries and not self.rounds else place : place + 1]
-        logits_V = self.evaluator.predict(self.tokens[: chunk[-1].last + 1], chunk)[self.next_target - chunk[0].first]
+            logits_V = self.evaluator.ask(self.tokens[: self.next_target + 1], self.chunk)
+        else:
+            logits_V = self._predicted(self.chunk)
         logits_V = logits_V.detach().double()
         return (logits_V - torch.logsumexp(logits_V, dim=-1)).cpu().numpy()
 
@@ -58,19 +56,25 @@ class Stream:
         self.chunk = self.chunk if self.rounds is None else self._round()
         while self.chunk and self.chunk[-1].last < self.next_target:
             if self.carries:
-                (self.evaluator.learn if self.predicted else self.walk)(self.tokens[: self.chunk[-1].last + 1], self.chunk)
+                (self.evaluator.learn if self.asked else self.walk)(self.tokens[: self.chunk[-1].last + 1], self.chunk)
             if self.rounds:
                 self.rounds.close(self.chunk)
-            self.chunk, self.rest, self.predicted = self.rest or next(self.chunks, None), None, False
+            self.chunk, self.rest, self.asked = self.rest or next(self.chunks, None), None, False
+
+    def _predicted(self, chunk: list) -> torch.Tensor:
+        if not self.whole:
+            place = next(i for i, window in enumerate(chunk) if window.last >= self.next_target)
+            chunk = chunk[0 if self.carries and not self.rounds else place : place + 1]
+        return self.evaluator.predict(self.tokens[: chunk[-1].last + 1], chunk)[self.next_target - chunk[0].first]
 
     def _cut(self) -> None:
-        """Let the chunk end at the next target. Its last target is no input, so `learn` may follow the `predict` that comes now."""
+        """Let the chunk end at the next target. Its last target is no input, so `learn` may follow the `ask` that comes now."""
         (window,) = self.chunk
         if window.last > self.next_target:
             length = self.next_target - window.start
             self.chunk = [replace(window, length=length, last=self.next_target)]
             self.rest = [windows.Window(self.next_target, window.length - length, self.next_target + 1, window.last)]
-        self.predicted = True
+        self.asked = True
 
     def _walk(self, seen: torch.Tensor, chunk: list) -> None:
         self.evaluator.predict(seen, chunk)

@@ -14,6 +14,7 @@
         walk(seen, chunk) -> None                                  predict and learn, for a chunk whose rows nobody needs    optional
         cuts: bool                                                 whether its chunks, of one window each, may end at any target: this
                                                                    changes only the rounding (absent: no)
+        ask(seen, chunk) -> logits (V)                             if it has `cuts`: for the chunk's last target, which nobody knows yet
 
 An evaluator with a coding order has no chunks: it gets the pieces of a round (rounds.py), and `seen` is in coding order.
 
@@ -50,8 +51,9 @@ def build(module, model, options: dict):
     evaluator = module.Evaluator(model, **options)
     if precision != "float32" and model is not None:
         check_device(precision, next(model.parameters()).device.type)
-        for name in ("predict", "learn"):
-            setattr(evaluator, name, rounding(getattr(evaluator, name), precision))
+        for name in ("predict", "learn", "walk", "ask"):
+            if hasattr(evaluator, name):
+                setattr(evaluator, name, rounding(getattr(evaluator, name), precision))
     return evaluator
 
 

@@ -89,39 +89,74 @@ class Evaluator:
         self.state = State(table, 0, weights)
         self.logits_RV = self.totals_R1 = torch.zeros(0)  # of the network
         self.pending: tuple = (torch.zeros(0), self.state, None)
+        self.counted, self.held_R, self.asked = 0, np.empty(0), False  # the last target counted; the network's p of a known one after it
 
     def chunks(self, num_targets: int) -> Iterator[list[windows.Window]]:
         return self.network.chunks(num_targets)
 
     @torch.no_grad()
     def predict(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
-        self.logits_RV = self.network.predict(seen, chunk).cpu()
-        logp_RV, self.totals_R1 = mixing.normalized(self.logits_RV)
-        self._run(seen, chunk, logp_RV.numpy())
+        first = chunk[0].first
+        self._count(seen, first, self.held_R)
+        logp_RV = self._rows(seen, chunk)
+        self._run(seen, first, chunk[-1].last + 1, self._p(seen, first), logp_RV.numpy())
         return logp_RV.to(seen.device)
 
     @torch.no_grad()
     def walk(self, seen: Tensor, chunk: list[windows.Window]) -> None:
-        self.logits_RV = self.network.predict(seen, chunk).cpu()
-        self.totals_R1, self.pending = mixing.normalized(self.logits_RV)[1], (torch.zeros(0), self.state, None)
-        self.learn(seen, chunk)
+        self._rows(seen, chunk)
+        self._count(seen, chunk[-1].last + 1, np.append(self.held_R, self._p(seen, chunk[0].first)))
+        self.network.learn(seen, chunk)
+
+    @torch.no_grad()
+    def ask(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
+        """The target itself is counted when it is known, together with those that follow it."""
+        target, logp_RV = chunk[-1].last, self._rows(seen, chunk)
+        p_R = np.append(self.held_R, self._p(seen, chunk[0].first))
+        self._count(seen, target, p_R[:-1])
+        self._run(seen, target, target + 1, p_R[-1:], logp_RV[-1:].numpy())
+        self.asked = True
+        return logp_RV[-1].to(seen.device)
 
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
         """Keep what `predict` learned of the chunk; learn it anew if `predict` ran with other targets, as in token-by-token scoring."""
         self.network.learn(seen, chunk)
-        if not torch.equal(self.pending[0], seen[chunk[0].first : chunk[-1].last + 1]):
-            self._run(seen, chunk, None)
+        first, end = chunk[0].first, chunk[-1].last + 1
+        if self.asked:
+            self.held_R, self.asked = self._p(seen, first)[-1:], False
+            return
+        if not torch.equal(self.pending[0], seen[first:end]):
+            self._run(seen, first, end, self._p(seen, first), None)
+        self._commit(end)
+
+    def _rows(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
+        self.logits_RV = self.network.predict(seen, chunk).cpu()
+        logp_RV, self.totals_R1 = mixing.normalized(self.logits_RV)
+        return logp_RV
+
+    def _p(self, seen: Tensor, first: int) -> np.ndarray:
+        """What the network gives to the targets from number `first` on, whose rows are the last ones of it."""
+        logits_R1 = self.logits_RV.gather(1, seen[first : first + len(self.logits_RV), None].cpu())
+        return (logits_R1.double() - self.totals_R1)[:, 0].exp().numpy()
+
+    def _count(self, seen: Tensor, end: int, p_R: np.ndarray) -> None:
+        """Count all targets before number `end` that are not counted yet, to which the network gives the last ones of `p_R`."""
+        first = self.counted + 1
+        if first < end:
+            self._run(seen, first, end, p_R[first - end :], None)
+            self._commit(end)
+
+    def _commit(self, end: int) -> None:
         _, self.state, lacking = self.pending
         chain.count(self.state.table, *lacking)
-        if chunk[-1].last % PERIOD == 0:
+        self.counted, self.held_R = end - 1, np.empty(0)
+        if self.counted % PERIOD == 0:
             self.state = replace(self.state, table=self.state.table.pruned())
 
-    def _run(self, seen: Tensor, chunk: list[windows.Window], logp_RV: np.ndarray | None) -> None:
-        """Change the network's rows, if they are wanted, into those of the mixture. `pending` becomes the state after the chunk, and what
-        it still has to count."""
-        first, end, state = chunk[0].first, chunk[-1].last + 1, self.state
-        p_R = (self.logits_RV.gather(1, seen[first:end, None].cpu()).double() - self.totals_R1)[:, 0].exp().numpy()
-        tokens, begin = seen.cpu().numpy(), first
+    def _run(self, seen: Tensor, first: int, end: int, p_R: np.ndarray, logp_RV: np.ndarray | None) -> None:
+        """Change the network's rows, if they are wanted, into those of the mixture. `pending` becomes the state after these targets, and
+        what it still has to count."""
+        state, tokens, begin = self.state, seen.cpu().numpy(), first
         while True:
             last = end - 1 if state.table.limit is None else min(-(-begin // PERIOD) * PERIOD, end - 1)
             part = slice(begin - first, last + 1 - first)

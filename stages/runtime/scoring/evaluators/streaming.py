@@ -44,6 +44,9 @@ class Evaluator:
         hidden_1TD = self.model.hidden(seen[None, start - repeated : start + length], memory=self.pending)
         return self.model.head(hidden_1TD[0, repeated:])
 
+    def ask(self, seen: Tensor, chunk: list[windows.Window]) -> Tensor:
+        return self.predict(seen, chunk)[-1]
+
     def learn(self, seen: Tensor, chunk: list[windows.Window]) -> None:
         """Add the inputs of the chunk to the memory; all of them precede its last target."""
         self.memory = self.pending
