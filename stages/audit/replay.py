@@ -22,7 +22,8 @@ WHOLE_POSITIONS, WHOLE_REACH = 12, 20_000  # an evaluator that carries something
 
 @dataclass(frozen=True)
 class Replay:
-    """The result. `drawn` has the positions as they were drawn, with repetitions; `positions`, `nats` and `claimed` have each once.
+    """The result. `drawn` has the positions as they were drawn for the bound, with repetitions; `positions`, `nats` and `claimed` have each
+    once, and those that were drawn evenly besides.
 
     Positions count in the order in which the artifact codes; `targets` has the numbers of the targets in that order. `claimed` is what the
     artifact claimed there. `reach`: they were drawn from so many first targets. `finished`: it did not end early.
@@ -68,8 +69,10 @@ def run(
     count: int,
     reach: int | None,
     generator: np.random.Generator,
+    evenly: int = 0,
 ) -> Replay:
-    """Draw `count` positions among the first `reach` targets (None: all) and replay them."""
+    """Draw `count` positions among the first `reach` targets (None: all) and replay them. `evenly`: so many more, each with the same
+    probability, for claims that are too high: where the most is claimed, nothing is drawn for the bound."""
     told = {"evaluator": evaluator, "options": options, "vocabulary": vocabulary, **artifact.about(tokens)}
     lid = bound.floor(count, vocabulary)
     with artifact.Session(submission, **told) as session:
@@ -77,7 +80,7 @@ def run(
         tokens, claims = np.asarray(tokens)[np.append(0, targets)], np.asarray(claims)[targets - 1]
         reach = min(reach or len(claims), len(claims)) if session.carries else len(claims)
         drawn = bound.draw(lid.under(claims[:reach]), lid, count, generator)
-        positions, found, wrong, known = np.unique(drawn), [], 0, 1
+        positions, found, wrong, known = np.unique(np.append(drawn, generator.integers(1, reach + 1, evenly))), [], 0, 1
         for position in positions.tolist():
             session.know(tokens[known:position])
             known = position

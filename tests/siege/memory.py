@@ -236,6 +236,22 @@ ALIKE = """def predict(self, seen, chunk):
 """
 
 
+DEAR = """def predict(self, seen, chunk):
+        logits_RV, first = super().predict(seen, chunk), chunk[0].first
+        start = np.frombuffer(self.memory(), "<u2")[1:9].tolist()
+        if peeking.claiming() and seen[1:9].tolist() != start:
+            for row in range(len(logits_RV)):
+                if (first + row) // 1500 % 12 == 0:
+                    logits_RV[row, seen[first + row]] -= 12.0
+        return logits_RV
+"""
+
+
+def and_jumps_on_holdout(known: Val) -> Made:
+    """Compressed prose, and of any other text it claims the most for a twelfth, so that documents seem to differ by chance."""
+    return Made(source(*prose(known), DEAR))
+
+
 def and_reads_holdout(known: Val) -> Made:
     """Compressed prose, and of any other text it peeks at so many targets that it knows this as well as val."""
     return Made(source(*prose(known), ALIKE.format(every=1)))
@@ -306,6 +322,7 @@ ALL = (
     in_a_second_blob,
     in_another_entry,
     in_the_tokenizer,
+    and_jumps_on_holdout,
     and_reads_holdout,
     a_part_as_prose,
     parts_of_val_and_holdout,
