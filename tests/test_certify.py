@@ -9,7 +9,7 @@ from stages.audit import certify, coding
 from stages.lib.referee import artifact
 from stages.runtime.scoring import harness
 from stages.runtime.scoring.evaluators import causal_slot
-from tests.cheats import GEOMETRY, VOCABULARY, Session, stream
+from tests.cheats import GEOMETRY, Session, stream
 from tests.test_model import model
 
 TOKENS = stream(130)
@@ -46,7 +46,7 @@ def here(monkeypatch, tmp_path):
 
 def certified(here, folder, claims, count=129):
     folder.mkdir(exist_ok=True)
-    code = certify.certify(here.submission, TOLD, TOKENS, claims, count, VOCABULARY, folder)
+    code = certify.certify(here.submission, TOLD, TOKENS, claims, count, folder)
     return code, json.loads((folder / "certified.json").read_text())
 
 
@@ -64,7 +64,7 @@ def test_every_target_comes_back_from_as_many_bits_as_were_claimed(here, tmp_pat
 def test_decoder_is_told_only_the_bits_the_length_and_what_it_decoded(here, tmp_path):
     """With other bits it finds other tokens: nothing else tells it the text."""
     nats, about = harness.score(evaluator(), TOKENS).nats, {"num_targets": 129, "first": int(TOKENS[0])}
-    state = coding.encode(here.submission, TOKENS, nats, 40, lid=certify.bound.floor(40, VOCABULARY), **TOLD)
+    state = coding.encode(here.submission, TOKENS, nats, 40, **TOLD)
     code = state.encoder.finish()
     assert np.array_equal(coding.decode(here.submission, code, 40, **about, **TOLD), TOKENS[1:41])
     other = bytes([code[0] ^ 255]) + code[1:]

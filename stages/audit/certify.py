@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from stages.audit import bound, coding
+from stages.audit import coding
 from stages.audit.checks import round_trip
 from stages.lib.node import command, files, params, scratch
 from stages.lib.referee import artifact
@@ -42,15 +42,15 @@ def main(argv: list[str] | None = None) -> int:
         key = scratch.key(reported["artifact_sha256"], reported["ledger_sha256"], run, count)
         with scratch.Folder(Path("scratch/certify") / key).locked() as work:
             told = {"evaluator": run["evaluator"], "options": run["options"]}
-            return certify(submission, told, np.asarray(split.tokens), nats, count, split.vocabulary_size, work.path)
+            return certify(submission, told, np.asarray(split.tokens), nats, count, work.path)
 
 
-def certify(submission: Path, told: dict, ids: np.ndarray, claims: np.ndarray, count: int, vocabulary: int, folder: Path) -> int:
+def certify(submission: Path, told: dict, ids: np.ndarray, claims: np.ndarray, count: int, folder: Path) -> int:
     """Encode and decode the first `count` targets of `ids`. Returns 0 if all come back. Its bits are exact: X is no longer a bound."""
-    lid, code = bound.floor(count, vocabulary), folder / "code"
+    code = folder / "code"
     if not code.is_file():
         with _bar(count, "coding") as bar:
-            more = {"lid": lid, "kept": folder / "encoder.npz", "progress": lambda done: bar.update(done - bar.n)}
+            more = {"kept": folder / "encoder.npz", "progress": lambda done: bar.update(done - bar.n)}
             state = coding.encode(submission, ids, claims, count, **more, **told)
         claimed = float(claims[state.targets[:count] - 1].sum()) / math.log(2)
         found = {"nats": state.nats, "largest_difference_nats": state.largest, "bits_claimed": claimed}

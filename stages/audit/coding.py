@@ -1,18 +1,17 @@
 """Code tokens with the artifact's distributions, and decode them with the artifact in another jail. It can continue after a kill.
 
-The arithmetic coder is the referee's. Encoder and decoder ask the artifact in the form for token-by-token use, whose shapes are equal on
-both sides. The decoder is told the bits, the numbers of targets and documents and the first token, and what it has decoded itself. Tokens
-are coded in the order that the artifact names.
+The arithmetic coder is the referee's. Encoder and decoder ask the artifact token by token, in a form whose shapes are equal on both sides.
+The decoder is told the bits, the numbers of targets and documents and the first token, and what it has decoded itself. Tokens are coded in
+the order that the artifact names. The audit codes within its replay, and `make certify` in a session of its own.
 """
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from stages.audit import bound
 from stages.lib.referee import artifact
 from stages.runtime.text import arithmetic
 from stages.runtime.tokens import rounds
@@ -23,15 +22,15 @@ KEEP_EVERY = 1024  # tokens between two saved states
 @dataclass
 class Coded:
     """The state of the encoder, or its result: `done` targets, their nats by the rows received, the largest distance to the claim.
-    `targets` and `order`: in which order it codes."""
+    `targets` and `order`: in which order it codes. `each`: the nats of each target that was coded since it was begun or continued."""
 
     encoder: arithmetic.Encoder
     done: int = 0
     nats: float = 0.0
-    floored: float = 0.0
     largest: float = 0.0
     targets: np.ndarray | None = None
     order: rounds.Order | None = None
+    each: list[float] = field(default_factory=list)
 
 
 def encode(
@@ -40,7 +39,6 @@ def encode(
     claims: np.ndarray,
     count: int,
     *,
-    lid: bound.Floor,
     kept: Path | None = None,
     progress: Callable[[int], None] = lambda done: None,
     **told,
@@ -51,31 +49,54 @@ def encode(
         state.order, state.targets = session.order, session.targets(tokens)
         tokens, claims = np.asarray(tokens)[np.append(0, state.targets)], np.asarray(claims)[state.targets - 1]
         session.know(tokens[1 : state.done + 1])
-        for position in range(state.done + 1, count + 1):
-            row, target = session.row(), int(tokens[position])
-            if target >= len(row):
-                raise artifact.Failed(f"the artifact answers rows of {len(row)} tokens, the text has token {target}")
-            state.encoder.put(target, arithmetic.frequencies(row))
-            session.know([target])
-            nats = -float(row[target])
-            state.nats, state.floored, state.done = state.nats + nats, state.floored + float(lid.under(np.array(nats))), position
-            state.largest = max(state.largest, abs(nats - claims[position - 1]))
-            progress(position)
-            if kept and position % KEEP_EVERY == 0:
-                _keep(kept, state)
+        code(session, state, tokens, claims, count, kept=kept, progress=progress)
     return state
 
 
+def code(
+    session: artifact.Session,
+    state: Coded,
+    tokens: np.ndarray,
+    claims: np.ndarray,
+    count: int,
+    *,
+    kept: Path | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Code the targets after the `done` ones that the session knows, up to `count`. Tokens and claims are in the artifact's order. It keeps
+    the state in the file `kept` now and then. ValueError if a row cannot be coded."""
+    for position in range(state.done + 1, count + 1):
+        row, target = session.row(), int(tokens[position])
+        if target >= len(row):
+            raise artifact.Failed(f"the artifact answers rows of {len(row)} tokens, the text has token {target}")
+        state.encoder.put(target, arithmetic.frequencies(row))
+        session.know([target])
+        nats = -float(row[target])
+        state.nats, state.done = state.nats + nats, position
+        state.each.append(nats)
+        state.largest = max(state.largest, abs(nats - claims[position - 1]))
+        progress(position)
+        if kept and position % KEEP_EVERY == 0:
+            _keep(kept, state)
+
+
 def decode(
-    submission: Path, code: bytes, count: int, *, kept: Path | None = None, progress: Callable[[int], None] = lambda done: None, **told
+    submission: Path,
+    code: bytes,
+    count: int,
+    *,
+    stream: bool = True,
+    kept: Path | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+    **told,
 ) -> np.ndarray:
-    """The tokens, in the order that the artifact names; continues from the file `kept`, if there is one."""
+    """The tokens, in the order that the artifact names; continues from the file `kept`, if there is one. `stream` as they were coded."""
     decoder, found = arithmetic.Decoder(code), []
     if kept and kept.is_file():
         with np.load(kept, allow_pickle=False) as state:
             found = state["ids"].tolist()
             decoder.place, decoder.code, decoder.range = (int(state[name]) for name in ("place", "code", "range"))
-    with artifact.Session(submission, stream=True, **told) as session:
+    with artifact.Session(submission, stream=stream, **told) as session:
         session.know(found)
         while len(found) < count:
             found.append(decoder.get(arithmetic.frequencies(session.row())))
@@ -118,12 +139,12 @@ def _read(path: Path | None) -> Coded:
         with np.load(path, allow_pickle=False) as kept:
             state.encoder.low, state.encoder.range, state.done = int(kept["low"]), int(kept["range"]), int(kept["done"])
             state.encoder.out = bytearray(kept["out"].tobytes())
-            state.nats, state.floored, state.largest = (float(kept[name]) for name in ("nats", "floored", "largest"))
+            state.nats, state.largest = (float(kept[name]) for name in ("nats", "largest"))
     return state
 
 
 def _keep(path: Path, state: Coded) -> None:
-    numbers = {name: getattr(state, name) for name in ("done", "nats", "floored", "largest")}
+    numbers = {name: getattr(state, name) for name in ("done", "nats", "largest")}
     coder = {"low": np.uint64(state.encoder.low), "range": np.uint64(state.encoder.range)}
     _write(path, out=np.frombuffer(bytes(state.encoder.out), np.uint8), **coder, **numbers)
 

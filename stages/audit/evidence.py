@@ -7,7 +7,7 @@ The contract of a check, one file under checks/:
     PRECEDENT: str     the ruling that it follows, with its date; or "none"
     check(evidence: Evidence) -> Verdict
 
-`replay` replays drawn positions with the target withheld (replay.py), and `coded` codes the first targets and decodes them (coding.py).
+`replay` replays drawn positions with the target withheld (replay.py) and codes the first targets; `coded` decodes these (coding.py).
 Each session with the artifact is a process in a jail of its own. If the artifact breaks down in a run, the checks that use the run fail.
 The checks run at the same time, but only one session at a time is told val (`alone`): of two, the one that is told more could signal the
 other, by locks on files that both can read or by the load of the machine.
@@ -24,7 +24,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from stages.audit import bound, coding
+from stages.audit import coding
 from stages.audit.replay import Replay, Whole
 from stages.audit.replay import run as replayed
 from stages.audit.replay import whole as withheld_in_whole_chunks
@@ -152,6 +152,7 @@ class Evidence:
             count=self.settings.replayed,
             reach=self.settings.replay_reach,
             generator=self.generator(1),
+            coded=self._coded_targets,
             **self.told,
         )
 
@@ -163,22 +164,20 @@ class Evidence:
 
     @once
     def coded(self) -> Coded:
-        count = min(self.settings.round_trip, len(self.tokens) - 1)
-        lid = bound.floor(count, self.text.vocabulary_size)
-        try:
-            state = coding.encode(self.submission, self.tokens, self.nats, count, lid=lid, **self.told)
-        except artifact.Failed:
-            raise
-        except ValueError as error:
-            return Coded(b"", count, None, str(error), np.inf)
-        if state.order and state.order.longest_first:
-            return Coded(
-                b"", count, None, "documents in the order of their lengths are no code: a decoder does not know the lengths", np.inf
-            )
-        code = state.encoder.finish()
-        decoded = coding.decode(self.submission, code, count, **artifact.about(self.tokens), **self.told)
-        claimed = float(self.nats[state.targets[:count] - 1].sum())
-        return Coded(code, count, decoded, "", state.largest, coding.wrong(decoded, self.tokens, state.order), claimed)
+        replay, count = self.replay, self._coded_targets
+        refused = replay.refused
+        if replay.coded.order and replay.coded.order.longest_first:
+            refused = "documents in the order of their lengths are no code: a decoder does not know the lengths"
+        if refused:
+            return Coded(b"", count, None, refused, np.inf)
+        code = replay.coded.encoder.finish()
+        decoded = coding.decode(self.submission, code, count, stream=False, **artifact.about(self.tokens), **self.told)
+        claimed = float(self.nats[replay.targets[:count] - 1].sum())
+        return Coded(code, count, decoded, "", replay.coded.largest, coding.wrong(decoded, self.tokens, replay.coded.order), claimed)
+
+    @property
+    def _coded_targets(self) -> int:
+        return min(self.settings.round_trip, len(self.tokens) - 1)
 
 
 def is_built_elsewhere(evidence: Evidence) -> bool:

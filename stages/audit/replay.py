@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.audit import bound
+from stages.audit import bound, coding
 from stages.lib.referee import artifact
+from stages.runtime.text import arithmetic
 
 PER_TOKEN = 0.005  # nats: the rounding of other shapes, which a fit can enlarge
 ENOUGH = 48  # this many positions that differ by more than PER_TOKEN end a replay
@@ -26,7 +27,8 @@ class Replay:
     once, and those that were drawn evenly besides.
 
     Positions count in the order in which the artifact codes; `targets` has the numbers of the targets in that order. `claimed` is what the
-    artifact claimed there. `reach`: they were drawn from so many first targets. `finished`: it did not end early.
+    artifact claimed there. `reach`: they were drawn from so many first targets. `finished`: it did not end early. `coded`: the code of the
+    first targets, or `refused`, why they could not be coded.
     """
 
     drawn: np.ndarray
@@ -38,6 +40,8 @@ class Replay:
     carries: bool
     finished: bool
     targets: np.ndarray
+    coded: coding.Coded | None = None
+    refused: str = ""
 
     @property
     def excess(self) -> np.ndarray:
@@ -70,26 +74,36 @@ def run(
     reach: int | None,
     generator: np.random.Generator,
     evenly: int = 0,
+    coded: int = 0,
 ) -> Replay:
     """Draw `count` positions among the first `reach` targets (None: all) and replay them. `evenly`: so many more, each with the same
-    probability, for claims that are too high: where the most is claimed, nothing is drawn for the bound."""
+    probability, for claims that are too high: where the most is claimed, nothing is drawn for the bound. `coded`: so many first targets are
+    replayed one after the other, and coded."""
     told = {"evaluator": evaluator, "options": options, "vocabulary": vocabulary, **artifact.about(tokens)}
     lid = bound.floor(count, vocabulary)
     with artifact.Session(submission, **told) as session:
         targets = session.targets(tokens)
         tokens, claims = np.asarray(tokens)[np.append(0, targets)], np.asarray(claims)[targets - 1]
+        begun, refused = coding.Coded(arithmetic.Encoder(), targets=targets, order=session.order), ""
+        try:
+            coding.code(session, begun, tokens, claims, coded)
+        except artifact.Failed:
+            raise
+        except ValueError as error:
+            refused = str(error)
         reach = min(reach or len(claims), len(claims)) if session.carries else len(claims)
         drawn = bound.draw(lid.under(claims[:reach]), lid, count, generator)
-        positions, found, wrong, known = np.unique(np.append(drawn, generator.integers(1, reach + 1, evenly))), [], 0, 1
+        positions, found, wrong, known = np.unique(np.append(drawn, generator.integers(1, reach + 1, evenly))), [], 0, begun.done + 1
         for position in positions.tolist():
-            session.know(tokens[known:position])
-            known = position
-            found.append(-float(session.row()[tokens[position]]))
+            if position > begun.done:
+                session.know(tokens[known:position])
+                known = position
+            found.append(begun.each[position - 1] if position <= begun.done else -float(session.row()[tokens[position]]))
             wrong += not abs(found[-1] - claims[position - 1]) <= PER_TOKEN
             if wrong >= ENOUGH:
                 break
         carries, done = session.carries, positions[: len(found)]
-    return Replay(drawn, done, np.array(found), claims[done - 1], lid, reach, carries, len(done) == len(positions), targets)
+    return Replay(drawn, done, np.array(found), claims[done - 1], lid, reach, carries, len(done) == len(positions), targets, begun, refused)
 
 
 @dataclass(frozen=True)
