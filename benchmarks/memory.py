@@ -128,7 +128,7 @@ def main() -> None:
     arguments = parser.parse_args()
     from stages.lib.node import params
     from stages.runtime.scoring import harness
-    from stages.runtime.scoring.evaluators import sliding
+    from stages.runtime.scoring.evaluators import memory
 
     torch.set_num_threads(1)
     options = params.read(ROOT / "params.yaml")["package"]["options"]
@@ -138,11 +138,12 @@ def main() -> None:
     }
     for model in models(arguments):
         model.text = (arguments.artifacts / "memory/memory.bin").read_bytes()
-        network = sliding.Evaluator(model, window=options["window"], stride=options["stride"], batch=8)
         for text, tokens, num_bytes in texts:
+            network = memory.Evaluator(model, **options).network
             seen, logits = torch.from_numpy(tokens), torch.empty(len(tokens) - 1, model.config.vocabulary_size)
             for chunk in network.chunks(len(tokens) - 1):
                 logits[chunk[0].first - 1 : chunk[-1].last] = network.predict(seen[: chunk[-1].last + 1], chunk).detach()
+                network.learn(seen[: chunk[-1].last + 1], chunk)
             for name, changes in rows.items():
                 evaluator = Rows(logits, arguments.batch)
                 if changes is not None:
