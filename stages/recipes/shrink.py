@@ -11,12 +11,12 @@ tokens keeps its share of a row, and a number of features keeps its share of the
 | rows, batches                                  | 64 tokens, 16 rows                                         |
 | steps                                          | 24; a budget in seconds and its clock are off              |
 | evaluation windows                             | 64 tokens, a quarter of it per pass unless they do not overlap |
-| test-time training                             | as many windows a chunk; for adapters 16 targets, ranks by share, a pass per document |
+| test-time training                             | as many windows a chunk; for adapters 32 targets, ranks by share, a pass per document |
 | quantize.min_elements, quantize.awq            | the same share of a matrix                                 |
 | train.context                                  | the same share of a row                                    |
-| documents at once                              | 4 slots in 2 shares, 2 a pass                              |
+| documents at once                              | 8 slots in 2 shares, 4 a pass                              |
 | package.cap_bytes, if the quantizer fills it   | the same bytes per weight beside 95,000 for the script     |
-| text                                           | 400,000 bytes of the built-in text                         |
+| text                                           | 240,000 bytes of the built-in text                         |
 """
 
 import copy
@@ -33,7 +33,7 @@ SMALLEST_ROTATION = 4  # rope_trained_length needs more than 2 dimensions
 FIXED = {
     "prepare.source": "builtin",
     "prepare.split": "hash",
-    "prepare.max_bytes": 400_000,
+    "prepare.max_bytes": 240_000,
     "text_compressors.train_bytes": 100_000,
     "vocabulary.source": "bpe",
     "vocabulary.size": VOCABULARY,
@@ -62,8 +62,8 @@ FIXED = {
     "calibrate.sequence_length": LENGTH,
     "ema.window": LENGTH,
     "plain_score.window": LENGTH,
-    "audit.replayed": 200,
-    "audit.round_trip": 64,
+    "audit.replayed": 100,
+    "audit.round_trip": 32,
 }
 
 
@@ -136,9 +136,9 @@ def _windows(options: dict) -> dict:
     if "epochs" in options:  # score-first training of all weights: whole windows per chunk
         out["chunk"] = options["chunk"] // options["window"] * LENGTH
     elif "chunk" in options:  # adapters
-        out |= {"chunk": LENGTH // 4, "rank": max(4, options["rank"] * WIDTH // 512)}
+        out |= {"chunk": LENGTH // 2, "rank": max(4, options["rank"] * WIDTH // 512)}
     if "slots" in options:
-        out |= {"slots": 4, "shares": 2, "group": 2}
+        out |= {"slots": 8, "shares": 2, "group": 4}
     if "precision" in options:
         out["precision"] = "float32"  # a CPU has no other
     if "phases" in options:
