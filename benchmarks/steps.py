@@ -153,8 +153,10 @@ class Trainings:
         """The best factor of each name on the first seed, and with it the losses of all seeds."""
         tried = {name: {factor: self.begin(name, seeds[0], steps[name], factor) for factor in self.factors} for name in steps}
         chosen = {name: min(found, key=lambda factor: found[factor].result()) for name, found in tried.items()}
-        waiting = {name: [self.begin(name, seed, steps[name], chosen[name]) for seed in seeds] for name in steps}
-        return chosen, {name: [future.result() for future in own] for name, own in waiting.items()}
+        for seed in seeds:  # one seed of all after the other, so a call that ends early leaves pairs
+            for name in steps:
+                self.begin(name, seed, steps[name], chosen[name])
+        return chosen, {name: [self.begin(name, seed, steps[name], chosen[name]).result() for seed in seeds] for name in steps}
 
 
 def against(found: list[float], base: list[float]) -> str:
