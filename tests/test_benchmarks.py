@@ -103,3 +103,38 @@ def test_the_speed_of_the_quantizer_is_measured_at_the_asked_rate():
     rates = [float(line.strip("| ").split("|")[-1]) for line in done.stdout.splitlines() if line.startswith("| pr1855")]
     asked = params.read(ROOT / "params.yaml")["quantize"]["entropy"]["bits_per_weight"]
     assert done.returncode == 0 and len(rates) == 2 and abs(rates[1] - asked) < 0.05, done.stdout + done.stderr
+
+
+def test_steps_tunes_each_candidate_on_the_first_seed_and_repeats_no_training(tmp_path, monkeypatch):
+    from benchmarks import steps
+
+    tree = {"model": {}, "train": {"seed": 0, "steps": 0, "matrix_learning_rate": 0.5, "embedding_learning_rate": 0.5}}
+    trees = {"baseline": tree, "other": tree | {"model": {"width": 1}}}
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/meta.json").write_text('{"text_sha256": "0"}')
+    done = []
+
+    def loss(tokens, tree):
+        rate, wanted = tree["train"]["matrix_learning_rate"], 1.0 if tree["model"] else 0.5
+        done.append((bool(tree["model"]), tree["train"]["seed"], rate))
+        return abs(rate - wanted) + tree["train"]["seed"]
+
+    monkeypatch.setattr(steps, "loss", loss)
+    for _ in range(2):
+        runs = steps.Trainings(tmp_path, trees, [1.0, 2.0], 2, tmp_path / "results.jsonl")
+        chosen, losses = runs.tuned({"baseline": 8, "other": 8}, [3, 4])
+        assert chosen == {"baseline": 1.0, "other": 2.0} and losses == {"baseline": [3, 4], "other": [3, 4]}
+        assert sorted(done) == [(False, 3, 0.5), (False, 3, 1.0), (False, 4, 0.5), (True, 3, 0.5), (True, 3, 1.0), (True, 4, 1.0)]
+
+
+def test_steps_refuses_a_page_without_its_markers(tmp_path, monkeypatch):
+    from benchmarks import steps
+
+    page = tmp_path / "page.md"
+    monkeypatch.setattr(steps, "PAGE", page)
+    monkeypatch.setattr(steps, "ROOT", tmp_path)
+    page.write_text("before <a> old <b> after")
+    steps.write("<a>", "<b>", ["new"])
+    assert page.read_text() == "before <a>\n\nnew\n\n<b> after"
+    with pytest.raises(ValueError, match="lacks '<c>'"):
+        steps.write("<c>", "<b>", ["new"])
