@@ -122,20 +122,23 @@ class Bench:
         count = min(KL_TOKENS, len(self.val.tokens)) // window * window
         self.tested = torch.from_numpy(self.val.tokens[:count].astype("int64")).view(-1, window)
         self.exact_NV = self.log_probabilities(self.state)
-        self.tables: dict = {}  # the features' tables, rounded as in the first row
+        rounded = self.grouped(group("none", 6, "max", 1.0), {})
+        self.tables = {name: coded for name, coded in rounded.items() if self.group_of[name] == "table"}
         self.found: list[dict] = []
 
     @property
     def published(self) -> dict:
         """The row of the published way."""
-        return next(row for row in self.found if (row["method"], row["setting"]) == PUBLISHED)
+        return self.row(*PUBLISHED)
+
+    def row(self, method: str, setting: str) -> dict:
+        return next(row for row in self.found if (row["method"], row["setting"]) == (method, setting))
 
     def add(self, method: str, setting: str, run) -> None:
         """Measure one more row, with the matrices that `run` quantizes."""
         started = time.perf_counter()
         quantized = run(self)
         seconds = time.perf_counter() - started
-        self.tables = self.tables or {name: coded for name, coded in quantized.items() if self.group_of[name] == "table"}
         self.found.append({"method": method, "setting": setting, **self.measure(quantized), "seconds": seconds})
 
     def score(self, state: dict) -> float:
@@ -340,8 +343,7 @@ def shares(benches: list[Bench]) -> list[str]:
             continue
         own_cells = []
         for key in ("kl", "lost"):
-            own = [next(x for x in bench.found if x["method"] == row["method"] and x["setting"] == AS_PUBLISHED)[key] for bench in benches]
-            own = [value / bench.published[key] for value, bench in zip(own, benches, strict=True)]
+            own = [bench.row(row["method"], AS_PUBLISHED)[key] / bench.published[key] for bench in benches]
             differences = [a - b for a, b in zip(own, above.get(key, own), strict=True)]
             p = significance.one_sample(differences, 0.0, 0.0).p if key in above else None
             deviation = statistics.stdev(own) if len(own) > 1 else None
@@ -349,6 +351,17 @@ def shares(benches: list[Bench]) -> list[str]:
             above[key] = own
         lines.append(f"| {row['method'].partition(', ')[2]} | {' | '.join(own_cells)} |")
     return lines
+
+
+def keep(benches: list[Bench], path: Path) -> None:
+    """Write all rows so far."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for number, bench in enumerate(benches):
+        for row in bench.found:
+            writer.writerow({"model": number} | {key: f"{x:.6g}" if isinstance(x, float) else x for key, x in row.items()})
+    path.write_text(buffer.getvalue())
 
 
 def main() -> None:
@@ -368,16 +381,26 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--table", type=Path, default=Path("quantize.csv"), help="where the CSV goes (default: %(default)s)")
     parser.add_argument("--picture", type=Path, default=Path("quantize.svg"), help="where the picture goes (default: %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="do not measure again what --table has from the same models")
     parser.add_argument("--write", action="store_true", help="put the tables between the markers of docs/quantization.md")
     arguments = parser.parse_args()
     benches = [Bench(folder, sequences=arguments.sequences, threads=arguments.threads) for folder in arguments.artifacts]
+    if arguments.resume and arguments.table.is_file():
+        with open(arguments.table, newline="") as handle:
+            for row in csv.DictReader(handle):
+                number, names = int(row.pop("model")), ("method", "setting")
+                benches[number].found.append({key: value if key in names else float(value) for key, value in row.items()})
+    wanted = jobs(arguments.bits, arguments.methods)
+    order = [job[:2] for job in wanted]
     print("\n".join(HEAD))
-    table = []
-    for method, setting, run in jobs(arguments.bits, arguments.methods):
+    for method, setting, run in sorted(wanted, key=lambda job: (job[:2] != PUBLISHED, job[1] != AS_PUBLISHED)):  # the others need its bits
         for bench in benches:
-            bench.add(method, setting, run)
-        table.append(cells(mean([bench.found[-1] for bench in benches])))
-        print(table[-1], flush=True)
+            if (method, setting) not in [(row["method"], row["setting"]) for row in bench.found]:
+                bench.add(method, setting, run)
+                bench.found.sort(key=lambda row: order.index((row["method"], row["setting"])))
+                keep(benches, arguments.table)
+        print(cells(mean([bench.row(method, setting) for bench in benches])), flush=True)
+    means = [mean(list(alike)) for alike in zip(*(bench.found for bench in benches), strict=True)]
     weights = sum(weight.numel() for weight in benches[0].matrices.values())
     plain = ", ".join(f"{bench.plain:.4f}" for bench in benches)
     lines = [
@@ -388,17 +411,12 @@ def main() -> None:
         f"{platform.machine()}.",
     ]
     print("\n" + "\n".join(lines))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for number, bench in enumerate(benches):
-        for row in bench.found:
-            writer.writerow({"model": number} | {key: f"{x:.6g}" if isinstance(x, float) else x for key, x in row.items()})
-    arguments.table.write_text(buffer.getvalue())
-    picture([mean(list(alike)) for alike in zip(*(bench.found for bench in benches), strict=True)], arguments.picture)
+    picture(means, arguments.picture)
     if arguments.write:
         before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        PAGE.write_text(before + "\n".join([BEGIN, "", *HEAD, *table, "", *lines, "", END]) + rest.partition(END)[2], encoding="utf-8")
+        PAGE.write_text(
+            before + "\n".join([BEGIN, "", *HEAD, *map(cells, means), "", *lines, "", END]) + rest.partition(END)[2], encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":
