@@ -9,7 +9,7 @@ trains for its own steps, and every other width for as many as take the same CPU
 rounds in which all widths take turns, so other load hardly counts. Rates are the default's for all widths. Each network is then quantized
 by the pipeline's own stages, with steps of matrices by gradients (`sensitivity.start`), to each number of bytes, which is the estimate
 for all weights together (`quantize.entropy.target_bytes`). Scores are bits per byte of holdout in plain windows. With several seeds they
-are means with the standard deviation. What scratch/sizes/ has is not trained again; delete it after a change of params.yaml.
+are means with the standard deviation. Killed, it goes on; delete scratch/sizes/ after a change of params.yaml.
 """
 
 import sys
@@ -43,7 +43,8 @@ def tree_of(width: int, tree: dict) -> dict:
 def trained(folder: Path, tree: dict) -> None:
     """One network with its statistics, below `folder`, unless it is there."""
     if not (folder / "artifacts/sensitivity/multipliers.json").is_file():
-        (folder / "artifacts").mkdir(parents=True)
+        (folder / "artifacts").mkdir(parents=True, exist_ok=True)
+        (folder / "artifacts/tokenize").unlink(missing_ok=True)
         (folder / "artifacts/tokenize").symlink_to(ROOT / "artifacts/tokenize")
         for stage in ("train", "ema", "prequant_ttt", "calibrate", "sensitivity"):
             quality.command(folder, tree, stage)
