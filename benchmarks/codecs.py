@@ -57,6 +57,7 @@ NAMES = (
     (r"(\d+)\.intermediate\.dense\.weight$", r"blocks.\1.mlp.up.weight"),
     (r"(\d+)\.output\.dense\.weight$", r"blocks.\1.mlp.down.weight"),
     (r"(blocks\.\d+\.(?:attention|mlp)\.\w+\.weight)$", r"\1"),
+    (r"unembedding\.weight$", "unembedding.weight"),
     (r"(?:word_embeddings|embedding)\.weight$", "embedding.weight"),
 )
 

@@ -1,16 +1,19 @@
-"""Every quantizer on one trained model: coded bits per weight against output error on held-out tokens and bits per byte of val.
+"""Every quantizer on trained models: coded bits per weight against output error on held-out tokens and bits per byte of val.
 
     python benchmarks/quantize.py                            artifacts/ after `dvc repro calibrate tokenize@holdout tokenize@val`
-    python benchmarks/quantize.py --artifacts FOLDER --table quantize.csv --picture quantize.svg
+    python benchmarks/quantize.py --artifacts A B C --write --picture docs/pictures/quantize.svg     three models, into docs/quantization.md
     python benchmarks/quantize.py --methods entropy --bits       these against the published way at the same rate
 
-Same weights and Hessians for all, so differences are the quantizer's. Every matrix that has a Hessian is quantized by the method of the
+Figures are means over the models, and s.d. is the standard deviation over them; the CSV has a row for each model. A model's weights and
+Hessians are the same for all rows, so differences are the quantizer's. Every matrix that has a Hessian is quantized by the method of the
 row; the features' tables by rounding to 6 bits, everywhere. Bits: what an adaptive coder charges (stages/lib/quant/rate.py), side
 information included, over the matrices. Error: tr(E H E') / tr(W H W') with H from holdout, which no quantizer has seen, mean of decibels
 over the matrices. Limit: reverse water-filling at the errors of the row, matrix by matrix (tests/water_filling.py); the gap is
 what no coder of single rows could save. KL: the divergence from the weights as they are, in nats per token of the first 40,960 of val.
 Lost: bits per byte of val, plain windows, against the weights as they are; it has more noise, because it can also fall.
-Entropy-constrained rows are at the bits of --bits, and at those that GPTQ with 12.85 deviations (#1493, #1855) came to.
+Entropy-constrained rows are at the bits of --bits, and at those that GPTQ with 12.85 deviations (#1493, #1855) came to on the same model.
+The second table has these: the divergence and the loss as shares of GPTQ's, model by model. p: one-sided paired t-test that the share is
+below that of the row above.
 """
 
 import sys
@@ -26,10 +29,12 @@ import io
 import math
 import os
 import platform
+import statistics
 import time
 
+PAGE, BEGIN, END = ROOT / "docs/quantization.md", "<!-- quantizers: benchmarks/quantize.py --write -->", "<!-- end of quantizers -->"
 KL_TOKENS = 40_960
-PUBLISHED = ("GPTQ, sigmas", "6 bits, 12.85")
+PUBLISHED, AS_PUBLISHED = ("GPTQ, sigmas", "6 bits, 12.85"), "as GPTQ"
 GRADIENT = {"row_steps": "gradient"}
 STEPS = {  # settings of quantize.entropy, and how the steps of matrices are chosen: stages/sensitivity
     "scalar": ({"trellis": 0}, ()),
@@ -41,7 +46,8 @@ STEPS = {  # settings of quantize.entropy, and how the steps of matrices are cho
 }
 TABLE = {"method": "nearest", "bits": 6, "scales": "max", "clip": 1.0}
 LITE = [0.999, 0.9995, 0.9999, 0.99999, 1.0]
-COLUMNS = ("method", "setting", "bits_per_weight", "error_db", "limit_bits", "gap_bits", "kl", "bits_per_byte", "lost", "seconds")
+AT_OTHER_BITS = ("scalar", "8 states", "8 states, gradient rows", "8 states, gradient rows and matrices, then measured")
+COLUMNS = ("model", "method", "setting", "bits_per_weight", "error_db", "limit_bits", "gap_bits", "kl", "bits_per_byte", "lost", "seconds")
 
 
 def group(method: str, bits: int, rule: str, clip) -> dict:
@@ -82,7 +88,7 @@ def rows() -> list[tuple[str, str, dict, dict]]:
 
 
 class Bench:
-    """One checkpoint with its statistics, and the limit of each matrix."""
+    """One checkpoint with its statistics, the limit of each matrix, and the rows that were measured on it."""
 
     def __init__(self, artifacts: Path, *, sequences: int, threads: int):
         import torch
@@ -116,6 +122,24 @@ class Bench:
         count = min(KL_TOKENS, len(self.val.tokens)) // window * window
         self.tested = torch.from_numpy(self.val.tokens[:count].astype("int64")).view(-1, window)
         self.exact_NV = self.log_probabilities(self.state)
+        rounded = self.grouped(group("none", 6, "max", 1.0), {})
+        self.tables = {name: coded for name, coded in rounded.items() if self.group_of[name] == "table"}
+        self.found: list[dict] = []
+
+    @property
+    def published(self) -> dict:
+        """The row of the published way."""
+        return self.row(*PUBLISHED)
+
+    def row(self, method: str, setting: str) -> dict:
+        return next(row for row in self.found if (row["method"], row["setting"]) == (method, setting))
+
+    def add(self, method: str, setting: str, run) -> None:
+        """Measure one more row, with the matrices that `run` quantizes."""
+        started = time.perf_counter()
+        quantized = run(self)
+        seconds = time.perf_counter() - started
+        self.found.append({"method": method, "setting": setting, **self.measure(quantized), "seconds": seconds})
 
     def score(self, state: dict) -> float:
         from stages.lib.tokens import window_score
@@ -195,8 +219,8 @@ class Bench:
             model, limit=bits * weights, tolerance=0.004 * weights, bits_of=lambda coded: entropy_model.estimated(coded).bits
         ).quantized
 
-    def measure(self, quantized: dict, tables: dict) -> dict:
-        """Figures of one row, from the quantized matrices; `tables`: the same for the features' tables."""
+    def measure(self, quantized: dict) -> dict:
+        """Figures of one row, from the quantized matrices."""
         from stages.lib.quant import entropy_model
         from stages.lib.quant.quantized import layer_error
 
@@ -210,7 +234,7 @@ class Bench:
             distortion = relative * float(((weight @ held) * weight).sum()) / weight.numel()
             limit += self.limits[name].bits(distortion) * weight.numel()
             count += weight.numel()
-        state = self.state | {name: found.weights().reshape(self.state[name].shape) for name, found in (tables | chosen).items()}
+        state = self.state | {name: found.weights().reshape(self.state[name].shape) for name, found in (self.tables | chosen).items()}
         state = {name: weight.half().float() if name not in chosen else weight for name, weight in state.items()}
         score = self.score(state)
         return {
@@ -261,14 +285,90 @@ def picture(found: list[dict], path: Path) -> None:
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
-def rate(found: list[dict]) -> float:
-    """Coded bits per weight of the published way."""
-    return next(row["bits_per_weight"] for row in found if (row["method"], row["setting"]) == PUBLISHED)
+def jobs(bits: list[float], methods: list[str]) -> list[tuple]:
+    """(method, setting, function of a Bench that quantizes) of each row."""
+    found = [
+        (method, setting, lambda bench, matrices=matrices, leaves=leaves: bench.grouped(matrices, leaves))
+        for method, setting, matrices, leaves in rows()
+    ]
+    for wanted in (None, *bits):  # None: as many as the published way took
+        for name in STEPS if wanted is None else AT_OTHER_BITS:
+            found.append(
+                (
+                    f"entropy-constrained, {name}",
+                    f"{wanted:g} bits" if wanted else AS_PUBLISHED,
+                    lambda bench, wanted=wanted, own=STEPS[name]: bench.entropy_constrained(
+                        wanted or bench.published["bits_per_weight"], *own
+                    ),
+                )
+            )
+    return [job for job in found if job[:2] == PUBLISHED or any(part in job[0] for part in methods)]
+
+
+def mean(found: list[dict]) -> dict:
+    """The mean of one row over the models; kl_deviation and lost_deviation are None for one model."""
+    out = {key: statistics.fmean(row[key] for row in found) if isinstance(value, float) else value for key, value in found[0].items()}
+    return out | {f"{key}_deviation": statistics.stdev(row[key] for row in found) if len(found) > 1 else None for key in ("kl", "lost")}
+
+
+def spread(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+HEAD = (
+    "| method | setting | bits per weight | error, dB | limit | gap | KL | s.d. | lost | s.d. |",
+    "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+)
+
+
+def cells(row: dict) -> str:
+    return (
+        f"| {row['method']} | {row['setting']} | {row['bits_per_weight']:.3f} | {row['error_db']:.2f} | {row['limit_bits']:.3f} | "
+        f"{row['gap_bits']:.3f} | {row['kl']:.5f} | {spread(row['kl_deviation'], '.5f')} | {row['lost']:+.4f} | "
+        f"{spread(row['lost_deviation'], '.4f')} |"
+    )
+
+
+def shares(benches: list[Bench]) -> list[str]:
+    """The rows at the bits of the published way: their divergence and their loss as shares of its own."""
+    from stages.lib.referee import significance
+
+    lines = [
+        f"| at the bits of {', '.join(PUBLISHED)} | KL, share | s.d. | p | bits per byte lost, share | s.d. | p |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    above: dict[str, list[float]] = {}
+    for row in benches[0].found:
+        if row["setting"] != AS_PUBLISHED:
+            continue
+        own_cells = []
+        for key in ("kl", "lost"):
+            own = [bench.row(row["method"], AS_PUBLISHED)[key] / bench.published[key] for bench in benches]
+            differences = [a - b for a, b in zip(own, above.get(key, own), strict=True)]
+            p = significance.one_sample(differences, 0.0, 0.0).p if key in above else None
+            deviation = statistics.stdev(own) if len(own) > 1 else None
+            own_cells += [f"{statistics.fmean(own):.1%}", spread(deviation, ".1%"), spread(p, ".2g")]
+            above[key] = own
+        lines.append(f"| {row['method'].partition(', ')[2]} | {' | '.join(own_cells)} |")
+    return lines
+
+
+def keep(benches: list[Bench], path: Path) -> None:
+    """Write all rows so far."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for number, bench in enumerate(benches):
+        for row in bench.found:
+            writer.writerow({"model": number} | {key: f"{x:.6g}" if isinstance(x, float) else x for key, x in row.items()})
+    path.write_text(buffer.getvalue())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--artifacts", type=Path, default=ROOT / "artifacts", help="results of the pipeline (default: %(default)s)")
+    parser.add_argument(
+        "--artifacts", type=Path, nargs="+", default=[ROOT / "artifacts"], help="results of the pipeline (default: artifacts)"
+    )
     parser.add_argument("--sequences", type=int, default=256, help="holdout sequences of the held-out Hessians (default: %(default)s)")
     parser.add_argument(
         "--bits",
@@ -281,58 +381,42 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--table", type=Path, default=Path("quantize.csv"), help="where the CSV goes (default: %(default)s)")
     parser.add_argument("--picture", type=Path, default=Path("quantize.svg"), help="where the picture goes (default: %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="do not measure again what --table has from the same models")
+    parser.add_argument("--write", action="store_true", help="put the tables between the markers of docs/quantization.md")
     arguments = parser.parse_args()
-    bench = Bench(arguments.artifacts, sequences=arguments.sequences, threads=arguments.threads)
-    jobs = [
-        (method, setting, lambda matrices=matrices, leaves=leaves: bench.grouped(matrices, leaves))
-        for method, setting, matrices, leaves in rows()
+    benches = [Bench(folder, sequences=arguments.sequences, threads=arguments.threads) for folder in arguments.artifacts]
+    if arguments.resume and arguments.table.is_file():
+        with open(arguments.table, newline="") as handle:
+            for row in csv.DictReader(handle):
+                number, names = int(row.pop("model")), ("method", "setting")
+                benches[number].found.append({key: value if key in names else float(value) for key, value in row.items()})
+    wanted = jobs(arguments.bits, arguments.methods)
+    order = [job[:2] for job in wanted]
+    print("\n".join(HEAD))
+    for method, setting, run in sorted(wanted, key=lambda job: (job[:2] != PUBLISHED, job[1] != AS_PUBLISHED)):  # the others need its bits
+        for bench in benches:
+            if (method, setting) not in [(row["method"], row["setting"]) for row in bench.found]:
+                bench.add(method, setting, run)
+                bench.found.sort(key=lambda row: order.index((row["method"], row["setting"])))
+                keep(benches, arguments.table)
+        print(cells(mean([bench.row(method, setting) for bench in benches])), flush=True)
+    means = [mean(list(alike)) for alike in zip(*(bench.found for bench in benches), strict=True)]
+    weights = sum(weight.numel() for weight in benches[0].matrices.values())
+    plain = ", ".join(f"{bench.plain:.4f}" for bench in benches)
+    lines = [
+        *shares(benches),
+        "",
+        f"n = {len(benches)} trained models, {weights:,} weights in {len(benches[0].matrices)} matrices, {arguments.sequences} holdout "
+        f"sequences; before quantization they have {plain} bits per byte. {arguments.threads} threads of {os.cpu_count()} cores, "
+        f"{platform.machine()}.",
     ]
-    for bits in (None, *arguments.bits):  # None: as many as the published way took
-        for name, (changes, matrices) in STEPS.items():
-            jobs.append(
-                (
-                    f"entropy-constrained, {name}",
-                    f"{bits:g} bits" if bits else "as GPTQ",
-                    lambda bits=bits, changes=changes, matrices=matrices: bench.entropy_constrained(bits or rate(found), changes, matrices),
-                )
-            )
-    jobs = [job for job in jobs if job[:2] == PUBLISHED or any(part in job[0] for part in arguments.methods)]
-    print(
-        f"float32: {bench.plain:.4f} bits per byte\n\n| method | setting | bits per weight | error dB | limit | gap | "
-        "KL | lost bits per byte | s |\n|---|---|---:|---:|---:|---:|---:|---:|---:|"
-    )
-    found, tables = [], {}
-    for method, setting, run in jobs:
-        started = time.perf_counter()
-        quantized = run()
-        seconds = time.perf_counter() - started
-        tables = tables or {name: coded for name, coded in quantized.items() if bench.group_of[name] == "table"}
-        row = {"method": method, "setting": setting, **bench.measure(quantized, tables), "seconds": seconds}
-        found.append(row)
-        print(
-            f"| {method} | {setting} | {row['bits_per_weight']:.3f} | {row['error_db']:.2f} | {row['limit_bits']:.3f} | "
-            f"{row['gap_bits']:.3f} | {row['kl']:.5f} | {row['lost']:+.4f} | {seconds:.1f} |",
-            flush=True,
+    print("\n" + "\n".join(lines))
+    picture(means, arguments.picture)
+    if arguments.write:
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+        PAGE.write_text(
+            before + "\n".join([BEGIN, "", *HEAD, *map(cells, means), "", *lines, "", END]) + rest.partition(END)[2], encoding="utf-8"
         )
-    published = next(row for row in found if (row["method"], row["setting"]) == PUBLISHED)
-    print()
-    for row in found:
-        if row["setting"] == "as GPTQ":
-            print(
-                f"{row['method']}: {row['kl'] / published['kl']:.1%} of the divergence and {row['lost'] / published['lost']:.0%} of the "
-                f"bits per byte that {', '.join(PUBLISHED)} loses, at {row['bits_per_weight'] / rate(found):.2%} of its bits"
-            )
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()} for row in found)
-    arguments.table.write_text(buffer.getvalue())
-    picture(found, arguments.picture)
-    print(
-        f"\nn = 1 checkpoint, {sum(weight.numel() for weight in bench.matrices.values()):,} weights in {len(bench.matrices)} matrices, "
-        f"{arguments.sequences} holdout sequences, {arguments.threads} threads of {os.cpu_count()} cores, {platform.machine()}; "
-        f"{arguments.table}, {arguments.picture}"
-    )
 
 
 if __name__ == "__main__":
