@@ -12,7 +12,7 @@ from stages.lib.training import schedule
 from stages.recipes import __main__ as command
 from stages.recipes import budget, catalog, describe, document, shrink
 from tests.conftest import ROOT, set_leaf
-from tests.test_recipes import AWQ, CHOICES, LOOPED, LQER, NEWEST_IS_QUICK, NOT_RUN, PARAMS, QAT, SEARCHED, clock_of, tree_of
+from tests.test_recipes import AWQ, CHOICES, LOOPED, LQER, NEWEST_IS_QUICK, PARAMS, QAT, SEARCHED, clock_of, tree_of
 
 
 @pytest.mark.parametrize("name", NEWEST_IS_QUICK)
@@ -139,7 +139,7 @@ def test_recipe_runs_from_text_to_certificate(name, tmp_path):
         assert_certified_as_the_method_deserves(tree, row)
 
 
-@pytest.mark.parametrize("name", [name for name in catalog.whole() if name not in NOT_RUN])
+@pytest.mark.parametrize("name", catalog.whole())
 def test_documented_verdicts_are_those_of_the_methods(name):
     tree = tree_of(name, "tiny")
     for row in document.certificates(campaign.TABLE)[name]:
