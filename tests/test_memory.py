@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.memory import __main__ as node
-from stages.runtime.scoring import chain, counts, harness, mixing, priming
+from stages.runtime.scoring import chain, counting, counts, harness, mixing, priming
 from stages.runtime.scoring.evaluators import memory
 from stages.runtime.scoring.streaming import Stream
 from stages.runtime.text import memory as shipped
@@ -42,7 +43,7 @@ class Rows:
 def evaluator(block=7, **changes):
     made = memory.Evaluator(None, network="streaming", window=24, block=1, **(OPTIONS | changes))
     made.network = Rows(block)
-    made.state = memory.replace(made.state, weights=mixing.Weights.equal(made.state.weights.vectors[0].shape[1], 144, 2 * V))
+    made.state = replace(made.state, weights=mixing.Weights.equal(made.state.weights.vectors[0].shape[1], 144, 2 * V))
     return made
 
 
@@ -174,7 +175,7 @@ def test_rows_sum_to_one_before_the_harness_and_the_blocks_do_not_matter(tokens,
 @pytest.mark.parametrize("contexts", [None, 40])
 @pytest.mark.parametrize("block", [1, 6, 50])
 def test_token_by_token_is_the_same_as_in_blocks(monkeypatch, contexts, block):
-    monkeypatch.setattr(memory, "PERIOD", 16)
+    monkeypatch.setattr(counting, "PERIOD", 16)
     tokens = text(120)
     nats = harness.score(evaluator(block, contexts=contexts), tokens).nats
     stream = Stream(evaluator(5, contexts=contexts), len(tokens) - 1, int(tokens[0]))
@@ -225,7 +226,7 @@ def test_predict_changes_nothing_that_is_remembered():
 
 @pytest.mark.parametrize("limit", [20, 60])
 def test_bounded_memory_keeps_no_more_than_half_after_each_period(monkeypatch, limit):
-    monkeypatch.setattr(memory, "PERIOD", 16)
+    monkeypatch.setattr(counting, "PERIOD", 16)
     tokens, sizes = text(401), []
     made = evaluator(16, contexts=limit)
     learn = made.learn
@@ -331,7 +332,7 @@ def test_primed_evaluator_needs_text_and_scores_text_like_it_better():
     content = shipped.pack(tokens)
     assert shipped.unpack(content).tolist() == tokens.tolist()
     primed, plain = evaluator(), evaluator()
-    primed.state = memory.replace(primed.state, table=priming.table(None, content, 2))
+    primed.state = replace(primed.state, table=priming.table(None, content, 2))
     assert harness.score(primed, tokens).nats.sum() < 0.8 * harness.score(plain, tokens).nats.sum()
     with pytest.raises(ValueError, match=r"set memory\.bytes and pack it again, or primed: 0"):
         priming.table(None, b"", 2)

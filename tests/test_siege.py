@@ -110,14 +110,14 @@ def test_one_session_at_a_time_is_told_val_and_the_replay_is_the_first(monkeypat
             running.append(name)
             time.sleep(0.05)
             order.append(running.pop())
-            encoded = SimpleNamespace(encoder=SimpleNamespace(finish=lambda: b""), largest=0.0, targets=np.arange(1, 5), order=None)
-            return np.zeros(4, np.int64) if name == "decode" else encoded
+            coded = SimpleNamespace(encoder=SimpleNamespace(finish=lambda: b""), largest=0.0, order=None)
+            replayed = SimpleNamespace(coded=coded, refused="", targets=np.arange(1, 5))
+            return np.zeros(4, np.int64) if name == "decode" else replayed
 
         return told
 
     monkeypatch.setattr(evidences, "replayed", session("replay"))
     monkeypatch.setattr(evidences, "withheld_in_whole_chunks", session("whole"))
-    monkeypatch.setattr(evidences.coding, "encode", session("encode"))
     monkeypatch.setattr(evidences.coding, "decode", session("decode"))
     found = Evidence(
         **dict.fromkeys(Evidence.__dataclass_fields__.keys() - {"kept", "locks"})
@@ -129,7 +129,7 @@ def test_one_session_at_a_time_is_told_val_and_the_replay_is_the_first(monkeypat
         thread.start()
     for thread in threads:
         thread.join()
-    assert order[0] == "replay" and sorted(order) == ["decode", "encode", "replay", "whole"]
+    assert order[0] == "replay" and sorted(order) == ["decode", "replay", "whole"]
 
 
 def test_an_artifact_that_reads_the_targets_of_holdout_is_refused(monkeypatch, tmp_path):

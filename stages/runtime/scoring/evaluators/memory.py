@@ -16,33 +16,21 @@ too, and it is a distribution over the whole vocabulary. Sources: estimate, Teh 
 # R rows, V vocabulary, F parts of the mixture
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...tokens import windows
-from .. import adaptation, chain, counts, mixing, priming
+from .. import adaptation, chain, counting, mixing, priming
 from . import sliding, streaming
 
 CLAIMS = ("causal", "score_first", "single_pass")
 STREAM = {"block": 1}  # for the network `streaming`
-SIZES = 2 ** np.arange(1, 9)  # classes of N
-PERIOD = 1 << 14  # targets after which contexts may be dropped
 prepared = priming.prepared
 
 
-@dataclass(frozen=True)
-class State:
-    """What is known before a target: the counts, where its document began, and the weights."""
-
-    table: counts.Counts
-    begun: int
-    weights: mixing.Weights
-
-
-class Evaluator:
+class Evaluator(counting.Counting):
     """The network's rows come from `network`: sliding (window, stride, batch) or streaming (window, block). A document starts with token
     `reset_at` (None: there is only one). Contexts of 1..`primed` tokens begin with the counts of the text that ships (0: with none). If
     there are more than `contexts` contexts, those met longest ago go (None: all stay)."""
@@ -69,7 +57,7 @@ class Evaluator:
         contexts: int | None = None,
     ):
         adaptation.choose("network", network, ("sliding", "streaming"))
-        for name, value, low, high in (("order", order, 1, 64), ("document", document, 0, 64), ("every", every, 1, PERIOD)):
+        for name, value, low, high in (("order", order, 1, 64), ("document", document, 0, 64), ("every", every, 1, counting.PERIOD)):
             adaptation.require(name, value, int, low, high)
         adaptation.require("primed", primed, int, 0, order)
         adaptation.require("discount", discount, (int, float), 1e-6, 1 - 1e-6)
@@ -81,15 +69,19 @@ class Evaluator:
         self.cuts = network == "streaming"
         kind, more = (streaming, {"block": block}) if self.cuts else (sliding, {"stride": stride, "batch": batch})
         self.network = kind.Evaluator(model, window=window, **more)
-        self.contexts = chain.Contexts(order, document, reset_at)
-        self.discount, self.strength, self.rate, self.every = discount, strength, rate, every
         kinds = 0 if model is None else model.config.vocabulary_size * 2
-        weights = mixing.Weights.equal(1 + order + document, (order + 1) * (len(SIZES) + 1) * 2, kinds)
+        weights = mixing.Weights.equal(1 + order + document, (order + 1) * (len(counting.SIZES) + 1) * 2, kinds)
         table = priming.table(contexts, getattr(model, "text", b""), 0 if model is None else primed, getattr(model, "prepared", None))
-        self.state = State(table, 0, weights)
+        super().__init__(
+            chain.Contexts(order, document, reset_at),
+            counting.State(table, 0, weights),
+            discount=discount,
+            strength=strength,
+            rate=rate,
+            every=every,
+        )
         self.logits_RV = self.totals_R1 = torch.zeros(0)  # of the network
-        self.pending: tuple = (torch.zeros(0), self.state, None)
-        self.counted, self.held_R, self.asked = 0, np.empty(0), False  # the last target counted; the network's p of a known one after it
+        self.asked = False
 
     def chunks(self, num_targets: int) -> Iterator[list[windows.Window]]:
         return self.network.chunks(num_targets)
@@ -138,48 +130,3 @@ class Evaluator:
         """What the network gives to the targets from number `first` on, whose rows are the last ones of it."""
         logits_R1 = self.logits_RV.gather(1, seen[first : first + len(self.logits_RV), None].cpu())
         return (logits_R1.double() - self.totals_R1)[:, 0].exp().numpy()
-
-    def _count(self, seen: Tensor, end: int, p_R: np.ndarray) -> None:
-        """Count all targets before number `end` that are not counted yet, to which the network gives the last ones of `p_R`."""
-        first = self.counted + 1
-        if first < end:
-            self._run(seen, first, end, p_R[first - end :], None)
-            self._commit(end)
-
-    def _commit(self, end: int) -> None:
-        _, self.state, lacking = self.pending
-        chain.count(self.state.table, *lacking)
-        self.counted, self.held_R = end - 1, np.empty(0)
-        if self.counted % PERIOD == 0:
-            self.state = replace(self.state, table=self.state.table.pruned())
-
-    def _run(self, seen: Tensor, first: int, end: int, p_R: np.ndarray, logp_RV: np.ndarray | None) -> None:
-        """Change the network's rows, if they are wanted, into those of the mixture. `pending` becomes the state after these targets, and
-        what it still has to count."""
-        state, tokens, begin = self.state, seen.cpu().numpy(), first
-        while True:
-            last = end - 1 if state.table.limit is None else min(-(-begin // PERIOD) * PERIOD, end - 1)
-            part = slice(begin - first, last + 1 - first)
-            state, lacking = self._part(state, tokens, begin, last, p_R[part], None if logp_RV is None else logp_RV[part])
-            if last == end - 1:
-                self.pending = seen[first:end].clone(), state, (lacking, begin)
-                return
-            table = state.table.copy()
-            chain.count(table, lacking, begin)
-            state, begin = replace(state, table=table.pruned()), last + 1
-
-    def _part(
-        self, state: State, tokens: np.ndarray, first: int, last: int, p_R: np.ndarray, logp_RV: np.ndarray | None
-    ) -> tuple[State, chain.Chunk]:
-        """The same for the targets first..last, to which the network gives the probabilities p_R."""
-        targets, before, n = tokens[first : last + 1], tokens[first - 1 : last], self.contexts.order
-        keys, valid, begun = self.contexts.keys(tokens, first, last, state.begun)
-        found = self.contexts.chunk(state.table, targets, keys, valid, self.discount)
-        estimates = chain.Estimates(found, n, self.discount, self.strength, targets, p_R)
-        longest = (estimates.seen_RK[:, :n] * np.arange(1, n + 1)).max(1)
-        size, kinds = (np.where(longest, array[np.arange(len(targets)), longest - 1], 0) for array in (found.total, found.kinds))
-        kind = (longest * (len(SIZES) + 1) + np.searchsorted(SIZES, size, "right")) * 2 + (kinds == 1)
-        w_RF, weights = state.weights.run(first, estimates.p_RF, kind, before * 2 + (longest > 3), rate=self.rate, every=self.every)
-        if logp_RV is not None:
-            estimates.mix(w_RF, logp_RV)
-        return State(state.table, begun, weights), found

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...text.tokenizer import BOS
 from .. import chain, counts, mixing
-from ..evaluators.memory import SIZES
+from ..counting import SIZES
 from . import streaming
 
 
