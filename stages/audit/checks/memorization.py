@@ -8,14 +8,13 @@ each relative to a trigram model R, which is built here from the train tokens al
     e = a - r - m b, m the ratio over holdout;   v = sum e² / sum b² over holdout;   s² = v [sum b² / (sum b)² over val + over holdout]
 
 The spread is measured on holdout alone, so no artifact can hide a gain on val behind scores of val that jump. So that it cannot hide one
-behind scores of holdout that jump, no document of holdout counts with more of (a - r) / b than 95 % of them have, and a fifteenth of
-`audit.replayed` targets (100) are drawn evenly and replayed besides. An evaluator that carries something learns along the way, so holdout
-is as long as val for it; for others a sample of documents is enough. The check fails if D < -max(0.005, q s), where q is the 99.9 %
-quantile of Student's t with n - 1 degrees of freedom, n the holdout documents: if documents are independent, 0.1 % of honest artifacts
-fail by chance. Documents of one source are alike, so s is a little too small, and 1 % was too much. A contamination of d bits per byte is
-found with probability T(d/s - q). Holdout is replayed with its targets withheld, as val is: an artifact that reads the targets of both
-would cost both too little. So many positions are drawn that such a replay can miss a quarter of what chance leaves open, if
-`audit.replayed` are that many; what it can miss is added to the contamination that is found.
+behind scores of holdout that jump, a fifteenth of `audit.replayed` targets (100) are drawn evenly and replayed besides. An evaluator that
+carries something learns along the way, so holdout is as long as val for it; for others a sample of documents is enough. The check fails
+if D < -max(0.005, q s), where q is the 99.9 % quantile of Student's t with n - 1 degrees of freedom, n the holdout documents: if
+documents are independent, 0.1 % of honest artifacts fail by chance. Documents of one source are alike, so s is a little too small, and 1
+% was too much. A contamination of d bits per byte is found with probability T(d/s - q). Holdout is replayed with its targets withheld, as
+val is: an artifact that reads the targets of both would cost both too little. So many positions are drawn that such a replay can miss a
+quarter of what chance leaves open, if `audit.replayed` are that many; what it can miss is added to the contamination that is found.
 The evidence states the contamination that is found with probability 99 %, and the power for smaller ones. Training on val before
 quantization moved published scores by -0.03 to -0.06 bits per byte; the smallest change was 0.004.
 """
@@ -41,7 +40,7 @@ CANNOT_SEE = (
     "holdout: then a pass or a fail says nothing."
 )
 PRECEDENT = "Pre-quantization TTT rejected (organizers, #1972, 2 May 2026), where the lineage does not show it"
-USUAL, EVENLY = 0.95, 15  # against claims that are too high for some documents of holdout
+EVENLY = 15  # a share of the positions, against claims that are too high for some documents of holdout
 FLOOR, LEVEL, MISSED = 0.005, 0.001, 0.01
 UNSEEN = 0.25  # what the replay of holdout may miss, as a share of what chance leaves open
 TRAIN_TOKENS = 20_000_000  # the trigram model reads at most this many
@@ -70,7 +69,6 @@ def check(evidence: Evidence) -> Verdict:
     (bits, guessed, size), (other_bits, other_guessed, other_size) = documents["holdout"], documents["val"]
     if len(size) < 2:
         return Verdict("not_applicable", {"reason": "one document of holdout has no spread; give more holdout tokens"}, positions=len(size))
-    bits = np.minimum(bits, guessed + size * np.quantile((bits - guessed) / size, USUAL))
     mean = (bits - guessed).sum() / size.sum()
     deviation = float((other_bits - other_guessed).sum() / other_size.sum() - mean)
     spread = float(((bits - guessed - mean * size) ** 2).sum() / (size**2).sum()) * len(size) / max(1, len(size) - 1)
