@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from stages.evaluate import parts
@@ -37,7 +36,7 @@ def main(
     scratch: Untracked = "scratch/evaluate",
 ) -> None:
     split = splits.read(text, "val", sidecar=True)
-    tokens, gpus = np.asarray(split.tokens), torch.cuda.device_count()
+    tokens, gpus = np.asarray(split.tokens), parts.visible_gpus()
     told = {"evaluator": settings.evaluator, "options": settings.options}
     # asked in the jail: an evaluator that was imported here could do whatever this process may
     processes, number = parts.divide(len(tokens) - 1, carries=False, gpus=gpus)

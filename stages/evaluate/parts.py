@@ -8,6 +8,7 @@ killed run starts from the beginning.
 import hashlib
 import json
 import math
+import os
 import queue
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,15 @@ from stages.lib.referee import artifact
 
 PART_TARGETS = 4_000_000  # a killed run loses at most this many targets per process
 THREADS = 2  # of one process on the CPU: the default of submission.pyz
+
+
+def visible_gpus() -> int:
+    """How many GPUs torch sees. Without NVIDIA's driver there is none, and to import torch takes a second."""
+    if not os.path.exists("/dev/nvidiactl"):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def divide(num_targets: int, *, carries: bool, gpus: int, shares: int = 1) -> tuple[int, int]:

@@ -136,7 +136,7 @@ def is_prose(paragraph: str) -> bool:
     words = paragraph.split(" ")
     if len(words) < MIN_WORDS or MARKUP.search(paragraph) or not ENDS_A_SENTENCE.search(paragraph):
         return False
-    if sum(letter.isalpha() or letter == " " for letter in paragraph) < MIN_LETTERS * len(paragraph):
+    if sum(map(str.isalpha, paragraph)) + paragraph.count(" ") < MIN_LETTERS * len(paragraph):
         return False
     bare = [word.strip(NOT_A_WORD) for word in words]
     lower_case = sum(word.isalpha() and word.islower() for word in bare)

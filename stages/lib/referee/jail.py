@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from stages.lib.referee import programs, start
@@ -187,14 +187,30 @@ def settle(*more: Path) -> None:
 @functools.cache
 def _visible() -> list[tuple[str, int]]:
     """The files that a jail can see, and their bytes."""
-    found, places = {}, list(map(_private, (*_folders(), *_packages().values(), *_libraries())))
+    found = {}
+    for place in map(_private, (*_folders(), *_packages().values(), *_libraries())):
+        if place.is_file() and os.access(place, os.R_OK):
+            found[str(place)] = place.stat().st_size
+        for _, entry in _below(place) if place.is_dir() else ():
+            if entry.is_file(follow_symlinks=False) and os.access(entry.path, os.R_OK):
+                found[entry.path] = entry.stat().st_size
+    return [(path, size) for path, size in found.items() if size]
+
+
+def _below(folder: Path, unseen: Container[str] = ()) -> Iterator[tuple[str, os.DirEntry]]:
+    """All that is in a folder and in those below it, each folder before its content: path from `folder`, and entry. Links are not followed,
+    and folders whose path or name is in `unseen` are left out. 30,000 files: os.walk and pathlib take four times as long."""
+    places = [""]
     while places:
         place = places.pop()
-        if place.is_dir():
-            places += [path for path in place.iterdir() if not path.is_symlink()]
-        elif place.is_file() and os.access(place, os.R_OK):
-            found[str(place)] = place.stat().st_size
-    return [(path, size) for path, size in found.items() if size]
+        with contextlib.suppress(PermissionError), os.scandir(os.path.join(folder, place)) as entries:
+            for entry in entries:
+                path = f"{place}{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    if entry.name in unseen or entry.path in unseen:
+                        continue
+                    places.append(f"{path}/")
+                yield path, entry
 
 
 def _libraries() -> list[Path]:
@@ -248,22 +264,20 @@ def _private(source: Path) -> Path:
     val could leave it there as names, and one of a later process would find it by the time that looking takes. A file is its own copy."""
     if not source.is_dir():
         return source
-    copy, hidden = Path(tempfile.mkdtemp(dir=_store())), set(_hidden())
-    for folder, folders, names in os.walk(source):
-        here = copy / os.path.relpath(folder, source)
-        here.mkdir(exist_ok=True)
-        folders[:] = [name for name in folders if Path(folder, name) not in hidden and name not in UNUSED]
-        for name in [name for name in (*folders, *names) if os.path.islink(os.path.join(folder, name))]:
-            os.symlink(os.readlink(os.path.join(folder, name)), here / name)
-        for name in names:
-            path = os.path.join(folder, name)
-            if not os.path.islink(path) and os.path.isfile(path) and os.access(path, os.R_OK):
-                try:
-                    os.link(path, here / name)
-                except OSError:  # another file system, or a file of another user
-                    shutil.rmtree(copy)
-                    return source
-    return copy
+    copy = tempfile.mkdtemp(dir=_store())
+    for path, entry in _below(source, {*map(str, _hidden()), *UNUSED}):
+        own = f"{copy}/{path}"
+        if entry.is_symlink():
+            os.symlink(os.readlink(entry.path), own)
+        elif entry.is_dir():
+            os.mkdir(own)
+        elif entry.is_file() and os.access(entry.path, os.R_OK):
+            try:
+                os.link(entry.path, own)
+            except OSError:  # another file system, or a file of another user
+                shutil.rmtree(copy)
+                return source
+    return Path(copy)
 
 
 def interpreter() -> str:

@@ -7,6 +7,7 @@ a block of 2^ceil(log2 U) places; a context that outgrows its block moves to a n
 import copy
 
 import numpy as np
+import torch
 
 ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Fibonacci hashing, Knuth, The Art of Computer Programming 6.4
 SHIFT = np.uint64(32)
@@ -26,13 +27,18 @@ def spread(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return runs, np.arange(len(runs)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
-def distinct(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the distinct keys in rising order: where each stands first, and how often.
+def ordered(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The keys (64 bits) in order, as signed numbers, and where each stood; equal ones stay in theirs. For millions of keys, torch sorts
+    three times as fast as numpy."""
+    keys, order = torch.sort(torch.from_numpy(keys.view(np.int64)), stable=True)
+    return keys.numpy(), order.numpy()
 
-    What np.unique gives, but its stable sort takes three times as long for millions of keys."""
-    order = np.argsort(keys)
-    starts, repeats = _runs(keys[order])
-    return np.minimum.reduceat(order, starts) if len(keys) else order, repeats
+
+def distinct(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each distinct key: where it stands first, and how often it is there."""
+    keys, order = ordered(keys)
+    starts, repeats = _runs(keys)
+    return order[starts], repeats
 
 
 def block(kinds: np.ndarray) -> np.ndarray:
@@ -84,8 +90,8 @@ class Counts:
         np.add.at(self.count, place[place >= 0], np.int32(1))
         fresh = np.flatnonzero(place < 0)
         first, repeats = distinct(mixed(keys[fresh], tokens[fresh]))
-        order = np.argsort(first)
-        fresh, repeats = fresh[first[order]], repeats[order]
+        first, order = ordered(first)
+        fresh, repeats = fresh[first], repeats[order]
         order, owners, added = _together(contexts[fresh])
         fresh, repeats = fresh[order], repeats[order]
         place = np.repeat(self._room(owners, added), added) + spread(added)[1]
