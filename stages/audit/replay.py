@@ -18,7 +18,7 @@ from stages.runtime.text import arithmetic
 
 PER_TOKEN = 0.005  # nats: the rounding of other shapes, which a fit can enlarge
 ENOUGH = 48  # this many positions that differ by more than PER_TOKEN end a replay
-WHOLE_POSITIONS, WHOLE_REACH = 12, 20_000  # an evaluator that carries something must walk to a position
+WHOLE_POSITIONS, WHOLE_REACH = 12, 10_000  # an evaluator that carries something must walk to a position
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ each relative to a trigram model R, which is built here from the train tokens al
     e = a - r - m b, m the ratio over holdout;   v = sum e² / sum b² over holdout;   s² = v [sum b² / (sum b)² over val + over holdout]
 
 The spread is measured on holdout alone, so no artifact can hide a gain on val behind scores of val that jump. So that it cannot hide one
-behind scores of holdout that jump, a fifteenth of `audit.replayed` targets (100) are drawn evenly and replayed besides. An evaluator that
+behind scores of holdout that jump, a fifteenth of `audit.replayed` targets are drawn evenly and replayed besides. An evaluator that
 carries something learns along the way, so holdout is as long as val for it; for others a sample of documents is enough. The check fails
 if D < -max(0.005, q s), where q is the 99.9 % quantile of Student's t with n - 1 degrees of freedom, n the holdout documents: if
 documents are independent, 0.1 % of honest artifacts fail by chance. Documents of one source are alike, so s is a little too small, and 1
