@@ -48,6 +48,7 @@ SMALL = {
     "train.sequence_length": 256,
     "train.batch_tokens": 4096,
     "train.micro_batch_tokens": 4096,
+    "train.priming_steps": 0,
     "train.holdout_every": 10**6,
     "train.device": "cpu",
     "train.processes": 1,

@@ -16,7 +16,7 @@ tokens keeps its share of a row, and a number of features keeps its share of the
 | train.context                                  | the same share of a row                                    |
 | documents at once                              | 8 slots in 2 shares, 4 a pass                              |
 | package.cap_bytes, if the quantizer fills it   | the same bytes per weight beside 95,000 for the script     |
-| text                                           | 160,000 bytes of the built-in text                         |
+| text                                           | 240,000 bytes of the built-in text                         |
 """
 
 import copy
@@ -33,7 +33,7 @@ SMALLEST_ROTATION = 4  # rope_trained_length needs more than 2 dimensions
 FIXED = {
     "prepare.source": "builtin",
     "prepare.split": "hash",
-    "prepare.max_bytes": 160_000,
+    "prepare.max_bytes": 240_000,
     "text_compressors.train_bytes": 100_000,
     "vocabulary.source": "bpe",
     "vocabulary.size": VOCABULARY,
