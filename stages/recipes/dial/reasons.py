@@ -30,14 +30,14 @@ def reasons(plan: Plan, text: Text, machine: Hardware, pilot: Trained, asked: As
             "vocabulary.size",
             f"{sizes.vocabulary:,}",
             f"{facts.bytes_of_token:.2f} bytes a token; they take {sizes.vocabulary * sizes.width / facts.parameters:.0%} of the "
-            f"weights and come {facts.unique / sizes.vocabulary:,.0f} times each: {rule.PIECE_SHARE:.0%} at most and {rule.PIECE_SEEN} "
-            f"times at least, or {rule.VOCABULARIES[0]} pieces",
+            f"weights and come {facts.unique / sizes.vocabulary:,.0f} times each; the largest with {rule.PIECE_SHARE:.0%} at most and "
+            f"{rule.PIECE_SEEN} times at least, and never below {rule.VOCABULARIES[0]}",
         ),
         (
             "model.num_layers",
             f"{sizes.layers}",
             f"{rule.LAYERS[0]} at {rule.AT_WEIGHTS[0] / 1e6:.0f} million weights that multiply, {rule.LAYERS[1]} at "
-            f"{rule.AT_WEIGHTS[1] / 1e6:.0f}; here {rules.weights(sizes) / 1e6:.2f}",
+            f"{rule.AT_WEIGHTS[1] / 1e6:.0f}; here {rules.weights(sizes) / 1e6:.2f} million",
         ),
         (
             "model.width",
@@ -85,8 +85,8 @@ def _of_splits(plan: Plan, text: Text) -> list[tuple[str, str, str]]:
         (
             "prepare.val_fraction",
             f"{facts.val_share:g}",
-            f"{facts.val_share * text.bytes:,.0f} bytes, and as many of holdout: {rule.VAL_BYTES:,}, but at most {rule.MOST_VAL:.0%} of "
-            f"the text, and about {rule.VAL_DOCUMENTS} documents or more",
+            f"{facts.val_share * text.bytes:,.0f} bytes, and as many of holdout: {rule.VAL_BYTES:,}, at most {rule.MOST_VAL:.0%} of "
+            f"the text, but not fewer than about {rule.VAL_DOCUMENTS} documents",
         ),
         (
             "prepare.max_bytes",
