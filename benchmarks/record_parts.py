@@ -1,7 +1,6 @@
 """What each part in which #2135 differs from #1855 gives in small: text with CaseOps, equal steps, several seeds, in pairs.
 
-    python benchmarks/record_parts.py --text FILE --tokenizer MODEL               a text, and the published model of 8,192 pieces
-    python benchmarks/record_parts.py --text FILE --tokenizer MODEL --write       and puts the table into docs/evaluators.md
+    python benchmarks/record_parts.py --text FILE --tokenizer MODEL     a text, and the published model of 8,192 pieces; prints a table
 
 The first row is recipe `pr1855` with SMALL sizes. Each further row takes one part more from recipe `pr2135`, in the order of the pipeline:
 training, quantization, evaluation. A row that changes nothing above the evaluator shares its weights with the row before it. Scores are
@@ -35,7 +34,6 @@ from stages.lib.referee.significance import one_sample
 from stages.recipes import __main__ as recipes
 from stages.recipes import catalog, shrink
 
-PAGE, BEGIN, END = ROOT / "docs/evaluators.md", "<!-- parts of #2135: benchmarks/record_parts.py --write -->", "<!-- end of the parts -->"
 SMALL = {
     "model.width": 96,
     "model.num_heads": 4,
@@ -214,7 +212,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="default: 1 2 3")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="trainings at a time (default: one per core)")
     parser.add_argument("--results", type=Path, help="a file to which every score adds a line; those in it are not repeated")
-    parser.add_argument("--write", action="store_true", help="put the table between the markers of docs/evaluators.md")
     arguments = parser.parse_args()
     prepared, rows = trees(yaml.safe_load((ROOT / "params.yaml").read_text()), arguments)
     with tempfile.TemporaryDirectory() as name:
@@ -230,9 +227,6 @@ def main() -> None:
     found = {row[0]: [scores[i] for scores in by_seed] for i, row in enumerate(rows)}
     lines = [*table(found), "", f"{arguments.text.name}, {arguments.steps} steps, n = {len(arguments.seeds)}, {hardware()}."]
     print("\n".join(lines))
-    if arguments.write:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        PAGE.write_text("\n".join([before + BEGIN, "", *lines, "", END]) + rest.partition(END)[2], encoding="utf-8")
 
 
 if __name__ == "__main__":
