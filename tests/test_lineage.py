@@ -332,3 +332,23 @@ def test_md5_of_a_folder_is_the_one_that_dvc_takes(tmp_path):
     file_system = LocalFileSystem()
     _, _, built = build(HashFileDB(file_system, str(tmp_path / "cache")), str(tmp_path / "folder"), file_system, "md5")
     assert graph.md5(tmp_path / "folder") == built.hash_info.value
+
+
+def test_codec_that_was_dropped_before_packing_is_no_part_of_the_lineage(tmp_path):
+    """`make sweep` packs with one codec; DVC keeps the entries of the others, which read earlier weights."""
+    weights, entries = "artifacts/quantize/model.safetensors", {}
+    for codec, md5 in (("covariance", "new"), ("ans", "old")):
+        entries[f"compress@{codec}"] = {
+            "deps": [{"path": weights, "md5": md5}],
+            "outs": [{"path": f"artifacts/compress/{codec}/model.blob", "md5": codec}],
+        }
+    entries["quantize"] = {"outs": [{"path": weights, "md5": "new"}]}
+    for runs, stale in (({"covariance": {}}, 0), ({"covariance": {}, "ans": {}}, 1)):
+        entries["package"] = {
+            "deps": [{"path": "artifacts/compress", "md5": "all"}],
+            "params": {"params.yaml": {"compress": {"runs": runs}}},
+            "outs": [{"path": "artifacts/package/submission.pyz", "md5": "packed"}],
+        }
+        (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": entries}))
+        found = graph.ancestry(dvc_lock.read(tmp_path / "dvc.lock"), "artifacts/package/submission.pyz")
+        assert len(found.stale) == stale

@@ -14,9 +14,13 @@ ROOT_STAGE = "prepare"  # it splits the documents, so it is the only stage that 
 
 
 def read(lock: Path) -> dict:
-    """The stages of a dvc.lock by name."""
+    """The stages of a dvc.lock by name, without those of codecs that were no longer among `compress.runs` when the artifact was packed: DVC
+    never drops an entry."""
     try:
         stages = yaml.load(lock.read_text(encoding="utf-8"), LOADER)["stages"]
+        runs = stages.get("package", {}).get("params", {}).get("params.yaml", {}).get("compress", {}).get("runs")
+        if runs is not None:
+            stages = {name: entry for name, entry in stages.items() if not name.startswith("compress@") or name.split("@", 1)[1] in runs}
         for entry in stages.values():
             for item in [*entry.get("deps", []), *entry.get("outs", [])]:
                 item["path"]
