@@ -19,6 +19,7 @@ from stages.runtime.base import plugin
 from stages.runtime.network.config import ModelConfig
 from stages.runtime.network.gpt import GPT
 from stages.runtime.scoring import evaluators
+from stages.script import packing
 from stages.train import settings as train
 from tests.conftest import ROOT, set_leaf
 from tests.test_stacks import STACKS
@@ -462,7 +463,14 @@ def test_whether_a_recipe_fits_is_said_from_sizes_alone(changes, said):
     tree = catalog.applied(catalog.values("pr1855", tree) | changes, tree)
     found = fits.estimate(tree, catalog.read_header("pr1855"))
     assert said in fits.sentence("pr1855", found)
-    assert found.weights == 35_945_671 and found.needed == 8 * (found.cap_bytes - found.code_bytes) / found.weights
+    assert found.is_exact and found.weights == 35_945_671 and found.needed == 8 * (found.cap_bytes - found.code_bytes) / found.weights
+
+
+def test_script_of_a_small_model_is_not_shortened_to_say_that_it_fits():
+    tree = params.read(ROOT / "params.yaml")
+    found, exact = fits.estimate(tree), len(packing.wrapped(packing.contents(tree)).encode())
+    assert not found.is_exact and exact < found.code_bytes < 4 * exact
+    assert f"a script of at most {found.code_bytes:,} bytes counts too" in fits.sentence("default", found)
 
 
 def test_gaussian_of_the_steps_is_what_gaussian_weights_take():

@@ -441,10 +441,12 @@ def test_numbers_that_do_not_belong_together_are_announced(tree):
 
 def test_the_sections_fit_params_and_the_contract_names_every_file():
     tree = {"compress": {"runs": {"a": {}}}, "evaluate": {"runs": {"b": {}}}}
+    tree |= {"plain_score": {"after": ["train", "quantize"], "window": 64, "device": "auto"}}
+    assert params.section(tree, report.PlainScore).after == ("train", "quantize")
     assert params.section(tree, report.Compress).runs == {"a": {}}
     assert params.section(tree, report.Evaluate) == report.Evaluate({"b": {}})
     contract = stage.contract(report.main)
-    assert contract.sections == ("compress", "evaluate") and len(contract.inputs) == 15
+    assert contract.sections == ("plain_score", "compress", "evaluate") and len(contract.inputs) == 15
     assert contract.outputs == ("artifacts/report/index.html", "artifacts/report/summary.md", "artifacts/report/tables")
     assert contract.plots == ("artifacts/report/lineage.svg",)
 

@@ -291,6 +291,6 @@ def test_without_a_lock_nothing_is_claimed_and_a_broken_one_is_refused(tmp_path)
     assert "dvc.lock is missing" in written["lineage.svg"] and ElementTree.fromstring(written["lineage.svg"]).tag == f"{SVG}svg"
     (tmp_path / "dvc.lock").write_text("stages: [")
     with pytest.raises(ValueError, match=r"not a readable dvc\.lock"):
-        lineage.load(tmp_path / "dvc.lock", compress_runs=(), evaluate_runs=())
+        lineage.load(tmp_path / "dvc.lock", scored_after=(), compress_runs=(), evaluate_runs=())
     with pytest.raises(ValueError, match="goes in a circle"):
         lineage.graph({"a": step("b", outs=("a",)), "b": step("a", outs=("b",))})

@@ -3,7 +3,7 @@ artifact's lineage never depends on val.
 """
 
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from stages.lib.node import files, launch, tensors
 from stages.lib.node.params import AtLeastOne, Device
@@ -15,6 +15,7 @@ from stages.runtime.weights import dequantize
 @dataclass(frozen=True)
 class PlainScoreSettings:
     SECTION: ClassVar[str] = "plain_score"
+    after: tuple[Literal["train", "ema", "prequant_ttt", "quantize"], ...]
     window: AtLeastOne
     device: Device
 

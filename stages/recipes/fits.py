@@ -27,9 +27,11 @@ LAST = Path("artifacts/package/metrics.json")
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bits per weight that the model may take, and those that it took before, by where they come from, the most telling first."""
+    """Bits per weight that the model may take, and those that it took before, by where they come from, the most telling first. Where the
+    model fits without any compression, `code_bytes` is an upper limit, because the script itself takes seconds to make."""
 
     code_bytes: int
+    is_exact: bool
     cap_bytes: int
     weights: int
     before: dict[str, float]
@@ -47,12 +49,15 @@ class Estimate:
 def estimate(tree: dict, published: Header | None = None) -> Estimate:
     """The estimate for a parsed params.yaml; `published` is the header of its recipe, which has the published sizes."""
     settings = params.section(tree, QuantizeSettings)
-    code, cap = len(packing.wrapped(packing.contents(tree)).encode()), params.section(tree, counted.PackageSettings).cap_bytes
-    net, before = describe.network(tree), {}
+    cap, net, before = params.section(tree, counted.PackageSettings).cap_bytes, describe.network(tree), {}
+    stored = sum(group.stored_bytes for group in describe.groups(net, tree["quantize"]))
+    code = packing.most_bytes(tree)
+    if is_exact := code + stored > cap:
+        code = len(packing.wrapped(packing.contents(tree)).encode())
     sizes = {key: weight.shape for key, weight in net.named_parameters() if key.split(".")[0] not in TRAINING_ONLY}
     weights = sum(shape.numel() for shape in sizes.values())
     if settings.entropy.target_bytes == "auto":
-        return Estimate(code, cap, weights, {})  # it is fitted to the cap
+        return Estimate(code, is_exact, cap, weights, {})  # it is fitted to the cap
     if published:
         largest = max(seed.artifact_bytes for seed in published.published)
         before["the published run"] = 8 * (largest - published.script_bytes) / weights
@@ -66,19 +71,18 @@ def estimate(tree: dict, published: Header | None = None) -> Estimate:
         before["a Gaussian of the same steps"] = total / weights
     if LAST.is_file() and (bits := files.read_json(LAST).get("bits_per_weight")):
         before["the last run of this folder"] = bits
-    before["codes and scales before compression"] = (
-        8 * sum(group.stored_bytes for group in describe.groups(net, tree["quantize"])) / weights
-    )
-    return Estimate(code, cap, weights, before)
+    before["codes and scales before compression"] = 8 * stored / weights
+    return Estimate(code, is_exact, cap, weights, before)
 
 
 def sentence(name: str, found: Estimate) -> str:
     """The estimate in words."""
     said = ", ".join(f"{source}: {bits:.3f}" for source, bits in found.before.items())
     ending = f"WARNING: it would be {found.over_cap_bytes:,} bytes over the cap" if found.over_cap_bytes else "it should fit"
+    script = f"a script of {'' if found.is_exact else 'at most '}{found.code_bytes:,} bytes"
     return (
-        f"{name}: the model may take {found.needed:.3f} bits per weight ({found.weights:,} weights; a script of {found.code_bytes:,} bytes "
-        f"counts too); {said or 'the quantizer is fitted to that'}; {ending}"
+        f"{name}: the model may take {found.needed:.3f} bits per weight ({found.weights:,} weights; {script} counts too); "
+        f"{said or 'the quantizer is fitted to that'}; {ending}"
     )
 
 

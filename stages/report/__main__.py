@@ -22,6 +22,14 @@ NO_GRAPH = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 40"><text x
 
 
 @dataclass(frozen=True)
+class PlainScore:
+    SECTION: ClassVar[str] = "plain_score"
+    after: tuple[str, ...]
+    window: int
+    device: str
+
+
+@dataclass(frozen=True)
 class Compress:
     SECTION: ClassVar[str] = "compress"
     runs: dict
@@ -34,6 +42,7 @@ class Evaluate:
 
 
 def main(
+    scored: PlainScore,
     codecs: Compress,
     evaluators: Evaluate,
     *,
@@ -77,6 +86,7 @@ def main(
         audit=audit,
         lock=lock,
         machine=machine(),
+        scored_after=scored.after,
         compress_runs=codecs.runs,
         evaluate_runs=evaluators.runs,
     )

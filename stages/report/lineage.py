@@ -13,7 +13,7 @@ import pandas as pd
 from stages.lib.dvc import dvc_lock
 
 SHIPS, ITSELF = "package", "report"
-BY_RUN = {"compress": "compress", "evaluate": "evaluate", "audit": "evaluate"}  # node -> the section that names its variants in `runs`
+BY_RUN = {"plain_score": "plain_score", "compress": "compress", "evaluate": "evaluate", "audit": "evaluate"}  # node -> who names its variants
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Graph:
     reads: dict[str, tuple[str, ...]]  # stage -> what it read under artifacts/
 
 
-def load(path: Path, *, compress_runs: Iterable[str], evaluate_runs: Iterable[str]) -> Graph:
+def load(path: Path, *, scored_after: Iterable[str], compress_runs: Iterable[str], evaluate_runs: Iterable[str]) -> Graph:
     """The graph of the nodes of a dvc.lock, without runs that params.yaml no longer names. It has no boxes if the file does not exist."""
     if not path.is_file():
         return Graph((), (), {})
     stages = dvc_lock.read(path)
-    runs = {"compress": set(compress_runs), "evaluate": set(evaluate_runs)}
+    runs = {"plain_score": set(scored_after), "compress": set(compress_runs), "evaluate": set(evaluate_runs)}
 
     def wanted(name: str) -> bool:
         node, _, variant = name.partition("@")

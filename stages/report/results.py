@@ -66,6 +66,7 @@ def load(
     bytes_table: Path,
     lock: Path,
     machine: dict[str, str],
+    scored_after: Iterable[str],
     compress_runs: Iterable[str],
     evaluate_runs: Iterable[str],
 ) -> Results:
@@ -85,7 +86,7 @@ def load(
             "prequant_ttt": _read(prequant_ttt, "prequant_ttt", ("seconds", "enabled")),
             "calibrate": _read(calibrate, "calibrate", ("seconds", "tokens")),
         },
-        plain_score={name: _read(plain_score / name / "metrics.json", f"plain_score@{name}", MEASURED) for name in STAGES},
+        plain_score={name: _read(plain_score / name / "metrics.json", f"plain_score@{name}", MEASURED) for name in scored_after},
         compress={
             run: _read(
                 compress / run / "metrics.json",
@@ -114,7 +115,7 @@ def load(
         certificates={run: _read(audit / run / "certificate.json", f"audit@{run}", CERTIFICATE) for run in evaluate_runs},
         tensors=_table(quantized_tensors, "quantize", QUANTIZED),
         byte_table=_table(bytes_table, "package", BYTES),
-        graph=lineage.load(lock, compress_runs=compress_runs, evaluate_runs=evaluate_runs),
+        graph=lineage.load(lock, scored_after=scored_after, compress_runs=compress_runs, evaluate_runs=evaluate_runs),
         machine=machine,
     )
     for run, certificate in results.certificates.items():

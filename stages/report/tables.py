@@ -223,7 +223,10 @@ def quantized(results: Results) -> pd.DataFrame:
 
 def lost(results: Results) -> str:
     """One sentence: what quantizing costs in bits per byte."""
-    before, after = (results.plain_score[stage]["bits_per_byte"] for stage in ("prequant_ttt", "quantize"))
+    scored = list(results.plain_score)
+    if "quantize" not in scored[1:]:
+        return "What quantizing costs was not measured: plain_score.after must name quantize and a stage before it."
+    before, after = (results.plain_score[stage]["bits_per_byte"] for stage in scored[scored.index("quantize") - 1 :][:2])
     return f"Quantizing costs {cell(after - before, 'signed')} bits per byte: {cell(before, 'score')} before, {cell(after, 'score')} after."
 
 

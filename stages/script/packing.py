@@ -9,6 +9,7 @@ import base64
 import json
 import lzma
 import re
+import zlib
 from collections import Counter
 
 import brotli
@@ -16,10 +17,10 @@ import brotli
 from stages.lib.blob import bundle, counted
 from stages.lib.blob.grouping import Run
 from stages.lib.node import closure, params
-from stages.lib.quant.settings import METHODS
 from stages.runtime.base import plugin
 
 LOADERS = "stages.lib.tokens.loaders"
+METHODS = "stages.lib.quant.methods"
 TECHNIQUES = "stages.train.techniques"
 STAGES = ("train", "ema", "prequant_ttt", "calibrate", "sensitivity", "memory", "fill_cap", "quantize")
 READS_ARGUMENTS = re.compile(r"__main__\.py$|/features/")  # modules whose argument annotations are read at run time
@@ -73,6 +74,12 @@ def wrapped(packed: dict[str, str]) -> str:
     coded = {"brotli": brotli.compress(data, quality=11, lgwin=24), "lzma": lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)}
     codec = min(coded, key=lambda name: len(coded[name]))
     return START.format(codec=codec, data=base64.b85encode(coded[codec]).decode())
+
+
+def most_bytes(tree: dict) -> int:
+    """A quick upper limit of the script's bytes: its modules as they are, with their comments, under a weaker compression."""
+    sources = "".join((closure.ROOT / path).read_text(encoding="utf-8") for path in modules(tree)) + json.dumps(plan(tree))
+    return len(base64.b85encode(zlib.compress(sources.encode(), 9))) + len(START)
 
 
 def modules(tree: dict) -> list[str]:

@@ -29,6 +29,7 @@ FIELDS = {PREDICTED: "<bB", HISTOGRAM: "<H", DIGITS: "<iI", PARITY: "<bB"}
 PARTNER = {"key": "query", "output": "value", "down": "up"}
 MAX_LANES = 1024
 CODES_PER_LANE = 32768  # a lane costs four bytes, which is 0.05 % of this many codes of two bits
+MANY_CODES, MANY_LANES = 1 << 20, 128  # from so many codes on a lane for each row of a block, for 0.05 % of the bytes: half the time
 PREFERENCE = 0.9995  # factor on the cost of a predicted matrix, which helps to predict later ones
 INT32 = 1 << 31
 
@@ -36,7 +37,7 @@ INT32 = 1 << 31
 def encode(codes: list[np.ndarray], contexts: list[MatrixContext]) -> bytes:
     """There are no options."""
     count = sum(context.shape[0] * context.shape[1] for context in contexts)
-    stream, known, headers = Encoder(min(max(count // CODES_PER_LANE, 1), MAX_LANES)), columns.Known({}, {}), []
+    stream, known, headers = Encoder(_lanes(count)), columns.Known({}, {}), []
     for index in _order(contexts):
         context, matrix = contexts[index], np.asarray(codes[index])
         if matrix.shape != context.shape or not np.issubdtype(matrix.dtype, np.integer):
@@ -75,6 +76,11 @@ def decode(blob: bytes, contexts: list[MatrixContext]) -> list[np.ndarray]:
         out[index][:] = matrix
     stream.close()
     return out
+
+
+def _lanes(codes: int) -> int:
+    least = MANY_LANES if codes >= MANY_CODES else 1
+    return min(max(codes // CODES_PER_LANE, least), MAX_LANES)
 
 
 def _order(contexts: list[MatrixContext]) -> list[int]:
