@@ -50,7 +50,7 @@ def table(found: list[dict]) -> str:
         return f"{statistics.mean(values):,.{digits}f} | {deviation}"
 
     lines = ["| bits per byte of the val split | mean | s.d. |", "|---|---:|---:|"]
-    for stage in ("train", "ema", "prequant_ttt", "quantize"):
+    for stage in (name for name in ("train", "ema", "prequant_ttt", "quantize") if f"bits_per_byte.{name}" in found[0]):
         lines.append(f"| after `{stage}` (plain windows) | {spread('bits_per_byte.' + stage)} |")
     for key in found[0]:
         if key.startswith("legal."):

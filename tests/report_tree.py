@@ -234,7 +234,12 @@ class Tree:
         if self.lock is not None:
             (self.root / "dvc.lock").write_text(yaml.safe_dump({"stages": self.lock}, sort_keys=False))
         declared = {p.name: self.root / p.default for p in inspect.signature(report.main).parameters.values() if isinstance(p.default, str)}
-        report.main(report.PlainScore(self.scored_after, 64, "auto"), report.Compress(self.compress_runs), report.Evaluate(self.evaluate_runs), **declared)
+        report.main(
+            report.PlainScore(self.scored_after, 64, "auto"),
+            report.Compress(self.compress_runs),
+            report.Evaluate(self.evaluate_runs),
+            **declared,
+        )
         return {
             str(path.relative_to(artifacts / "report")): path.read_text(encoding="utf-8")
             for path in sorted((artifacts / "report").rglob("*"))

@@ -10,6 +10,7 @@ from dvc.utils.hydra import apply_overrides
 from stages.lib.blob import hidden_order, quantized_model
 from stages.lib.blob.grouping import Run
 from stages.lib.node import params
+from stages.recipes import catalog
 from stages.runtime.blob import container
 from stages.runtime.blob.container import Model
 from stages.runtime.weights import dequantize
@@ -50,7 +51,8 @@ def test_published_container_has_the_published_groups():
         "sparse_gate.weight.codes": np.zeros((2, 4), np.int8),
         "embedding.weight.scales": np.ones(5, np.float16),
     }
-    codings = params.section(TREE, Run, variant="pr1855_lrzip").codings(Model(tensors, {}, {}))
+    tree = catalog.applied(catalog.values("pr1855", TREE), TREE)
+    codings = params.section(tree, Run, variant="pr1855_lrzip").codings(Model(tensors, {}, {}))
     assert list(codings) == ["embedding", "query", "key", "value", "output", "up", "down", "orders", "rest"]
     assert codings["query"].tensors == tuple(f"blocks.{layer}.attention.query.weight.codes" for layer in (0, 2, 10))
     is_sorted = {group for group, coding in codings.items() if ("sort_rows", {}) in coding.filters}

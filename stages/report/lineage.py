@@ -13,7 +13,8 @@ import pandas as pd
 from stages.lib.dvc import dvc_lock
 
 SHIPS, ITSELF = "package", "report"
-BY_RUN = {"plain_score": "plain_score", "compress": "compress", "evaluate": "evaluate", "audit": "evaluate"}  # node -> who names its variants
+# node -> the section that names its variants
+BY_RUN = {"plain_score": "plain_score", "compress": "compress", "evaluate": "evaluate", "audit": "evaluate"}
 
 
 @dataclass(frozen=True)
