@@ -54,6 +54,10 @@ GRID: dict[str, list[tuple[str, int, dict]]] = {  # group: (text, bytes of it, s
         for text in ("builtin", "wikipedia", "fineweb")
     ],
     "longer": [("builtin", MB15, of(width=width, tokens=tokens)) for width, tokens in ((96, 500_000), (256, 200_000), (192, 500_000))],
+    "long": [
+        ("wikipedia", 25_000_000, of(layers, width, context=256, batch=8192, tokens=tokens))
+        for layers, width, tokens in ((1, 64, 4e6), (2, 128, 2e6), (2, 128, 8e6), (2, 192, 4e6), (1, 64, 8e6))
+    ],
     "batch": [("builtin", MB15, of(width=96, tokens=200_000, batch=batch)) for batch in (1024, 4096)],
     "rate": [("builtin", MB15, of(width=width, tokens=200_000, rate=rate)) for width in (96, 192) for rate in (0.02, 0.08)],
     "context": [("builtin", MB15, of(width=96, tokens=200_000, context=tokens)) for tokens in (64, 256)],
