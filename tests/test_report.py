@@ -439,6 +439,13 @@ def test_numbers_that_do_not_belong_together_are_announced(tree):
         assert sentence in Page(written["index.html"]).text and sentence in written["summary.md"]
 
 
+def test_what_quantizing_costs_is_not_said_where_it_was_not_measured(tree):
+    tree.scored_after = ("train", "ema")
+    written = tree.run()
+    sentence = "What quantizing costs was not measured: plain_score.after must name quantize and a stage before it."
+    assert sentence in written["summary.md"] and sentence in Page(written["index.html"]).text
+
+
 def test_the_sections_fit_params_and_the_contract_names_every_file():
     tree = {"compress": {"runs": {"a": {}}}, "evaluate": {"runs": {"b": {}}}}
     tree |= {"plain_score": {"after": ["train", "quantize"], "window": 64, "device": "auto"}}
