@@ -44,7 +44,7 @@ def of(layers=2, width=192, vocabulary=1024, context=128, batch=2048, tokens=300
 
 
 PILOT = asdict(pilot.SIZES)
-MB15 = pilot.BYTES
+MB15, MB25 = pilot.BYTES, 25_000_000
 GRID: dict[str, list[tuple[str, int, dict]]] = {  # group: (text, bytes of it, sizes)
     "pilot": [(text, MB15, PILOT) for text in ("builtin", "wikipedia", "fineweb")],
     "size": [("builtin", MB15, of(width=width, tokens=tokens)) for width, tokens in ((192, 200_000), (64, 400_000))],
@@ -52,11 +52,12 @@ GRID: dict[str, list[tuple[str, int, dict]]] = {  # group: (text, bytes of it, s
         (text, MB15, found)
         for found in (of(width=128, tokens=200_000), of(layers=3, width=96, tokens=200_000))
         for text in ("builtin", "wikipedia", "fineweb")
-    ],
+    ]
+    + [("wikipedia", MB25, of(1, 64, context=256, batch=8192, tokens=8e6))],
     "longer": [("builtin", MB15, of(width=width, tokens=tokens)) for width, tokens in ((96, 500_000), (256, 200_000), (192, 500_000))],
     "long": [
-        ("wikipedia", 25_000_000, of(layers, width, context=256, batch=8192, tokens=tokens))
-        for layers, width, tokens in ((1, 64, 4e6), (2, 128, 2e6), (2, 128, 8e6), (2, 192, 4e6), (1, 64, 8e6))
+        ("wikipedia", MB25, of(layers, width, context=256, batch=8192, tokens=tokens))
+        for layers, width, tokens in ((1, 64, 4e6), (2, 128, 2e6), (2, 128, 8e6), (2, 192, 4e6))
     ],
     "batch": [("builtin", MB15, of(width=96, tokens=200_000, batch=batch)) for batch in (1024, 4096)],
     "rate": [("builtin", MB15, of(width=width, tokens=200_000, rate=rate)) for width in (96, 192) for rate in (0.02, 0.08)],
@@ -191,7 +192,7 @@ DEFAULT_TARGETS, DEFAULT_MB, DEFAULT_COMPARED_MB = 139_476, 9.83, 18.2
 SLOPES = {"prepare": 1.0, "vocabulary": 1.2, "tokenize": 0.25, "memory": 0.3, "quantize": 1.2, "compress": 1.5}  # a MB, a million weights
 NAIVE = 1.22437  # published, of FineWeb: stages/recipes/naive.yaml
 PRIOR = {"floor": (0.40, 0.15), "alpha": (0.35, 0.15), "beta": (0.35, 0.15), "repeats": (8.0, 6.0)}  # mean and width; weak
-FIT, TEST = ("pilot", "size", "longer", "texts"), "test"
+FIT, TEST = ("pilot", "size", "longer", "long", "texts"), "test"
 
 
 def fitted(kept: dict) -> dict:
@@ -204,13 +205,10 @@ def fitted(kept: dict) -> dict:
     seen = published.steps.total * published.batch_tokens
     points.append((published.flops / 2, seen, 8e9, NAIVE / pilots["fineweb"]["bits_per_byte"]))
     score = _fit_score(points)
-    ratio = [(math.log(row["bits_per_byte"] / pilots[row["text"]]["bits_per_byte"]), _memory_ratio(row, pilots)) for row in rows
-             if row["group"] in FIT and row["sizes"] != PILOT]  # fmt: skip
-    exponent = sum(x * y for x, y in ratio) / sum(x * x for x, _ in ratio)
-    first = pilots["builtin"]
-    grown = math.log(DEFAULT["memory_bits_per_byte"] / first["memory_bits_per_byte"])
-    grown -= exponent * math.log(DEFAULT["bits_per_byte"] / first["bits_per_byte"])
-    text = max(0.0, -grown / math.log(DEFAULT["text_bytes"] / first["train_bytes"]))
+    remembered = [_remembered(row, pilots) for row in rows if row["group"] in FIT and row["sizes"] != PILOT]
+    remembered.append(_remembered(DEFAULT | {"train_bytes": DEFAULT["text_bytes"]}, pilots))
+    left = np.array([(network, -grown) for network, grown, _ in remembered])
+    exponent, text = np.linalg.lstsq(left, np.array([memory for _, _, memory in remembered]), rcond=None)[0].tolist()
     costs = _fit_costs([row for row in rows if "core_rate" in row and _is_timed(row)], kept["nodes"])
     found = {
         "score": score | {"error": 0.0},
@@ -238,8 +236,8 @@ BEGIN = 3.0  # core seconds of a training stage before its first step and after 
 
 
 def _is_timed(row: dict) -> bool:
-    """The runs that the rule of seconds is fitted to: those of two layers on the built-in text."""
-    return row["text"] == "builtin" and row["sizes"]["layers"] == 2
+    """The runs that the rule of seconds is fitted to: those of two layers on the built-in text, and the long ones."""
+    return row["group"] != TEST and (row["group"] == "long" or (row["text"] == "builtin" and row["sizes"]["layers"] == 2))
 
 
 def _fit_costs(rows: list[dict], runs: dict) -> dict[str, float]:
@@ -274,8 +272,10 @@ def _known(wanted: dict, unique: float, ratio: float) -> tuple[float, float, flo
     return rules.weights(found), found.tokens, unique, ratio
 
 
-def _memory_ratio(row: dict, pilots: dict) -> float:
-    return math.log(row["memory_bits_per_byte"] / pilots[row["text"]]["memory_bits_per_byte"])
+def _remembered(row: dict, pilots: dict) -> tuple[float, float, float]:
+    """Logarithms of a run's network score, train text and `memory` score over those of the pilot of its text."""
+    names = ("bits_per_byte", "train_bytes", "memory_bits_per_byte")
+    return tuple(math.log(row[name] / pilots[row["text"]][name]) for name in names)
 
 
 def _fit_score(points: list[tuple[float, float, float, float]]) -> dict:
@@ -322,6 +322,7 @@ def predictions(rows: list[dict], known: rules.Rules) -> list[dict]:
         first, (weights, tokens, unique, _) = pilots[row["text"]], _point(row, pilots)
         predicted = first["bits_per_byte"] * known.score.ratio(weights, tokens, unique)
         memory = first["memory_bits_per_byte"] * (predicted / first["bits_per_byte"]) ** known.memory_exponent
+        memory *= (row["train_bytes"] / first["train_bytes"]) ** -known.memory_text
         seconds = _seconds(sizes.Sizes(**row["sizes"]), known, row["core_rate"])
         out.append(
             row
@@ -361,8 +362,8 @@ def tables(kept: dict) -> str:
         f"s = {known.share_most:.3f}, h = {known.share_width:.0f}, c = {1e3 * known.step_seconds:.1f} ms.",
         f"A GPU is assumed to reach {known.gpu_share:.1%} of its peak, as the naive baseline did on 8 H100 by its published seconds.",
         "",
-        "Runs that the scores were not fitted to, on three texts, two of which are in the fit by their pilots alone. The seconds were",
-        "fitted to the first row, to the run of width 64 below, to the recipe that ran and to the default:",
+        "Runs that nothing was fitted to, on three texts, one of which is in the fit by its pilot alone. The seconds were fitted to",
+        "the runs of `size` and `long` below, to the recipe that ran and to the default:",
         "",
         "| text | layers x width | tokens | windows | predicted | error | `memory` | predicted | error | core s | predicted | error |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
