@@ -6,8 +6,8 @@
 A part of the text is divided by document into train and a holdout that is as large, so that holdout says something. The network is NETWORK:
 it has more weights than the text has tokens, as those for which the switches were published. Its batch is the default's, and it sees
 the text --epochs times. The baseline is params.yaml with the default's loader; its rates are tuned (--factors) on the first seed. The
-switches, alone and all together, have the same rates and every seed. Losses are bits per byte on holdout, of the best average of the
-weights, to which `epoch_average` adds one of its own. Differences are paired by seed; p: one-sided paired t-test.
+switches, alone, those that gain together, and all together, have the same rates and every seed. Losses are bits per byte on holdout, of
+the best average of the weights, to which `epoch_average` adds one of its own. Differences are paired by seed; p: one-sided paired t-test.
 """
 
 import sys
@@ -48,6 +48,7 @@ def switches(tree: dict, epochs: int) -> dict[str, dict]:
         "stochastic depth .05": {"train.techniques": own | depth},
         "epoch cycles": {"train.techniques": own | cycles, "train.warmdown": 0.0},
         "epoch average": {"train.techniques": own | average},
+        "documents, dropout, depth": {"train.techniques": own | dropout | depth} | loader,
         "all five": {"train.techniques": every, "train.warmdown": 0.0} | loader,
     }
 
