@@ -46,7 +46,7 @@ def of(layers=2, width=192, vocabulary=1024, context=128, batch=2048, tokens=300
 PILOT = asdict(pilot.SIZES)
 MB15, MB25 = pilot.BYTES, 25_000_000
 GRID: dict[str, list[tuple[str, int, dict]]] = {  # group: (text, bytes of it, sizes)
-    "pilot": [(text, MB15, PILOT) for text in ("builtin", "wikipedia", "fineweb")],
+    "pilot": [(text, MB15, PILOT) for text in ("builtin", "wikipedia", "fineweb")] + [("wikipedia", MB25, PILOT)],
     "size": [("builtin", MB15, of(width=width, tokens=tokens)) for width, tokens in ((192, 200_000), (64, 400_000))],
     "test": [
         (text, MB15, found)
@@ -59,7 +59,8 @@ GRID: dict[str, list[tuple[str, int, dict]]] = {  # group: (text, bytes of it, s
         ("wikipedia", MB25, of(layers, width, context=256, batch=8192, tokens=tokens))
         for layers, width, tokens in ((1, 64, 4e6), (2, 128, 2e6), (2, 128, 8e6), (2, 192, 4e6))
     ],
-    "batch": [("builtin", MB15, of(width=96, tokens=200_000, batch=batch)) for batch in (1024, 4096)],
+    "batch": [("builtin", MB15, of(width=96, tokens=200_000, batch=batch)) for batch in (1024, 4096)]
+    + [("wikipedia", MB25, of(1, 64, context=256, batch=batch, tokens=4e6)) for batch in (2048, 4096)],
     "rate": [("builtin", MB15, of(width=width, tokens=200_000, rate=rate)) for width in (96, 192) for rate in (0.02, 0.08)],
     "context": [("builtin", MB15, of(width=96, tokens=200_000, context=tokens)) for tokens in (64, 256)],
     "layers": [("builtin", MB15, of(layers=layers, width=width, tokens=200_000)) for layers, width in ((1, 192), (4, 96))],
@@ -198,14 +199,14 @@ FIT, TEST = ("pilot", "size", "longer", "long", "texts"), "test"
 def fitted(kept: dict) -> dict:
     """The numbers of rules.json, from what was measured."""
     rows = kept["trainings"]
-    pilots = {row["text"]: row for row in rows if row["sizes"] == PILOT}
+    pilots = _pilots(rows)
     points = [_point(row, pilots) for row in rows if row["group"] in FIT]
-    points.append(_known(DEFAULT["sizes"], DEFAULT["unique"], DEFAULT["bits_per_byte"] / pilots["builtin"]["bits_per_byte"]))
+    points.append(_known(DEFAULT["sizes"], DEFAULT["unique"], DEFAULT["bits_per_byte"] / pilots["builtin", MB15]["bits_per_byte"]))
     published = describe.describe(catalog.applied(catalog.values("naive", tree := params.read(ROOT / "params.yaml")), tree))
     seen = published.steps.total * published.batch_tokens
-    points.append((published.flops / 2, seen, 8e9, NAIVE / pilots["fineweb"]["bits_per_byte"]))
+    points.append((published.flops / 2, seen, 8e9, NAIVE / pilots["fineweb", MB15]["bits_per_byte"]))
     score = _fit_score(points)
-    remembered = [_remembered(row, pilots) for row in rows if row["group"] in FIT and row["sizes"] != PILOT]
+    remembered = [_remembered(row, pilots) for row in rows if row["group"] in FIT and (row["sizes"], row["bytes"]) != (PILOT, MB15)]
     remembered.append(_remembered(DEFAULT | {"train_bytes": DEFAULT["text_bytes"]}, pilots))
     left = np.array([(network, -grown) for network, grown, _ in remembered])
     exponent, text = np.linalg.lstsq(left, np.array([memory for _, _, memory in remembered]), rcond=None)[0].tolist()
@@ -221,7 +222,7 @@ def fitted(kept: dict) -> dict:
         "most_weights": max(point[0] for point in points[:-1]),
         "most_tokens": max(point[1] for point in points[:-1]),
         "nodes": {},
-        "fineweb": {field.name: pilots["fineweb"].get(field.name) for field in fields(pilot.Trained)},
+        "fineweb": {field.name: pilots["fineweb", MB15].get(field.name) for field in fields(pilot.Trained)},
     }
     known = rules.Rules(**found | {"score": rules.Score(**found["score"])})
     judged = predictions(rows, known)
@@ -237,7 +238,7 @@ BEGIN = 3.0  # core seconds of a training stage before its first step and after 
 
 def _is_timed(row: dict) -> bool:
     """The runs that the rule of seconds is fitted to: those of two layers on the built-in text, and the long ones."""
-    return row["group"] != TEST and (row["group"] == "long" or (row["text"] == "builtin" and row["sizes"]["layers"] == 2))
+    return row["sizes"]["layers"] == 2 and (row["group"] == "long" or (row["text"] == "builtin" and row["group"] != TEST))
 
 
 def _fit_costs(rows: list[dict], runs: dict) -> dict[str, float]:
@@ -258,12 +259,17 @@ def _fit_costs(rows: list[dict], runs: dict) -> dict[str, float]:
     return {"share_most": 1 / inverse, "share_width": slope / inverse, "step_seconds": step}
 
 
+def _pilots(rows: list[dict]) -> dict[tuple[str, int], dict]:
+    """The pilots by text and by how much of it they had. Scores on other val documents can only be compared with those of their own pilot."""
+    return {(row["text"], row["bytes"]): row for row in rows if row["sizes"] == PILOT}
+
+
 def _tokens(row: dict) -> int:
     return sizes.Sizes(**row["sizes"]).tokens
 
 
 def _point(row: dict, pilots: dict) -> tuple[float, float, float, float]:
-    return _known(row["sizes"], row["train_tokens"], row["bits_per_byte"] / pilots[row["text"]]["bits_per_byte"])
+    return _known(row["sizes"], row["train_tokens"], row["bits_per_byte"] / pilots[row["text"], row["bytes"]]["bits_per_byte"])
 
 
 def _known(wanted: dict, unique: float, ratio: float) -> tuple[float, float, float, float]:
@@ -273,9 +279,9 @@ def _known(wanted: dict, unique: float, ratio: float) -> tuple[float, float, flo
 
 
 def _remembered(row: dict, pilots: dict) -> tuple[float, float, float]:
-    """Logarithms of a run's network score, train text and `memory` score over those of the pilot of its text."""
+    """Logarithms of a run's network score, train text and `memory` score over those of the pilot on a little of its text."""
     names = ("bits_per_byte", "train_bytes", "memory_bits_per_byte")
-    return tuple(math.log(row[name] / pilots[row["text"]][name]) for name in names)
+    return tuple(math.log(row[name] / pilots[row["text"], MB15][name]) for name in names)
 
 
 def _fit_score(points: list[tuple[float, float, float, float]]) -> dict:
@@ -315,11 +321,11 @@ def _fit_score(points: list[tuple[float, float, float, float]]) -> dict:
 
 def predictions(rows: list[dict], known: rules.Rules) -> list[dict]:
     """What the rules say of the runs that they were not fitted to."""
-    pilots, out = {row["text"]: row for row in rows if row["sizes"] == PILOT}, []
+    pilots, out = _pilots(rows), []
     for row in rows:
         if row["group"] != TEST:
             continue
-        first, (weights, tokens, unique, _) = pilots[row["text"]], _point(row, pilots)
+        first, (weights, tokens, unique, _) = pilots[row["text"], MB15], _point(row, pilots)
         predicted = first["bits_per_byte"] * known.score.ratio(weights, tokens, unique)
         memory = first["memory_bits_per_byte"] * (predicted / first["bits_per_byte"]) ** known.memory_exponent
         memory *= (row["train_bytes"] / first["train_bytes"]) ** -known.memory_text

@@ -118,6 +118,15 @@ def test_what_cannot_be_sized_is_a_sentence(arguments, why, capsys):
     assert why in " ".join(capsys.readouterr().err.split())
 
 
+def test_the_pilots_documents_come_from_the_whole_text_in_its_order(tmp_path):
+    documents = [f"document {number} " + "word " * (number % 7) for number in range(2000)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in documents))
+    found = [int(text.split()[1]) for text in size.text.drawn(tmp_path / "mine.jsonl", 5000)]
+    held = sum(len(documents[number].encode()) for number in found)
+    assert 5000 <= held < 5100 and found == sorted(found) and 700 < sum(found) / len(found) < 1300
+    assert size.text.drawn(tmp_path / "mine.jsonl", 10**6) == documents, "of a short text it is all of it"
+
+
 def test_nothing_fits_and_too_few_documents_are_sentences(tmp_path, capsys):
     with pytest.raises(ValueError, match="nothing fits into"):
         made(asked=plan.Asked(100_000, 0.5))

@@ -1,6 +1,7 @@
 """Size a recipe from a text, this machine, bytes and hours: look, measure, choose, print with reasons, and write the recipe file."""
 
 import argparse
+import json
 import math
 import re
 import sys
@@ -62,9 +63,14 @@ def run(asked: argparse.Namespace, tree: dict) -> int:
 
 
 def tried_on(source: dict, share: float, tree: dict) -> pilot.Trained:
-    """The pilot on a part of the text."""
+    """The pilot on documents that are drawn from the whole text; of the built-in one, on its beginning."""
     say(f"training a pilot on {pilot.BYTES / 1e6:g} MB of the text, a minute at most")
     with tempfile.TemporaryDirectory(prefix="caddie-pilot-") as folder:
+        if source["prepare.source"] == "local":
+            part = Path(folder) / "part.jsonl"
+            lines = (json.dumps({"text": document}) for document in text.drawn(Path(source["prepare.path"]), pilot.BYTES))
+            part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            source = source | {"prepare.path": str(part)}
         small = catalog.applied(source | pilot.values(share), tree)
         return pilot.trained(Path(folder), pilot.tokenized(Path(folder), small), small)
 

@@ -6,8 +6,10 @@ beginning.
 """
 
 import hashlib
+import heapq
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,32 +75,51 @@ FINEWEB = Text(
 
 def look(path: Path | None) -> Text:
     """Read the text below `path`, or the built-in one. ValueError for a file that `prepare` would refuse, and for a text without words."""
-    if path is None:
-        found, there = iter(builtin.read()), 0
-    else:
-        files = local.files(path)
-        found = (document for task in local.tasks(files) for document in local.parse(task))
-        there = sum(file.stat().st_size * (PACKED if file.suffix in local.COMPRESSED else 1) for file in files)
+    files = [] if path is None else local.files(path)
+    there = sum(file.stat().st_size * (PACKED if file.suffix in local.COMPRESSED else 1) for file in files)
     seen, duplicates, sample = set(), [], []
     sum_of_sizes, documents, left, is_whole = 0, 0, WORDS_FROM, True
-    for _, text in found:
+    for raw in _documents(path):
         if sum_of_sizes >= LOOKED_AT:
             is_whole = False
             break
-        if not (raw := text.encode()):
-            continue
         sum_of_sizes, documents = sum_of_sizes + len(raw), documents + 1
-        if (digest := hashlib.blake2b(raw, digest_size=16).digest()) in seen:
+        if (digest := _digest(raw)) in seen:
             duplicates.append(len(raw))
         seen.add(digest)
         if left > 0:
-            sample.append(text[:left])
+            sample.append(raw.decode()[:left])
             left -= len(sample[-1])
     if not documents:
         raise ValueError(f"{path} holds no text; give --text a file or folder with documents in it")
     language, script = told("\n".join(sample))
     size = sum_of_sizes if is_whole else max(sum_of_sizes, there)
     return Text(size, documents, len(duplicates), sum(duplicates), language, script, is_whole)
+
+
+def drawn(path: Path, size: int) -> list[str]:
+    """Documents that hold `size` bytes, drawn by their hashes from all that `look` reads, in the order of the text: what comes first is often
+    of another kind than the rest."""
+    kept: list[tuple[int, int, bytes]] = []
+    read = held = 0
+    for number, raw in enumerate(_documents(path)):
+        if read >= LOOKED_AT:
+            break
+        read, held = read + len(raw), held + len(raw)
+        heapq.heappush(kept, (-int.from_bytes(_digest(raw)), number, raw))
+        while held - len(kept[0][2]) >= size:
+            held -= len(heapq.heappop(kept)[2])
+    return [raw.decode() for _, raw in sorted((number, raw) for _, number, raw in kept)]
+
+
+def _documents(path: Path | None) -> Iterator[bytes]:
+    """All documents that hold something."""
+    found = builtin.read() if path is None else (document for task in local.tasks(local.files(path)) for document in local.parse(task))
+    return (raw for _, text in found if (raw := text.encode()))
+
+
+def _digest(raw: bytes) -> bytes:
+    return hashlib.blake2b(raw, digest_size=16).digest()
 
 
 def told(sample: str) -> tuple[str, str]:
