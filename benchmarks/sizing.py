@@ -260,7 +260,7 @@ def _fit_costs(rows: list[dict], runs: dict) -> dict[str, float]:
 
 
 def _pilots(rows: list[dict]) -> dict[tuple[str, int], dict]:
-    """The pilots by text and by how much of it they had. Scores on other val documents can only be compared with those of their own pilot."""
+    """The pilots by text and by how much of it they had. Scores on other val documents are compared with those of their own pilot."""
     return {(row["text"], row["bytes"]): row for row in rows if row["sizes"] == PILOT}
 
 

@@ -98,8 +98,8 @@ def look(path: Path | None) -> Text:
 
 
 def drawn(path: Path, size: int) -> list[str]:
-    """Documents that hold `size` bytes, drawn by their hashes from all that `look` reads, in the order of the text: what comes first is often
-    of another kind than the rest."""
+    """Documents that hold `size` bytes, drawn by their hashes from all that `look` reads, in the order of the text: what comes first is
+    often of another kind than the rest."""
     kept: list[tuple[int, int, bytes]] = []
     read = held = 0
     for number, raw in enumerate(_documents(path)):

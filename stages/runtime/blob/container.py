@@ -21,7 +21,7 @@ from . import header, matrix_context
 from .codecs import CodecError
 from .header import DTYPES, Entry, Section
 
-AT_A_TIME = 8  # sections that are coded at a time; each may take a core, and some hundred megabytes in a program
+AT_A_TIME = 8  # sections that are decoded at a time; each may take a core, and some hundred megabytes in a program
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def pack(model: Model, codings: list[Coding]) -> bytes:
     named = [name for coding in codings for name in coding.tensors]
     if sorted(named) != sorted(tensors):
         raise ValueError(f"not every tensor is in exactly one section: {sorted(set(named) ^ set(tensors)) or 'one is named twice'}")
-
-    def encoded(coding: Coding) -> tuple[Section, bytes]:
+    sections, parts = [], []
+    for coding in sorted(codings, key=lambda coding: coding.how.startswith("coders/")):
         arrays = {name: tensors[name] for name in coding.tensors}
         entries = tuple(Entry(name, _dtype(name, array), array.shape) for name, array in arrays.items())
         module = plugin.load(*coding.how.split("/"))
@@ -67,11 +67,8 @@ def pack(model: Model, codings: list[Coding]) -> bytes:
             for filter, options in header.on_bytes(coding.filters):
                 data = plugin.load("filters", filter).forward(data, **options)
             part = module.encode(data, **coding.options)
-        return Section(coding.how, coding.filters, entries, len(part), _digest(arrays.values())), part
-
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, AT_A_TIME)) as pool:
-        made = list(pool.map(encoded, sorted(codings, key=lambda coding: coding.how.startswith("coders/"))))
-    sections, parts = [section for section, _ in made], [part for _, part in made]
+        sections.append(Section(coding.how, coding.filters, entries, len(part), _digest(arrays.values())))
+        parts.append(part)
     blob = header.write(config=model.config, schemes=model.schemes, sections=sections) + b"".join(parts)
     header.read(blob)  # raises what a reader would raise, so no unreadable blob is written
     return blob

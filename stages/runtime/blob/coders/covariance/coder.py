@@ -29,7 +29,7 @@ FIELDS = {PREDICTED: "<bB", HISTOGRAM: "<H", DIGITS: "<iI", PARITY: "<bB"}
 PARTNER = {"key": "query", "output": "value", "down": "up"}
 MAX_LANES = 1024
 CODES_PER_LANE = 32768  # a lane costs four bytes, which is 0.05 % of this many codes of two bits
-MANY_CODES, MANY_LANES = 1 << 20, 128  # from so many codes on a lane for each row of a block, for 0.05 % of the bytes: half the time
+MANY_CODES = MAX_LANES**2  # from so many on, there is a lane for each row of a block, for 0.05 % of the bytes: half the time
 PREFERENCE = 0.9995  # factor on the cost of a predicted matrix, which helps to predict later ones
 INT32 = 1 << 31
 
@@ -79,7 +79,7 @@ def decode(blob: bytes, contexts: list[MatrixContext]) -> list[np.ndarray]:
 
 
 def _lanes(codes: int) -> int:
-    least = MANY_LANES if codes >= MANY_CODES else 1
+    least = columns.FIRST_BLOCK if codes >= MANY_CODES else 1
     return min(max(codes // CODES_PER_LANE, least), MAX_LANES)
 
 
