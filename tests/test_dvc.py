@@ -55,7 +55,7 @@ LEAVES = {  # one leaf of every section -> the nodes that read it; `script` read
     ("sensitivity.tokens", 1000): {"sensitivity"},
     ("memory.bytes", 1000): {"memory"},
     ("quantize.groups.mlp.bits", 5): {"quantize", "fill_cap"},
-    ("plain_score.window", 32): SCORED,
+    ("plain_score.window", 32): SCORED | {"report"},
     ("compress.runs.zlib_9.options.level", 8): {"compress@zlib_9", "package", "report", "fill_cap"},
     ("package.cap_bytes", 15_000_000): {"package", "fill_cap", "audit@sliding", "audit@slot"},
     ("evaluate.runs.slot.options.steps", 6): {"evaluate@slot", "audit@slot", "report"},

@@ -109,7 +109,7 @@ def shared(pair: Pair) -> None:
     assert "Running stage" not in said["second"] and "Data and pipelines are up to date." in said["second"]
     for name in ("submission.pyz", "metrics.json"):
         assert (pair.first / "artifacts/package" / name).read_bytes() == (pair.second / "artifacts/package" / name).read_bytes()
-    values = "plain_score:\n  window: 64", "plain_score:\n  window: 32"
+    values = "  - quantize\n  window: 64", "  - quantize\n  window: 32"
     change(pair.first, *values)
     assert "Running stage 'plain_score@train'" in pair.run("first", "dvc repro")
     change(pair.second, *values)
