@@ -1,5 +1,7 @@
 """The contract of every codec, coder and filter: exact round trip, repeatable bytes, damage refused with a sentence."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -127,6 +129,14 @@ def test_option_out_of_range_names_the_range(name, options):
 
 
 # programs that decode what may be hostile
+
+
+def test_lrzip_keeps_the_priority_of_its_caller(monkeypatch):
+    """By itself it takes the lowest, and on a busy machine an honest file then passed the limit of time."""
+    commands, run = [], external.run
+    monkeypatch.setattr(external, "run", lambda command, **rest: commands.append(command) or run(command, **rest))
+    assert codec("lrzip").decode(codec("lrzip").encode(b"abc" * 100), size=300) == b"abc" * 100
+    assert [command[command.index("-N") + 1] for command in commands] == [str(os.nice(0))] * 2
 
 
 @pytest.mark.slow

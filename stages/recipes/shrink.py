@@ -11,7 +11,7 @@ tokens keeps its share of a row, and a number of features keeps its share of the
 | rows, batches                                  | 64 tokens, 16 rows                                         |
 | steps                                          | 24; a budget in seconds and its clock are off              |
 | evaluation windows                             | 64 tokens, a quarter of it per pass unless they do not overlap |
-| test-time training                             | as many windows a chunk; for adapters 32 targets, ranks by share, a pass per document |
+| test-time training                             | as many windows a chunk; for adapters 48 targets, ranks by share, a pass per document |
 | quantize.min_elements, quantize.awq            | the same share of a matrix                                 |
 | train.context                                  | the same share of a row                                    |
 | documents at once                              | 8 slots in 2 shares, 4 a pass                              |
@@ -64,7 +64,7 @@ FIXED = {
     "plain_score.after": ["prequant_ttt", "quantize"],
     "plain_score.window": LENGTH,
     "audit.replayed": 100,
-    "audit.round_trip": 32,
+    "audit.round_trip": 16,
 }
 
 
@@ -137,7 +137,7 @@ def _windows(options: dict) -> dict:
     if "epochs" in options:  # score-first training of all weights: whole windows per chunk
         out["chunk"] = options["chunk"] // options["window"] * LENGTH
     elif "chunk" in options:  # adapters
-        out |= {"chunk": LENGTH // 2, "rank": max(4, options["rank"] * WIDTH // 512)}
+        out |= {"chunk": 3 * LENGTH // 4, "rank": max(4, options["rank"] * WIDTH // 512)}
     if "slots" in options:
         out |= {"slots": 8, "shares": 2, "group": 4}
     if "precision" in options:
