@@ -372,6 +372,7 @@ def test_shards_and_another_tokenizer_do_not_go_together(tmp_path, export, monke
         "local",
         str(folder),
         None,
+        1.0,
         "hash",
         0,
         0.1,

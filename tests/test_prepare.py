@@ -27,7 +27,7 @@ HUB = fineweb.Source(
     train_shards=1,
     files=("*.parquet",),
 )
-LOCAL = prepare.PrepareSettings("local", "data", 10_000_000, "hash", 0, 0.3, 0.3, 50_000, 2_000, HUB)
+LOCAL = prepare.PrepareSettings("local", "data", 10_000_000, 1.0, "hash", 0, 0.3, 0.3, 50_000, 2_000, HUB)
 
 COMPRESS = {"": lambda data: data, ".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.ZstdCompressor().compress}
 
@@ -70,6 +70,12 @@ def test_the_sides_have_the_shares_that_were_asked_for():
     sides = [split.Hashed(3, 0.1, 0.2).side(f"u{n}") for n in range(5000)]
     assert abs(sides.count("val") / 5000 - 0.1) < 0.02
     assert abs(sides.count("holdout") / 5000 - 0.2) < 0.02
+
+
+def test_a_fraction_of_the_documents_is_drawn_with_the_same_shares():
+    sides = [split.Hashed(3, 0.1, 0.2, fraction=0.4).side(f"u{n}") for n in range(5000)]
+    assert abs(sides.count(None) / 5000 - 0.6) < 0.02 and abs(sides.count("val") / 5000 - 0.04) < 0.01
+    assert split.Hashed(3, 0.1, 0.2).side("u1") == split.Hashed(3, 0.1, 0.2, fraction=1.0).side("u1") is not None
 
 
 def test_the_formula_of_the_split_does_not_change_silently():
@@ -246,6 +252,24 @@ def test_reading_stops_at_max_bytes_and_says_so(tmp_path, capsys):
     said = capsys.readouterr().err
     there = (tmp_path / "in.jsonl").stat().st_size
     assert f"prepare.max_bytes = 995 leaves text out: of {there:,} bytes in the files" in said and f"({990 / there:.1%})" in said
+
+
+def test_files_that_are_compressed_have_no_share_of_text_that_is_used(tmp_path, capsys):
+    (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress(lines(*(f"{n:010}" for n in range(1000)))))
+    run(tmp_path, tmp_path / "in.jsonl.gz", replace(LOCAL, max_bytes=995))
+    said = capsys.readouterr().err
+    assert "bytes in the compressed files, 990 bytes of text are used" in said and "%" not in said.split("WARNING")[1]
+
+
+def test_a_fraction_leaves_documents_out_from_the_whole_text_and_says_so(tmp_path, capsys):
+    (tmp_path / "in.jsonl").write_bytes(lines(*(f"{n:010}" for n in range(1000))))
+    run(tmp_path, tmp_path / "in.jsonl", replace(LOCAL, fraction=0.1))
+    assert "10.0% of the documents are drawn by their hashes, and the others are left out" in capsys.readouterr().out
+    drawn = sorted(int(text) for name in split.SPLITS for text in texts(tmp_path / name / "documents.jsonl"))
+    assert 60 < len(drawn) < 140 and drawn[0] < 100 and drawn[-1] > 900
+    for wrong in ({"split": "first"}, {"source": "builtin"}):
+        with pytest.raises(ValueError, match=r"prepare\.fraction is 0\.1, and only documents that are split by their own hashes"):
+            prepare.check(replace(LOCAL, fraction=0.1, **wrong))
 
 
 def test_a_corpus_of_exactly_max_bytes_is_not_cut(tmp_path, capsys):

@@ -52,6 +52,17 @@ def test_more_hours_more_bytes_and_more_text_never_predict_a_worse_network():
     assert rules.effective(3e6, 1e6, 8.0) < 3e6 and rules.effective(1e6, 2e6, 8.0) == 1e6
 
 
+def test_a_part_of_a_long_text_is_drawn_from_the_whole_of_it_with_enough_val():
+    found, source = of(5e9, 1_000_000), {"prepare.source": "local", "prepare.path": "data/mine", "prepare.split": "hash"}
+    chosen = plan.make(found, source, LAPTOP, TRIED, ASKED)
+    values, used = chosen.values, chosen.facts.used_bytes
+    assert values["prepare.max_bytes"] is None and values["prepare.fraction"] * found.bytes == pytest.approx(used)
+    assert 1.25 < used * (1 - 2 * values["prepare.val_fraction"]) / chosen.sizes.tokens / chosen.facts.bytes_of_token < 1.35
+    assert plan.VAL_BYTES * 0.99 < values["prepare.val_fraction"] * used < plan.VAL_BYTES * 1.01
+    assert any("drawn from the whole text" in " ".join(row) for row in reasons._of_splits(chosen, found))
+    assert made().values["prepare.fraction"] == 1.0
+
+
 def test_eight_gpus_that_are_not_here_are_named_as_an_assumption(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     machine = hardware.found(8)

@@ -107,7 +107,7 @@ def _shards(settings: PrepareSettings, documents: Path, fetched: fineweb.Fetched
         return published.Shards(fetched.train, fetched.val, fetched.sidecars, fetched.tokenizer) if fetched.contents == "tokens" else None
     found = published.find(documents) if settings.source == "local" else None
     if found:
-        _note_what_is_ignored(documents)
+        local.note_what_is_ignored(documents)
     return found
 
 
@@ -119,12 +119,6 @@ def _inputs(settings: PrepareSettings, documents: Path, fetched: fineweb.Fetched
         return []
     found = [documents] if documents.is_file() else sorted(path for path in corpus.walk(documents) if path.is_file())
     return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in found]
-
-
-def _note_what_is_ignored(documents: Path) -> None:
-    others = [path for path in corpus.walk(documents) if path.suffix in (local.LINES, local.PARQUET)]
-    if others:
-        print(f"{documents} holds token shards, so {len(others)} files of documents in it are not read, such as {others[0]}")
 
 
 def _take(settings: PrepareSettings, shards: published.Shards, folder: Path, fetched: fineweb.Fetched | None) -> dict[str, dict]:
@@ -167,8 +161,10 @@ def _split(
     if written.empty_documents:
         print(f"skipped {written.empty_documents:,} empty documents")
     if written.is_cut:
-        there = there or sum(path.stat().st_size for path in _files(documents, fetched))
-        print(split.left_out(written, there, settings.max_bytes), file=sys.stderr)
+        amount = (there, False) if there else local.amount(_files(documents, fetched))
+        print(split.left_out(written, *amount, settings.max_bytes), file=sys.stderr)
+    if settings.fraction < 1:
+        print(f"prepare.fraction: {settings.fraction:.1%} of the documents are drawn by their hashes, and the others are left out")
     if fetched is not None and fetched.contents == "documents":
         accounting.check_val_fingerprint(
             documents=written.documents["val"], num_bytes=written.bytes["val"], where=settings.fineweb.repository

@@ -26,7 +26,7 @@ def rule(settings: PrepareSettings) -> Hashed | Given | First:
     if settings.source == "builtin":
         return builtin.rule()
     if settings.split == "hash":
-        return Hashed(settings.split_seed, settings.val_fraction, settings.holdout_fraction)
+        return Hashed(settings.split_seed, settings.val_fraction, settings.holdout_fraction, settings.fraction)
     return First(settings.val_documents, settings.holdout_documents)
 
 

@@ -139,6 +139,18 @@ def files(path: Path) -> list[Path]:
     return found
 
 
+def amount(found: list[Path]) -> tuple[int, bool]:
+    """Bytes of the files, and whether that says little about the bytes of their text, because some are compressed."""
+    return sum(file.stat().st_size for file in found), any(file.suffix.lower() in (*COMPRESSED, PARQUET) for file in found)
+
+
+def note_what_is_ignored(folder: Path) -> None:
+    """Say which files of documents are not read beside token shards."""
+    others = [path for path in corpus.walk(folder) if path.suffix in (LINES, PARQUET)]
+    if others:
+        print(f"{folder} holds token shards, so {len(others)} files of documents in it are not read, such as {others[0]}")
+
+
 def _kind(file: Path) -> str:
     suffix = file.suffix.lower()
     return Path(file.stem).suffix.lower() if suffix in COMPRESSED else suffix

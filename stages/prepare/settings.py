@@ -14,12 +14,13 @@ OpenShare = Annotated[float, Interval(gt=0, lt=1)]
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """Which documents to use, how many bytes of them at most, and how to split them."""
+    """Which documents to use, how many of them at most, and how to split them."""
 
     SECTION: ClassVar[str] = "prepare"
     source: Literal["builtin", "local", "fineweb"]
     path: str
     max_bytes: AtLeastOne | None
+    fraction: Annotated[float, Interval(gt=0, le=1)]
     split: Literal["hash", "first"]
     split_seed: int
     val_fraction: OpenShare
@@ -35,6 +36,10 @@ def check(settings: PrepareSettings) -> None:
     total = settings.val_fraction + settings.holdout_fraction
     require(
         total < 1, f"prepare.val_fraction and prepare.holdout_fraction sum to {total}, which leaves nothing to train on; lower one of them"
+    )
+    require(
+        settings.fraction == 1 or (settings.source != "builtin" and settings.split == "hash"),
+        f"prepare.fraction is {settings.fraction}, and only documents that are split by their own hashes can be drawn; set it to 1.0",
     )
     if settings.source == "fineweb" and settings.fineweb.contents == "documents":
         require(

@@ -1,6 +1,7 @@
 """Which split a document belongs to, and the writing of the three JSONL files: one `{"text": ...}` a line, in UTF-8.
 
-    Hashed   u = sha256(seed ":" unit) / 2^256;  val if u < val_fraction, holdout if u < val_fraction + holdout_fraction, else train
+    Hashed   u = sha256(seed ":" unit) / (fraction 2^256);  left out if u >= 1,
+             val if u < val_fraction, holdout if u < val_fraction + holdout_fraction, else train
     First    the contest's: the first `val_documents` are val, all later ones train, of which the last `holdout_documents` are holdout;
              train is then a prefix of the published stream
     Given    by a list: the split of each unit is named (the built-in text)
@@ -42,10 +43,13 @@ class Hashed:
     seed: int
     val_fraction: float
     holdout_fraction: float
+    fraction: float = 1.0
 
-    def side(self, unit: str) -> str:
-        """`train`, `holdout` or `val`."""
-        u = int.from_bytes(hashlib.sha256(f"{self.seed}:{unit}".encode()).digest(), "big") / 2**256
+    def side(self, unit: str) -> str | None:
+        """`train`, `holdout`, `val`, or None for a document that is left out."""
+        u = int.from_bytes(hashlib.sha256(f"{self.seed}:{unit}".encode()).digest(), "big") / 2**256 / self.fraction
+        if u >= 1:
+            return None
         if u < self.val_fraction:
             return "val"
         return "holdout" if u < self.val_fraction + self.holdout_fraction else "train"
@@ -92,11 +96,13 @@ def block(documents: Iterable[Document], rule: Hashed | Given | First) -> Block:
     """Serialise documents. This part of the work is done in parallel."""
     lines, sizes, sides = [], [], []
     for unit, text in documents:
+        if not isinstance(rule, First):
+            if (side := rule.side(unit)) is None:
+                continue
+            sides.append(side)
         raw = text.encode()
         sizes.append(len(raw))
         lines.append(b'{"text": ' + json.dumps(text, ensure_ascii=False).encode() + b"}\n")
-        if not isinstance(rule, First):
-            sides.append(rule.side(unit))
     return Block(lines, sizes, None if isinstance(rule, First) else sides)
 
 
@@ -204,12 +210,14 @@ class Writer:
             self.bytes[split] += sign * text_bytes
 
 
-def left_out(written: Written, there: int, max_bytes: int) -> str:
-    """A warning with how much text `max_bytes` leaves out. `there` are the bytes of the files, which may be compressed."""
+def left_out(written: Written, there: int, is_compressed: bool, max_bytes: int) -> str:
+    """A warning with how much text `max_bytes` leaves out. `there` are the bytes of the files."""
     used = sum(written.bytes.values())
+    share = "" if is_compressed else f" ({used / there:.1%})"
     return (
-        f"caddie prepare: WARNING: prepare.max_bytes = {max_bytes:,} leaves text out: of {there:,} bytes in the files, "
-        f"{used:,} bytes of text ({used / there:.1%}) are used and all documents that follow are not; set it higher, or to null"
+        f"caddie prepare: WARNING: prepare.max_bytes = {max_bytes:,} leaves text out: of {there:,} bytes in the "
+        f"{'compressed ' * is_compressed}files, {used:,} bytes of text{share} are used and all documents that follow are not; set it "
+        "higher, or to null"
     )
 
 

@@ -61,7 +61,7 @@ FIXED = {
     "calibrate.sequences": ROWS,
     "calibrate.sequence_length": LENGTH,
     "ema.window": LENGTH,
-    "plain_score.after": ["prequant_ttt", "quantize"],
+    "plain_score.after": ["quantize"],
     "plain_score.window": LENGTH,
     "audit.replayed": 100,
     "audit.round_trip": 16,

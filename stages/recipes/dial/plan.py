@@ -49,7 +49,7 @@ FEWEST_DOCUMENTS = 16  # of a text: with fewer, val or holdout is empty once in 
 @dataclass(frozen=True)
 class Facts:
     """What the reasons name: parameters, bits for each, bytes of a token, different tokens, epochs over them, tokens of the text that
-    ships, share of val, and the share of the machine's rate that training reaches."""
+    ships, bytes of the text that is used, share of it that is val, and the share of the machine's rate that training reaches."""
 
     parameters: int
     bits: float
@@ -57,6 +57,7 @@ class Facts:
     unique: float
     epochs: float
     remembered: float
+    used_bytes: int
     val_share: float
     rate_share: float
 
@@ -165,9 +166,18 @@ def _seen(sizes: Sizes, text: Text, pilot: Trained) -> tuple[float, float, float
     return rules.weights(sizes), sizes.tokens * longer, _unique(sizes, text, pilot) * longer
 
 
-def val_share(text: Text) -> float:
-    """Share of the documents that are val; holdout has as many."""
-    return float(f"{min(MOST_SPLIT, max(min(MOST_VAL, VAL_BYTES / text.bytes), VAL_DOCUMENTS / text.documents)):.3g}")
+def val_share(text: Text, used: float = 1.0) -> float:
+    """Share of the documents that are val, if this share of the text is used; holdout has as many."""
+    share = max(min(MOST_VAL, VAL_BYTES / (used * text.bytes)), VAL_DOCUMENTS / (used * text.documents))
+    return float(f"{min(MOST_SPLIT, share):.3g}")
+
+
+def _used(text: Text, wanted: float) -> float:
+    """Share of the text of which the train split has `wanted` bytes."""
+    used = 1.0
+    for _ in range(8):  # of less text, val and holdout are a larger share
+        used = min(1.0, float(f"{wanted / text.bytes / (1 - 2 * val_share(text, used)):.3g}"))
+    return used
 
 
 def _layers(weights: float) -> float:
@@ -188,11 +198,12 @@ def _described(
     sizes: Sizes, network: float, text: Text, source: dict, machine: Hardware, pilot: Trained, asked: Asked, known: rules.Rules
 ) -> Plan:
     """The plan of the chosen sizes, with all values."""
-    parameters, share = rules.parameters(sizes), val_share(text)
-    unique = _unique(sizes, text, pilot)
+    parameters, unique = rules.parameters(sizes), _unique(sizes, text, pilot)
     longer, per_weight = _bytes_of_token(sizes.vocabulary, pilot), bits(parameters, asked.cap_bytes)
     is_full = per_weight < FINE_BITS
-    most_text = text.bytes if sizes.tokens > unique / ENOUGH else round(ENOUGH * sizes.tokens * longer / (1 - 2 * share))
+    used = 1.0 if sizes.tokens > unique / ENOUGH else _used(text, ENOUGH * sizes.tokens * longer)
+    share, most_text = val_share(text, used), round(used * text.bytes)
+    is_drawn = used < 1 and source["prepare.source"] == "local"
     remembers = rules.weights(sizes) <= LARGEST_FOR_MEMORY
     left = max(0, asked.cap_bytes - SCRIPT_BYTES - round(parameters * per_weight / 8)) * remembers
     remembered = min(unique, left / PACKED_TOKEN, most_text / longer)
@@ -217,7 +228,8 @@ def _described(
     } if machine.gpus else {"train.threads": machine.threads}  # fmt: skip
     values = (
         {
-            "prepare.max_bytes": None if most_text >= text.bytes else most_text,
+            "prepare.max_bytes": None if used == 1 or is_drawn else most_text,
+            "prepare.fraction": used if is_drawn else 1.0,
             "prepare.val_fraction": share,
             "prepare.holdout_fraction": share,
             "vocabulary.character_coverage": COVERAGE if text.script in ALPHABETS else WIDE_COVERAGE,
@@ -241,7 +253,7 @@ def _described(
     return Plan(
         sizes,
         values,
-        Facts(parameters, per_weight, longer, unique, epochs, remembered, share, rate / machine.rate / machine.devices),
+        Facts(parameters, per_weight, longer, unique, epochs, remembered, most_text, share, rate / machine.rate / machine.devices),
         network,
         score,
         error,
@@ -254,7 +266,7 @@ def seconds(
     sizes: Sizes, text: Text, machine: Hardware, used: int, share: float, longer: float, rate: float, known: rules.Rules
 ) -> dict[str, float]:
     """Expected seconds by node. Work of the network runs on the machine, all else on a processor like that of the rules."""
-    used, forward = min(used, text.bytes), rules.forward_flops(sizes)
+    forward = rules.forward_flops(sizes)
     val = text.val_bytes or share * used
     scoring = machine.fp32_rate * (1 if machine.gpus else known.share(sizes.width))
     drivers = {

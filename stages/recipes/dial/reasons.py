@@ -85,13 +85,19 @@ def _of_splits(plan: Plan, text: Text) -> list[tuple[str, str, str]]:
         (
             "prepare.val_fraction",
             f"{facts.val_share:g}",
-            f"{facts.val_share * text.bytes:,.0f} bytes, and as many of holdout: {rule.VAL_BYTES:,}, at most {rule.MOST_VAL:.0%} of "
+            f"{facts.val_share * facts.used_bytes:,.0f} bytes, and as many of holdout: {rule.VAL_BYTES:,}, at most {rule.MOST_VAL:.0%} of "
             f"the text, but not fewer than about {rule.VAL_DOCUMENTS} documents",
         ),
         (
-            "prepare.max_bytes",
-            "null" if values["prepare.max_bytes"] is None else f"{values['prepare.max_bytes']:,}",
-            "all of the text" if values["prepare.max_bytes"] is None else f"{rule.ENOUGH} times what the training sees",
+            ("prepare.max_bytes", f"{values['prepare.max_bytes']:,}", f"{rule.ENOUGH} times what the training sees")
+            if values["prepare.max_bytes"]
+            else (
+                "prepare.fraction",
+                f"{values['prepare.fraction']:g}",
+                f"{facts.used_bytes:,} bytes in documents that are drawn from the whole text, {rule.ENOUGH} times what the training sees"
+                if values["prepare.fraction"] < 1
+                else "all of the text",
+            )
         ),
     ]
 

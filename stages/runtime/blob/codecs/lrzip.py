@@ -35,9 +35,7 @@ def decode(blob: bytes, *, size: int) -> bytes:
             f"lrzip blob declares {int.from_bytes(blob[6:14], 'little')} bytes, its container {size}; the file is damaged, make it again"
         )
     return exactly(
-        external.run([*_command(), "-d", "data.lrz"], name="lrzip", source=("data.lrz", blob), target="data", size=size),
-        size,
-        "lrzip",
+        external.run([*_command(), "-d", "data.lrz"], name="lrzip", source=("data.lrz", blob), target="data", size=size), size, "lrzip"
     )
 
 
