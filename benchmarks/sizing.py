@@ -180,7 +180,7 @@ def nodes(name: str) -> None:
         path: value for path, value in catalog.values(name, tree).items() if path in ("prepare.source", "prepare.path", "prepare.split")
     }
     if "pilot" not in mine:
-        mine["pilot"] = asdict(size.tried_on(source, tree["prepare"]["val_fraction"], tree))
+        mine["pilot"] = asdict(size.tried_on(source, tree))
     write(kept)
 
 

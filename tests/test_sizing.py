@@ -132,10 +132,14 @@ def test_what_cannot_be_sized_is_a_sentence(arguments, why, capsys):
 def test_the_pilots_documents_come_from_the_whole_text_in_its_order(tmp_path):
     documents = [f"document {number} " + "word " * (number % 7) for number in range(2000)]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in documents))
-    found = [int(text.split()[1]) for text in size.text.drawn(tmp_path / "mine.jsonl", 5000)]
+    found = [int(text.split()[1]) for text in size.text.drawn(tmp_path / "mine.jsonl", 5000, 64)]
     held = sum(len(documents[number].encode()) for number in found)
     assert 5000 <= held < 5100 and found == sorted(found) and 700 < sum(found) / len(found) < 1300
-    assert size.text.drawn(tmp_path / "mine.jsonl", 10**6) == documents, "of a short text it is all of it"
+    assert size.text.drawn(tmp_path / "mine.jsonl", 10**6, 64) == documents, "of a short text it is all of it"
+    long = [chr(945 + number) * 30_000 for number in range(20)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in long))
+    pieces = size.text.drawn(tmp_path / "mine.jsonl", 64_000, 16)
+    assert len(pieces) == 16 and all(3990 <= len(piece.encode()) <= 4000 for piece in pieces), "of long documents it is a part"
 
 
 def test_nothing_fits_and_too_few_documents_are_sentences(tmp_path, capsys):

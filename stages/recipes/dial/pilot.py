@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import math
 import os
 import sys
 import time
@@ -19,8 +20,10 @@ from stages.runtime.text import memory
 from stages.runtime.weights import dequantize
 
 TARGETS, MEMORY_TARGETS = 60_000, 30_000  # of val that are scored in plain windows, and by the evaluator `memory`
-BYTES = 1_500_000  # of text that a pilot is made with
-VAL_SHARE = 0.06  # of its documents, or more
+BYTES = 1_500_000  # of text that a run of the rules' fit is made with
+MOST_BYTES, PIECES = 8_000_000, 64  # of text that a pilot is made with, and the fewest pieces of it: no document has more than its share
+VAL_SHARE, VAL_PIECES, MOST_VAL = 0.06, 8, 0.25  # share that is val, unless so many documents are more, but never more than the last
+PART = 8  # the text's influence on `memory` is measured between one of so many parts of it and the whole
 FIXED = {"train.threads": 1, "train.device": "cpu", "train.checkpoint_seconds": 1e6}
 SIZES = sizes.Sizes(layers=2, width=96, vocabulary=1024, context=128, batch_tokens=2048, steps=98, matrix_learning_rate=0.04)
 
@@ -28,7 +31,7 @@ SIZES = sizes.Sizes(layers=2, width=96, vocabulary=1024, context=128, batch_toke
 @dataclass(frozen=True)
 class Trained:
     """bits_per_byte of val in plain windows with the average of the weights, and of its beginning by the evaluator `memory`, which counts
-    the train text; core_seconds are those of the whole stage (None: not measured)."""
+    the train text and falls as (text)^-memory_power; core_seconds are those of the whole stage. None: not measured."""
 
     bits_per_byte: float
     memory_bits_per_byte: float
@@ -38,12 +41,13 @@ class Trained:
     val_bytes: int
     flops_per_token: int
     core_seconds: float | None = None
+    memory_power: float | None = None
 
 
-def values(val_share: float) -> dict:
-    """Values by path of a pilot, beside those of its text."""
-    shares = {f"prepare.{split}_fraction": max(VAL_SHARE, val_share) for split in ("val", "holdout")}
-    return sizes.values(SIZES) | shares | {"prepare.max_bytes": BYTES} | FIXED
+def values(documents: int) -> dict:
+    """Values by path of a pilot, beside those of its text, which has so many documents."""
+    shares = {f"prepare.{split}_fraction": min(MOST_VAL, max(VAL_SHARE, VAL_PIECES / documents)) for split in ("val", "holdout")}
+    return sizes.values(SIZES) | shares | {"prepare.max_bytes": 2 * MOST_BYTES, "prepare.fraction": 1.0} | FIXED
 
 
 def tokenized(folder: Path, tree: dict) -> Path:
@@ -55,7 +59,7 @@ def tokenized(folder: Path, tree: dict) -> Path:
     return place
 
 
-def trained(folder: Path, tokens: Path, tree: dict) -> Trained:
+def trained(folder: Path, tokens: Path, tree: dict, *, measures_power: bool = False) -> Trained:
     """Train on `tokens` as `tree` says, and score val. `folder` is used for the weights."""
     before = time.process_time()
     _run(folder, "train", tree, None, train_tokens=tokens / "train", holdout_tokens=tokens / "holdout")
@@ -66,18 +70,25 @@ def trained(folder: Path, tokens: Path, tree: dict) -> Trained:
     train, val = splits.read(tokens / "train", "train"), splits.read(tokens / "val", "val", sidecar=True)
     net, window = dequantize.build(state, about["model"]), tree["plain_score"]["window"]
     score = window_score.chunked(net, val, window=window, max_targets=TARGETS)
-    net.text = memory.pack(np.asarray(train.tokens[: len(train.tokens)]))
-    evaluator = plugin.load("evaluators", "memory").Evaluator(net, **tree["package"]["options"])
     beginning, size = np.asarray(val.tokens[: MEMORY_TARGETS + 1], np.int64), int(val.byte_counts[1 : MEMORY_TARGETS + 1].sum())
+
+    def by_memory(number: int) -> float:
+        net.text = memory.pack(np.asarray(train.tokens[:number]))
+        evaluator = plugin.load("evaluators", "memory").Evaluator(net, **tree["package"]["options"])
+        return harness.score(evaluator, beginning).bits_per_byte(size)
+
+    remembered = by_memory(len(train.tokens))
+    power = math.log(by_memory(len(train.tokens) // PART) / remembered) / math.log(PART) if measures_power else None
     return Trained(
         score.bits_per_byte,
-        harness.score(evaluator, beginning).bits_per_byte(size),
+        remembered,
         facts["parameters"],
         len(train.tokens),
         train.facts["bytes"],
         val.facts["bytes"],
         facts["training_flops_per_token"],
         core_seconds,
+        power,
     )
 
 

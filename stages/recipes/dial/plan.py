@@ -213,7 +213,9 @@ def _described(
     score = network
     if remembers:
         score = pilot.memory_bits_per_byte * (network / pilot.bits_per_byte) ** known.memory_exponent
-        score *= (max(1.0, remembered * longer) / pilot.train_bytes) ** -known.memory_text
+        score *= (max(1.0, remembered * longer) / pilot.train_bytes) ** -(
+            known.memory_text if pilot.memory_power is None else pilot.memory_power
+        )
     beyond = [
         f"{what} ({value:,.0f}; measured up to {most:,.0f})"
         for what, value, most in (("weights", rules.weights(sizes), known.most_weights), ("tokens", sizes.tokens, known.most_tokens))

@@ -53,7 +53,7 @@ def run(asked: argparse.Namespace, tree: dict) -> int:
     )
     say("measuring the machine")
     machine = hardware.found(asked.gpus, asked.card)
-    tried = pilot.Trained(**rules.read().fineweb) if is_contests else tried_on(source, plan.val_share(found), tree)
+    tried = pilot.Trained(**rules.read().fineweb) if is_contests else tried_on(source, tree)
     chosen = plan.make(found, source, machine, tried, wanted)
     words = reasons.told(chosen, found, machine, tried, wanted)
     print(words)
@@ -62,17 +62,18 @@ def run(asked: argparse.Namespace, tree: dict) -> int:
     return 0
 
 
-def tried_on(source: dict, share: float, tree: dict) -> pilot.Trained:
-    """The pilot on documents that are drawn from the whole text; of the built-in one, on its beginning."""
-    say(f"training a pilot on {pilot.BYTES / 1e6:g} MB of the text, a minute at most")
+def tried_on(source: dict, tree: dict) -> pilot.Trained:
+    """The pilot on documents that are drawn from the whole text; on all of the built-in one."""
+    say(f"training a pilot on {pilot.MOST_BYTES / 1e6:g} MB of the text, two minutes at most")
     with tempfile.TemporaryDirectory(prefix="caddie-pilot-") as folder:
+        documents = []
         if source["prepare.source"] == "local":
-            part = Path(folder) / "part.jsonl"
-            lines = (json.dumps({"text": document}) for document in text.drawn(Path(source["prepare.path"]), pilot.BYTES))
+            part, documents = Path(folder) / "part.jsonl", text.drawn(Path(source["prepare.path"]), pilot.MOST_BYTES, pilot.PIECES)
+            lines = (json.dumps({"text": document}) for document in documents)
             part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             source = source | {"prepare.path": str(part)}
-        small = catalog.applied(source | pilot.values(share), tree)
-        return pilot.trained(Path(folder), pilot.tokenized(Path(folder), small), small)
+        small = catalog.applied(source | pilot.values(len(documents) or pilot.MOST_BYTES), tree)
+        return pilot.trained(Path(folder), pilot.tokenized(Path(folder), small), small, measures_power=True)
 
 
 def say(what: str) -> None:

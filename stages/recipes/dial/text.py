@@ -97,19 +97,23 @@ def look(path: Path | None) -> Text:
     return Text(size, documents, len(duplicates), sum(duplicates), language, script, is_whole)
 
 
-def drawn(path: Path, size: int) -> list[str]:
+def drawn(path: Path, size: int, pieces: int) -> list[str]:
     """Documents that hold `size` bytes, drawn by their hashes from all that `look` reads, in the order of the text: what comes first is
-    often of another kind than the rest."""
+    often of another kind than the rest. Of a document of more than size / pieces bytes it is so much from its middle, so that a few long
+    ones do not fill the whole."""
     kept: list[tuple[int, int, bytes]] = []
+    most = size // pieces
     read = held = 0
     for number, raw in enumerate(_documents(path)):
         if read >= LOOKED_AT:
             break
-        read, held = read + len(raw), held + len(raw)
-        heapq.heappush(kept, (-int.from_bytes(_digest(raw)), number, raw))
+        read, digest, start = read + len(raw), _digest(raw), max(0, (len(raw) - most) // 2)
+        piece = raw[start : start + most]
+        held += len(piece)
+        heapq.heappush(kept, (-int.from_bytes(digest), number, piece))
         while held - len(kept[0][2]) >= size:
             held -= len(heapq.heappop(kept)[2])
-    return [raw.decode() for _, raw in sorted((number, raw) for _, number, raw in kept)]
+    return [raw.decode(errors="ignore") for _, raw in sorted((number, raw) for _, number, raw in kept)]
 
 
 def _documents(path: Path | None) -> Iterator[bytes]:
