@@ -17,6 +17,7 @@ TOKENS, LARGE_TOKENS = 1.3e6, 7.2e9
 BATCH, CONTEXT = (2048, 524_288), (128, 1024)
 LAYERS, AT_WEIGHTS = (2, 9), (1.0e6, 17.0e6)
 LAYERS_OFF = 0.15  # share by which the layers may differ from their rule
+DOUBT = 0.5  # share of what text beyond the pilot's should gain that may be wrong
 BEYOND = 0.1  # error that is stated, at least, for what lies beyond the measured range
 RATE = 0.04  # of the matrices, at both
 FINE_BITS, COARSE_BITS = 4.5, 3.4  # bits per weight where the cap is far (the default); the fewest of published entries are 3.3 to 3.5
@@ -210,12 +211,11 @@ def _described(
     shipped = math.ceil(min(left, 1.05 * PACKED_TOKEN * remembered))
     epochs = sizes.tokens / min(unique, most_text * (1 - 2 * share) / longer)
     rate = training_rate(sizes, machine, known)
-    score = network
+    score, by_text = network, 0.0
     if remembers:
-        score = pilot.memory_bits_per_byte * (network / pilot.bits_per_byte) ** known.memory_exponent
-        score *= (max(1.0, remembered * longer) / pilot.train_bytes) ** -(
-            known.memory_text if pilot.memory_power is None else pilot.memory_power
-        )
+        power = known.memory_text if pilot.memory_power is None else pilot.memory_power
+        by_text = power * math.log(max(1.0, remembered * longer) / pilot.train_bytes)
+        score = pilot.memory_bits_per_byte * (network / pilot.bits_per_byte) ** known.memory_exponent * math.exp(-by_text)
     beyond = [
         f"{what} ({value:,.0f}; measured up to {most:,.0f})"
         for what, value, most in (("weights", rules.weights(sizes), known.most_weights), ("tokens", sizes.tokens, known.most_tokens))
@@ -250,7 +250,7 @@ def _described(
         }
         | source
     )
-    error = math.hypot(known.score.error, known.memory_error * remembers)
+    error = math.hypot(known.score.error, known.memory_error * remembers, DOUBT * by_text)
     error = max(BEYOND, error) if beyond else error
     return Plan(
         sizes,
