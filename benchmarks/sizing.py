@@ -222,7 +222,7 @@ def fitted(kept: dict) -> dict:
         "most_weights": max(point[0] for point in points[:-1]),
         "most_tokens": max(point[1] for point in points[:-1]),
         "nodes": {},
-        "fineweb": {field.name: pilots["fineweb", MB15].get(field.name) for field in fields(pilot.Trained)},
+        "fineweb": {field.name: pilots["fineweb", MB15].get(field.name, field.default) for field in fields(pilot.Trained)},
     }
     known = rules.Rules(**found | {"score": rules.Score(**found["score"])})
     judged = predictions(rows, known)

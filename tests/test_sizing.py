@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 
 from stages.lib.node import params
@@ -140,6 +141,16 @@ def test_the_pilots_documents_come_from_the_whole_text_in_its_order(tmp_path):
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in long))
     pieces = size.text.drawn(tmp_path / "mine.jsonl", 64_000, 16)
     assert len(pieces) == 16 and all(3990 <= len(piece.encode()) <= 4000 for piece in pieces), "of long documents it is a part"
+
+
+def test_error_of_a_score_grows_with_what_its_documents_differ():
+    nats, counts = np.array([1.0, 1.0, 3.0, 3.0]), np.ones(4, np.uint16)
+    assert pilot._spread(nats, counts, np.array([0, 2])) == pytest.approx(8**0.5 / 8), "two documents of 2 and 6 nats, where 4 are the mean"
+    assert pilot._spread(np.ones(4), counts, np.array([0, 2])) == 0
+    found = [
+        plan.make(of(16e6), {"prepare.source": "builtin"}, LAPTOP, dataclasses.replace(TRIED, spread=s), ASKED).error for s in (0, 0.05)
+    ]
+    assert found[0] < 0.05 < found[1]
 
 
 def test_nothing_fits_and_too_few_documents_are_sentences(tmp_path, capsys):

@@ -32,7 +32,7 @@ python -m stages.recipes --check               # compares the parameters of ever
 ```
 
 **What was run.** No recipe was trained at full size yet; [rehearsals](#rehearsals-at-full-size) took some through two steps. Each with
-a verdict ran in its small form on 2 CPU cores; the seconds are those of this run, while other work shared the cores. The scores of such
+a verdict ran in its small form on 2 CPU cores; the seconds are those of this run, for most beside other work. The scores of such
 small models have no meaning and are not shown. *Bits per byte* in the tables are those of the published runs on the contest's val split;
 the first table has the mean over seeds.
 

@@ -17,11 +17,12 @@ from stages.recipes.dial import sizes
 from stages.runtime.base import plugin
 from stages.runtime.scoring import harness
 from stages.runtime.text import memory
+from stages.runtime.text.tokenizer import BOS
 from stages.runtime.weights import dequantize
 
 TARGETS, MEMORY_TARGETS = 60_000, 30_000  # of val that are scored in plain windows, and by the evaluator `memory`
 BYTES = 1_500_000  # of text that a run of the rules' fit is made with
-MOST_BYTES, PIECES = 8_000_000, 64  # of text that a pilot is made with, and the fewest pieces of it: no document has more than its share
+MOST_BYTES, PIECES = 8_000_000, 512  # of text that a pilot is made with, and the fewest pieces of it: no document has more than its share
 VAL_SHARE, VAL_PIECES, MOST_VAL = 0.06, 8, 0.25  # share that is val, unless so many documents are more, but never more than the last
 PART = 8  # the text's influence on `memory` is measured between one of so many parts of it and the whole
 FIXED = {"train.threads": 1, "train.device": "cpu", "train.checkpoint_seconds": 1e6}
@@ -31,7 +32,8 @@ SIZES = sizes.Sizes(layers=2, width=96, vocabulary=1024, context=128, batch_toke
 @dataclass(frozen=True)
 class Trained:
     """bits_per_byte of val in plain windows with the average of the weights, and of its beginning by the evaluator `memory`, which counts
-    the train text and falls as (text)^-memory_power; core_seconds are those of the whole stage. None: not measured."""
+    the train text and falls as (text)^-memory_power. `spread` is the standard error of that score as a share of it, because it has only
+    `documents`; core_seconds are those of the whole stage. None: not measured."""
 
     bits_per_byte: float
     memory_bits_per_byte: float
@@ -42,6 +44,8 @@ class Trained:
     flops_per_token: int
     core_seconds: float | None = None
     memory_power: float | None = None
+    spread: float = 0.0
+    documents: int = 1
 
 
 def values(documents: int) -> dict:
@@ -59,8 +63,8 @@ def tokenized(folder: Path, tree: dict) -> Path:
     return place
 
 
-def trained(folder: Path, tokens: Path, tree: dict, *, measures_power: bool = False) -> Trained:
-    """Train on `tokens` as `tree` says, and score val. `folder` is used for the weights."""
+def trained(folder: Path, tokens: Path, tree: dict, *, is_pilot: bool = False) -> Trained:
+    """Train on `tokens` as `tree` says, and score val. `folder` is used for the weights. `is_pilot`: with memory_power and spread."""
     before = time.process_time()
     _run(folder, "train", tree, None, train_tokens=tokens / "train", holdout_tokens=tokens / "holdout")
     core_seconds = time.process_time() - before
@@ -70,26 +74,35 @@ def trained(folder: Path, tokens: Path, tree: dict, *, measures_power: bool = Fa
     train, val = splits.read(tokens / "train", "train"), splits.read(tokens / "val", "val", sidecar=True)
     net, window = dequantize.build(state, about["model"]), tree["plain_score"]["window"]
     score = window_score.chunked(net, val, window=window, max_targets=TARGETS)
-    beginning, size = np.asarray(val.tokens[: MEMORY_TARGETS + 1], np.int64), int(val.byte_counts[1 : MEMORY_TARGETS + 1].sum())
+    most = TARGETS if is_pilot else MEMORY_TARGETS
+    beginning, counts = np.asarray(val.tokens[: most + 1], np.int64), val.byte_counts[1 : most + 1]
 
-    def by_memory(number: int) -> float:
+    def by_memory(number: int) -> np.ndarray:
         net.text = memory.pack(np.asarray(train.tokens[:number]))
-        evaluator = plugin.load("evaluators", "memory").Evaluator(net, **tree["package"]["options"])
-        return harness.score(evaluator, beginning).bits_per_byte(size)
+        return harness.score(plugin.load("evaluators", "memory").Evaluator(net, **tree["package"]["options"]), beginning).nats
 
-    remembered = by_memory(len(train.tokens))
-    power = math.log(by_memory(len(train.tokens) // PART) / remembered) / math.log(PART) if measures_power else None
+    nats, more = by_memory(len(train.tokens)), {}
+    if is_pilot:
+        power = math.log(by_memory(len(train.tokens) // PART).sum() / nats.sum()) / math.log(PART)
+        starts = np.flatnonzero(beginning[:-1] == BOS)
+        more = {"memory_power": power, "spread": _spread(nats, counts, starts), "documents": len(starts)}
     return Trained(
         score.bits_per_byte,
-        remembered,
+        float(nats.sum()) / math.log(2) / int(counts.sum()),
         facts["parameters"],
         len(train.tokens),
         train.facts["bytes"],
         val.facts["bytes"],
         facts["training_flops_per_token"],
         core_seconds,
-        power,
+        **more,
     )
+
+
+def _spread(nats: np.ndarray, counts: np.ndarray, starts: np.ndarray) -> float:
+    """Standard error of Σ nats / Σ bytes over documents that begin at `starts`, as a share of it: sqrt(Σ (n_i - r b_i)²) / Σ n_i."""
+    of_documents, sizes_of = np.add.reduceat(nats, starts), np.add.reduceat(counts.astype(np.float64), starts)
+    return float(np.sqrt(np.square(of_documents - nats.sum() / counts.sum() * sizes_of).sum()) / nats.sum())
 
 
 def _run(folder: Path, node: str, tree: dict, variant: str | None, **paths: Path) -> None:

@@ -250,7 +250,8 @@ def _described(
         }
         | source
     )
-    error = math.hypot(known.score.error, known.memory_error * remembers, DOUBT * by_text)
+    by_chance = pilot.spread * math.sqrt(1 + pilot.documents / (share * used * text.documents))
+    error = math.hypot(known.score.error, known.memory_error * remembers, DOUBT * by_text, by_chance)
     error = max(BEYOND, error) if beyond else error
     return Plan(
         sizes,

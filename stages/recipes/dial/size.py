@@ -73,7 +73,7 @@ def tried_on(source: dict, tree: dict) -> pilot.Trained:
             part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             source = source | {"prepare.path": str(part)}
         small = catalog.applied(source | pilot.values(len(documents) or pilot.MOST_BYTES), tree)
-        return pilot.trained(Path(folder), pilot.tokenized(Path(folder), small), small, measures_power=True)
+        return pilot.trained(Path(folder), pilot.tokenized(Path(folder), small), small, is_pilot=True)
 
 
 def say(what: str) -> None:
