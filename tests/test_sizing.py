@@ -147,10 +147,10 @@ def test_error_of_a_score_grows_with_what_its_documents_differ():
     nats, counts = np.array([1.0, 1.0, 3.0, 3.0]), np.ones(4, np.uint16)
     assert pilot._spread(nats, counts, np.array([0, 2])) == pytest.approx(8**0.5 / 8), "two documents of 2 and 6 nats, where 4 are the mean"
     assert pilot._spread(np.ones(4), counts, np.array([0, 2])) == 0
-    found = [
-        plan.make(of(16e6), {"prepare.source": "builtin"}, LAPTOP, dataclasses.replace(TRIED, spread=s), ASKED).error for s in (0, 0.05)
-    ]
-    assert found[0] < 0.05 < found[1]
+    short = plan.Asked(16_000_000, 0.02)
+    tried = [dataclasses.replace(TRIED, spread=spread) for spread in (0.0, 0.05)]
+    found = [plan.make(of(16e6), {"prepare.source": "builtin"}, LAPTOP, one, short).error for one in tried]
+    assert found[0] < 0.05 < found[1] < plan.BEYOND
 
 
 def test_nothing_fits_and_too_few_documents_are_sentences(tmp_path, capsys):
