@@ -138,6 +138,8 @@ def test_the_pilots_documents_come_from_the_whole_text_in_its_order(tmp_path):
     assert 5000 <= held < 5100 and found == sorted(found) and 700 < sum(found) / len(found) < 1300
     assert size.text.drawn(tmp_path / "mine.jsonl", 10**6, 64) == documents, "of a short text it is all of it"
     long = [chr(945 + number) * 30_000 for number in range(20)]
+    (tmp_path / "few.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in long[:3]))
+    assert size.text.drawn(tmp_path / "few.jsonl", 200_000, 512) == long[:3], "and of a short one too"
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in long))
     pieces = size.text.drawn(tmp_path / "mine.jsonl", 64_000, 16)
     assert len(pieces) == 16 and all(3990 <= len(piece.encode()) <= 4000 for piece in pieces), "of long documents it is a part"

@@ -7,6 +7,7 @@ beginning.
 
 import hashlib
 import heapq
+import itertools
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
@@ -100,9 +101,10 @@ def look(path: Path | None) -> Text:
 def drawn(path: Path, size: int, pieces: int) -> list[str]:
     """Documents that hold `size` bytes, drawn by their hashes from all that `look` reads, in the order of the text: what comes first is
     often of another kind than the rest. Of a document of more than size / pieces bytes it is so much from its middle, so that a few long
-    ones do not fill the whole."""
+    ones do not fill the whole. A text that is not longer than `size` is taken whole."""
     kept: list[tuple[int, int, bytes]] = []
-    most = size // pieces
+    is_longer = any(total > size for total in itertools.accumulate(len(raw) for raw in _documents(path)))
+    most = size // pieces if is_longer else size
     read = held = 0
     for number, raw in enumerate(_documents(path)):
         if read >= LOOKED_AT:
