@@ -168,4 +168,5 @@ def _key(settings: TrainSettings, config: ModelConfig, text: splits.Split, holdo
 if __name__ == "__main__":
     from stages.lib.node import command
 
+    launch.keep_freed_memory()  # only here, where the process is a training and nothing else
     command.run(main)

@@ -85,8 +85,6 @@ def world(device: str, *, threads: int = THREADS, section: str = "train") -> Ite
         "error" if kind == "cpu" else "default"
     )  # use_deterministic_algorithms would import the compiler (1 s)
     torch.utils.deterministic.fill_uninitialized_memory = False  # this debugging aid costs 3 % of a step
-    if kind == "cpu":
-        _keep_freed_memory()
     size, rank, place = (
         int(os.environ[name]) if is_worker() else single for name, single in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
     )
@@ -113,7 +111,7 @@ def world(device: str, *, threads: int = THREADS, section: str = "train") -> Ite
     dist.destroy_process_group()  # not after an error, because on GPUs it would wait for the others
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Freed memory stays with this process. By itself glibc gives a large tensor's pages back to the system, which clears new ones for the
     next tensor: a quarter of a step of 8,192 tokens. Other C libraries have no mallopt, and nothing changes there."""
     with contextlib.suppress(OSError, AttributeError, TypeError):
