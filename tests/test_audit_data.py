@@ -363,6 +363,15 @@ def test_options_that_are_not_the_packed_ones_count(packed):
     assert after == before + len(json.dumps(packed.options))
 
 
+def test_options_that_are_packed_for_another_evaluator_do_not_count_twice(packed, monkeypatch):
+    """A file that was filled to the cap would be over it for all evaluators but one."""
+    before, manifest = self_contained.check(packed).evidence["code_bytes"], artifact.manifest(packed.submission)
+    packed.options = {"window": 16, "stride": 4, "batch": 8}
+    for others, more in (({"sliding": packed.options}, 0), ({}, len(json.dumps(packed.options))), (None, len(json.dumps(packed.options)))):
+        monkeypatch.setattr(artifact, "manifest", lambda _, others=others: manifest | {"other_options": others})
+        assert self_contained.check(packed).evidence["code_bytes"] == before + more
+
+
 def test_entry_that_lies_outside_of_the_file_fails(packed):
     with zipfile.ZipFile(packed.submission, "a") as archive:
         archive.writestr("../outside", b"x")

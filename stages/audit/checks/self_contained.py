@@ -83,7 +83,9 @@ def _counted(evidence: Evidence, entries: dict[str, int]) -> counted.Artifact:
     model, memory, tokenizer = (entries.get(f"caddie/data/{name}", 0) for name in ("model.blob", "memory.bin", "tokenizer.model"))
     packed_code = evidence.submission.stat().st_size - model - memory - tokenizer
     packed = artifact.manifest(evidence.submission)
-    others = 0 if packed["options"] == evidence.options else len(json.dumps(evidence.options))
+    of_others = packed.get("other_options")  # those of the other evaluators in the file, in whose size they are
+    in_file = [packed["options"], *(of_others.values() if isinstance(of_others, dict) else ())]
+    others = 0 if evidence.options in in_file else len(json.dumps(evidence.options))
     cap = min(counted.CAP_BYTES, evidence.package.cap_bytes)
     script = evidence.script.stat().st_size if evidence.script.is_file() else 0
     return counted.Artifact(max(script, packed_code) + others, model, memory, cap)
