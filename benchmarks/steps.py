@@ -87,7 +87,7 @@ CANDIDATES = {
     "tail blend": named(tail_blend={"start": 0.83, "steps": 30, "share": 0.6}),
     "bigram start, SOAP-Muon": UNTIED | named(**BIGRAMS, soap_muon={"matrices": "all", "sides": "smaller", "every": 1, "decay": 0.9}),
 }
-TODAY = "the default of today"
+TODAY, WITH_SECOND_BETA = "the default of today", "the default of today, second beta"
 LARGER = {"model.num_layers": 4, "model.width": 256, "model.num_heads": 4, "model.mlp_width": 1024}
 
 
@@ -222,7 +222,7 @@ def costs(tokens: Path, trees: dict[str, dict], *, rounds: int, steps: int) -> d
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = [*CANDIDATES, TODAY]
+    every = [*CANDIDATES, TODAY, WITH_SECOND_BETA]
     parser.add_argument("--only", nargs="+", choices=every, default=every, help="candidates (default: all)")
     parser.add_argument("--finalists", nargs="+", choices=every, help="candidates of the second table (default: those that gained)")
     parser.add_argument("--text", help="a file or folder of text, in place of the built-in text in artifacts/tokenize")
@@ -242,10 +242,12 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the tables between the markers of docs/training.md")
     arguments = parser.parse_args()
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())
-    today = {TODAY: {path: params.lookup(tree, path) for path in BASELINE}}
+    today = {path: params.lookup(tree, path) for path in BASELINE}
+    more = {"train.techniques": today["train.techniques"] | CANDIDATES["second beta"]["train.techniques"]}
     fixed = {"train.holdout_every": 10**6, "train.threads": 1, "train.device": "cpu"}
     tree = catalog.applied(BASELINE | fixed | (LARGER if arguments.larger else {}), tree)
-    trees = {name: catalog.applied(changes, tree) for name, changes in (CANDIDATES | today).items()}
+    candidates = CANDIDATES | {TODAY: today, WITH_SECOND_BETA: today | more}
+    trees = {name: catalog.applied(changes, tree) for name, changes in candidates.items()}
     with tempfile.TemporaryDirectory() as folder:
         tokens = ROOT / "artifacts/tokenize"
         if arguments.text:

@@ -37,13 +37,16 @@ STORE, WEEK_SECONDS = "caddie-jail-", 7 * 86_400  # folders of copies, and the a
 UNUSED = ("include", "test", "tests", "perl", "perl5", "perl-base")  # folders that no artifact needs, a third of all files
 FORMS = ("bubblewrap", "landlock", "none")
 # torch 2.13 can replace some of its GPU kernels by ones that it compiles on first use, and there is no compiler. Threads that wait for
-# work keep a processor busy, those of torch unless they are told, those of numpy always: it gets only one.
+# work keep a processor busy, those of torch unless they are told, those of numpy always: it gets only one. By itself glibc gives the pages
+# of a freed tensor back to the system, which has to clear new ones for the next tensor.
 ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "PATH": "/usr/bin:/bin",
     "TORCH_DISABLE_NATIVE_JIT": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
     "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "2147483647",
 }
 
 
