@@ -16,7 +16,7 @@ export PYTHONUTF8 := 1
 # One command for a machine with CUDA; it needs none of the set-up above: docs/gpu-run.md
 GPU = $(PYTHON) -m benchmarks.gpu $(if $(PARTS),--parts $(PARTS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(WHEELS),--wheels $(WHEELS))
 
-.PHONY: help setup readable repro test test-all test-recipes test-scripts test-attacks test-referee test-portability certify recipe rehearse submission show sweep lint golden report screenshots gpu gpu-cpu gpu-data clean test-text test-siege
+.PHONY: help setup readable repro test test-all test-recipes test-scripts test-attacks test-referee test-portability certify recipe rehearse submission show sweep tune lint golden report screenshots gpu gpu-cpu gpu-data clean test-text test-siege
 
 help:
 	@echo "make repro                 set up, run the pipeline on the default text, print the summary"
@@ -38,6 +38,7 @@ help:
 	@echo "make submission NAME=pr1855   the folder to hand in: a run per seed, README, logs, one script, audited; SEEDS, SCALE, RECORD, THRESHOLD"
 	@echo "make show                  the experiments in one table: what differs, seed, score, bytes, verdict; and as a figure"
 	@echo "make sweep SET=quantize.entropy.bits_per_weight=3.5,4.5   one short experiment per value, then the table and a figure"
+	@echo "make tune SET=train.matrix_learning_rate=0.02:0.1:log TRIALS=20   Optuna looks for better values; python -m stages.recipes.tune --help"
 	@echo "make report                print the summary of the last run"
 	@echo "make screenshots           pictures of the report for docs/pictures, and a check that nothing on it overlaps; wants chromium"
 	@echo "make golden AGAINST=REV    run the pipeline at REV and at HEAD, and compare the hashes of what they made: the proof of a refactor"
@@ -140,6 +141,10 @@ sweep: setup
 	  eval "dvc exp run --queue $$copied --name $$name $$flags $(addprefix -S ,$(SET))" && dvc exp run --run-all && \
 	  python -m stages.report --experiments && if dvc queue status | grep "$$name.*Failed"; then \
 	  echo "these runs failed, and their rows above are those of the last commit; dvc queue logs NAME says why"; exit 1; fi
+
+tune: setup
+	@test -n "$(SET)" || { echo "over what? make tune SET=train.matrix_learning_rate=0.02:0.1:log TRIALS=20"; exit 1; }
+	python -m stages.recipes.tune $(SET) $(if $(TRIALS),--trials $(TRIALS)) $(if $(NODE),--node $(NODE)) $(if $(KEY),--key $(KEY)) $(if $(NAME),--name $(NAME))
 
 recipe: setup
 	@test -n "$(NAME)" || { echo "which one? make recipe NAME=pr1855 SCALE=tiny; there are: $$(python -m stages.recipes | tr '\n' ' ')"; exit 1; }

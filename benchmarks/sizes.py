@@ -48,6 +48,7 @@ def trained(folder: Path, tree: dict) -> None:
         (folder / "artifacts/tokenize").symlink_to(ROOT / "artifacts/tokenize")
         for stage in ("train", "ema", "prequant_ttt", "calibrate", "sensitivity"):
             quality.command(folder, tree, stage)
+    files.write_json(folder / "artifacts/fill_cap/target.json", {"target_bytes": None})  # as fill_cap does where the target is a number
 
 
 def scores(folder: Path, tree: dict, targets: list[int]) -> list[tuple[float, float]]:

@@ -91,6 +91,7 @@ class Slots:
             if self.held.get(slot) != piece.document:
                 value_P = self.values.setdefault(slot, self.initial_P.clone())
                 value_P[: self.zero if self.warm else None] = self.initial_P[: self.zero if self.warm else None]
+                # in one pass over the memory, which reads a gradient's numbers in their order there: it must be contiguous
                 self.optimizers[slot], self.held[slot] = torch.optim.AdamW([value_P], **self.optimizer, fused=True), piece.document
                 self.texts[slot] = seen[:1] if piece.document == 0 else seen.new_tensor([self.order.separator])
 
