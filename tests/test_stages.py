@@ -129,7 +129,8 @@ def test_reader_that_closes_the_pipe_ends_a_command_without_a_word(words):
     """As in `python -m stages.recipes pr1855 | head -1`."""
     command = subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     command.stdout.close()
-    assert command.stderr.read() == b"" and command.wait() == (0 if "--help" in words else 128 + signal.SIGPIPE)  # argparse forgives
+    ends = {128 + signal.SIGPIPE} | ({0} if "--help" in words else set())  # some versions of argparse forgive
+    assert command.stderr.read() == b"" and command.wait() in ends
 
 
 def test_pipe_to_another_process_that_breaks_is_still_an_error():
