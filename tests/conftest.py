@@ -1,7 +1,7 @@
 """A tiny pipeline that has run once, in a folder of its own: most tests look at it or start from a copy."""
 
 import fcntl
-import importlib
+import importlib.util
 import json
 import os
 import shutil
@@ -195,11 +195,11 @@ def set_leaf(tree: dict, path: str, value) -> None:
 
 
 def write_documents(folder: Path, *, count: int = 48, size: int = 3000) -> None:
-    """Real English with code in it: the beginnings of standard library modules."""
+    """Real English with code in it: the beginnings of modules of networkx, whose version is pinned, so every Python has the same text."""
     folder.mkdir(parents=True)
-    library = sorted(p for p in Path(os.__file__).parent.glob("[a-s]*.py") if p.stat().st_size > size)[:count]
-    for path in library:
-        (folder / f"{path.stem}.txt").write_text(path.read_text(encoding="utf-8")[:size], encoding="utf-8")
+    modules = sorted(Path(importlib.util.find_spec("networkx").origin).parent.glob("*/*.py"))
+    for path in [path for path in modules if path.stat().st_size > size][:count]:
+        (folder / f"{path.parent.name}_{path.stem}.txt").write_text(path.read_text(encoding="utf-8")[:size], encoding="utf-8")
 
 
 def write_prepared(folder: Path, texts: list[str], *, split: str = "val") -> Path:

@@ -256,11 +256,6 @@ def test_artifact_that_says_another_thing_for_holdout_than_for_val_breaks_down(e
     assert verdict.verdict == "fail" and "something else of whether it carries" in verdict.evidence["reason"]
 
 
-@pytest.mark.parametrize("degrees, expected", [(2, 6.964557), (4, 3.746947), (1e12, 2.326348)])
-def test_quantile_is_that_of_the_tables(degrees, expected):
-    assert memorization.quantile(degrees, 0.01) == pytest.approx(expected, rel=1e-5)
-
-
 def test_sample_is_whole_documents_the_same_for_the_same_numbers(evidence):
     def drawn(limit, seed=3):
         return memorization.sample(evidence.text, limit, np.random.default_rng(seed))

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from stages.recipes import __main__ as recipes
 from stages.recipes import catalog
 from stages.script import driver, packing
 from tests.conftest import ROOT, run_node, set_leaf
+from tests.test_evaluators import LORA
 
 PARAMS = params.read(ROOT / "params.yaml")
 SECTIONS = ("model", "train", "ema", "prequant_ttt", "calibrate", "sensitivity", "quantize", "compress", "package", "evaluate")
@@ -106,6 +108,26 @@ def test_script_on_two_processes_of_torchrun_gives_the_same(project, tmp_path, n
 @pytest.mark.parametrize("name", catalog.whole())
 def test_script_of_every_recipe_is_the_pipeline_to_the_bit(project, tmp_path, name):
     assert_same_as_the_pipeline(project, small(name), tmp_path / "empty")
+
+
+def test_script_scores_in_the_order_of_an_evaluator_that_has_its_own(project, tmp_path, capsys, monkeypatch):
+    """Many documents learn at once, in an order that is not that of the text: the same score as of the stages."""
+    values = yaml.safe_load((project / "params.yaml").read_text())
+    options = LORA | {"chunk": 64, "window": 128, "slots": 3, "shares": 2}
+    values["package"] |= {"evaluators": ["ttt_lora"], "evaluator": "ttt_lora", "options": options, "other_options": {}}
+    values["evaluate"]["runs"] = {"slots": {"evaluator": "ttt_lora", "options": options}}
+    (project / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    for words in (("script",), ("package",), ("evaluate", "slots")):
+        run_node(*words)
+    scored = json.loads((project / "artifacts/evaluate/slots/metrics.json").read_text())
+    here = tmp_path / "here"
+    here.mkdir()
+    shutil.copy(min(project.glob("artifacts/compress/*/model.blob"), key=lambda path: path.stat().st_size), here / "model.blob")
+    shutil.copy(project / "artifacts/memory/memory.bin", here)
+    monkeypatch.chdir(here)
+    capsys.readouterr()
+    driver.score(project, ROOT / "README.md", "ttt_lora", options)
+    assert f"val_bpb:{scored['bits_per_byte']} " in capsys.readouterr().out
 
 
 PARTS = {

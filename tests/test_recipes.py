@@ -272,13 +272,13 @@ def test_steps_are_counted_from_the_budget(section, looped, expected):
 
 
 def test_layers_cost_what_a_hand_count_gives():
-    """The default network, written out: 2 layers, width 192, one key/value head of 64, 832 hidden features, rows of 128 tokens."""
+    """The default network, written out: 2 layers, width 128, one key/value head of 64, 560 hidden features, rows of 128 tokens."""
     found = describe.describe(PARAMS)
-    matrices = 192 * 192 + 2 * 64 * 192 + 192 * 192 + 2 * 192 * 832
-    attention = 2 * 3 * 64 * sum(range(1, 129)) / 128  # scores and weighted sum, 3 heads of 64, over 1 to 128 keys
+    matrices = 128 * 128 + 2 * 64 * 128 + 128 * 128 + 2 * 128 * 560
+    attention = 2 * 2 * 64 * sum(range(1, 129)) / 128  # scores and weighted sum, 2 heads of 64, over 1 to 128 keys
     assert [place.flops for place in found.places] == [2 * (matrices + attention)] * 2
-    assert found.end_flops == 2 * 192 * 1024 and found.front_flops == 2 * 64 * 192, "the bigram hash is projected once"
-    assert found.flops == found.plain_flops == 4 * (matrices + attention) + 2 * 64 * 192 + 2 * 192 * 1024
+    assert found.end_flops == 2 * 128 * 1024 and found.front_flops == 2 * 64 * 128, "the bigram hash is projected once"
+    assert found.flops == found.plain_flops == 4 * (matrices + attention) + 2 * 64 * 128 + 2 * 128 * 1024
     assert found.training_flops == 3 * found.flops * PARAMS["train"]["steps"] * 2048
 
 
@@ -313,11 +313,11 @@ def test_features_that_rewire_the_network_are_described():
         PARAMS,
     )
     found = describe.describe(tree)
-    mlp = 2 * 2 * 192 * 832
+    mlp = 2 * 2 * 128 * 560
     assert [place.layer for place in found.places] == [0, 1, 2, 1, 2, 3] and found.places[0].flops == mlp
     assert ["untied_mlp" in place.features for place in found.places] == [False] * 4 + [True, False]
-    assert found.front_flops == 2 * 64 * 192 and found.front_features == found.end_features == ["factorised_embedding"]
-    assert found.end_flops == 2 * 192 * 64 + 2 * 64 * 1024
+    assert found.front_flops == 2 * 64 * 128 and found.front_features == found.end_features == ["factorised_embedding"]
+    assert found.end_flops == 2 * 128 * 64 + 2 * 64 * 1024
     heads = 2 * 64 * 1024 * (127 + 126) // 128  # the heads see all but the last tokens of a row
     assert found.step_flops == 3 * (found.flops + heads)
     parts = {group.name: group for group in found.groups}
@@ -385,7 +385,7 @@ def test_product_without_a_counting_rule_is_refused():
 def test_describe_prints_params_as_they_are_and_recipes(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert command.main(["default", "--describe"]) == 0
-    assert "1,372,948" in capsys.readouterr().out
+    assert "786,962" in capsys.readouterr().out
     command.main(["pr1285", "--describe"])
     said = capsys.readouterr().out
     assert "34,401,371" in said and "5,530 steps, 2,530 of them with the recurrence on" in said and "value_embedding projection" in said

@@ -76,3 +76,8 @@ def test_what_is_no_sample_is_refused(values, record, margin):
 
 def test_margin_and_level_are_those_of_the_rules():
     assert (significance.MARGIN_NATS, significance.LEVEL) == (0.005, 0.01)
+
+
+@pytest.mark.parametrize("degrees, expected", [(2, 6.964557), (4, 3.746947), (1e12, 2.326348)])
+def test_quantile_is_that_of_the_tables(degrees, expected):
+    assert significance.student_above(degrees, 0.01) == pytest.approx(expected, rel=1e-5)

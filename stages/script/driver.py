@@ -85,9 +85,14 @@ def score(folder: Path, script: Path, name: str, options: dict) -> None:
     evaluator = evaluators.build(plugin.load("evaluators", name), model, options)
     order = getattr(evaluator, "coding_order", None)
     number = order.shares if order else 1 if getattr(evaluator, "carries", True) else SIZE
-    coded, nats = split.tokens[np.append(0, order.targets(split.tokens))] if order else split.tokens, np.zeros(len(split.tokens) - 1)
+    coded, nats = split.tokens, np.zeros(len(split.tokens) - 1)
+    if order:
+        targets = order.targets(np.asarray(coded))
+        coded = np.asarray(coded)[np.append(0, targets)]
     for part in range(RANK, number, SIZE):  # a share, or the part of this process
         nats += np.nan_to_num(harness.score(evaluator, coded, part=(part, number)).nats)
+    if order:  # sums of the same numbers in another order differ in their last bit
+        nats[targets - 1] = nats.copy()
     np.save(folder / f"nats.{RANK}.npy", nats)
     wait(folder, "score", range(0 if RANK else SIZE))  # rank 0 waits for all, because it removes the folder
     if not RANK:

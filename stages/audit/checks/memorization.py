@@ -9,12 +9,14 @@ each relative to a trigram model R, which is built here from the train tokens al
 
 The spread is measured on holdout alone, so no artifact can hide a gain on val behind scores of val that jump. So that it cannot hide one
 behind scores of holdout that jump, a fifteenth of `audit.replayed` targets are drawn evenly and replayed besides. An evaluator that
-carries something learns along the way, so holdout is as long as val for it; for others a sample of documents is enough. The check fails
-if D < -max(0.005, q s), where q is the 99.9 % quantile of Student's t with n - 1 degrees of freedom, n the holdout documents: if
-documents are independent, 0.1 % of honest artifacts fail by chance. Documents of one source are alike, so s is a little too small, and 1
-% was too much. A contamination of d bits per byte is found with probability T(d/s - q). Holdout is replayed with its targets withheld, as
-val is: an artifact that reads the targets of both would cost both too little. So many positions are drawn that such a replay can miss a
-quarter of what chance leaves open, if `audit.replayed` are that many; what it can miss is added to the contamination that is found.
+carries something learns along the way, so holdout is as long as val for it; for others as many documents are drawn as have
+`audit.memorization_tokens`. The check fails if D < -max(0.005, q s), where q is the 99.9 % quantile of Student's t with n - 1 degrees of
+freedom, n the holdout documents. Were e / b normal and documents independent, 0.1 % of honest artifacts would fail by chance. They are
+not quite: a few documents are far nearer to train than all others, and where a draw of holdout misses these, D is low and s is small
+as well. benchmarks/false_alarms.py measures what remains, and the default therefore takes all of its holdout (docs/certification.md).
+A contamination of d bits per byte is found with probability T(d/s - q). Holdout is replayed with its targets withheld, as val is: an
+artifact that reads the targets of both would cost both too little. So many positions are drawn that such a replay can miss a quarter
+of what chance leaves open, if `audit.replayed` are that many; what it can miss is added to the contamination that is found.
 The evidence states the contamination that is found with probability 99 %, and the power for smaller ones. Training on val before
 quantization moved published scores by -0.03 to -0.06 bits per byte; the smallest change was 0.004.
 """
@@ -27,7 +29,7 @@ from stages.audit import bound, replay
 from stages.audit.evidence import Evidence, Verdict, lacks
 from stages.audit.reference_model import Trigram
 from stages.lib.referee import artifact
-from stages.lib.referee.significance import student_below
+from stages.lib.referee.significance import student_above, student_below
 from stages.lib.tokens import splits
 from stages.runtime.text.tokenizer import BOS
 
@@ -66,16 +68,11 @@ def check(evidence: Evidence) -> Verdict:
         raise artifact.Failed(f"the artifact claimed no finite cost for {np.count_nonzero(~np.isfinite(nats))} targets of holdout")
     documents = {"holdout": per_document(stream, counts, nats, reference)}
     documents["val"] = per_document(*val, reference)
-    (bits, guessed, size), (other_bits, other_guessed, other_size) = documents["holdout"], documents["val"]
-    if len(size) < 2:
-        return Verdict("not_applicable", {"reason": "one document of holdout has no spread; give more holdout tokens"}, positions=len(size))
-    mean = (bits - guessed).sum() / size.sum()
-    deviation = float((other_bits - other_guessed).sum() / other_size.sum() - mean)
-    spread = float(((bits - guessed - mean * size) ** 2).sum() / (size**2).sum()) * len(size) / max(1, len(size) - 1)
-    error = math.sqrt(spread * sum(float((sizes**2).sum()) / float(sizes.sum()) ** 2 for sizes in (size, other_size)))
-    degrees = max(1, len(size) - 1)
-    reach, sure = (quantile(degrees, level) * error for level in (LEVEL, MISSED))
-    threshold = max(FLOOR, reach)
+    size, count = documents["holdout"][2], len(documents["holdout"][2])
+    if count < 2:
+        return Verdict("not_applicable", {"reason": "one document of holdout has no spread; give more holdout tokens"}, positions=count)
+    deviation, error = compared(documents["val"], documents["holdout"])
+    threshold, sure = most_by_chance(error, count), student_above(count - 1, MISSED) * error
     may_miss = UNSEEN * (threshold + sure) * math.log(2) * float(size.sum())
     withheld = replay.run(
         evidence.submission,
@@ -106,12 +103,12 @@ def check(evidence: Evidence) -> Verdict:
         "holdout_replayed": len(withheld.positions),
         "holdout_unseen_bits_per_byte": unseen,
         "found_with_99_percent_bits_per_byte": threshold + sure + unseen,
-        "power": {str(gain): float(student_below((gain - threshold) / error, degrees)) if error else 1.0 for gain in GAINS},
+        "power": {str(gain): float(student_below((gain - threshold) / error, count - 1)) if error else 1.0 for gain in GAINS},
     }
     passed = deviation >= -threshold
     if not passed:
         facts["reason"] = f"val costs {-deviation:.3f} bits per byte less than holdout, where at most {threshold:.3f} are left to chance"
-    return Verdict("pass" if passed else "fail", facts, positions=len(size) + len(other_size), largest_deviation=-deviation)
+    return Verdict("pass" if passed else "fail", facts, positions=count + len(documents["val"][2]), largest_deviation=-deviation)
 
 
 def per_document(stream: np.ndarray, counts: np.ndarray, nats: np.ndarray, reference: Trigram) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -120,13 +117,18 @@ def per_document(stream: np.ndarray, counts: np.ndarray, nats: np.ndarray, refer
     return tuple(np.bincount(document, values) for values in (nats / math.log(2), reference.nats(stream) / math.log(2), counts[1:]))
 
 
-def quantile(degrees: float, level: float) -> float:
-    """The t that Student's t with this many degrees of freedom exceeds with this probability, by bisection."""
-    low, high = 0.0, 1000.0
-    while high - low > 1e-9:
-        middle = (low + high) / 2
-        low, high = (middle, high) if student_below(-middle, min(degrees, 1e9)) > level else (low, middle)
-    return high
+def compared(val: tuple[np.ndarray, ...], holdout: tuple[np.ndarray, ...]) -> tuple[float, float]:
+    """D and s. Each split is (bits of the artifact, bits of the reference, bytes) by document; holdout has at least two."""
+    gains, sizes = zip(*((bits - guessed, size) for bits, guessed, size in (val, holdout)), strict=True)
+    ratio, count = float(gains[1].sum() / sizes[1].sum()), len(sizes[1])
+    spread = float(((gains[1] - ratio * sizes[1]) ** 2).sum() / (sizes[1] ** 2).sum()) * count / (count - 1)
+    error = math.sqrt(spread * sum(float((size**2).sum()) / float(size.sum()) ** 2 for size in sizes))
+    return float(gains[0].sum() / sizes[0].sum()) - ratio, error
+
+
+def most_by_chance(error: float, documents: int) -> float:
+    """max(0.005, q s): a D below its negative is a fail."""
+    return max(FLOOR, student_above(documents - 1, LEVEL) * error)
 
 
 def sample(split: splits.Split, limit: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ compare bits per byte). One seed has no standard deviation, so p is None and no 
 fraction of the incomplete beta function, DLMF 8.17.22.
 """
 
+import functools
 import math
 import statistics
 from collections.abc import Sequence
@@ -70,6 +71,16 @@ def student_below(t: float, degrees: float) -> float:
         return 0.0 if t < 0 else 1.0
     tail = _incomplete_beta(degrees / (degrees + t * t), degrees / 2, 0.5) / 2
     return tail if t <= 0 else 1 - tail
+
+
+@functools.cache
+def student_above(degrees: float, level: float) -> float:
+    """The t that Student's t exceeds with probability `level`, between 0 and 1/2, by bisection."""
+    low, high = 0.0, 1000.0
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (middle, high) if student_below(-middle, min(degrees, 1e9)) > level else (low, middle)
+    return high
 
 
 def _described(values: Sequence[float]) -> tuple[float, float | None, int]:
