@@ -56,6 +56,7 @@ VARIANTS = {
     "memory": GEOMETRY | MEMORY | {"network": "sliding"},
     "memory, streaming": MEMORY | {"network": "streaming", "window": 24, "block": 16, "contexts": 200},
     "tilt": TILT | GEOMETRY | {"network": "sliding"},
+    "tilt, slots": TILT | LORA | {"network": "ttt_lora", "slots": 2, "shares": 2},
     "tilt, phased": TILT | LORA | PHASES | {"network": "ttt_phased"},
     "ttt_sgd": GEOMETRY | {"chunk": 48, "epochs": 2, "learning_rate": 0.05, "momentum": 0.9, "frozen_blocks": 1, "rows": 2},
     "ttt_lora": LORA,

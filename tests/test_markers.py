@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.audit.checks import files
 from stages.lib.text import accounting, corpus
 from stages.lib.text.encoder import Encoder
 from stages.runtime.text import caseops, operators_first, sentencepiece_model
@@ -143,6 +144,11 @@ def test_published_shards_are_fused_shard_by_shard_with_the_same_bytes(tmp_path,
     markers = Tokenizer((tmp_path / "tokenizer.model").read_bytes()).fused_markers
     assert len(before) > 1 and [markers.separate(part).tolist() for part in after] == [part.tolist() for part in before]
     assert meta["tokens"] == sum(map(len, after)) < sum(map(len, before))
+    encoder = Encoder((tmp_path / "tokenizer.model").read_bytes())
+    assert files.compared(split, published / split, tmp_path / "fused", encoder)[2] == []
+    path = shards.token_paths(tmp_path / "fused", split)[0]
+    shards.write(path, np.where(np.arange(len(after[0])) == 2, 300, after[0]))
+    assert any("not the published ones" in finding for finding in files.compared(split, published / split, tmp_path / "fused", encoder)[2])
     if split == "val":
         counts = meta["counts"]
         assert shards.read_sidecar(tmp_path / "fused", split).sum() == meta["bytes"] == counts["sidecar"] == counts["text"]

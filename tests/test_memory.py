@@ -336,6 +336,8 @@ def test_primed_evaluator_needs_text_and_scores_text_like_it_better():
     assert harness.score(primed, tokens).nats.sum() < 0.8 * harness.score(plain, tokens).nats.sum()
     with pytest.raises(ValueError, match=r"set memory\.bytes and pack it again, or primed: 0"):
         priming.table(None, b"", 2)
+    for few in range(1, 4):  # no longer contexts than there are tokens
+        assert priming.table(None, shipped.pack(tokens[:few]), 3) is not None
 
 
 def test_counts_that_are_handed_on_are_those_that_the_session_would_make():

@@ -98,7 +98,7 @@ def test_script_gives_the_blob_and_the_score_of_the_pipeline_to_the_bit(project,
 
 
 @pytest.mark.recipes
-@pytest.mark.parametrize("name", ["default", "pr1493"])
+@pytest.mark.parametrize("name", ["default", "pr1493", "pr1399"])  # the last has one rank in prequant_ttt
 def test_script_on_two_processes_of_torchrun_gives_the_same(project, tmp_path, name):
     tree = yaml.safe_load((project / "params.yaml").read_text()) if name == "default" else small(name)
     assert_same_as_the_pipeline(project, tree, tmp_path / "empty", processes=2)
@@ -212,6 +212,16 @@ def test_script_holds_what_the_run_uses_and_nothing_else(name):
     )
     assert not any(path.startswith(("stages/audit", "stages/report", "stages/lib/referee", "stages/lib/text")) for path in modules)
     assert not {path for path in packing.NOT_PACKED if not (ROOT / path).is_file()}, "a file that is left out must exist"
+
+
+def test_script_computes_the_multipliers_that_the_recipe_wants():
+    """From gradients alone, measured, or none."""
+    tree = catalog.applied(catalog.values("caddie", PARAMS), PARAMS)
+    for start, enabled in (("gradient", False), ("ones", True), ("ones", False)):
+        tree["sensitivity"] |= {"start": start, "enabled": enabled}
+        planned = packing.plan(tree)
+        assert (("sensitivity", None) in planned["stages"]) == (start == "gradient" or enabled)
+        assert ("artifacts/sensitivity/multipliers.json" in planned["files"]) == (start == "ones" and not enabled)
 
 
 def test_default_and_largest_script_are_as_small_as_is_claimed():

@@ -316,6 +316,10 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(export, capsys):
     bad(capsys, "lie in each other, and what ships is shown", "python data/export", *tokens, *out)
     bad(capsys, "takes a number such as 1.0810, not 'good'", "python p.py", *tokens, "--bits-per-byte", "good", *out)
     bad(capsys, "exists and has no certificate; name another folder", "python p.py", *tokens, "--out", "data")
+    Path("data/export/val").mkdir()
+    shutil.copy("data/export/fineweb_val_000000.bin", "data/export/val")
+    bad(capsys, "both have shards of val; leave one of them there", "python p.py", *tokens, *out)
+    Path("data/export/val/fineweb_val_000000.bin").unlink()
     Path("data/export/fineweb_val_000000.bin").unlink()
     bad(capsys, r"has no shards \*_val_\*.bin", "python p.py", *tokens, *out)
     assert sorted(path.name for path in export.iterdir()) == ["data", "docs", "p.py", "params.yaml"]

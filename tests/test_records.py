@@ -1,6 +1,7 @@
 """What the records of May 2026 added: a context that grows, two caps, AWQ-lite, and the tilt, each against its formula written plainly."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -307,7 +308,8 @@ class Silent:
 
 
 def test_tilt_of_documents_at_once_counts_in_coding_order_with_contexts_of_their_own(monkeypatch):
-    """Two slots with chunks of 5; the texts of the documents are put together again, and each share begins anew."""
+    """Two slots with chunks of 5; the texts of the documents are put together again, each share begins anew, and a piece sees no other
+    piece of its round, so that its rows are the same when it is asked for alone."""
     monkeypatch.setitem(tilt.NETWORKS, "sliding", SimpleNamespace(Evaluator=Silent))
     generator = np.random.default_rng(2)
     texts = [[1, *generator.integers(2, 5, n), 1] for n in (13, 6, 22, 9)]
@@ -328,17 +330,24 @@ def test_tilt_of_documents_at_once_counts_in_coding_order_with_contexts_of_their
                     del done[document]
             rounds.append(pieces)
     texts[0][0] = 7
-    expected, counts, shares = [], {}, -1
-    for target, (share, document, place) in enumerate(places, 1):
-        if share != shares:
-            counts, shares = {}, share
-        hint = None
-        if place >= 2:
-            seen = counts.setdefault(tuple(texts[document][place - 2 : place]), {})
-            if seen and max(seen.values()) >= 0.6 * sum(seen.values()):
-                hint = max(seen, key=seen.get)
-            seen[coded[target]] = seen.get(coded[target], 0) + 1
-        expected.append(hint)
+    expected, before, shares = [], [], -1  # (context, target) of each target of the rounds before
+    for pieces in rounds:
+        if pieces[0].share != shares:
+            before, shares = [], pieces[0].share
+        counted = []
+        for piece in pieces:
+            own = []
+            for target in range(piece.first, piece.last + 1):
+                _, document, place = places[target - 1]
+                context, hint = tuple(texts[document][max(place - 2, 0) : place]), None
+                followed = Counter(token for other, token in before + own if other == context)
+                if place >= 2:
+                    if followed and max(followed.values()) >= 0.6 * followed.total():
+                        hint = max(followed, key=followed.get)
+                    own.append((context, coded[target]))
+                expected.append(hint)
+            counted += own
+        before += counted
     evaluator, found = tilt.Evaluator(None, network="sliding", order=3, confidence=0.6, boost=2.0), []
     seen = torch.tensor(coded)
     for pieces in rounds:
@@ -347,6 +356,8 @@ def test_tilt_of_documents_at_once_counts_in_coding_order_with_contexts_of_their
         evaluator.predict(partly[: pieces[-1].last + 1], pieces)  # as a decoder asks before it knows the chunk
         logits = evaluator.predict(seen[: pieces[-1].last + 1], pieces)
         found += [int(row.argmax()) if row.any() else None for row in logits]
+        alone = [evaluator.predict(seen[: piece.last + 1], [piece]) for piece in pieces]
+        assert torch.equal(torch.cat(alone), logits)
         if pieces is rounds[1]:
             evaluator.predict(partly[: pieces[-1].last + 1], pieces)
         evaluator.learn(seen[: pieces[-1].last + 1], pieces)

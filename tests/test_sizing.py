@@ -50,6 +50,8 @@ def test_more_hours_more_bytes_and_more_text_never_predict_a_worse_network():
     small = made(asked=plan.Asked(300_000, 0.5))
     assert small.facts.parameters < made().facts.parameters and small.network_score >= made().network_score
     assert small.facts.parameters * small.facts.bits / 8 + plan.SCRIPT_BYTES + small.values["memory.bytes"] <= 300_000
+    assert small.values["memory.bytes"] == 0 and small.values["package.evaluator"] == "sliding", "no text is left for it to count"
+    assert small.score == small.network_score and not any("@memory" in node for node in small.seconds)
     assert rules.effective(3e6, 1e6, 8.0) < 3e6 and rules.effective(1e6, 2e6, 8.0) == 1e6
 
 
@@ -100,6 +102,13 @@ def test_sweep_of_the_short_recipe_scores_in_windows_of_the_training():
     assert catalog.values("short", TREE)["evaluate.runs"]["sliding"] == TREE["evaluate"]["runs"]["sliding"]
 
 
+def test_documents_of_a_text_that_is_read_in_part_are_those_of_all_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "LOOKED_AT", 1000)
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps({"text": f"{n:04} words and more"}) + "\n" for n in range(500)))
+    found = text.look(tmp_path / "mine.jsonl")
+    assert not found.is_whole and found.bytes / found.documents == pytest.approx(19, rel=0.01)
+
+
 def test_text_is_counted_with_its_duplicates_and_its_language(tmp_path):
     lines = ["The house of the king was in the north, and it was old."] * 3 + ["Das Haus der Königin steht nicht im Norden."] * 2
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in [*lines, ""]))
@@ -117,7 +126,7 @@ def test_text_is_counted_with_its_duplicates_and_its_language(tmp_path):
         (["--for", "16MB"], "needs the hours"),
         (["--for", "16 apples", "--hours", "1"], "is no number of bytes"),
         (["--for", "16MB", "--hours", "1", "--gpus", "3"], "give 1, 2, 4 or 8"),
-        (["--for", "16MB", "--hours", "1", "--context", "100"], "multiple of 32"),
+        (["--for", "16MB", "--hours", "1", "--context", "96"], "power of two"),
         (["--for", "16MB", "--hours", "1", "--save", "tiny"], "there is a recipe tiny already"),
         (["--for", "16MB", "--hours", "1", "--save", "../x"], "no name of a file"),
         (["--for", "16MB", "--hours", "1", "pr1855"], "leave one of them out"),

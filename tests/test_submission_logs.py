@@ -1,11 +1,14 @@
 """What a log says is read in the spellings of the field, with its line; what it does not say is not made up."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from stages.audit.submission import contents
 from stages.audit.submission.folder import audit
 from stages.audit.submission.logs import lines, phases
 from stages.audit.submission.logs import log as logs
+from stages.audit.submission.rules import texts
 from tests import submission_folders
 from tests.submission_folders import BITS, write
 
@@ -421,3 +424,15 @@ def test_large_log_is_read_at_both_ends_with_its_line_numbers(tmp_path, monkeypa
     )
     found = audit(folder)
     assert found.runs[0].seed == 42 and found.runs[0].score.line == 3008 and verdicts(found, "claims") == ["pass"]
+
+
+def test_a_setting_on_which_one_log_disagrees_is_not_the_run_s(tmp_path):
+    """Three logs, and the last two agree with each other."""
+    found = [
+        SimpleNamespace(
+            file=f"{n}.log", settings={"window_size": f"{n}", "num_layers": "3"}, setting_lines={"window_size": 1, "num_layers": 2}
+        )
+        for n in (1, 2, 2)
+    ]
+    values, places = texts._logged(SimpleNamespace(logs=found))
+    assert values == {"num_layers": 3} and places["num_layers"] == ("2.log", 2)

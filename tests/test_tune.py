@@ -122,6 +122,10 @@ out.write_text(json.dumps({"loss": abs(t["rate"] - 0.3) + t["seed"] / 100, "gpu"
 """
 
 
+def test_one_seed_that_is_asked_for_is_the_seed():
+    assert tune.Experiments("mine", "train", "loss", [43])._changes({"train.rate": 0.1}, 43) == {"train.rate": 0.1, "train.seed": 43}
+
+
 @pytest.mark.dvc
 @pytest.mark.slow
 def test_trials_are_experiments_with_each_seed(tmp_path):

@@ -1,8 +1,8 @@
 """Search for better values of parameters: Optuna chooses the next ones from the results so far, and each trial is an experiment of DVC.
 
     python -m stages.recipes.tune train.matrix_learning_rate=0.02:0.1:log train.muon.momentum=0.85:0.97
-    python -m stages.recipes.tune model.num_layers=1:4 --node plain_score@ema --key bits_per_byte --trials 12 --seeds 1 2
-    python -m stages.recipes.tune train.loader=flat,documents --name loader
+    python -m stages.recipes.tune model.num_layers=1:4 --node plain_score@quantize --key bits_per_byte --trials 12 --seeds 1 2
+    python -m stages.recipes.tune train.loader=shuffled,documents --name loader
 
 A parameter gets a range LOW:HIGH (of whole numbers if its own value and both ends are), a range in which each factor is as likely
 (LOW:HIGH:log), or some values (A,B,C). Trial 0 has the values of params.yaml. What counts is a metric of one node, the less the better; by
@@ -139,7 +139,7 @@ class Experiments:
         return None if None in found else statistics.fmean(found)
 
     def _changes(self, values: dict, seed: int) -> dict:
-        return values | ({"train.seed": seed} if len(self.seeds) > 1 else {})
+        return values | {"train.seed": seed}
 
     def _called(self, number: int, seed: int) -> str:
         return f"{self.name}-{number}" + (f"-seed-{seed}" if len(self.seeds) > 1 else "")

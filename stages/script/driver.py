@@ -34,7 +34,7 @@ def main(folder: Path, script: Path) -> None:
     tree = run["params"]
     tree["train"]["seed"] = int(os.environ.get("SEED", 1337))
     for node in tree.keys() & set(TOGETHER):
-        tree[node]["processes"] = SIZE
+        tree[node]["processes"] = min(SIZE, tree[node].get("ranks", SIZE))  # more than the ranks of prequant_ttt have nothing to do
     if not RANK:
         sizes = {"artifacts/script/metrics.json": {"code_bytes": script.stat().st_size}}  # fill_cap reads it
         for path, content in (run["files"] | sizes).items():
@@ -57,7 +57,8 @@ def main(folder: Path, script: Path) -> None:
         wait(folder, node)
     os.chdir(start)
     if not RANK:
-        shutil.copyfile(min(sorted(folder.glob("artifacts/compress/*/model.blob")), key=lambda path: path.stat().st_size), "model.blob")
+        blobs = [path for path in sorted(folder.glob("artifacts/compress/*/model.blob")) if path.stat().st_size]  # 0: no program for it
+        shutil.copyfile(min(blobs, key=lambda path: path.stat().st_size), "model.blob")
         if "memory" in tree:
             shutil.copyfile(folder / "artifacts/memory/memory.bin", "memory.bin")
     wait(folder, "blob")

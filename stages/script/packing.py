@@ -95,7 +95,7 @@ def plan(tree: dict) -> dict:
         off["artifacts/memory/metrics.json"] = {"memory_bytes": 0}
     if ("fill_cap", None) not in run:
         off["artifacts/fill_cap/target.json"] = {"target_bytes": None}
-    if not tree["sensitivity"]["enabled"]:
+    if ("sensitivity", None) not in run:
         off["artifacts/sensitivity/multipliers.json"] = {"multipliers": {}}
     sections = {name: section for name, section in tree.items() if name in dict(run) or name == "model"}
     sections["train"] = tree["train"] | {"adopt": dict.fromkeys(tree["train"]["adopt"])}  # the script trains
@@ -115,7 +115,11 @@ def plan(tree: dict) -> dict:
 def stages(tree: dict) -> list[tuple[str, str | None]]:
     """The stages in order, each with its variant, without those that are off."""
     runs = counted.shipped(tree["package"]["blob"], tree["compress"]["runs"])
-    on = {"fill_cap": tree["quantize"]["entropy"]["target_bytes"] == "auto", "memory": tree["memory"]["bytes"] > 0}
+    on = {
+        "fill_cap": tree["quantize"]["entropy"]["target_bytes"] == "auto",
+        "memory": tree["memory"]["bytes"] > 0,
+        "sensitivity": tree["sensitivity"]["enabled"] or tree["sensitivity"]["start"] != "ones",
+    }
     run = [node for node in STAGES if on.get(node, tree.get(node, {}).get("enabled", True))]
     return [*((node, None) for node in run), *(("compress", name) for name in runs)]
 

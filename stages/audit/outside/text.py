@@ -57,7 +57,10 @@ def _has(tokens: Path, split: str) -> bool:
 
 def _found(tokens: Path, split: str) -> list[Path]:
     """Shards and sidecars of a split, in the folder or in a folder of the split's name."""
-    return sorted({*tokens.glob(f"*_{split}_*.bin"), *tokens.glob(f"{split}/*_{split}_*.bin")})
+    found = {place: sorted(place.glob(f"*_{split}_*.bin")) for place in (tokens, tokens / split)}
+    first, second = found.values()
+    require(not (first and second), f"{tokens} and {tokens / split} both have shards of {split}; leave one of them there")
+    return first or second
 
 
 def _tokenized(folder: Path, split: str, tokens: Path, model: Tokenizer) -> np.ndarray:

@@ -40,6 +40,7 @@ LONGER = 1.14  # bytes of a token with twice as many pieces
 WIDTHS = (64, 96, 128, 160, 192, 256, 320, 384, 448, 512, 576, 640, 768, 896, 1024)
 STATE_BYTES, UNIT_BYTES = 28, 60  # of memory in training: for a weight; for a token, a layer and a unit of width
 LARGEST_FOR_MEMORY = 5e6  # weights that multiply of a network that `memory` still helps (docs/memory.md: nothing at full size)
+LEAST_FOR_MEMORY = 10_000  # bytes of text that it needs to begin with
 MEMORY_SHARE = 0.6  # of the memory that a training may take
 PART_TOKENS = 65_536  # of a part of a batch on a GPU, as published; on a processor the batch is one part
 VAL_BYTES, MOST_VAL = 600_000, 0.06  # of val and of holdout: bytes, and the largest share of the text
@@ -205,8 +206,9 @@ def _described(
     used = 1.0 if sizes.tokens > unique / ENOUGH else _used(text, ENOUGH * sizes.tokens * longer)
     share, most_text = val_share(text, used), round(used * text.bytes)
     is_drawn = used < 1 and source["prepare.source"] == "local"
-    remembers = rules.weights(sizes) <= LARGEST_FOR_MEMORY
-    left = max(0, asked.cap_bytes - SCRIPT_BYTES - round(parameters * per_weight / 8)) * remembers
+    left = max(0, asked.cap_bytes - SCRIPT_BYTES - round(parameters * per_weight / 8))
+    remembers = rules.weights(sizes) <= LARGEST_FOR_MEMORY and left >= LEAST_FOR_MEMORY
+    left *= remembers
     remembered = min(unique, left / PACKED_TOKEN, most_text / longer)
     shipped = math.ceil(min(left, 1.05 * PACKED_TOKEN * remembered))
     epochs = sizes.tokens / min(unique, most_text * (1 - 2 * share) / longer)
@@ -260,7 +262,11 @@ def _described(
         network,
         score,
         error,
-        seconds(sizes, text, machine, most_text, share, longer, rate, known),
+        {
+            node: value
+            for node, value in seconds(sizes, text, machine, most_text, share, longer, rate, known).items()
+            if remembers or "@memory" not in node
+        },
         ", ".join(beyond) or None,
     )
 
@@ -268,7 +274,7 @@ def _described(
 def seconds(
     sizes: Sizes, text: Text, machine: Hardware, used: int, share: float, longer: float, rate: float, known: rules.Rules
 ) -> dict[str, float]:
-    """Expected seconds by node. Work of the network runs on the machine, all else on a processor like that of the rules."""
+    """Expected seconds by node of all evaluators. Work of the network runs on the machine, all else on a processor as of the rules."""
     forward = rules.forward_flops(sizes)
     val = text.val_bytes or share * used
     scoring = machine.fp32_rate * (1 if machine.gpus else known.share(sizes.width))
@@ -279,8 +285,7 @@ def seconds(
         "network": CALIBRATED * sizes.context * forward / scoring,
         "scored": val / longer * forward / scoring,
     }
-    nodes = {node: known.nodes[node] for node in known.nodes if rules.weights(sizes) <= LARGEST_FOR_MEMORY or "@memory" not in node}
-    found = {node: fixed + slope * drivers[rules.NODES[node]] for node, (fixed, slope) in nodes.items()}
+    found = {node: fixed + slope * drivers[rules.NODES[node]] for node, (fixed, slope) in known.nodes.items()}
     found["train"] = known.train_start + (rules.training_flops(sizes) + rules.measuring_flops(sizes)) / rate
     found["train"] += 0 if machine.gpus else known.step_seconds * sizes.steps
     return found

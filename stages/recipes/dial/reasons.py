@@ -74,7 +74,8 @@ def reasons(plan: Plan, text: Text, machine: Hardware, pilot: Trained, asked: As
             ", ".join(values["evaluate.runs"]),
             f"both are causal; `memory` ships: it is lower for networks of up to {rule.LARGEST_FOR_MEMORY:,.0f} weights that multiply"
             if "memory" in values["evaluate.runs"]
-            else f"`memory` gains nothing for networks of more than {rule.LARGEST_FOR_MEMORY:,.0f} weights that multiply",
+            else f"`memory` needs {rule.LEAST_FOR_MEMORY:,} bytes of text that ship, and gains nothing for networks of more than "
+            f"{rule.LARGEST_FOR_MEMORY:,.0f} weights that multiply",
         ),
     ]
 

@@ -25,8 +25,8 @@ def run(asked: argparse.Namespace, tree: dict) -> int:
     require(asked.hours is not None and 0 < asked.hours < math.inf, "--for needs the hours of training, such as --hours 1")
     require(asked.gpus in (None, 0, 1, 2, 4, 8), f"--gpus is {asked.gpus}; give 1, 2, 4 or 8, between which batches divide, or 0")
     require(
-        asked.context is None or (asked.context >= 32 and asked.context % 32 == 0),
-        f"--context is {asked.context}; give a multiple of 32 tokens, 32 or more",
+        asked.context is None or (asked.context >= 32 and asked.context.bit_count() == 1),
+        f"--context is {asked.context}; give a power of two, 32 or more, because a batch is one and holds whole rows",
     )
     is_contests = asked.text == Path(CONTEST) and not asked.text.exists()
     wanted = plan.Asked(in_bytes(asked.cap), asked.hours, asked.context, text.FINEWEB_VOCABULARY if is_contests else None)

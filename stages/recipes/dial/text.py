@@ -95,6 +95,7 @@ def look(path: Path | None) -> Text:
         raise ValueError(f"{path} holds no text; give --text a file or folder with documents in it")
     language, script = told("\n".join(sample))
     size = sum_of_sizes if is_whole else max(sum_of_sizes, there)
+    documents = round(documents * size / sum_of_sizes)  # of all of the text, as its bytes are
     return Text(size, documents, len(duplicates), sum(duplicates), language, script, is_whole)
 
 

@@ -32,7 +32,7 @@ def count(table: counts.Counts, tokens: np.ndarray, order: int) -> None:
     (chain.py) read from the other side, and all tokens can be counted at once by it.
     """
     key = counts.mixed(np.zeros(len(tokens) - 1, np.uint64), tokens[:-1])  # of the context of each of tokens[length:]
-    for length in range(1, order + 1):
+    for length in range(1, min(order, len(tokens) - 1) + 1):
         longer = counts.mixed(key[1:], tokens[: -length - 1])
         first, _ = counts.distinct(counts.mixed(longer, tokens[length + 1 :]))
         counted = np.concatenate([[0], 1 + np.sort(first)])  # the first token of all has no longer context

@@ -39,15 +39,15 @@ def _logged(submission: Submission) -> tuple[dict[str, float], dict[str, tuple[s
     """Numbers of settings that all logs agree on, and where they stand."""
     values: dict[str, float] = {}
     places: dict[str, tuple[str, int]] = {}
+    dropped: set[str] = set()
     for log in submission.logs:
         for name, text in log.settings.items():
             value = number(text.rstrip(",;"))
             if value is UNKNOWN or PER_RUN.search(name) or values.get(name, value) != value:
-                values.pop(name, None)
-                continue
+                dropped.add(name)
             values[name] = value
             places[name] = log.file, log.setting_lines[name]
-    return values, places
+    return {name: value for name, value in values.items() if name not in dropped}, places
 
 
 def _readme(readme: str, values: dict, places: dict, defaults: dict) -> list[Finding]:

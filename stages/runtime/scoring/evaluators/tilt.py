@@ -1,9 +1,9 @@
 """Another evaluator, tilted towards the token that followed the same context before; scoring/hints.py has the formulas.
 
 The other evaluator learns from its own distribution, without the tilt, as published. Targets are counted in the order in which they are
-coded. A context is the `order` - 1 tokens before in the stream, also those of earlier documents; where several documents are scored at
-once, it is those of the same document, and each share of the documents has counts of its own. A target with fewer tokens before it has no
-hint.
+coded. A context is the `order` - 1 tokens before in the stream, also those of earlier documents. A target with fewer tokens before it has
+no hint. Where several documents are scored at once, a context is of one document, each share of the documents has counts of its own, and
+the documents of one round do not see each other's targets of that round: a row then depends on one piece and can be asked for alone.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ class Evaluator:
         self.network, self.length, self.confidence, self.boost = NETWORKS[network].Evaluator(model, **options), order - 1, confidence, boost
         self.coding_order = getattr(self.network, "coding_order", None)
         self.share, self.hints, self.tails = 0, hints.Hints(confidence), {}
-        self.pending: tuple[Tensor, dict] = torch.zeros(0), {}
+        self.pending: tuple[Tensor, list[dict]] = torch.zeros(0), []
 
     def chunks(self, num_targets: int) -> Iterator[list[windows.Window]]:
         return self.network.chunks(num_targets)
@@ -42,11 +42,14 @@ class Evaluator:
     @torch.no_grad()
     def predict(self, seen: Tensor, chunk: list) -> Tensor:
         logits_RV = self.network.predict(seen, chunk)
-        rows, keys, targets = self._contexts(seen, chunk)
-        found, changed = self.hints.look_up(keys, targets)
-        self.pending = seen[chunk[0].first : chunk[-1].last + 1].clone(), changed
+        found, changes = [], []
+        for first, keys, targets in self._contexts(seen, chunk):
+            hinted, changed = self.hints.look_up(keys, targets)
+            found += [(first + row, hint) for row, hint in hinted]
+            changes.append(changed)
+        self.pending = seen[chunk[0].first : chunk[-1].last + 1].clone(), changes
         if found:
-            places = ([rows[row] for row, _ in found], [hint for _, hint in found])
+            places = ([row for row, _ in found], [hint for _, hint in found])
             logits_RV = logits_RV.index_put(
                 tuple(torch.tensor(place, device=logits_RV.device) for place in places), logits_RV.new_tensor(self.boost), accumulate=True
             )
@@ -55,18 +58,21 @@ class Evaluator:
     def learn(self, seen: Tensor, chunk: list) -> None:
         """Count the chunk; anew if `predict` ran with other targets, as in token-by-token scoring."""
         self.network.learn(seen, chunk)
-        targets, changed = self.pending
-        if not torch.equal(targets, seen[chunk[0].first : chunk[-1].last + 1]):
-            changed = self.hints.look_up(*self._contexts(seen, chunk)[1:])[1]
-        self.hints.counts.update(changed)
+        known, changes = self.pending
+        is_same = torch.equal(known, seen[chunk[0].first : chunk[-1].last + 1])
+        met: set[int] = set()  # keys of this round that were counted: what a later piece counts for one of them, it counts besides
+        for number, (_, keys, targets) in enumerate(self._contexts(seen, chunk)):
+            changed = changes[number] if is_same and met.isdisjoint(keys) else self.hints.look_up(keys, targets)[1]
+            self.hints.counts.update(changed)
+            met.update(keys)
         for piece in chunk if self.coding_order else ():
             text = np.append(self._tail(seen, piece), seen[piece.first : piece.last + 1].cpu().numpy())
             self.tails[piece.document] = text[-self.length :]
             if piece.is_over:
                 del self.tails[piece.document]
 
-    def _contexts(self, seen: Tensor, chunk: list) -> tuple[list[int], list[int], list[int]]:
-        """Row in the chunk, key and token of each of its targets that has a context."""
+    def _contexts(self, seen: Tensor, chunk: list) -> list[tuple[int, list[int], list[int]]]:
+        """The row of the chunk of the first target that has a context, and key and token of it and of all behind it; for each document."""
         if self.coding_order is None:
             first, last = chunk[0].first, chunk[-1].last
             parts = [(0, seen[max(first - self.length, 0) : last + 1].cpu().numpy(), last + 1 - first)]
@@ -77,13 +83,11 @@ class Evaluator:
                 (p.first - chunk[0].first, np.append(self._tail(seen, p), seen[p.first : p.last + 1].cpu().numpy()), p.last + 1 - p.first)
                 for p in chunk
             ]
-        rows, keys, targets = [], [], []
+        found = []
         for row, text, size in parts:
             if (missing := max(size + self.length - len(text), 0)) < size:
-                rows += range(row + missing, row + size)
-                keys += hints.keys(text, self.length)
-                targets += text[self.length :].tolist()
-        return rows, keys, targets
+                found.append((row + missing, hints.keys(text, self.length), text[self.length :].tolist()))
+        return found
 
     def _tail(self, seen: Tensor, piece) -> np.ndarray:
         """The last tokens of the piece's document before it. A document begins with its separator, the first one with the first token."""
