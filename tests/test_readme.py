@@ -196,7 +196,26 @@ def check_cd(words: list[str]) -> None:
     assert words[1:] == ["caddie"] or (ROOT / words[1]).is_dir()
 
 
-CHECKS = {"cd": check_cd, "git": check_git, "make": check_make, "dvc": check_dvc, "python": check_python, "torchrun": check_torchrun}
+def check_cp(words: list[str]) -> None:
+    """What is copied is there after a run."""
+    for word in words[1:-1]:
+        check_path(word)
+
+
+def check_mkdir(words: list[str]) -> None:
+    assert words[1] == "-p" and words[2].startswith("data/")
+
+
+CHECKS = {
+    "cd": check_cd,
+    "cp": check_cp,
+    "dvc": check_dvc,
+    "git": check_git,
+    "make": check_make,
+    "mkdir": check_mkdir,
+    "python": check_python,
+    "torchrun": check_torchrun,
+}
 
 
 @pytest.mark.parametrize(
@@ -211,6 +230,7 @@ CHECKS = {"cd": check_cd, "git": check_git, "make": check_make, "dvc": check_dvc
         ("python -m stages.report --nonsense", "no option --nonsense"),
         ("python benchmarks/nonsense.py", "there is no benchmarks/nonsense.py"),
         ("python -I artifacts/package/nonsense.pyz show", "no stage writes"),
+        ("cp artifacts/package/nonsense.bin data", "no stage writes"),
         ("git frobnicate", "no command frobnicate"),
         ("git commit --frobnicate", "no option --frobnicate"),
         ("frobnicate it", "nothing here checks"),

@@ -415,7 +415,7 @@ def test_page_shows_the_verdict_and_why(tmp_path):
     assert overview[2] == "| [naive](#naive) | 17,059,912 | 13,780 | 1.2244 | legal | accepted |"
     assert overview[3].endswith("| 1.0611 | not run | accepted |")
     assert overview[4].endswith("| not legal (fails 2 checks) | not legal |")
-    assert document._ruled(catalog.read_header("pr1172")) == "not legal by the conditions, no organiser ruled"
+    assert document._ruled(catalog.read_header("pr1172")) == "not legal by the conditions, no organizer ruled"
     section = document._section("pr1958", heads["pr1958"], describe.describe(tree_of("pr1958")), rows["pr1958"])
     assert "* **Verdict here.** `sliding` is not legal (fails lineage, order). The small run took 90 s." in section
     assert "| 42 | 1.01398 | 15,911,549 | 600 | 366 |" in section

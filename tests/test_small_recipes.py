@@ -120,10 +120,10 @@ def test_small_scale_is_for_stacks_and_for_known_budgets(capsys, monkeypatch):
 
 
 def assert_certified_as_the_method_deserves(tree: dict, row: dict) -> None:
-    """`row`: of benchmarks/recipes.py. Adapting on val shows in the lineage, a fit on the targets when a later token is flipped."""
+    """`row`: of benchmarks/recipes.py. Adapting on val shows in the lineage, a fit on the targets when these are withheld."""
     run = tree["evaluate"]["runs"][row["run"]]
     leaks = run["evaluator"] == "slot" or run["options"].get("form") == "published"
-    needed = ({"lineage"} if tree["prequant_ttt"]["enabled"] else set()) | ({"future_flip"} if leaks else set())
+    needed = ({"lineage"} if tree["prequant_ttt"]["enabled"] else set()) | ({"replay"} if leaks else set())
     failed = set(row["failed"].split())
     assert failed >= needed and bool(failed) == bool(needed), row
     assert row["verdict"] == ("not legal" if needed else "legal"), row

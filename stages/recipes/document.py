@@ -39,10 +39,10 @@ the first table has the mean over seeds.
 *Verdict here* is the verdict of Caddie's audit on the small form of the recipe. The audit replays targets that are withheld, decodes,
 counts bytes and follows the lineage of an artifact that was made by the same method ([certification.md](certification.md)). It sees what a
 method does and does not know its name. A check that fails in small fails at any size; a check that passes has only passed in small. *Ruled
-there* is what the organisers of the contest or its reviewers said; the section of each recipe has it in full.
+there* is what the organizers of the contest or its reviewers said; the section of each recipe has it in full.
 
 **Two leaderboards.** The README of the contest's main branch ends with #1855 at 1.0611. Four later rows (#1945, #1953, #2014, #2135)
-stand in #2146, the organisers' list of 2 May 2026, which main does not contain. By their last word 1.0565 was accepted, and a reader of
+stand in #2146, the organizers' list of 2 May 2026, which main does not contain. By their last word 1.0565 was accepted, and a reader of
 main alone sees 1.0611. *Accepted* here follows #2146.
 
 [`caddie`](#caddie) is a recipe of our own: it puts together what the records and Caddie have. Nobody has run it at full size, so it has a
@@ -241,10 +241,10 @@ def _brief(row: dict, *, named: bool) -> str:
 
 
 def _ruled(head: header.Header) -> str:
-    """The ruling in a word; the full text says whether it is an organiser's or follows from the conditions alone."""
+    """The ruling in a word; the full text says whether it is an organizer's or follows from the conditions alone."""
     word = "accepted" if head.ruling.startswith("accepted") else "not legal"
-    is_silent = re.search(r"no organiser ruled|ruling was asked for and none given", head.ruling, re.IGNORECASE)
-    return f"{word} by the conditions, no organiser ruled" if is_silent else word
+    is_silent = re.search(r"no organizer ruled|ruling was asked for and none given", head.ruling, re.IGNORECASE)
+    return f"{word} by the conditions, no organizer ruled" if is_silent else word
 
 
 def _mean(head: header.Header) -> float:

@@ -1,6 +1,6 @@
 """A script in the style of the field, for docs/outside.md: model, loader, training and evaluation in one file, and no import of Caddie.
 
-python train_gpt.py --data DIR --out model.npz       trains on *_train_*.bin and prints bits per byte of *_val_*.bin
+python train_gpt.py DIR model.npz       trains on *_train_*.bin and prints bits per byte of *_val_*.bin
 """
 
 import glob
