@@ -1,6 +1,7 @@
 """Weights that were trained elsewhere: published names become our parameters to the bit, and each fault is one sentence."""
 
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -284,7 +285,8 @@ def given(finished, tmp_path, monkeypatch):
     shutil.copy(finished / "artifacts/vocabulary/tokenizer.model", "DIR/fineweb_384_bpe.model")
     config = dataclasses.replace(tiny("pr1855").config, vocabulary_size=384)
     torch.save(inverse(random_model(config), banked=True), "final_model.pt")
-    small = {"vocabulary.size": 384, "prepare.val_documents": 6, "prepare.holdout_documents": 5, "audit.replayed": 60}
+    documents = json.loads((finished / "artifacts/prepare/val/meta.json").read_text())["documents"]
+    small = {"vocabulary.size": 384, "prepare.val_documents": documents, "prepare.holdout_documents": 5, "audit.replayed": 60}
     return ["--scale", "tiny", *(f"--set={path}={value}" for path, value in small.items())]
 
 
