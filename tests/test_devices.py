@@ -157,7 +157,7 @@ def test_stage_measures_on_a_gpu_what_it_measures_on_a_cpu(project, tree, on_gpu
 
 
 def numbers(path):
-    """Every number of a file of JSON that is no time, by its place. The passes of a search may be more or fewer, and only its end counts."""
+    """Every number of a file of JSON that is no time, by its place. Of the passes of a search only the end counts."""
 
     def walk(value, place):
         if isinstance(value, dict | list):
