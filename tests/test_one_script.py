@@ -69,7 +69,7 @@ def assert_same_as_the_pipeline(project, tree: dict, folder, *, processes: int =
     (run,) = (name for node, name in packing.stages(values) if node == "compress")
     values["compress"]["runs"] = {run: values["compress"]["runs"][run]}
     for node in driver.TOGETHER:
-        values[node]["processes"] = processes if values[node].get("enabled", True) else 1
+        values[node]["processes"] = min(processes, values[node].get("ranks", processes)) if values[node].get("enabled", True) else 1
     chosen = {"evaluator": values["package"]["evaluator"], "options": values["package"]["options"]}
     name = next(name for name, evaluation in values["evaluate"]["runs"].items() if evaluation == chosen)
     run_pipeline(project, values, run, name)

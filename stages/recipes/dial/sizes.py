@@ -1,7 +1,7 @@
 """The few numbers that a recipe is made of, and every parameter that follows from them.
 
     width of a head          64, or 32 where the width is no multiple of 64
-    key and value heads      the largest divisor of the heads that is at most a third of them (1 of 3 in the network that the rules were measured on)
+    key and value heads      the largest divisor of the heads that is at most a third of them (1 of 3 where it was measured)
     feed-forward width       13/3 of the width, in steps of 64 (832 of 192 there)
     table of token pairs     two rows for each piece of the vocabulary (default: 2,048 of 1,024)
     decay of the average     0.98 ^ (640 / steps), so that its length keeps its share of the run
