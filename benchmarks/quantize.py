@@ -1,4 +1,4 @@
-"""Every quantizer on trained models: coded bits per weight against output error on held-out tokens and bits per byte of val.
+"""Every quantizer on trained models: coded bits per weight against output error on held-out tokens and bits per byte of unseen text.
 
     python benchmarks/quantize.py                            artifacts/ after `dvc repro calibrate tokenize@holdout tokenize@val`
     python benchmarks/quantize.py --artifacts A B C --write --picture docs/pictures/quantize.svg     three models, into docs/quantization.md
@@ -10,10 +10,12 @@ row; the features' tables by rounding to 6 bits, everywhere. Bits: what an adapt
 information included, over the matrices. Error: tr(E H E') / tr(W H W') with H from holdout, which no quantizer has seen, mean of decibels
 over the matrices. Limit: reverse water-filling at the errors of the row, matrix by matrix (tests/water_filling.py); the gap is
 what no coder of single rows could save. KL: the divergence from the weights as they are, in nats per token of the first 40,960 of val.
-Lost: bits per byte of val, plain windows, against the weights as they are; it has more noise, because it can also fall.
+Lost: bits per byte of val and of the part of holdout that no quantizer reads, plain windows, against the weights as they are. It has more
+noise, because a network is never at its best weights: rounding moves it, by chance, up or down the slope of the loss.
 Entropy-constrained rows are at the bits of --bits, and at those that GPTQ with 12.85 deviations (#1493, #1855) came to on the same model.
-The second table has these: the divergence and the loss as shares of GPTQ's, model by model. p: one-sided paired t-test that the share is
-below that of the row above.
+The second table has these: the divergence and the loss as shares of GPTQ's, model by model. Its rows are means over DRAWS: GPTQ with some
+more or less than 12.85 deviations, which rounds every weight otherwise, and each row at the bits of each. p: one-sided paired t-test
+that the share is below that of the row above.
 """
 
 import sys
@@ -31,10 +33,12 @@ import os
 import platform
 import statistics
 import time
+from typing import Any
 
 PAGE, BEGIN, END = ROOT / "docs/quantization.md", "<!-- quantizers: benchmarks/quantize.py --write -->", "<!-- end of quantizers -->"
 KL_TOKENS = 40_960
 PUBLISHED, AS_PUBLISHED = ("GPTQ, sigmas", "6 bits, 12.85"), "as GPTQ"
+DRAWS = (12.85, 12.65, 12.75, 12.95, 13.05)  # deviations
 GRADIENT = {"row_steps": "gradient"}
 STEPS = {  # settings of quantize.entropy, and how the steps of matrices are chosen: stages/sensitivity
     "scalar": ({"trellis": 0}, ()),
@@ -47,7 +51,20 @@ STEPS = {  # settings of quantize.entropy, and how the steps of matrices are cho
 TABLE = {"method": "nearest", "bits": 6, "scales": "max", "clip": 1.0}
 LITE = [0.999, 0.9995, 0.9999, 0.99999, 1.0]
 AT_OTHER_BITS = ("scalar", "8 states", "8 states, gradient rows", "8 states, gradient rows and matrices, then measured")
-COLUMNS = ("model", "method", "setting", "bits_per_weight", "error_db", "limit_bits", "gap_bits", "kl", "bits_per_byte", "lost", "seconds")
+COLUMNS = (
+    "model",
+    "method",
+    "setting",
+    "draw",
+    "bits_per_weight",
+    "error_db",
+    "limit_bits",
+    "gap_bits",
+    "kl",
+    "bits_per_byte",
+    "lost",
+    "seconds",
+)
 
 
 def group(method: str, bits: int, rule: str, clip) -> dict:
@@ -109,7 +126,9 @@ class Bench:
         self.group_of = groups.by_parameter(self.net)
         self.val = splits.read(artifacts / "tokenize/val", "val", sidecar=True)
         length = self.tree["calibrate"]["sequence_length"]
-        self.holdout = splits.read(artifacts / "tokenize/holdout", "holdout").tokens
+        holdout = splits.read(artifacts / "tokenize/holdout", "holdout", sidecar=True)
+        self.holdout, read = holdout.tokens, self.tree["sensitivity"]["tokens"]
+        self.unseen = (self.val, splits.Split(holdout.tokens[read:], holdout.byte_counts[read:], holdout.facts))
         loader = shuffled.Loader(self.holdout, sequence_length=length, batch_tokens=length, seed=1, section="calibrate")
         found = hessians.collect(self.net, (loader.batch(step).inputs for step in range(sequences)), total=sequences)
         self.held = {name: hessian / (sequences * length) for name, hessian in found.items()}
@@ -125,28 +144,36 @@ class Bench:
         rounded = self.grouped(group("none", 6, "max", 1.0), {})
         self.tables = {name: coded for name, coded in rounded.items() if self.group_of[name] == "table"}
         self.found: list[dict] = []
+        self.models: dict[str, Any] = {}
 
     @property
     def published(self) -> dict:
         """The row of the published way."""
         return self.row(*PUBLISHED)
 
-    def row(self, method: str, setting: str) -> dict:
-        return next(row for row in self.found if (row["method"], row["setting"]) == (method, setting))
+    def draws(self, method: str, setting: str) -> list[dict]:
+        return [row for row in self.found if (row["method"], row["setting"]) == (method, setting)]
 
-    def add(self, method: str, setting: str, run) -> None:
+    def row(self, method: str, setting: str) -> dict:
+        """The mean over the draws."""
+        own = self.draws(method, setting)
+        return {key: statistics.fmean(row[key] for row in own) if isinstance(value, float) else value for key, value in own[0].items()}
+
+    def add(self, method: str, setting: str, draw: int, run) -> None:
         """Measure one more row, with the matrices that `run` quantizes."""
         started = time.perf_counter()
-        quantized = run(self)
+        quantized = run(self, draw)
         seconds = time.perf_counter() - started
-        self.found.append({"method": method, "setting": setting, **self.measure(quantized), "seconds": seconds})
+        self.found.append({"method": method, "setting": setting, "draw": draw, **self.measure(quantized), "seconds": seconds})
 
     def score(self, state: dict) -> float:
+        """Bits per byte of the unseen text."""
         from stages.lib.tokens import window_score
         from stages.runtime.weights import dequantize
 
         net = dequantize.build(state, self.facts["model"])
-        return window_score.chunked(net, self.val, window=self.tree["plain_score"]["window"]).bits_per_byte
+        found = [window_score.chunked(net, text, window=self.tree["plain_score"]["window"]) for text in self.unseen]
+        return sum(part.bits_per_byte * part.bytes for part in found) / sum(part.bytes for part in found)
 
     def log_probabilities(self, state: dict):
         """ln p (N, V) of the tested tokens' followers."""
@@ -176,8 +203,24 @@ class Bench:
             self.state, self.group_of, self.hessians, settings, rows=self.rows, multipliers={}, device=torch.device("cpu")
         ).matrices
 
-    def entropy_constrained(self, bits: float, changes: dict, matrices: tuple[str, ...]) -> dict:
-        """All matrices with one constant at so many coded bits per weight, with multipliers by gradients or measured on holdout."""
+    def entropy_constrained(self, name: str, wanted: float | None, draw: int) -> dict:
+        """All matrices with one constant at the wanted bits per weight, or at those of a draw of the published way, with the settings and
+        multipliers of this row of STEPS."""
+        from stages.lib.quant import entropy_model
+
+        weights = sum(weight.numel() for weight in self.matrices.values())
+        bits = wanted or next(row["bits_per_weight"] for row in self.draws(*PUBLISHED) if row["draw"] == draw)
+        if (name, wanted) not in self.models:
+            self.models[name, wanted] = self.model(bits, *STEPS[name])  # its multipliers serve all draws
+        return entropy_model.finest(
+            self.models[name, wanted],
+            limit=bits * weights,
+            tolerance=0.004 * weights,
+            bits_of=lambda coded: entropy_model.estimated(coded).bits,
+        ).quantized
+
+    def model(self, bits: float, changes: dict, matrices: tuple[str, ...]):
+        """The matrices with their multipliers by gradients, or measured on holdout at so many bits per weight."""
         import torch
 
         from stages.lib.node import params
@@ -201,10 +244,7 @@ class Bench:
             **changes,
         )
         found = entropy_model.matrices(self.matrices, self.hessians, self.rows, settings=settings, multipliers={})
-        model, weights = (
-            entropy_model.Model(found, options=entropy_model.options(settings), device=torch.device("cpu")),
-            sum(weight.numel() for weight in self.matrices.values()),
-        )
+        model = entropy_model.Model(found, options=entropy_model.options(settings), device=torch.device("cpu"))
         chosen = params.section(self.tree, sensitivity.SensitivitySettings)
         clip = {"least": chosen.least, "most": chosen.most}
         if "gradient" in matrices:
@@ -215,9 +255,7 @@ class Bench:
                 model, {name: [name] for name in found}, constant=model.start(bits), coarseness=chosen.coarseness, loss_of=loss_of
             )
             model.scale(allocation.multipliers(damage, {name: weight.numel() for name, weight in self.matrices.items()}, **clip))
-        return entropy_model.finest(
-            model, limit=bits * weights, tolerance=0.004 * weights, bits_of=lambda coded: entropy_model.estimated(coded).bits
-        ).quantized
+        return model
 
     def measure(self, quantized: dict) -> dict:
         """Figures of one row, from the quantized matrices."""
@@ -275,7 +313,7 @@ def picture(found: list[dict], path: Path) -> None:
         line = sorted((row["limit_bits"], row["error_db"]) for row in shown if row["method"] == PUBLISHED[0])
         left.plot(*zip(*line, strict=True), color="black", linewidth=1.2, linestyle=(0, (4, 2)), label="reverse water-filling")
         left.set_ylabel("output error on holdout, dB")
-        right.set_ylabel("bits per byte of val lost")
+        right.set_ylabel("bits per byte lost")
         right.set_yscale("symlog", linthresh=1e-3)
         for axes in (left, right):
             axes.set_xlabel("coded bits per weight")
@@ -286,20 +324,19 @@ def picture(found: list[dict], path: Path) -> None:
 
 
 def jobs(bits: list[float], methods: list[str]) -> list[tuple]:
-    """(method, setting, function of a Bench that quantizes) of each row."""
-    found = [
-        (method, setting, lambda bench, matrices=matrices, leaves=leaves: bench.grouped(matrices, leaves))
-        for method, setting, matrices, leaves in rows()
-    ]
+    """(method, setting, function of a Bench and a draw that quantizes) of each row."""
+
+    def grouped(bench, draw, method, setting, matrices, leaves):
+        return bench.grouped(matrices | ({"clip": DRAWS[draw]} if (method, setting) == PUBLISHED else {}), leaves)
+
+    found = [(row[0], row[1], lambda bench, draw, row=row: grouped(bench, draw, *row)) for row in rows()]
     for wanted in (None, *bits):  # None: as many as the published way took
         for name in STEPS if wanted is None else AT_OTHER_BITS:
             found.append(
                 (
                     f"entropy-constrained, {name}",
                     f"{wanted:g} bits" if wanted else AS_PUBLISHED,
-                    lambda bench, wanted=wanted, own=STEPS[name]: bench.entropy_constrained(
-                        wanted or bench.published["bits_per_weight"], *own
-                    ),
+                    lambda bench, draw, wanted=wanted, name=name: bench.entropy_constrained(name, wanted, draw),
                 )
             )
     return [job for job in found if job[:2] == PUBLISHED or any(part in job[0] for part in methods)]
@@ -339,7 +376,7 @@ def shares(benches: list[Bench]) -> list[str]:
     ]
     above: dict[str, list[float]] = {}
     for row in benches[0].found:
-        if row["setting"] != AS_PUBLISHED:
+        if row["setting"] != AS_PUBLISHED or row["draw"]:
             continue
         own_cells = []
         for key in ("kl", "lost"):
@@ -378,6 +415,9 @@ def main() -> None:
         help="bits per weight of the entropy-constrained rows (default: %(default)s)",
     )
     parser.add_argument("--methods", nargs="*", default=[""], help="those whose names have one of these parts (default: all)")
+    parser.add_argument(
+        "--draws", type=int, choices=range(1, len(DRAWS) + 1), default=len(DRAWS), help="of the second table (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--table", type=Path, default=Path("quantize.csv"), help="where the CSV goes (default: %(default)s)")
     parser.add_argument("--picture", type=Path, default=Path("quantize.svg"), help="where the picture goes (default: %(default)s)")
@@ -389,25 +429,28 @@ def main() -> None:
         with open(arguments.table, newline="") as handle:
             for row in csv.DictReader(handle):
                 number, names = int(row.pop("model")), ("method", "setting")
-                benches[number].found.append({key: value if key in names else float(value) for key, value in row.items()})
+                draw = int(row.pop("draw"))
+                benches[number].found.append({"draw": draw} | {key: value if key in names else float(value) for key, value in row.items()})
     wanted = jobs(arguments.bits, arguments.methods)
     order = [job[:2] for job in wanted]
     print("\n".join(HEAD))
     for method, setting, run in sorted(wanted, key=lambda job: (job[:2] != PUBLISHED, job[1] != AS_PUBLISHED)):  # the others need its bits
+        count = arguments.draws if (method, setting) == PUBLISHED or setting == AS_PUBLISHED else 1
         for bench in benches:
-            if (method, setting) not in [(row["method"], row["setting"]) for row in bench.found]:
-                bench.add(method, setting, run)
-                bench.found.sort(key=lambda row: order.index((row["method"], row["setting"])))
+            for draw in range(len(bench.draws(method, setting)), count):
+                bench.add(method, setting, draw, run)
+                bench.found.sort(key=lambda row: (order.index((row["method"], row["setting"])), row["draw"]))
                 keep(benches, arguments.table)
         print(cells(mean([bench.row(method, setting) for bench in benches])), flush=True)
-    means = [mean(list(alike)) for alike in zip(*(bench.found for bench in benches), strict=True)]
+    means = [mean([bench.row(*job[:2]) for bench in benches]) for job in wanted]
     weights = sum(weight.numel() for weight in benches[0].matrices.values())
     plain = ", ".join(f"{bench.plain:.4f}" for bench in benches)
     lines = [
         *shares(benches),
         "",
-        f"n = {len(benches)} trained models, {weights:,} weights in {len(benches[0].matrices)} matrices, {arguments.sequences} holdout "
-        f"sequences; before quantization they have {plain} bits per byte. {arguments.threads} threads of {os.cpu_count()} cores, "
+        f"n = {len(benches)} trained models, {arguments.draws} draws for the second table, {weights:,} weights in "
+        f"{len(benches[0].matrices)} matrices, {arguments.sequences} holdout sequences; before quantization they "
+        f"have {plain} bits per byte. {arguments.threads} threads of {os.cpu_count()} cores, "
         f"{platform.machine()}.",
     ]
     print("\n" + "\n".join(lines))
