@@ -47,7 +47,9 @@ STEPS = {  # settings of quantize.entropy, and how the steps of matrices are cho
     "8 states, gradient rows and matrices": (GRADIENT, ("gradient",)),
     "8 states, gradient rows, measured matrices": (GRADIENT, ("measured",)),
     "8 states, gradient rows and matrices, then measured": (GRADIENT, ("gradient", "measured")),
+    "8 states, gradient rows and matrices, then measured, then tuned": (GRADIENT, ("gradient", "measured")),
 }
+TUNED, TUNING_STEPS = "tuned", 50  # rows whose names end so; for the others, quantize.tuning is off
 TABLE = {"method": "nearest", "bits": 6, "scales": "max", "clip": 1.0}
 LITE = [0.999, 0.9995, 0.9999, 0.99999, 1.0]
 AT_OTHER_BITS = ("scalar", "8 states", "8 states, gradient rows", "8 states, gradient rows and matrices, then measured")
@@ -91,6 +93,7 @@ def rows() -> list[tuple[str, str, dict, dict]]:
     ]
     found += [
         ("GPTQ, sigmas by Hessian", "6 bits, 12.85", group("gptq", 6, "hessian_sigmas", 12.85), {}),
+        ("GPTQ, sigmas, tuned", "6 bits, 12.85", group("gptq", 6, "sigmas", 12.85), {"tuning.steps": TUNING_STEPS}),
         ("GPTQ, float8 steps", "6 bits, 12.85", group("gptq", 6, "sigmas", 12.85), {"scales_as": "float8"}),
         (
             "GPTQ, rotated",
@@ -127,6 +130,7 @@ class Bench:
         self.val = splits.read(artifacts / "tokenize/val", "val", sidecar=True)
         length = self.tree["calibrate"]["sequence_length"]
         holdout = splits.read(artifacts / "tokenize/holdout", "holdout", sidecar=True)
+        self.train = splits.read(artifacts / "tokenize/train", "train").tokens
         self.holdout, read = holdout.tokens, self.tree["sensitivity"]["tokens"]
         self.unseen = (self.val, splits.Split(holdout.tokens[read:], holdout.byte_counts[read:], holdout.facts))
         loader = shuffled.Loader(self.holdout, sequence_length=length, batch_tokens=length, seed=1, section="calibrate")
@@ -142,7 +146,7 @@ class Bench:
         self.tested = torch.from_numpy(self.val.tokens[:count].astype("int64")).view(-1, window)
         self.exact_NV = self.log_probabilities(self.state)
         rounded = self.grouped(group("none", 6, "max", 1.0), {})
-        self.tables = {name: coded for name, coded in rounded.items() if self.group_of[name] == "table"}
+        self.tables = {name: coded for name, coded in rounded.matrices.items() if self.group_of[name] == "table"}
         self.found: list[dict] = []
         self.models: dict[str, Any] = {}
 
@@ -162,9 +166,9 @@ class Bench:
     def add(self, method: str, setting: str, draw: int, run) -> None:
         """Measure one more row, with the matrices that `run` quantizes."""
         started = time.perf_counter()
-        quantized = run(self, draw)
+        result = run(self, draw)
         seconds = time.perf_counter() - started
-        self.found.append({"method": method, "setting": setting, "draw": draw, **self.measure(quantized), "seconds": seconds})
+        self.found.append({"method": method, "setting": setting, "draw": draw, **self.measure(result), "seconds": seconds})
 
     def score(self, state: dict) -> float:
         """Bits per byte of the unseen text."""
@@ -185,8 +189,8 @@ class Bench:
         with torch.no_grad():
             return torch.cat([net(part).log_softmax(-1).flatten(0, 1) for part in self.tested.split(32)])
 
-    def grouped(self, matrices: dict, leaves: dict) -> dict:
-        """Quantized by the stage's own code: `matrices` for every group but the tables, `leaves` of the section `quantize`."""
+    def grouped(self, matrices: dict, leaves: dict):
+        """The Result of the stage's own code: `matrices` for every group but the tables, `leaves` of the section `quantize`."""
         import torch
 
         from stages.lib.node import params
@@ -199,25 +203,44 @@ class Bench:
             f"quantize.{path}": value for path, value in leaves.items()
         }
         settings = params.section(catalog.applied(changes, self.tree), QuantizeSettings)
-        return quantize(
-            self.state, self.group_of, self.hessians, settings, rows=self.rows, multipliers={}, device=torch.device("cpu")
-        ).matrices
+        result = quantize(self.state, self.group_of, self.hessians, settings, rows=self.rows, multipliers={}, device=torch.device("cpu"))
+        if settings.tuning.steps:
+            self.tune(result)
+        return result
 
-    def entropy_constrained(self, name: str, wanted: float | None, draw: int) -> dict:
+    def tune(self, result) -> None:
+        import torch
+
+        from stages.lib.node import params
+        from stages.lib.quant import tuning
+        from stages.lib.quant.settings import QuantizeSettings
+
+        settings = dataclasses.replace(params.section(self.tree, QuantizeSettings).tuning, steps=TUNING_STEPS)
+        tuning.tune(result, self.state, self.facts["model"], self.train, settings, torch.device("cpu"))
+
+    def entropy_constrained(self, name: str, wanted: float | None, draw: int):
         """All matrices with one constant at the wanted bits per weight, or at those of a draw of the published way, with the settings and
         multipliers of this row of STEPS."""
         from stages.lib.quant import entropy_model
+        from stages.lib.quant.network import Result
+        from stages.lib.quant.settings import ROW_BITS
 
-        weights = sum(weight.numel() for weight in self.matrices.values())
+        weights, is_tuned = sum(weight.numel() for weight in self.matrices.values()), name.endswith(TUNED)
+        reserved = ROW_BITS * sum(len(weight) for weight in self.matrices.values()) if is_tuned else 0.0
         bits = wanted or next(row["bits_per_weight"] for row in self.draws(*PUBLISHED) if row["draw"] == draw)
         if (name, wanted) not in self.models:
             self.models[name, wanted] = self.model(bits, *STEPS[name])  # its multipliers serve all draws
-        return entropy_model.finest(
+        found = entropy_model.finest(
             self.models[name, wanted],
             limit=bits * weights,
             tolerance=0.004 * weights,
-            bits_of=lambda coded: entropy_model.estimated(coded).bits,
-        ).quantized
+            bits_of=lambda coded: reserved + entropy_model.estimated(coded).bits,
+        )
+        rest = {name: weight.half() for name, weight in self.state.items() if name not in self.matrices and name not in self.tables}
+        result = Result(self.tables | found.quantized, float16=rest)
+        if is_tuned:
+            self.tune(result)
+        return result
 
     def model(self, bits: float, changes: dict, matrices: tuple[str, ...]):
         """The matrices with their multipliers by gradients, or measured on holdout at so many bits per weight."""
@@ -257,12 +280,12 @@ class Bench:
             model.scale(allocation.multipliers(damage, {name: weight.numel() for name, weight in self.matrices.items()}, **clip))
         return model
 
-    def measure(self, quantized: dict) -> dict:
-        """Figures of one row, from the quantized matrices."""
+    def measure(self, result) -> dict:
+        """Figures of one row."""
         from stages.lib.quant import entropy_model
         from stages.lib.quant.quantized import layer_error
 
-        chosen = {name: found for name, found in quantized.items() if name in self.matrices}
+        chosen = {name: found for name, found in result.matrices.items() if name in self.matrices}
         bits = entropy_model.estimated(chosen).bits_per_weight
         decibels, limit, count = [], 0.0, 0
         for name, found in chosen.items():
@@ -272,8 +295,9 @@ class Bench:
             distortion = relative * float(((weight @ held) * weight).sum()) / weight.numel()
             limit += self.limits[name].bits(distortion) * weight.numel()
             count += weight.numel()
-        state = self.state | {name: found.weights().reshape(self.state[name].shape) for name, found in (self.tables | chosen).items()}
-        state = {name: weight.half().float() if name not in chosen else weight for name, weight in state.items()}
+        coded = self.tables | result.matrices
+        state = {name: found.weights().reshape(self.state[name].shape) for name, found in coded.items()}
+        state |= {name: weight.float() for name, weight in result.float16.items() if name not in coded}
         score = self.score(state)
         return {
             "bits_per_weight": bits,

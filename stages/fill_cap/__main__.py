@@ -14,6 +14,7 @@ from stages.lib.node import files, launch, params, tensors
 from stages.lib.node.params import require
 from stages.lib.node.stage import Input, Metrics, Output
 from stages.lib.quant import entropy_model, groups, network, settings
+from stages.lib.tokens import splits
 from stages.runtime.blob import container
 from stages.runtime.network.config import ModelConfig
 from stages.runtime.network.gpt import GPT
@@ -32,6 +33,7 @@ def main(
     multipliers: Input = "artifacts/sensitivity/multipliers.json",
     script: Input = "artifacts/script/metrics.json",
     memory: Input = "artifacts/memory/metrics.json",
+    train_tokens: Input = "artifacts/tokenize/train",
     target: Output = "artifacts/fill_cap/target.json",
     metrics: Metrics = "artifacts/fill_cap/metrics.json",
 ) -> None:
@@ -60,6 +62,10 @@ def main(
             "quantize.entropy.target_bytes is auto, but no group has the method entropy; set it for one "
             "under quantize.groups, or target_bytes to null",
         )
+        if asked.tuning.steps:
+            from stages.lib.quant import tuning  # packed into the one script only if it is on
+
+            tuning.tune(result, state, facts["model"], splits.read(train_tokens, "train").tokens, asked.tuning, device)
         stored = {name: tensor.numpy() for name, tensor in result.stored().items()}
         model = run.reordered(container.Model(stored, facts["model"], result.schemes()))
         blob = container.pack(model, list(run.codings(model).values()))

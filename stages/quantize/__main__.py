@@ -12,6 +12,7 @@ from stages.lib.node.stage import Input, Metrics, Output, Plot
 from stages.lib.quant import groups
 from stages.lib.quant.network import quantize
 from stages.lib.quant.settings import QuantizeSettings, check
+from stages.lib.tokens import splits
 from stages.runtime.network.config import ModelConfig
 from stages.runtime.network.gpt import GPT
 
@@ -24,6 +25,7 @@ def main(
     importance: Input = "artifacts/calibrate/rows.safetensors",
     multipliers: Input = "artifacts/sensitivity/multipliers.json",
     target: Input = "artifacts/fill_cap/target.json",
+    train_tokens: Input = "artifacts/tokenize/train",
     codes: Output = "artifacts/quantize/model.safetensors",
     metrics: Metrics = "artifacts/quantize/metrics.json",
     rows: Plot = "artifacts/quantize/tensors.csv",
@@ -47,6 +49,10 @@ def main(
             multipliers=files.read_json(multipliers, required=("multipliers",))["multipliers"],
             facts=collected,
         )
+        if settings.tuning.steps:
+            from stages.lib.quant import tuning  # packed into the one script only if it is on
+
+            tuning.tune(result, state, facts["model"], splits.read(train_tokens, "train").tokens, settings.tuning, world.device)
     for name, damping in result.damping.items():
         print(f"{name}: its Hessian needed a damping of {damping:g} instead of {settings.gptq.damping:g}")
     if result.budget:
@@ -56,6 +62,8 @@ def main(
         )
         if result.budget.missed:
             print(f"WARNING: {result.budget.missed}")
+    if result.tuning:
+        print("tuning: {divergence_before:.5f} nats per token from the weights before, now {divergence_after:.5f}".format(**result.tuning))
     stored = result.stored()
     tensors.save(codes, stored, facts | {"order": list(stored), "quantization": result.schemes()})
     if metrics:

@@ -31,6 +31,7 @@ def write(
             "damping_raised": result.damping,
             "device": device,
             "entropy": result.budget and result.budget.summary(),
+            "tuning": result.tuning,
             "text_sha256": text_sha256,
         },
     )

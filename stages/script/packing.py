@@ -34,6 +34,7 @@ NOT_PACKED = (
     "stages/train/live.py",
     "stages/train/published.py",
 )
+TUNING = "stages/lib/quant/tuning.py"
 START = """import base64,json,os,pathlib,sys,time
 import {codec}
 F=pathlib.Path(f"run-{{os.getppid()if'TORCHELASTIC_RUN_ID'in os.environ else os.getpid()}}").absolute()
@@ -85,7 +86,8 @@ def most_bytes(tree: dict) -> int:
 def modules(tree: dict) -> list[str]:
     """Paths of the modules in the script: what the stages, their plug-ins and the driver import."""
     names = ["stages.script.driver", *(f"stages.{node}.__main__" for node in dict(stages(tree))), *plugins(tree)]
-    return [path for path in (str(path.relative_to(closure.ROOT)) for path in closure.paths(*names)) if path not in NOT_PACKED]
+    left_out = NOT_PACKED if tree["quantize"]["tuning"]["steps"] else (*NOT_PACKED, TUNING)
+    return [path for path in (str(path.relative_to(closure.ROOT)) for path in closure.paths(*names)) if path not in left_out]
 
 
 def plan(tree: dict) -> dict:

@@ -43,7 +43,7 @@ class Matrix:
 @dataclass(frozen=True)
 class Budget:
     """The chosen constant, the quantized matrices, their measured bits, (constant, bits) of every pass, and the limit. `missed` is a
-    sentence if the limit that was asked for could not be met."""
+    sentence if the limit that was asked for could not be met. `reserved`: those of the bits that are for the tuning (tuning.py)."""
 
     constant: float
     quantized: dict[str, Quantized]
@@ -51,6 +51,7 @@ class Budget:
     passes: tuple[tuple[float, float], ...]
     limit: float
     missed: str | None = None
+    reserved: float = 0.0
 
     def summary(self) -> dict:
         """The numbers for metrics.json."""
@@ -228,9 +229,12 @@ def finest(model: Model, *, limit: float, tolerance: float, bits_of: Callable[[d
     return replace(best, passes=tuple(passes))
 
 
-def within_budget(model: Model, *, settings: EntropySettings, others: dict[str, Quantized], rest_bits: float) -> Budget:
+def within_budget(
+    model: Model, *, settings: EntropySettings, others: dict[str, Quantized], rest_bits: float, reserved: float = 0.0
+) -> Budget:
     """The finest quantization with `bits_per_weight`, side information included. If `target_bytes` is set, that is the limit instead, also
-    for `others` (quantized by other methods) and `rest_bits`. Sizes are rate.py's estimates. No matrix is coded finer than FINEST.
+    for `others` (quantized by other methods) and `rest_bits`. Sizes are rate.py's estimates, and `reserved` bits for what is added later.
+    No matrix is coded finer than FINEST.
 
     A target that cannot be met does not end the run: `bits_per_weight` counts in its place, and `missed` says so.
     """
@@ -238,16 +242,16 @@ def within_budget(model: Model, *, settings: EntropySettings, others: dict[str, 
     if settings.target_bytes is not None:
         if settings.target_bytes == "auto":
             raise AssertionError("the stage fill_cap decides what auto is")
-        fixed = rest_bits + (estimated(others).bits if others else 0.0)
+        fixed = reserved + rest_bits + (estimated(others).bits if others else 0.0)
         target = min(8.0 * settings.target_bytes, fixed + FINEST * model.num_weights)
         if fixed < target:
             found = finest(model, limit=target, tolerance=TOLERANCE * target, bits_of=lambda found: fixed + estimated(found).bits)
             if not found.missed:
-                return found
+                return replace(found, reserved=reserved)
         missed = (
             f"quantize.entropy.target_bytes {settings.target_bytes:,} cannot be met, and what is not entropy constrained alone needs "
             f"{fixed / 8:,.0f} bytes; bits_per_weight {settings.bits_per_weight:g} counts instead: raise the target, or give more groups "
             "the method entropy"
         )
-    found = finest(model, limit=limit, tolerance=TOLERANCE * limit, bits_of=lambda found: estimated(found).bits)
-    return replace(found, missed=missed or found.missed)
+    found = finest(model, limit=limit, tolerance=TOLERANCE * limit, bits_of=lambda found: reserved + estimated(found).bits)
+    return replace(found, missed=missed or found.missed, reserved=reserved)

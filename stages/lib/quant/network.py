@@ -24,14 +24,15 @@ from stages.runtime.base import plugin
 
 @dataclass
 class Result:
-    """Quantized matrices by name, with the group and settings of each; float16 tensors; dampings that had to be raised; and the Budget
-    (entropy_model.py) of the matrices that share one, if there are any."""
+    """Quantized matrices by name, with the group and settings of each; float16 tensors; dampings that had to be raised; the Budget
+    (entropy_model.py) of the matrices that share one, if there are any; and what tuning.py reports."""
 
     matrices: dict[str, Quantized] = field(default_factory=dict)
     groups: dict[str, tuple[str, Group]] = field(default_factory=dict)
     float16: dict[str, Tensor] = field(default_factory=dict)
     damping: dict[str, float] = field(default_factory=dict)
     budget: Any = None
+    tuning: dict | None = None
 
     def stored(self) -> dict[str, Tensor]:
         """All stored tensors, integers before floats, then by suffix, then by kind, so that similar arrays are adjacent and compress

@@ -64,9 +64,13 @@ def estimate(matrices: dict[str, dict[str, np.ndarray]], schemes: dict[str, dict
 
 
 def side_bits(suffix: str, array: np.ndarray) -> float:
-    """Bits of an array other than codes. Small integers have an adaptive histogram of their own; other arrays are stored as they are."""
+    """Bits of an array other than codes. Small integers have an adaptive histogram of their own, and so have float16 numbers of which
+    there are few different ones; other arrays are stored as they are."""
     if suffix == "codes":
         return 0.0
+    if array.dtype == np.float16:
+        values, places = np.unique(array.view(np.uint16), return_inverse=True)
+        return min(8.0 * array.nbytes, 16.0 * values.size + _order_0_bits(places))
     return _order_0_bits(array) if array.dtype == np.int8 else 8.0 * array.nbytes
 
 

@@ -95,6 +95,25 @@ class Prune:
     groups: tuple[str, ...]
 
 
+ROW_BITS = 3.5  # most bits that a scale of a row may cost on average
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Settings of tuning.py; params.yaml explains each field."""
+
+    steps: AtLeastZero
+    rows: bool
+    batch_tokens: AtLeastOne
+    sequence_length: AtLeastOne
+    learning_rate: Positive
+    seed: Seed
+
+    def reserved_bits(self, rows: int) -> float:
+        """Bits for the scales that so many rows of matrices without scales will get."""
+        return ROW_BITS * rows if self.steps and self.rows else 0.0
+
+
 @dataclass(frozen=True)
 class QuantizeSettings:
     SECTION: ClassVar[str] = "quantize"
@@ -112,6 +131,7 @@ class QuantizeSettings:
     rotation: Rotation
     low_rank: LowRank
     prune: Prune
+    tuning: Tuning
 
 
 def check(settings: QuantizeSettings) -> None:

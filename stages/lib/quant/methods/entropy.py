@@ -26,4 +26,5 @@ def quantize_together(
     """Quantize the matrices within the budget; the result says if the budget could not be met."""
     matrices = entropy_model.matrices(weights, hessians, rows, settings=settings.entropy, multipliers=multipliers)
     model = entropy_model.Model(matrices, options=entropy_model.options(settings.entropy), device=device)
-    return entropy_model.within_budget(model, settings=settings.entropy, others=others, rest_bits=rest_bits)
+    reserved = settings.tuning.reserved_bits(sum(len(weight) for weight in weights.values()))
+    return entropy_model.within_budget(model, settings=settings.entropy, others=others, rest_bits=rest_bits, reserved=reserved)
