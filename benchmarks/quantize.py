@@ -130,7 +130,7 @@ class Bench:
         self.val = splits.read(artifacts / "tokenize/val", "val", sidecar=True)
         length = self.tree["calibrate"]["sequence_length"]
         holdout = splits.read(artifacts / "tokenize/holdout", "holdout", sidecar=True)
-        self.train = splits.read(artifacts / "tokenize/train", "train").tokens
+        self.train = artifacts / "tokenize/train"
         self.holdout, read = holdout.tokens, self.tree["sensitivity"]["tokens"]
         self.unseen = (self.val, splits.Split(holdout.tokens[read:], holdout.byte_counts[read:], holdout.facts))
         loader = shuffled.Loader(self.holdout, sequence_length=length, batch_tokens=length, seed=1, section="calibrate")

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from stages.lib.node import files
 from stages.lib.quant import entropy_model, tuning
-from stages.lib.tokens.stream import Stream
+from stages.runtime.tokens import shards
 from stages.runtime.weights import dequantize
 from stages.script import packing
 from tests.conftest import set_leaf
@@ -20,15 +21,24 @@ ON = {"tuning.steps": 30, "tuning.batch_tokens": 256, "tuning.sequence_length": 
 CPU = torch.device("cpu")
 
 
-def stream(tokens: int = 6000) -> Stream:
-    return Stream([np.random.default_rng(0).integers(2, 40, tokens, dtype=np.uint16)], name="train", vocabulary_size=40)
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """A split of 6,000 random tokens."""
+    return split(tmp_path_factory.mktemp("train"), 6000)
 
 
-def both(rich, leaves=(), **groups):
+def split(folder, tokens: int):
+    shards.write(folder / "fineweb_train_000000.bin", np.random.default_rng(0).integers(2, 40, tokens, dtype=np.uint16))
+    facts = {"tokens": tokens, "bytes": tokens, "vocabulary_size": 40, "text_sha256": "0" * 64, "tokenizer_sha256": "0" * 64}
+    files.write_json(folder / "meta.json", facts)
+    return folder
+
+
+def both(rich, text, leaves=(), **groups):
     """(settings, the result before, the result after tuning)."""
     settings = settings_with(ON | dict(leaves), **groups)
     before, after = result_of(rich, settings), result_of(rich, settings)
-    tuning.tune(after, rich[1], rich[0].config.to_dict(), stream(), settings.tuning, CPU)
+    tuning.tune(after, rich[1], rich[0].config.to_dict(), text, settings.tuning, CPU)
     return settings, before, after
 
 
@@ -60,8 +70,8 @@ STAY = {  # arrays that the tuning leaves as they are
 
 
 @pytest.mark.parametrize("form", GROUPS)
-def test_predictions_come_nearer_and_codes_stay(rich, form):
-    _, before, after = both(rich, LEAVES[form], **GROUPS[form])
+def test_predictions_come_nearer_and_codes_stay(rich, text, form):
+    _, before, after = both(rich, text, LEAVES[form], **GROUPS[form])
     for name, found in after.matrices.items():
         for suffix in found.arrays.keys() & set(STAY[form]):
             assert torch.equal(found.arrays[suffix], before.matrices[name].arrays[suffix])
@@ -72,8 +82,8 @@ def test_predictions_come_nearer_and_codes_stay(rich, form):
     assert changed and all(after.float16[name].dtype == torch.float16 for name in changed)
 
 
-def test_rows_of_a_matrix_with_a_step_get_scales_within_the_budget(rich):
-    settings, before, after = both(rich, LEAVES["entropy"], every=ENTROPY)
+def test_rows_of_a_matrix_with_a_step_get_scales_within_the_budget(rich, text):
+    settings, before, after = both(rich, text, LEAVES["entropy"], every=ENTROPY)
     assert all("scales" not in found.arrays for found in before.matrices.values())
     made = [found.arrays for found in after.matrices.values() if "scales" in found.arrays]
     assert made and all(arrays["scales"].shape == (len(arrays["codes"]),) for arrays in made)
@@ -82,8 +92,8 @@ def test_rows_of_a_matrix_with_a_step_get_scales_within_the_budget(rich):
     assert after.budget.bits == pytest.approx(found.bits) and after.budget.summary()["bits_per_weight"] == found.bits_per_weight
 
 
-def test_without_rows_only_the_step_of_a_matrix_changes(rich):
-    _, before, after = both(rich, LEAVES["entropy"] | {"tuning.rows": False}, every=ENTROPY)
+def test_without_rows_only_the_step_of_a_matrix_changes(rich, text):
+    _, before, after = both(rich, text, LEAVES["entropy"] | {"tuning.rows": False}, every=ENTROPY)
     for name, found in after.matrices.items():
         assert found.arrays.keys() == before.matrices[name].arrays.keys()
         assert found.arrays["step"] != before.matrices[name].arrays["step"]
@@ -91,9 +101,9 @@ def test_without_rows_only_the_step_of_a_matrix_changes(rich):
     assert divergence(rich[0], after) < divergence(rich[0], before)
 
 
-def test_corrections_and_rotations_are_kept(rich):
+def test_corrections_and_rotations_are_kept(rich, text):
     leaves = LEAVES["gptq"] | {"low_rank.matrices": 2, "low_rank.rank": 2, "rotation.groups": ["attention"], "rotation.block": 8}
-    _, before, after = both(rich, leaves, **GROUPS["gptq"])
+    _, before, after = both(rich, text, leaves, **GROUPS["gptq"])
     corrected = [name for name, found in before.matrices.items() if "left" in found.arrays]
     assert len(corrected) == 2
     for name in corrected:
@@ -101,8 +111,8 @@ def test_corrections_and_rotations_are_kept(rich):
     assert divergence(rich[0], after) < divergence(rich[0], before)
 
 
-def test_what_is_learned_is_what_is_decoded(rich):
-    settings, before, _ = both(rich, LEAVES["gptq"], **GROUPS["gptq"])
+def test_what_is_learned_is_what_is_decoded(rich, text):
+    settings, before, _ = both(rich, text, LEAVES["gptq"], **GROUPS["gptq"])
     name = next(iter(before.matrices))
     found = tuning.matrix(before.matrices[name], settings.tuning, CPU)
     with torch.no_grad():
@@ -124,24 +134,25 @@ def test_row_scales_take_the_finest_grid_that_fits():
     assert tuning.rounded({"a": torch.exp2(torch.arange(9.0)).reshape(-1, 1)}) == {}
 
 
-def test_same_settings_give_the_same_bits(rich):
-    settings, _, one = both(rich, LEAVES["entropy"], every=ENTROPY)
+def test_same_settings_give_the_same_bits(rich, text):
+    settings, _, one = both(rich, text, LEAVES["entropy"], every=ENTROPY)
     other = result_of(rich, settings)
-    tuning.tune(other, rich[1], rich[0].config.to_dict(), stream(), settings.tuning, CPU)
+    tuning.tune(other, rich[1], rich[0].config.to_dict(), text, settings.tuning, CPU)
     assert all(torch.equal(tensor, one.stored()[name]) for name, tensor in other.stored().items())
 
 
-def test_sentences(rich):
+def test_sentences(rich, text, tmp_path):
     settings = settings_with(ON | LEAVES["gptq"], **GROUPS["gptq"])
     result, config = result_of(rich, settings), rich[0].config.to_dict()
     with pytest.raises(ValueError, match=r"quantize\.tuning"):
-        tuning.tune(result, rich[1], config, stream(20), settings.tuning, CPU)
+        tuning.tune(result, rich[1], config, split(tmp_path, 20), settings.tuning, CPU)
     with pytest.raises(ValueError, match=r"lower quantize\.tuning\.learning_rate"):
-        tuning.tune(result, rich[1], config, stream(), replace(settings.tuning, learning_rate=1e6), CPU)
+        tuning.tune(result, rich[1], config, text, replace(settings.tuning, learning_rate=1e6), CPU)
 
 
-def test_one_script_has_the_code_only_if_it_is_on():
+@pytest.mark.parametrize("path", packing.SWITCHED)
+def test_one_script_has_the_code_only_if_it_is_on(path):
     tree = copy.deepcopy(DEFAULT)
-    assert packing.TUNING not in packing.modules(tree)
-    set_leaf(tree, "quantize.tuning.steps", 1)
-    assert packing.TUNING in packing.modules(tree)
+    assert path not in packing.modules(tree)
+    set_leaf(tree, f"quantize.{'.'.join(packing.SWITCHED[path])}", 1)  # not 0, and not empty
+    assert path in packing.modules(tree)

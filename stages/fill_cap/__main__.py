@@ -14,7 +14,6 @@ from stages.lib.node import files, launch, params, tensors
 from stages.lib.node.params import require
 from stages.lib.node.stage import Input, Metrics, Output
 from stages.lib.quant import entropy_model, groups, network, settings
-from stages.lib.tokens import splits
 from stages.runtime.blob import container
 from stages.runtime.network.config import ModelConfig
 from stages.runtime.network.gpt import GPT
@@ -65,7 +64,7 @@ def main(
         if asked.tuning.steps:
             from stages.lib.quant import tuning  # packed into the one script only if it is on
 
-            tuning.tune(result, state, facts["model"], splits.read(train_tokens, "train").tokens, asked.tuning, device)
+            tuning.tune(result, state, facts["model"], train_tokens, asked.tuning, device)
         stored = {name: tensor.numpy() for name, tensor in result.stored().items()}
         model = run.reordered(container.Model(stored, facts["model"], result.schemes()))
         blob = container.pack(model, list(run.codings(model).values()))

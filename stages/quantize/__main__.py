@@ -12,7 +12,6 @@ from stages.lib.node.stage import Input, Metrics, Output, Plot
 from stages.lib.quant import groups
 from stages.lib.quant.network import quantize
 from stages.lib.quant.settings import QuantizeSettings, check
-from stages.lib.tokens import splits
 from stages.runtime.network.config import ModelConfig
 from stages.runtime.network.gpt import GPT
 
@@ -52,7 +51,7 @@ def main(
         if settings.tuning.steps:
             from stages.lib.quant import tuning  # packed into the one script only if it is on
 
-            tuning.tune(result, state, facts["model"], splits.read(train_tokens, "train").tokens, settings.tuning, world.device)
+            tuning.tune(result, state, facts["model"], train_tokens, settings.tuning, world.device)
     for name, damping in result.damping.items():
         print(f"{name}: its Hessian needed a damping of {damping:g} instead of {settings.gptq.damping:g}")
     if result.budget:

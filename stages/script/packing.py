@@ -34,7 +34,12 @@ NOT_PACKED = (
     "stages/train/live.py",
     "stages/train/published.py",
 )
-TUNING = "stages/lib/quant/tuning.py"
+SWITCHED = {  # imported only if this leaf of quantize is not 0 or empty
+    "stages/lib/quant/rotation.py": ("rotation", "groups"),
+    "stages/lib/quant/prune.py": ("prune", "codes"),
+    "stages/lib/quant/low_rank.py": ("low_rank", "matrices"),
+    "stages/lib/quant/tuning.py": ("tuning", "steps"),
+}
 START = """import base64,json,os,pathlib,sys,time
 import {codec}
 F=pathlib.Path(f"run-{{os.getppid()if'TORCHELASTIC_RUN_ID'in os.environ else os.getpid()}}").absolute()
@@ -86,7 +91,7 @@ def most_bytes(tree: dict) -> int:
 def modules(tree: dict) -> list[str]:
     """Paths of the modules in the script: what the stages, their plug-ins and the driver import."""
     names = ["stages.script.driver", *(f"stages.{node}.__main__" for node in dict(stages(tree))), *plugins(tree)]
-    left_out = NOT_PACKED if tree["quantize"]["tuning"]["steps"] else (*NOT_PACKED, TUNING)
+    left_out = [*NOT_PACKED, *(path for path, (part, leaf) in SWITCHED.items() if not tree["quantize"][part][leaf])]
     return [path for path in (str(path.relative_to(closure.ROOT)) for path in closure.paths(*names)) if path not in left_out]
 
 

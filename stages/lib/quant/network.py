@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from stages.lib.node import params
 from stages.lib.node.params import require
-from stages.lib.quant import low_rank, prune, rotation
 from stages.lib.quant.methods import Job
 from stages.lib.quant.quantized import Quantized
 from stages.lib.quant.settings import METHODS, Group, QuantizeSettings, check_group
@@ -114,8 +113,12 @@ def quantize(
         )
         result.matrices |= result.budget.quantized
     result.matrices = {name: result.matrices[name] for name in result.groups}
-    pruned = {name: quantized for name, quantized in result.matrices.items() if group_of[name] in settings.prune.groups}
-    result.matrices |= prune.cheapest(pruned, settings.prune.codes)
+    # the corrections are packed into the one script only if they are on
+    if settings.prune.codes:
+        from stages.lib.quant import prune
+
+        pruned = {name: quantized for name, quantized in result.matrices.items() if group_of[name] in settings.prune.groups}
+        result.matrices |= prune.cheapest(pruned, settings.prune.codes)
     if settings.low_rank.matrices:
         correct(result.matrices, state, settings)
     return result
@@ -153,6 +156,8 @@ def halved(name: str, weight: Tensor) -> Tensor:
 
 def correct(matrices: dict[str, Quantized], state: dict[str, Tensor], settings: QuantizeSettings) -> None:
     """Add low-rank corrections to the matrices with the largest errors, in place."""
+    from stages.lib.quant import low_rank
+
     options = settings.low_rank
     norms = {name: low_rank.residual(as_matrix(state[name]), quantized).norm().item() for name, quantized in matrices.items()}
     for name in low_rank.largest(norms, options.matrices):
@@ -179,6 +184,8 @@ def quantize_one(
     weight_MK = weight_MK.to(device)
     hessian_KK = None if hessian_KK is None else hessian_KK.to(device)
     if is_rotated:
+        from stages.lib.quant import rotation
+
         rotation.check(weight_MK.size(1), turn["block"])
         weight_MK = rotation.weight(weight_MK, **turn)
         hessian_KK = None if hessian_KK is None else rotation.hessian(hessian_KK, **turn)

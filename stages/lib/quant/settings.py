@@ -107,7 +107,6 @@ class Tuning:
     batch_tokens: AtLeastOne
     sequence_length: AtLeastOne
     learning_rate: Positive
-    seed: Seed
 
     def reserved_bits(self, rows: int) -> float:
         """Bits for the scales that so many rows of matrices without scales will get."""

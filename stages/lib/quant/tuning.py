@@ -22,6 +22,7 @@ Source: NNCodec (ISO/IEC 15938-17) learns factors of rows after quantization; th
 # M rows, K columns, G groups of columns, B batch, T time
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -34,11 +35,12 @@ from stages.lib.quant import rate
 from stages.lib.quant.network import Result, halved
 from stages.lib.quant.quantized import Quantized
 from stages.lib.quant.settings import ROW_BITS, Tuning
+from stages.lib.tokens import splits
 from stages.lib.tokens.loaders import shuffled
-from stages.lib.tokens.stream import Stream
 from stages.runtime.weights import dequantize
 
 BETAS = (0.9, 0.99)
+SEED = 5  # of the order of the text
 GRIDS = (64, 32, 16, 8, 4, 2, 1)  # parts of an octave
 SMALLEST = 1e-3  # rms of a float16 tensor below which its rate is not lowered further
 
@@ -58,13 +60,17 @@ class Matrix:
         return out_MK if self.correction_MK is None else out_MK + self.correction_MK
 
 
-def tune(result: Result, state: dict[str, Tensor], config: dict, stream: Stream, settings: Tuning, device: torch.device) -> None:
-    """Learn the factors and the float16 tensors of `result`, in place. `state`: the weights before quantization; `stream`: train text.
+def tune(result: Result, state: dict[str, Tensor], config: dict, text: Path, settings: Tuning, device: torch.device) -> None:
+    """Learn the factors and the float16 tensors of `result`, in place. `state`: the weights before quantization; `text`: the split train.
 
     ValueError if the text is too short, or if what was learned is not finite.
     """
     loader = shuffled.Loader(
-        stream, sequence_length=settings.sequence_length, batch_tokens=settings.batch_tokens, seed=settings.seed, section="quantize.tuning"
+        splits.read(text, "train").tokens,
+        sequence_length=settings.sequence_length,
+        batch_tokens=settings.batch_tokens,
+        seed=SEED,
+        section="quantize.tuning",
     )
     network = dequantize.build(state, config).to(device)
     matrices = {name: matrix(quantized, settings, device) for name, quantized in result.matrices.items()}
@@ -145,8 +151,8 @@ def store(result: Result, matrices: dict[str, Matrix], floats: dict[str, Tensor]
 
 
 def rounded(factors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Factors of rows (M, 1) as float16 scales (M), on the finest grid with which they fit. A matrix whose scales would all be 1 needs none,
-    and none has any if they do not fit at all."""
+    """Factors of rows (M, 1) as float16 scales (M), on the finest grid with which they fit. A matrix whose scales would all be 1 needs
+    none, and none has any if they do not fit at all."""
     room = ROW_BITS * sum(map(len, factors.values()))
     for grid in GRIDS:
         found = {name: torch.exp2((values.reshape(-1).log2() * grid).round() / grid).half() for name, values in factors.items()}
