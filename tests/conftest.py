@@ -221,7 +221,7 @@ def write_prepared(folder: Path, texts: list[str], *, split: str = "val") -> Pat
 
 
 def write_lock(root: Path) -> None:
-    """dvc.lock as DVC would write it for the nodes that have run in `root`: deps and outs with their MD5s."""
+    """dvc.lock as DVC would write it for the nodes that have run in `root`: deps and outs with their MD5s, and a node's own section."""
     tree, stages = params.read(root / "params.yaml"), {}
 
     def items(paths):
@@ -231,7 +231,8 @@ def write_lock(root: Path) -> None:
         contract = stage.contract(importlib.import_module(f"stages.{node}.__main__").main, variant="".join(variant), tree=tree)
         outs = items({*contract.outputs, *contract.metrics, *contract.plots, contract.opened})
         if outs:
-            stages["@".join((node, *variant))] = {"deps": items(contract.inputs), "outs": outs}
+            own = {"params": {"params.yaml": {node: tree[node]}}} if node in tree and not variant else {}
+            stages["@".join((node, *variant))] = {"deps": items(contract.inputs), **own, "outs": outs}
     (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False))
 
 

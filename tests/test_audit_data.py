@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from stages.audit import bound, reference_model, replay, shingles
+from stages.audit import bound, graph, reference_model, replay, shingles
 from stages.audit.__main__ import judged
 from stages.audit.checks import budgets, data_in_code, memorization, self_contained, split_overlap, static_reading
 from stages.audit.reference_model import Trigram
@@ -19,6 +19,7 @@ from stages.lib.blob import bundle
 from stages.lib.blob.grouping import Run
 from stages.lib.node import files, params
 from stages.lib.referee import artifact, jail
+from stages.lib.text import accounting
 from stages.lib.tokens import splits
 
 VOCABULARY = 300
@@ -125,11 +126,23 @@ def test_val_documents_in_train_are_caught_whatever_stands_around_them(evidence,
 
 
 def test_duplicates_that_are_in_holdout_too_are_nature(evidence):
-    copies = evidence.streams["train"][: 10 * 201]
+    copies = evidence.streams["train"][: 2 * 201]
     for name in ("val", "holdout"):
         evidence.streams[name] = np.r_[evidence.streams[name], copies]
     verdict = split_overlap.check(evidence)
-    assert verdict.verdict == "pass" and verdict.evidence["val"]["share"] == verdict.evidence["holdout"]["share"] > 0.3
+    assert verdict.verdict == "pass" and verdict.evidence["val"]["share"] == verdict.evidence["holdout"]["share"] > 0.05
+
+
+def test_documents_that_were_read_twice_are_no_nature(evidence):
+    """Val and holdout both stand in train, so one says nothing of the other."""
+    evidence.streams["train"] = np.r_[evidence.streams["train"], evidence.streams["val"], evidence.streams["holdout"]]
+    verdict = split_overlap.check(evidence)
+    assert verdict.verdict == "fail" and verdict.evidence["val"]["share"] == verdict.evidence["holdout"]["share"] == 1.0
+
+
+def test_documents_shorter_than_a_run_cannot_be_looked_for(evidence):
+    evidence.streams["val"] = np.tile(evidence.streams["val"][:20], 30)
+    assert split_overlap.check(evidence).verdict == "not_applicable"
 
 
 def test_search_says_how_far_it_went(evidence):
@@ -227,6 +240,20 @@ def test_hard_val_is_no_accusation_and_easy_val_is_no_excuse(evidence, monkeypat
     evidence.streams["val"] = easy  # known to both
     scores(monkeypatch, evidence, learned=[evidence.streams["train"]])
     assert memorization.check(evidence).verdict == "pass"
+
+
+def test_artifact_that_knows_val_and_holdout_by_heart_is_not_ruled(evidence, monkeypatch):
+    """It predicts both alike, so the difference says nothing; but no model predicts unseen text so much better than trigrams."""
+    scores(monkeypatch, evidence, learned=[evidence.streams["train"]])
+    for share, expected in ((0.2, "not_applicable"), (0.3, "pass")):
+
+        class Weak(Trigram):
+            def nats(self, tokens, share=share):
+                return super().nats(tokens) / share
+
+        monkeypatch.setattr(memorization, "Trigram", Weak)
+        verdict = memorization.check(evidence)
+        assert verdict.verdict == expected and ("learned from" in verdict.evidence.get("reason", "")) == (expected == "not_applicable")
 
 
 def test_one_holdout_document_has_no_spread_so_nothing_is_ruled(evidence, monkeypatch):
@@ -402,6 +429,36 @@ def test_data_in_a_program_is_not_ruled_and_is_named(packed, kind):
     assert f"caddie/tables.py holds {size} bytes" in verdict.evidence["reason"]
 
 
+def lock_of(path, *, vocabulary: str, prepare: str = "local", md5: str = "0" * 32):
+    sections = {"vocabulary": {"source": vocabulary}, "prepare": {"source": prepare}}
+    stages = {name: {"params": {"params.yaml": {name: section}}} for name, section in sections.items()}
+    stages["vocabulary"]["deps"] = [{"path": "data/field.model", "md5": md5}]
+    path.write_text(yaml.safe_dump({"stages": stages}))
+    return path
+
+
+def test_tokenizer_that_somebody_gave_is_data_whose_origin_nobody_sees(packed, tmp_path):
+    """A piece may be a page of val, or hold it and never be used."""
+    with zipfile.ZipFile(packed.submission, "a") as archive:
+        archive.writestr("caddie/data/tokenizer.model", b"x" * 300)
+    published, lock = next(iter(accounting.PUBLISHED_TOKENIZERS)), tmp_path / "dvc.lock"
+    for known, origin in (
+        ({"vocabulary": "bpe"}, "train"),
+        ({"vocabulary": "bytes"}, "train"),
+        ({"vocabulary": "shards", "prepare": "fineweb"}, "the shards of prepare"),
+        ({"vocabulary": "shards"}, None),
+        ({"vocabulary": "file"}, None),
+        ({"vocabulary": "file", "md5": published}, accounting.PUBLISHED_TOKENIZERS[published]),
+        ({"vocabulary": "bpe", "md5": published}, "train"),
+    ):
+        assert graph.tokenizer_origin(lock_of(lock, **known), b"x") == origin
+        packed.lock = lock
+        verdict = data_in_code.check(packed)
+        assert verdict.verdict == ("pass" if origin else "not_applicable")
+        assert ("published" in verdict.evidence.get("reason", "")) == (origin is None)
+    assert graph.tokenizer_origin(tmp_path / "none", b"x") is None
+
+
 @pytest.mark.parametrize(
     "options, size",
     [
@@ -452,7 +509,9 @@ def test_programs_of_the_default_are_within_the_bounds(tmp_path):
     sources = bundle.code(plugins=run.plugins(), evaluators=packed, features=tuple(tree["model"]["features"]))
     manifest = {"options": tree["package"]["options"]}
     (tmp_path / "x.pyz").write_bytes(bundle.build(sources, manifest=manifest, blob=b"", memory=b"", tokenizer=b""))
-    audited = SimpleNamespace(submission=tmp_path / "x.pyz", options=manifest["options"], metrics={"bytes": 400_000})
+    audited = SimpleNamespace(
+        submission=tmp_path / "x.pyz", options=manifest["options"], metrics={"bytes": 400_000}, lock=tmp_path / "dvc.lock"
+    )
     found = data_in_code.check(audited)
     assert found.verdict == "pass" and found.evidence["compressed"]["programs"] > 30_000, found.evidence
 

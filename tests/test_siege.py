@@ -182,7 +182,7 @@ def test_val_in_the_file_by_any_spelling_counts_as_data(make, tmp_path, monkeypa
     made, path = make(known), tmp_path / "submission.pyz"
     honest = bundle.build({"__main__.py": "print(1)\n"}, manifest={"options": {}}, blob=b"blob", memory=b"", tokenizer=b"")
     path.write_bytes(honest)
-    audited = SimpleNamespace(submission=path, options={}, metrics={"bytes": 60_000})
+    audited = SimpleNamespace(submission=path, options={}, metrics={"bytes": 60_000}, lock=tmp_path / "dvc.lock")
     assert data_in_code.check(audited).verdict == "pass"
     packed = bundle.build(
         {"__main__.py": "print(1)\n", "caddie/liar.py": bundle.shortened(made.source)},
@@ -194,7 +194,7 @@ def test_val_in_the_file_by_any_spelling_counts_as_data(make, tmp_path, monkeypa
     path.write_bytes(made.forge(packed))
     audited.options = made.options
     found = data_in_code.check(audited)
-    expected = "pass" if make.__name__ in WITHIN | {"in_the_tokenizer"} else "not_applicable"  # that one is found by `files`
+    expected = "pass" if make.__name__ in WITHIN else "not_applicable"
     assert found.verdict == expected, found.evidence
     if make.__name__ in WITHIN:
         assert found.evidence["may_hold_bits_per_byte"] * 60_000 / 8 < 12_288 + 256 and len(known.packed()) > 12_288

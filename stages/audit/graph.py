@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from stages.lib.dvc import dvc_lock
 from stages.lib.node import access_log, files
+from stages.lib.text import accounting
 
 
 @dataclass
@@ -108,6 +109,20 @@ def idle(entry: dict, lines: list[str]) -> list[str]:
         if dep["path"].startswith(tuple(f"{root}/" for root in access_log.ROOTS))
         and not any(dvc_lock.within(line, dep["path"]) for line in lines)
     ]
+
+
+def tokenizer_origin(lock: Path, content: bytes) -> str | None:
+    """Where a tokenizer is from: a published file, the contest's shards, or training by `vocabulary`. None: somebody gave it."""
+    stages = dvc_lock.read(lock) if lock.is_file() else {}
+    chosen = {name: stages.get(name, {}).get("params", {}).get("params.yaml", {}).get(name, {}) for name in ("prepare", "vocabulary")}
+    source = chosen["vocabulary"].get("source")
+    given = [dep.get("md5") for dep in stages.get("vocabulary", {}).get("deps", [])] if source == "file" else []
+    for md5 in (hashlib.md5(content).hexdigest(), *given):
+        if md5 in accounting.PUBLISHED_TOKENIZERS:
+            return accounting.PUBLISHED_TOKENIZERS[md5]
+    if source == "shards":
+        return "the shards of prepare" if chosen["prepare"].get("source") == "fineweb" else None
+    return "train" if source in ("bpe", "bytes") else None
 
 
 def md5(path: Path) -> str:

@@ -3,6 +3,7 @@
 Weights have a lineage; other data has none, so more than 256 bytes of it leave the score not ruled. What counts:
 
     in the file       bytes that belong to no program, blob, tokenizer or manifest: other entries, a prefix, comments, gaps
+    as tokenizer      all of it, unless `vocabulary` trained it on the train documents, or it is a published one
     in the programs   byte strings, strings of 64 characters or more without a blank, whole numbers of more than 64 bits, displays and calls
                       of 32 numbers or names or more, statements of more than 1,500 characters
     as prose          the different strings, numbers and names of all programs, compressed, beyond 12,288 bytes; all programs beyond 45,056
@@ -20,16 +21,21 @@ import threading
 import zipfile
 import zlib
 
+from stages.audit import graph
 from stages.audit.evidence import Evidence, Verdict, is_built_elsewhere
 
-PROVES = "Against honest mistakes: the programs and options hold no more than 256 bytes of data beside what makes them programs."
+PROVES = (
+    "Against honest mistakes: the programs and options hold no more than 256 bytes of data beside what makes them programs; the tokenizer "
+    "was trained on the train documents, or is a published one."
+)
 CANNOT_SEE = "A few thousand bytes that were fitted on val and are spelled as prose, as names or as a program that computes them."
 PRECEDENT = "none; lineage (#1972, 2 May 2026) is asked of weights, and data in code are weights by another name"
 PARSER = threading.Lock()  # Python 3.11 counts the depth of all threads' trees together, and fails if they mix (gh-106905)
 MOST_BYTES = 256
 LONG_WORD, LARGE_NUMBER, MANY, LONG_STATEMENT, LONG_OPTIONS, LONG_MANIFEST = 64, 64, 32, 1_500, 1_024, 4_096
 PROSE_BYTES, PROGRAM_BYTES = 12_288, 45_056
-KNOWN = ("caddie/data/memory.bin", "caddie/data/model.blob", "caddie/data/tokenizer.model", "caddie/data/manifest.json")
+TOKENIZER = "caddie/data/tokenizer.model"
+KNOWN = ("caddie/data/memory.bin", "caddie/data/model.blob", TOKENIZER, "caddie/data/manifest.json")
 SIMPLE = (
     ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Expr | ast.Return | ast.Assert | ast.Raise | ast.Delete | ast.Global | ast.Nonlocal
 )
@@ -50,6 +56,7 @@ def check(evidence: Evidence) -> Verdict:
                 found[name] = max(0, len(content) - LONG_MANIFEST) + sum(of_values(packed.get(key)) for key in ("options", "other_options"))
             elif not name.endswith(".py"):
                 is_read = name in KNOWN and archive.getinfo(name) is entry  # the last of those that have its name
+                is_read = is_read and (name != TOKENIZER or graph.tokenizer_origin(evidence.lock, content))
                 found[name] = found.get(name, 0) + (0 if is_read else len(content) + len(name))
             else:
                 try:
@@ -72,6 +79,8 @@ def check(evidence: Evidence) -> Verdict:
     facts = {"bytes": total, "allowed": MOST_BYTES, "where": found, "compressed": sizes, "may_hold_bits_per_byte": held}
     if total > MOST_BYTES:
         facts["reason"] = f"{max(found, key=found.get)} holds {max(found.values()):,} bytes of data whose origin no lineage shows"
+        if TOKENIZER in found:
+            facts["reason"] += "; a tokenizer may hold text of val: take vocabulary.source bpe, or one that is published"
     return Verdict("not_applicable" if total > MOST_BYTES else "pass", facts, positions=len(found), largest_deviation=float(total))
 
 

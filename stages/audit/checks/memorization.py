@@ -10,15 +10,16 @@ each relative to a trigram model R, which is built here from the train tokens al
 The spread is measured on holdout alone, so no artifact can hide a gain on val behind scores of val that jump. So that it cannot hide one
 behind scores of holdout that jump, a fifteenth of `audit.replayed` targets are drawn evenly and replayed besides. An evaluator that
 carries something learns along the way, so holdout is as long as val for it; for others as many documents are drawn as have
-`audit.memorization_tokens`. The check fails if D < -max(0.005, q s), where q is the 99.9 % quantile of Student's t with n - 1 degrees of
-freedom, n the holdout documents. Were e / b normal and documents independent, 0.1 % of honest artifacts would fail by chance. They are
+`audit.memorization_tokens`. The check fails if D < -max(0.005, q s), q the 99.9 % quantile of Student's t with n - 1 degrees of freedom, n
+the holdout documents. Were e / b normal and documents independent, 0.1 % of honest artifacts would fail by chance. They are
 not quite: a few documents are far nearer to train than all others, and where a draw of holdout misses these, D is low and s is small
 as well. benchmarks/false_alarms.py measures what remains, and the default therefore takes all of its holdout (docs/certification.md).
 A contamination of d bits per byte is found with probability T(d/s - q). Holdout is replayed with its targets withheld, as val is: an
 artifact that reads the targets of both would cost both too little. So many positions are drawn that such a replay can miss a quarter
 of what chance leaves open, if `audit.replayed` are that many; what it can miss is added to the contamination that is found.
 The evidence states the contamination that is found with probability 99 %, and the power for smaller ones. Training on val before
-quantization moved published scores by -0.03 to -0.06 bits per byte; the smallest change was 0.004.
+quantization moved published scores by -0.03 to -0.06 bits per byte; the smallest change was 0.004. Whoever learned from val and holdout
+alike passes all this, so a score is not ruled if holdout costs less than a quarter of R's bits.
 """
 
 import math
@@ -38,12 +39,12 @@ PROVES = (
     "than holdout."
 )
 CANNOT_SEE = (
-    "A contamination smaller than that error, one of val and holdout alike, and a val split that is of another kind of text than "
-    "holdout: then a pass or a fail says nothing."
+    "A contamination smaller than that error, one of val and holdout alike that leaves a quarter of the reference's bits or more, and a "
+    "val split that is of another kind of text than holdout: then a pass or a fail says nothing."
 )
 PRECEDENT = "Pre-quantization TTT rejected (organizers, #1972, 2 May 2026), where the lineage does not show it"
 EVENLY = 15  # a share of the positions, against claims that are too high for some documents of holdout
-FLOOR, LEVEL, MISSED = 0.005, 0.001, 0.01
+FLOOR, LEVEL, MISSED, IMPLAUSIBLE = 0.005, 0.001, 0.01, 0.25
 UNSEEN = 0.25  # what the replay of holdout may miss, as a share of what chance leaves open
 TRAIN_TOKENS = 20_000_000  # the trigram model reads at most this many
 GAINS = (0.005, 0.01, 0.02, 0.05, 0.1)  # bits per byte of the power curve
@@ -52,22 +53,19 @@ GAINS = (0.005, 0.01, 0.02, 0.05, 0.1)  # bits per byte of the power curve
 def check(evidence: Evidence) -> Verdict:
     if lacking := lacks(evidence, "train", "holdout"):
         return lacking
-    train = splits.read(evidence.train, "train").tokens
-    reference = Trigram(np.asarray(train[: min(len(train), TRAIN_TOKENS)]), evidence.text.vocabulary_size)
+    reference = Trigram(np.asarray(splits.read(evidence.train, "train").tokens[:TRAIN_TOKENS]), evidence.text.vocabulary_size)
     holdout = splits.read(evidence.holdout, "holdout", sidecar=True)
     if evidence.metrics["carries"]:
         stream, counts = beginning(holdout, len(evidence.tokens))
     else:
         stream, counts = sample(holdout, evidence.settings.memorization_tokens, evidence.generator(13))
-    val = np.asarray(evidence.tokens), np.asarray(evidence.text.byte_counts), evidence.nats
     claim = artifact.claim(evidence.submission, stream, threads=1, **evidence.told)
     if claim.facts["carries"] != evidence.metrics["carries"]:
         raise artifact.Failed("the artifact says for val and for holdout something else of whether it carries what it learns")
-    nats = claim.nats
-    if not np.isfinite(nats).all():
+    if not np.isfinite(nats := claim.nats).all():
         raise artifact.Failed(f"the artifact claimed no finite cost for {np.count_nonzero(~np.isfinite(nats))} targets of holdout")
-    documents = {"holdout": per_document(stream, counts, nats, reference)}
-    documents["val"] = per_document(*val, reference)
+    val = np.asarray(evidence.tokens), np.asarray(evidence.text.byte_counts), evidence.nats
+    documents = {"holdout": per_document(stream, counts, nats, reference), "val": per_document(*val, reference)}
     size, count = documents["holdout"][2], len(documents["holdout"][2])
     if count < 2:
         return Verdict("not_applicable", {"reason": "one document of holdout has no spread; give more holdout tokens"}, positions=count)
@@ -105,10 +103,13 @@ def check(evidence: Evidence) -> Verdict:
         "found_with_99_percent_bits_per_byte": threshold + sure + unseen,
         "power": {str(gain): float(student_below((gain - threshold) / error, count - 1)) if error else 1.0 for gain in GAINS},
     }
-    passed = deviation >= -threshold
-    if not passed:
+    if not (passed := deviation >= -threshold):
         facts["reason"] = f"val costs {-deviation:.3f} bits per byte less than holdout, where at most {threshold:.3f} are left to chance"
-    return Verdict("pass" if passed else "fail", facts, positions=count + len(documents["val"][2]), largest_deviation=-deviation)
+    implausible = facts["holdout"]["artifact_bits_per_byte"] < IMPLAUSIBLE * facts["holdout"]["reference_bits_per_byte"]
+    if passed and implausible:
+        facts["reason"] = "holdout costs less than a quarter of what trigrams need, so it may have been learned from, and val with it"
+    verdict = "fail" if not passed else "not_applicable" if implausible else "pass"
+    return Verdict(verdict, facts, positions=count + len(documents["val"][2]), largest_deviation=-deviation)
 
 
 def per_document(stream: np.ndarray, counts: np.ndarray, nats: np.ndarray, reference: Trigram) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

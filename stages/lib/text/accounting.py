@@ -32,6 +32,10 @@ BUILTIN_SHA256 = {
 }
 BUILTIN_BYTES = 9_831_882
 VAL_TOLERANCE = 0.0002  # relative; raw, normalized and piece-covered bytes differ by less
+PUBLISHED_TOKENIZERS = {  # MD5 of the file, as dvc.lock has it
+    "8feec129bba4d7e07d61fef958a9dd84": "fineweb_1024_bpe.model",
+    "b73929616bf6303b953396b767a29b99": "fineweb_8192_bpe_lossless_caps_caseops_v1_reserved.model",
+}
 VAL_TOKENS = {"sp1024": 62_021_846, "sp8192": 40_540_803, "sp8192_lossless_caps_caseops_v1_reserved": 47_853_344}  # with BOS
 
 
