@@ -102,7 +102,7 @@ def rows() -> list[tuple[str, str, dict, dict]]:
             {"rotation.groups": ["embedding", "attention", "mlp", "projection"], "rotation.block": 16},  # divides every width
         ),
         ("GPTQ + LQER", "6 bits, 12.85, 3 x rank 4", group("gptq", 6, "sigmas", 12.85), {"low_rank.matrices": 3}),
-        ("ternary", "groups of 64", group("ternary", 2, "max", 1.0), {}),
+        ("ternary", "groups of 16", group("ternary", 2, "max", 1.0), {"ternary.group": 16}),
     ]
     return found
 
