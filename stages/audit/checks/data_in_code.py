@@ -23,6 +23,7 @@ import zlib
 
 from stages.audit import graph
 from stages.audit.evidence import Evidence, Verdict, is_built_elsewhere
+from stages.lib.referee import archive
 
 PROVES = (
     "Against honest mistakes: the programs and options hold no more than 256 bytes of data beside what makes them programs; the tokenizer "
@@ -32,6 +33,7 @@ CANNOT_SEE = "A few thousand bytes that were fitted on val and are spelled as pr
 PRECEDENT = "none; lineage (#1972, 2 May 2026) is asked of weights, and data in code are weights by another name"
 PARSER = threading.Lock()  # Python 3.11 counts the depth of all threads' trees together, and fails if they mix (gh-106905)
 MOST_BYTES = 256
+PIECE = 1 << 20  # at a time
 LONG_WORD, LARGE_NUMBER, MANY, LONG_STATEMENT, LONG_OPTIONS, LONG_MANIFEST = 64, 64, 32, 1_500, 1_024, 4_096
 PROSE_BYTES, PROGRAM_BYTES = 12_288, 45_056
 TOKENIZER = "caddie/data/tokenizer.model"
@@ -47,15 +49,15 @@ def check(evidence: Evidence) -> Verdict:
         return Verdict("not_applicable", {"bytes": evidence.submission.num_bytes(), "reason": reason})
     options = json.dumps(evidence.options)
     found, sources, prose = {"options": len(options) if len(options) > LONG_OPTIONS else of_values(evidence.options)}, [], set()
-    with zipfile.ZipFile(evidence.submission) as archive:
-        found["no entry"] = unexplained(archive, evidence.submission.stat().st_size)
-        for entry in archive.infolist():
-            name, content = entry.filename, archive.read(entry)
+    with archive.opened(evidence.submission) as file:
+        found["no entry"] = unexplained(file, evidence.submission.stat().st_size)
+        for entry, content in archive.contents(file):
+            name = entry.filename
             if name == "caddie/data/manifest.json":
-                packed = json.loads(content)
+                packed = archive.manifest(evidence.submission, content)
                 found[name] = max(0, len(content) - LONG_MANIFEST) + sum(of_values(packed.get(key)) for key in ("options", "other_options"))
             elif not name.endswith(".py"):
-                is_read = name in KNOWN and archive.getinfo(name) is entry  # the last of those that have its name
+                is_read = name in KNOWN and file.getinfo(name) is entry  # the last of those that have its name
                 is_read = is_read and (name != TOKENIZER or graph.tokenizer_origin(evidence.lock, content))
                 found[name] = found.get(name, 0) + (0 if is_read else len(content) + len(name))
             else:
@@ -84,28 +86,29 @@ def check(evidence: Evidence) -> Verdict:
     return Verdict("not_applicable" if total > MOST_BYTES else "pass", facts, positions=len(found), largest_deviation=float(total))
 
 
-def unexplained(archive: zipfile.ZipFile, num_bytes: int) -> int:
+def unexplained(file: zipfile.ZipFile, num_bytes: int) -> int:
     """Bytes of the file that no entry's content, name or header accounts for; the entries must follow one another without a gap."""
     place = count = directory = 0
-    for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
+    for entry in sorted(file.infolist(), key=lambda entry: entry.header_offset):
         length = len(entry.filename.encode())
-        count += abs(entry.header_offset - place) + _unread(archive, entry)
+        count += abs(entry.header_offset - place) + _unread(file, entry)
         place = entry.header_offset + 30 + length + entry.compress_size
         directory += 46 + length
     return count + abs(num_bytes - 22 - directory - place)
 
 
-def _unread(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
+def _unread(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
     """Bytes of an entry that come after the end of what is compressed in it."""
     if entry.compress_type != zipfile.ZIP_DEFLATED:
         return 0 if entry.compress_type == zipfile.ZIP_STORED else entry.compress_size
-    archive.fp.seek(entry.header_offset + 30 + len(entry.filename.encode()))
-    stream = zlib.decompressobj(-15)
+    file.fp.seek(entry.header_offset + 30 + len(entry.filename.encode()))
+    stream, left, rest = zlib.decompressobj(-15), entry.file_size, file.fp.read(entry.compress_size)
     try:
-        stream.decompress(archive.fp.read(entry.compress_size))
+        while not stream.eof and left >= 0 and (part := stream.decompress(rest, PIECE)):
+            left, rest = left - len(part), stream.unconsumed_tail
     except zlib.error:  # something else stands before it
         return entry.compress_size
-    return len(stream.unused_data)
+    return len(stream.unused_data) if left >= 0 else entry.compress_size  # more than it says: nothing reads the rest
 
 
 def size(node: ast.AST) -> int:

@@ -8,11 +8,10 @@ that ships counts with its name, and its options. What ships must be the same af
 """
 
 import json
-import zipfile
 
 from stages.audit.evidence import Evidence, Verdict, is_built_elsewhere
 from stages.lib.blob import counted, quantized_model
-from stages.lib.referee import artifact, jail, programs
+from stages.lib.referee import archive, artifact, jail, programs
 
 PROVES = (
     "Against anyone: the artifact scores from an empty folder, without network and without any file but itself; script and model have at "
@@ -33,8 +32,8 @@ def check(evidence: Evidence) -> Verdict:
         options = len(json.dumps(evidence.options)) if evidence.options else 0
         counts = counted.Artifact(size + options, 0, 0, counted.CAP_BYTES)
     else:
-        with zipfile.ZipFile(evidence.submission) as archive:
-            entries = {entry.filename: entry.compress_size for entry in archive.infolist()}
+        with archive.opened(evidence.submission) as file:
+            entries = {entry.filename: entry.compress_size for entry in file.infolist()}
             outside = [name for name in entries if name.startswith("/") or ".." in name.split("/")]
         missing, size = not evidence.script.is_file(), evidence.submission.stat().st_size
         counts = _counted(evidence, entries)
@@ -84,7 +83,7 @@ def _counted(evidence: Evidence, entries: dict[str, int]) -> counted.Artifact:
     packed_code = evidence.submission.stat().st_size - model - memory - tokenizer
     packed = artifact.manifest(evidence.submission)
     of_others = packed.get("other_options")  # those of the other evaluators in the file, in whose size they are
-    in_file = [packed["options"], *(of_others.values() if isinstance(of_others, dict) else ())]
+    in_file = [packed.get("options"), *(of_others.values() if isinstance(of_others, dict) else ())]
     others = 0 if evidence.options in in_file else len(json.dumps(evidence.options))
     cap = min(counted.CAP_BYTES, evidence.package.cap_bytes)
     script = evidence.script.stat().st_size if evidence.script.is_file() else 0

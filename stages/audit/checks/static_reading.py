@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from stages.audit.code import reading, syntax, unpack
 from stages.audit.code.domain import names_of
 from stages.audit.evidence import Evidence, Verdict, is_built_elsewhere
-from stages.lib.referee import programs
+from stages.lib.referee import archive, programs
 
 PROVES = "Nothing: it points a reader to places in the code."
 CANNOT_SEE = "Everything that is not spelled as expected: names can be changed, and code can be made at run time."
@@ -19,7 +19,7 @@ PRECEDENT = "none; the reviewers of the contest read the code first"
 
 def check(evidence: Evidence) -> Verdict:
     hints, files = [], 0
-    for name, content in _sources(programs.of(evidence.submission)):
+    for name, content in _sources(programs.of(evidence.submission), hints):
         if language := unpack.language_of(name):
             files += 1
             tree, why = syntax.parse(content.decode(errors="replace"), language)
@@ -33,11 +33,14 @@ def check(evidence: Evidence) -> Verdict:
     return Verdict("reported", {"files": files, "hints": hints}, positions=files)
 
 
-def _sources(program: programs.Program) -> Iterator[tuple[str, bytes]]:
-    """Name and content of every file: those in the zip, if it is one, else those that ship."""
+def _sources(program: programs.Program, hints: list[str]) -> Iterator[tuple[str, bytes]]:
+    """Name and content of every file: those in the zip, if it is one, else those that ship. What cannot be read becomes a hint."""
     if zipfile.is_zipfile(program.ships):
-        with zipfile.ZipFile(program.ships) as archive:
-            yield from ((entry.filename, archive.read(entry)) for entry in archive.infolist())
+        try:
+            with archive.opened(program.ships) as file:
+                yield from ((entry.filename, content) for entry, content in archive.contents(file))
+        except ValueError as error:
+            hints.append(f"not all of its code was read: {error}")
     else:
         yield from ((name, path.read_bytes()) for name, path in program.entries())
 

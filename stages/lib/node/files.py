@@ -4,11 +4,14 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+DEEPEST = 64
 
 
 @contextlib.contextmanager
@@ -80,12 +83,35 @@ def read_json(path: Path, *, required: tuple[str, ...] = ()) -> dict:
     """Parse a JSON object. ValueError naming the file if it is not a JSON object or lacks a required key."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON or no UTF-8, a number of thousands of digits, or nested without end
         raise ValueError(f"{path} is not valid JSON ({error}); delete it and rerun the stage that makes it") from None
     for key in required:
         if not isinstance(content, dict) or key not in content:
             raise ValueError(f"{path} has no {key!r}; delete it and rerun the stage that makes it")
     return content
+
+
+def json_of_others(text: str | bytes):
+    """What JSON of a stranger says. ValueError, which says what is wrong but not where the text is from, unless it can be written as JSON
+    again and is nested at most DEEPEST times: so nothing that walks through it comes to the end of Python's stack."""
+    try:
+        found = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    level = [found]
+    for _ in range(DEEPEST):
+        level = [part for one in level for part in (one.values() if isinstance(one, dict) else one if isinstance(one, list) else ())]
+    if level:
+        raise ValueError("it is nested too deeply")
+    return found
+
+
+def _finite(text: str) -> float:
+    return float(text) if math.isfinite(float(text)) else _no_number(text)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text[:40]} is no number of JSON that can be written again")
 
 
 def sha256(path: Path) -> str:

@@ -13,8 +13,6 @@ import struct
 import tempfile
 import threading
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.lib.node import files
-from stages.lib.referee import jail, programs
+from stages.lib.referee import archive, jail, programs
 from stages.runtime.text.tokenizer import BOS
 from stages.runtime.tokens import rounds
 
@@ -252,31 +250,31 @@ def claim(program: Path | programs.Program, tokens: np.ndarray, *, progress=lamb
 
 
 def read(pyz: Path, name: str) -> bytes:
-    """One of the data files packed in a submission. ValueError if it is damaged."""
-    try:
-        with zipfile.ZipFile(pyz) as archive:
-            if name == "memory.bin" and f"caddie/data/{name}" not in archive.namelist():
-                return b""  # an artifact that was packed before there was one
-            return archive.read(f"caddie/data/{name}")
-    except (zipfile.BadZipFile, zlib.error, KeyError) as error:
-        raise ValueError(f"{pyz} is not a readable submission ({error}); run: dvc repro package") from None
+    """One of the data files packed in a submission. ValueError if it is damaged, or larger than is read."""
+    with archive.opened(pyz) as file:
+        if name == "memory.bin" and f"caddie/data/{name}" not in file.namelist():
+            return b""  # an artifact that was packed before there was one
+        return archive.named(file, f"caddie/data/{name}")
 
 
 def manifest(pyz: Path) -> dict:
     """What the artifact says of itself. ValueError if it is damaged, or of an older form that does not answer a referee."""
-    found = json.loads(read(pyz, "manifest.json"))
-    if found.get("protocol") != PROTOCOL:
-        raise ValueError(
-            f"{pyz} speaks protocol {found.get('protocol', 1)}, this referee speaks {PROTOCOL}; pack it again: dvc repro package"
-        )
+    found = archive.manifest(pyz, read(pyz, "manifest.json"))
+    spoken = found.get("protocol", 1)
+    if type(spoken) is not int or spoken != PROTOCOL:
+        said = json.dumps(spoken)[:40]  # in which a text has quotation marks
+        raise ValueError(f"{pyz} speaks protocol {said}, this referee speaks {PROTOCOL}; pack it again: dvc repro package")
     return found
 
 
 def packed(pyz: Path, evaluator: str) -> None:
     """ValueError if `pyz` is not a readable submission or does not contain the evaluator."""
-    evaluators = manifest(pyz)["evaluators"]
+    evaluators = manifest(pyz).get("evaluators")
+    if not isinstance(evaluators, list) or not all(isinstance(name, str) for name in evaluators):
+        raise ValueError(f"{pyz} does not say by a list of names which evaluators it packs; pack it again: dvc repro package")
     if evaluator not in evaluators:
-        raise ValueError(f"the artifact packs the evaluators {', '.join(evaluators)}, not {evaluator!r}; add it to package.evaluators")
+        names = ", ".join(evaluators)[:400]
+        raise ValueError(f"the artifact packs the evaluators {names}, not {evaluator!r}; add it to package.evaluators")
 
 
 def _facts(content: bytes) -> dict:
