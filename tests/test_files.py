@@ -8,12 +8,11 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-import sentencepiece
 import yaml
 
 from stages.audit.__main__ import judged
@@ -21,13 +20,10 @@ from stages.audit.checks import byte_count, lineage
 from stages.audit.checks import files as files_check
 from stages.audit.evidence import Evidence
 from stages.lib.node import files
-from stages.lib.referee import artifact
-from stages.lib.text import accounting, corpus, normalization
+from stages.lib.text import accounting, corpus
 from stages.lib.tokens import splits
-from stages.runtime.text import memory, sentencepiece_model
-from stages.runtime.text.tokenizer import Tokenizer
+from stages.runtime.text import memory
 from stages.runtime.tokens import shards
-from stages.vocabulary import sentencepiece_training
 from tests.conftest import run_node, write_lock
 
 CHECKS = {"files": files_check, "lineage": lineage, "byte_count": byte_count}
@@ -265,88 +261,3 @@ def test_text_that_is_another_than_the_built_in_one_that_was_asked_for_is_not_ru
     assert ask(source="builtin", max_bytes=None).verdict == "not_applicable"
     assert ask(source="builtin", max_bytes=accounting.BUILTIN_BYTES).verdict == "not_applicable"
     assert ask(source="builtin", max_bytes=1000).verdict == ask(source="local", max_bytes=None).verdict == "pass"
-
-
-# --- the table of a tokenizer ----------------------------------------------------------------------------------------
-
-TEXTS = [
-    f"The {noun} of the {other} is a THING that goes on and on." for noun in ("hand", "year", "road") for other in ("sea", "sky", "ﬁre")
-]
-
-
-def nmt_nfkc() -> bytes:
-    return sentencepiece_training.train(TEXTS, size=330, character_coverage=1.0, sample_bytes=None, normalization="nmt_nfkc")
-
-
-def field(number: int, value: bytes) -> bytes:
-    """One field of wire type 2."""
-    size, length = b"", len(value)
-    while length > 127:
-        size, length = size + bytes((length & 127 | 128,)), length >> 7
-    return bytes((number << 3 | 2,)) + size + bytes((length,)) + value
-
-
-def every_letter_is_e(folder: Path) -> bytes:
-    """A model whose table turns every letter into an e, and that calls itself nmt_nfkc."""
-    letters = [chr(code) for code in (*range(65, 91), *range(97, 123)) if chr(code) != "e"]
-    (folder / "rule.tsv").write_text("".join(f"{ord(letter):X}\t65\n" for letter in letters))
-    out = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=iter(TEXTS),
-        model_writer=out,
-        model_type="bpe",
-        vocab_size=266,
-        hard_vocab_limit=False,
-        byte_fallback=True,
-        pad_id=0,
-        bos_id=1,
-        eos_id=2,
-        unk_id=3,
-        add_dummy_prefix=False,
-        normalization_rule_tsv=str(folder / "rule.tsv"),
-        minloglevel=2,
-    )
-    kept, spec = b"", b""
-    for number, value, whole in sentencepiece_model.fields(out.getvalue()):
-        if number == normalization.NORMALIZER_SPEC:
-            spec = b"".join(part for key, _, part in sentencepiece_model.fields(value) if key != 1) + field(1, b"nmt_nfkc")
-        else:
-            kept += whole
-    return kept + field(normalization.NORMALIZER_SPEC, spec)
-
-
-def judged_with(monkeypatch, model: bytes):
-    """byte_count on the project's documents, tokenized by `model`, for an artifact that holds `model`."""
-    Path("artifacts/vocabulary/tokenizer.model").write_bytes(model)
-    run_node("tokenize", "val")
-    monkeypatch.setattr(artifact, "read", lambda *_: model)
-    looked = evidence()
-    nats = np.ones(len(looked.tokens) - 1)
-    size = int(looked.text.byte_counts.sum())
-    loss = {"bits_per_byte": float(nats.sum() / np.log(2) / size), "loss_nats": 1.0, "bytes": size, "tokens": len(nats)}
-    return byte_count.check(replace(looked, nats=nats, metrics=loss))
-
-
-def test_table_that_calls_itself_nmt_nfkc_and_is_another_is_refused(project, monkeypatch, tmp_path):
-    model = every_letter_is_e(tmp_path)
-    assert Tokenizer(model).settings.normalization == "nmt_nfkc" and Tokenizer(model).processor.Normalize("The road") == "eee▁eeee"
-    verdict = judged_with(monkeypatch, model)
-    assert verdict.verdict == "fail" and "not the published nmt_nfkc" in verdict.evidence["reason"]
-    assert verdict.evidence["tokenizer"]["normalization"].startswith("unknown")
-    assert files.read_json(TOKENIZE / "val/meta.json")["certificate"]["normalization"].startswith("unknown")
-
-
-def test_table_that_is_nmt_nfkc_is_called_so_and_accepted(project, monkeypatch):
-    verdict = judged_with(monkeypatch, nmt_nfkc())
-    assert verdict.verdict == "pass" and verdict.evidence["tokenizer"]["normalization"] == "nmt_nfkc"
-
-
-def test_a_table_is_known_by_its_bytes_and_decoding_may_replace_nothing():
-    model = nmt_nfkc()
-    table = normalization._table(model, normalization.NORMALIZER_SPEC)
-    renamed = model + field(normalization.NORMALIZER_SPEC, field(1, b"mine"))
-    assert normalization.named(model) == normalization.named(renamed) == "nmt_nfkc" and normalization.objection(renamed) is None
-    assert normalization.named(b'{"tokenizer_type": "pure_byte"}') == "identity"
-    changed = model + field(normalization.NORMALIZER_SPEC, field(normalization.TABLE, table[:-1] + b"x"))
-    assert normalization.objection(changed).startswith("the tokenizer's normalization is unknown")
-    assert "when it decodes" in normalization.objection(model + field(normalization.DENORMALIZER_SPEC, field(normalization.TABLE, table)))

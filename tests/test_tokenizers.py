@@ -247,7 +247,9 @@ def test_vocabulary_without_a_standalone_blank_is_refused_with_its_number():
         Tokenizer(model)
 
 
-@pytest.mark.parametrize("content", [b"{}", b'{"tokenizer_type": "char"}', json.dumps(PURE_BYTE | {"vocab_size": 261}).encode(), b"{"])
+@pytest.mark.parametrize(
+    "content", [b"{}", b'{"tokenizer_type": "char"}', json.dumps(PURE_BYTE | {"vocab_size": 261}).encode(), b"{", b'{"a":' + b"[" * 200_000]
+)
 def test_json_that_is_no_pure_byte_tokenizer_is_refused(content):
     with pytest.raises(ValueError, match="not the field's pure-byte tokenizer"):
         Tokenizer(content)

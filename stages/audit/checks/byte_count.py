@@ -4,8 +4,9 @@ Every document is encoded again with the artifact's own tokenizer: its ids must 
 the sidecar, and, where the tokenizer is lossless, its ids must decode to it. Published token shards come without documents, so
 their bytes are counted from the ids. Where ids do not determine the bytes (CaseOps over nmt_nfkc), a sidecar is certified only if its
 total is the known total of the contest's val split. A tokenizer may replace characters only by the published table of nmt_nfkc, whatever it
-calls itself (stages/lib/text/normalization.py). The ledger must have one finite entry per target. The reported bits per byte must
-follow from these entries, and the bytes must follow from the reported numbers, as reviewers compute them from a log alone:
+calls itself (stages/lib/text/normalization.py), and must normalize every document as one that holds only the table and settings that are
+read there: a file that SentencePiece and we read in two ways would not. The ledger must have one finite entry per target. The reported bits
+per byte must follow from these entries, and the bytes must follow from the reported numbers, as reviewers compute them from a log alone:
 
     implied bytes = loss N / (ln 2 · bits per byte)          loss nats per token, N targets
 """
@@ -19,7 +20,7 @@ from stages.audit.evidence import Evidence, Verdict
 from stages.lib.referee import artifact
 from stages.lib.text import accounting, corpus, normalization
 from stages.lib.text.encoder import Encoder
-from stages.runtime.text.tokenizer import BOS
+from stages.runtime.text.tokenizer import BOS, Tokenizer, load_processor
 
 PROVES = "Against edited files: the score is the sum over all targets, each once, divided by the bytes of the documents."
 CANNOT_SEE = "Whether the documents are those of the contest, if they were not loaded from its published files."
@@ -30,6 +31,7 @@ def check(evidence: Evidence) -> Verdict:
     model = evidence.given_tokenizer or artifact.read(evidence.submission, "tokenizer.model")
     encoder, objection = Encoder(model), normalization.objection(model)
     tokenizer = encoder.tokenizer
+    as_read = None if tokenizer.is_lossless else load_processor(normalization.as_read(model))
     tokens, counts = np.asarray(evidence.text.tokens), evidence.text.byte_counts
     edges = [*np.flatnonzero(tokens == BOS).tolist(), len(tokens)]
     has_text = corpus.facts(evidence.documents)["contents"] == "documents"
@@ -49,6 +51,10 @@ def check(evidence: Evidence) -> Verdict:
             same_text = np.array_equal(ids, expected.ids)
             if tokenizer.is_lossless:
                 same_text = same_text and tokenizer.decode(ids[1:].tolist()) == text.encode()
+            elif not objection and not _normalizes_alike(tokenizer, as_read, text):
+                objection = (
+                    f"SentencePiece normalizes document {number} otherwise than the tokenizer's table says: it can be read in two ways"
+                )
             raw, text_bytes = raw + len(text.encode()), text_bytes + text_size
         else:
             same_text = True
@@ -97,6 +103,11 @@ def check(evidence: Evidence) -> Verdict:
     return Verdict(
         "pass" if ok else "fail", facts, positions=documents, largest_deviation=abs(recomputed - evidence.metrics["bits_per_byte"])
     )
+
+
+def _normalizes_alike(tokenizer: Tokenizer, as_read, text: str) -> bool:
+    text = tokenizer.transformed(text)
+    return tokenizer.processor.Normalize(text) == as_read.Normalize(text)
 
 
 def _implied(metrics: dict) -> float:

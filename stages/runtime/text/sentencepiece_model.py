@@ -8,6 +8,9 @@ A model is a protocol buffer. Only its outermost fields and two of its messages 
 
 SentencePiece leaves the numbers from 200 on to others. One of them names here what is done with CaseOps operators and blanks: MARKERS.
 
+SentencePiece skips a field of another wire type than it expects, and merges a message that comes again into the one before. A reader that
+differs in either takes a model for another, so such a field is refused here, and messages are merged.
+
 Source: sentencepiece_model.proto; protocol buffers' wire format.
 """
 
@@ -16,6 +19,8 @@ from dataclasses import dataclass
 
 NORMALIZER_SPEC, MARKERS_FIELD = 3, 200
 MARKERS = "", "fused_markers", "operators_first"
+WIRE_TYPES = {2: {3: 0, 24: 0}, NORMALIZER_SPEC: {1: 2, 2: 2, 3: 0, 4: 0, 5: 0}, 5: {2: 2}}  # of the fields above: 0 number, 2 bytes
+DAMAGED = "the tokenizer is no protocol buffer of SentencePiece: it is damaged, or made to be read in two ways; give another"
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class TokenizerSettings:
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes, bytes]]:
-    """Yield the fields of one message: number, value, and the bytes of the whole field. ValueError if the message is truncated."""
+    """Yield the fields of one message: number, value, and the bytes of the whole field. ValueError if the message is damaged."""
     position = 0
     while position < len(message):
         start = position
@@ -45,9 +50,9 @@ def fields(message: bytes) -> Iterator[tuple[int, int | bytes, bytes]]:
             length = 8 if wire_type == 1 else 4
             value, position = message[position : position + length], position + length
         else:
-            raise ValueError(f"wire type {wire_type} in a protocol buffer")
-        if position > len(message):
-            raise ValueError("a protocol buffer is cut short")
+            raise ValueError(DAMAGED)
+        if position > len(message) or tag >> 32:  # others drop what a tag has beyond 32 bits
+            raise ValueError(DAMAGED)
         yield number, value, message[start:position]
 
 
@@ -55,24 +60,35 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(message):
-            raise ValueError("a protocol buffer is cut short")
+            break
         byte, position = message[position], position + 1
         value |= (byte & 127) << shift
-        if byte < 128:
+        if byte < 128 and value < 1 << 64:
             return value, position
-    raise ValueError("a number in a protocol buffer is too long")
+    raise ValueError(DAMAGED)
+
+
+def messages(model: bytes) -> dict[int, dict]:
+    """The last value of each field, by the number of its message and its own; MARKERS_FIELD is a message with the field 0. ValueError if a
+    field of WIRE_TYPES, or what is no message where one belongs, has another wire type."""
+    found: dict[int, dict] = {number: {} for number in (*WIRE_TYPES, MARKERS_FIELD)}
+    for number, value, whole in fields(model):
+        if number in (1, 2, 3, 4, 5, MARKERS_FIELD) and whole[0] & 7 != 2:
+            raise ValueError(DAMAGED)
+        if number == MARKERS_FIELD:
+            found[number][0] = value
+        if number in WIRE_TYPES:
+            for key, part, inside in fields(value):
+                if inside[0] & 7 != WIRE_TYPES[number].get(key, inside[0] & 7):
+                    raise ValueError(DAMAGED)
+                found[number][key] = part
+    return found
 
 
 def settings(model: bytes) -> TokenizerSettings:
     """Read the settings of a serialized model that SentencePiece itself has accepted. ValueError for markers that are not known here."""
-    messages: dict[int, dict] = {2: {}, 3: {}, 5: {}}
-    markers = ""
-    for number, value, _ in fields(model):
-        if number == MARKERS_FIELD:
-            markers = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-        if number in messages:
-            messages[number] |= {key: part for key, part, _ in fields(value)}
-    trainer, normalizer, denormalizer = messages[2], messages[3], messages[5]
+    trainer, normalizer, denormalizer, markers = messages(model).values()
+    markers = bytes(markers.get(0, b"")).decode(errors="replace")
     name = bytes(normalizer.get(1, b"")).decode(errors="replace") or "identity"
     reasons = {
         f"normalization {name} replaces characters": bool(normalizer.get(2)),

@@ -214,7 +214,7 @@ def load_processor(model: bytes):
 def _check_pure_byte(model: bytes) -> None:
     try:
         content = json.loads(model)
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if content != PURE_BYTE:
         raise ValueError(
