@@ -315,6 +315,34 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(export, capsys):
     bad(capsys, "has no documents; give a file", "python p.py", *tokens, "--text", "nothing.jsonl", *out)
     bad(capsys, "lie in each other, and what ships is shown", "python data/export", *tokens, *out)
     bad(capsys, "takes a number such as 1.0810, not 'good'", "python p.py", *tokens, "--bits-per-byte", "good", *out)
+    for score in ("9" * 400, "1" * 30, "", "."):
+        bad(
+            capsys,
+            f"--bits-per-byte takes a number such as 1.0810, not '{score[:40]}'",
+            "python p.py",
+            *tokens,
+            "--bits-per-byte",
+            score,
+            *out,
+        )
+    for options, why in (("[" * 200_000, "nested too deeply"), ('{"a":' * 90 + "1" + "}" * 90, "nested too deeply"), ("{", "Expecting")):
+        bad(
+            capsys,
+            rf"--options '.{{1,40}}' is no JSON that can be told to a program \(.*{why}",
+            "python p.py",
+            *tokens,
+            "--options",
+            options,
+            *out,
+        )
+    for options in ('{"a": NaN}', '{"a": -Infinity}', '{"a": 1e999}', f'{{"a": {"9" * 5000}}}'):
+        bad(capsys, r"--options '\{\\?\"a.*' is no JSON that can be told", "python p.py", *tokens, "--options", options, *out)
+    bad(capsys, "--options takes a JSON object such as {}, not '5'", "python p.py", *tokens, "--options", "5", *out)
+    os.mkfifo("pipe")
+    bad(capsys, "pipe is neither a file nor a folder.*give the file itself", "python pipe", *tokens, *out)
+    bad(capsys, "pipe is neither a file nor a folder.*give the file itself", "./pipe", *tokens, *out)
+    Path("pipe").unlink()
+    bad(capsys, "^caddie audit.outside: --out /proc/a/b cannot be written", "python p.py", *tokens, "--out", "/proc/a/b")
     bad(capsys, "exists and has no certificate; name another folder", "python p.py", *tokens, "--out", "data")
     Path("data/export/val").mkdir()
     shutil.copy("data/export/fineweb_val_000000.bin", "data/export/val")

@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     chosen = parser.parse_args(argv)
     with command.sentences("adopt"):
         if chosen.convert is not None:
+            files.check_writable(chosen.convert, "--convert", is_file=True)
             convert.to_safetensors(chosen.checkpoint, chosen.convert)
             print(f"{chosen.convert}: {chosen.convert.stat().st_size:,} bytes, as {chosen.checkpoint} has them")
             return 0
@@ -49,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
             f"--tokens {chosen.tokens} is no folder; give the one that holds fineweb_val_*.bin and fineweb_train_*.bin",
         )
         folder = chosen.out or FOLDER / chosen.checkpoint.stem
+        files.check_writable(folder, "--out")
         tree = params.read(Path("params.yaml"))
         recipe = recipes.scaled(chosen.stack, chosen.scale, tree)
         weights = bring(chosen.checkpoint, folder / "weights")

@@ -42,6 +42,8 @@ def run(main: Callable, run_section: type, argv: list[str] | None = None) -> int
     with command.sentences("audit"):
         settings = params.section(params.read(Path("params.yaml")), AuditSettings)
         found: dict[str, list[dict]] = {}
+        if chosen.output is not None:
+            files.check_writable(chosen.output, "--output")
         for name in chosen.rev:
             for run, certificate in audited(name, main, run_section, settings, runs=chosen.run, output=chosen.output):
                 found.setdefault(run, []).append(certificate)

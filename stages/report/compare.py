@@ -81,6 +81,7 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--equal", choices=list(UNITS), default="steps", help="losses are compared at equal ... (default: steps)")
     arguments = parser.parse_args(argv)
     with command.sentences("report"):
+        files.check_writable(arguments.folder, "--folder")
         found = [read(revision, root=Path.cwd()) for revision in arguments.compare]
         print(write(found, arguments.folder, arguments.equal), end="")
 

@@ -45,6 +45,7 @@ def run(argv: list[str]) -> None:
     )
     arguments = parser.parse_args(argv)
     with command.sentences("report"):
+        files.check_writable(arguments.folder, "--folder")
         print(write(table(shown(arguments.all_commits)), arguments.folder, width=shutil.get_terminal_size((120, 24)).columns), end="")
 
 

@@ -48,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         require(2 <= chosen.bits <= 8, f"--bits takes 2 to 8, not {chosen.bits}")
         require(chosen.length >= 2 and chosen.rows >= 1, "--length takes 2 or more tokens, and --rows 1 or more")
         require(chosen.out.suffix == ".zip", f"--out takes a file that ends in .zip, not {chosen.out}")
+        files.check_writable(chosen.out, "--out", is_file=True)
         tree = params.read(chosen.params)
         settings, run = params.section(tree, QuantizeSettings), Run.from_params(tree["compress"]["runs"]["covariance"], "compress.runs")
         checkpoint = Checkpoint(chosen.checkpoint)

@@ -10,7 +10,6 @@ Exit code 1 if a check fails.
 """
 
 import argparse
-import json
 import secrets
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from stages.lib.node.params import require
 from stages.lib.referee import jail, programs
 from stages.lib.tokens import splits
 
+MOST_BITS = 1e6  # per byte; no score, and still a number that can be divided by
 KEPT = (claim.LEDGER, claim.METRICS)
 
 
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--evaluator", default="outside", metavar="NAME", help="what the program is told to score with (default: %(default)s)"
     )
-    parser.add_argument("--options", type=json.loads, default={}, metavar="JSON", help="options that it is told; they count")
+    parser.add_argument("--options", default="{}", metavar="JSON", help="options that it is told; they count")
     parser.add_argument(
         "--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="sizes of the audit (default: %(default)s)"
     )
@@ -59,20 +59,21 @@ def main(argv: list[str] | None = None) -> int:
 
 def certified(chosen: argparse.Namespace, settings: AuditSettings) -> dict:
     """Claim and audit; everything appears under chosen.out at the end. Returns the certificate."""
+    options, stated = _options(chosen.options), chosen.bits_per_byte
+    is_score = stated is None or (stated.replace(".", "", 1).isdecimal() and float(stated) <= MOST_BITS)
+    require(is_score, f"--bits-per-byte takes a number such as 1.0810, not {(stated or '')[:40]!r}")
+    files.check_writable(chosen.out, "--out")
     program = programs.given(chosen.command, ships=chosen.ships, python=jail.interpreter())
     tokenizer = chosen.tokenizer or chosen.tokens / "tokenizer.model"
     for path in filter(None, (chosen.tokens, chosen.text, tokenizer)):
         inside = path.resolve().is_relative_to(program.ships) or program.ships.is_relative_to(path.resolve())
         require(not inside, f"{path} and {program.ships} lie in each other, and what ships is shown to the program; keep them apart")
-    stated = chosen.bits_per_byte
-    require(stated is None or stated.replace(".", "", 1).isdecimal(), f"--bits-per-byte takes a number such as 1.0810, not {stated!r}")
-    require(isinstance(chosen.options, dict), "--options takes a JSON object")
     ours = not chosen.out.exists() or (chosen.out / "certificate.json").is_file()
     require(ours, f"--out {chosen.out} exists and has no certificate; name another folder")
     with tempfile.TemporaryDirectory(prefix="caddie-outside-") as folder, files.atomic(chosen.out) as out:
         root = Path(folder)
         text.lay_out(root, tokens=chosen.tokens, tokenizer=tokenizer, text=chosen.text)
-        metrics = claim.ask(root, program, chosen.evaluator, chosen.options, stated)
+        metrics = claim.ask(root, program, chosen.evaluator, options, stated)
         made = {name: root / "tokenize" / name for name in ("train", "holdout") if (root / "tokenize" / name).is_dir()}
         evidence = Evidence(
             submission=program,
@@ -81,7 +82,7 @@ def certified(chosen: argparse.Namespace, settings: AuditSettings) -> dict:
             nats=np.load(root / claim.LEDGER, allow_pickle=False),
             metrics=metrics,
             evaluator=chosen.evaluator,
-            options=chosen.options,
+            options=options,
             lock=root / "dvc.lock",
             settings=settings,
             script=root / "train_gpt.py",
@@ -98,6 +99,15 @@ def certified(chosen: argparse.Namespace, settings: AuditSettings) -> dict:
         for name in KEPT:
             files.link_file(root / name, out / name)
     return written
+
+
+def _options(text: str) -> dict:
+    try:
+        found = files.json_of_others(text)
+    except ValueError as error:
+        raise ValueError(f"--options {text[:40]!r} is no JSON that can be told to a program ({str(error)[:200]}); correct it") from None
+    require(isinstance(found, dict), f"--options takes a JSON object such as {{}}, not {text[:40]!r}")
+    return found
 
 
 if __name__ == "__main__":

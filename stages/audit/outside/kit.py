@@ -38,6 +38,7 @@ def put_together(program: Path, others: list[Path], out: Path) -> None:
     require(len(set(names)) == len(names) and not {"__main__.py", PACKAGE} & set(names), "two of the files would have the same name")
     for path in (program, *others):
         require(path.is_file(), f"{path} is no file; check the spelling")
+    files.check_writable(out, "--out")
     with files.atomic(out) as partial:
         partial.mkdir(parents=True)
         for path in closure.files(f"{ROOM.replace('/', '.')}.kit"):

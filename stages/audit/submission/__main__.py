@@ -43,6 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     if chosen.pr is not None and len(chosen.folders) > 1:
         parser.error("--pr names the pull request of one folder; audit the folders one by one")
     with command.sentences("audit.submission"):
+        for name in ("json", *TABLES):
+            if (path := getattr(chosen, name)) and str(path) != "-":
+                files.check_writable(path, f"--{name}", is_file=True)
         found, refused = [], []
         for folder in chosen.folders:
             result, why = audited(folder, record=chosen.record, pull_request=chosen.pr)

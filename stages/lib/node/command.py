@@ -71,6 +71,8 @@ def run(main: Callable, argv: list[str] | None = None) -> None:
                 raise ValueError(f"{path} is missing; {_way_out(path)}")
             if parameter.annotation in (Output, Metrics, Plot):
                 remove_left(path)
+                if not access_log.is_worker():
+                    files.check_writable(path, "--" + parameter.name.replace("_", "-"))
         outputs, metrics = (
             [str(arguments[parameter.name]) for parameter in signature.parameters.values() if parameter.annotation is kind]
             for kind in (Output, Metrics)

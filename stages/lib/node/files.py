@@ -38,6 +38,23 @@ def atomic(path: Path) -> Iterator[Path]:
         remove(old)
 
 
+def check_writable(path: Path, option: str, *, is_file: bool = False) -> None:
+    """ValueError unless `atomic` can make `path`, which `option` names: asked before the work, which would be lost. By trying, because root
+    is told that it may write below /proc. `is_file`: a folder there would be replaced, so it is refused."""
+    path = Path(path)
+    try:
+        if is_file and path.is_dir():
+            raise ValueError(f"{option} {path} is a folder, and a file is written there; name a file")
+        there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+        probe = there / f".{path.name}.{place()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.old.partial"
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise ValueError(
+            f"{option} {str(path)[:200]} cannot be written: nothing can be made there ({error.strerror}); name another"
+        ) from None
+
+
 def link(source: Path, path: Path) -> None:
     """Make a finished folder appear as `path`, replacing whatever was there. `source` stays until its owner removes it, so a kill in
     between loses nothing. The files are hard links where the file system allows them, else copies."""

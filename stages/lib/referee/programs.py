@@ -42,6 +42,8 @@ class Program:
         if self.ships.is_file():
             yield self.ships.name, self.ships
             return
+        if not self.ships.is_dir():
+            raise ValueError(f"{self.ships} is neither a file nor a folder, such as a pipe or a device; give the file itself")
         for path in sorted(self.ships.rglob("*")):
             if path.is_symlink() or not (path.is_dir() or path.is_file()):
                 raise ValueError(f"{path} is a link or no file, so what it ships cannot be counted; put the file itself there")
@@ -106,12 +108,17 @@ def given(command: str, *, ships: Path | None = None, python: str) -> Program:
         raise ValueError(f"{ships} is missing; check the spelling")
     if not head and not Path(words[0]).resolve().is_relative_to(ships):
         raise ValueError(f"{words[0]} is started and not in {ships}, which ships; put it there")
-    if not head and Path(words[0]).is_file() and Path(words[0]).read_bytes()[:2] == b"#!":
+    if not head and Path(words[0]).is_file() and _begins(Path(words[0]), b"#!"):
         raise ValueError(f"{words[0]} is a script; put its interpreter first, as in 'perl {words[0]}'")
     program = Program(ships, tuple(head + [_inside(word, ships) if word in paths else word for word in rest]), interpreter)
     if program.num_bytes() > MOST_BYTES:
         raise ValueError(f"{ships} has more than {MOST_BYTES:,} bytes; give what ships alone")
     return program
+
+
+def _begins(path: Path, text: bytes) -> bool:
+    with open(path, "rb") as handle:
+        return handle.read(len(text)) == text
 
 
 def _inside(word: str, ships: Path) -> str:
