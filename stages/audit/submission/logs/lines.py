@@ -8,6 +8,7 @@
 Blanks are collapsed first, so that every pattern is linear in the length of the line. Lines are cut at CHARACTERS.
 """
 
+import collections
 import re
 from dataclasses import dataclass, field
 
@@ -36,6 +37,8 @@ CODE_WORDS = re.compile(
     r"\b(self|os\.environ|torch|np|args|F|nn|dist|h|math)\.[A-Za-z_]+[(\[=]|\w\(f[\"']|\bf[\"']|os\.environ|\bself\.|\blambda\b"
 )
 ASSIGNS = re.compile(r"^\w[\w.,\[\] ]{0,80} (=|\+=|-=|\*=) ")
+SEED = re.compile(r"(?:^|[\s,\[(])(?:random_|train_|global_)?seed[\"']?(?: ?[:=] ?| )(\d{1,12})\b", re.IGNORECASE)
+FILE_SEED = re.compile(r"seed[-_]?(\d{1,12})|(?:^|[_-])s(\d{1,12})(?=\.|_|-|$)", re.IGNORECASE)
 FORMAT = re.compile(r"\{[A-Za-z_][\w.()\[\]+*/ -]{0,80}(?:![rsa])?(?::[^{}'\" ]{0,16})?\}")  # the place of an f-string
 
 
@@ -89,3 +92,44 @@ def uncertainty(number: str) -> float:
     mantissa, _, exponent = number.lower().partition("e")
     decimals = len(mantissa.partition(".")[2])
     return 0.5 * 10.0 ** (min(int(exponent or 0), 300) - decimals)
+
+
+def announcement(text: str) -> tuple[int, str] | None:
+    """(seed, what stands before it, without digits) of a line that tells a seed."""
+    found = SEED.search(text)
+    if found is None or "seeds" in text.lower():
+        return None
+    return int(found[1]), re.sub(r"[\d\W]+", " ", text[: found.start()]).strip().lower()
+
+
+def seed_of(file: str) -> int | None:
+    """The seed that a file is named for."""
+    found = FILE_SEED.search(file)
+    return int(found[1] or found[2]) if found else None
+
+
+class Telling:
+    """Lines within a budget of characters: the first ones, and of the others the last ones."""
+
+    def __init__(self, most: int):
+        self.first, self.last, self.left_out, self.characters = [], collections.deque(), 0, 0
+        self.room, self.kept, self.most = most // 3, 0, most - most // 3
+
+    def add(self, number: int, raw: str) -> None:
+        size = min(len(raw), CHARACTERS)
+        if self.room >= size and not self.last:
+            self.room -= size
+            self.first.append((number, raw))
+        else:
+            self.last.append((number, raw))
+            self.kept += size
+        self.characters += size
+        while self.kept > self.most:
+            _, dropped = self.last.popleft()
+            self.kept -= min(len(dropped), CHARACTERS)
+            self.characters -= min(len(dropped), CHARACTERS)
+            self.left_out += 1
+
+    def __iter__(self):
+        yield from self.first
+        yield from self.last

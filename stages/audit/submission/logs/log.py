@@ -6,14 +6,14 @@ timed      seconds by phase (phases.py)
 settings   name: value lines before the first pass, among them what is switched on or off
 """
 
-import collections
 import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from stages.audit.submission.logs import lines as texts
 from stages.audit.submission.logs import phases
-from stages.audit.submission.logs.lines import CHARACTERS, COUNT, NUMBER, SECONDS, Line, clean, is_code, read, uncertainty, whole
+from stages.audit.submission.logs.lines import CHARACTERS, COUNT, NUMBER, SECONDS, SEED, Line, clean, is_code, read, uncertainty, whole
 
 TELLING = re.compile(
     r"\b[0-3]\.\d{5}|awq|bpb|bits|seed|tokens|bytes|size|shard|world|time|elapsed| in \d|took|GPU|NVIDIA|H100|A100|"
@@ -46,9 +46,7 @@ VAL_TOKENS = re.compile(
     re.IGNORECASE,
 )
 VAL_BYTES = re.compile(rf"(?:val(?:idation)?|scored|eval|total_val)[ _](?:utf-?8[ _])?bytes[\"']? ?[:=] ?({COUNT})", re.IGNORECASE)
-SEED = re.compile(r"(?:^|[\s,\[(])(?:random_|train_|global_)?seed[\"']?(?: ?[:=] ?| )(\d{1,12})\b", re.IGNORECASE)
 LISTED_SEED = re.compile(r"[{ ,][\"']seed[\"'] ?: ?(\d{1,12})\b", re.IGNORECASE)  # in a table of settings, which may have several
-FILE_SEED = re.compile(r"seed[-_]?(\d{1,12})|(?:^|[_-])s(\d{1,12})(?=\.|_|-|$)", re.IGNORECASE)
 GPU = re.compile(r"(?:NVIDIA\s+|\b|x)((?:[AHBLTV]|GB|GH)\d{2,3}S?|RTX ?\w*\d{4})\b")
 COUNT_OF_GPUS = re.compile(r"\b(\d{1,3}) ?(?:x|×|\*) ?(?:NVIDIA )?[AHBLTV]\d{2,3}", re.IGNORECASE)
 SHARDS = re.compile(rf"(?:train_)?shards ?[:=] ?({COUNT})", re.IGNORECASE)
@@ -62,7 +60,7 @@ VAL_CALIBRATION = re.compile(
 )
 NEGATED = re.compile(r"\b(no|not|without|never|disabled|skip\w*|false|off)\b", re.IGNORECASE)
 SETTING = re.compile(r"^\W{0,4}(\w[\w.]{1,60}) ?[:=] ?(\S{1,120})$")
-MAX_PASSES, MAX_FIGURES = 2_000, 20_000
+MAX_PASSES, MAX_FIGURES, MAX_RUNS = 2_000, 20_000, 64
 FIGURE = re.compile(r"(?<![\w.])[0-3]\.\d{3,12}(?![\d.])")
 REVERSED = re.compile(r"(?<![\w.])(\d\.\d{2,12}) ?(?:val_)?(bpb|bits[ /_]?per[ /_]?byte|bits/byte)\b", re.IGNORECASE)
 TIMED = re.compile(
@@ -119,6 +117,12 @@ class Log:
     left_out: int = 0  # lines that were not read
     characters: int = 0  # of the lines that were read
 
+    def following(self) -> "Log":
+        """The log of the next run in the same file, with what may have been said before its seed was announced."""
+        names = ("val_tokens", "val_bytes", "train_shards", "world_size", "sequence_length")
+        lines = {name: self.lines[name] for name in names if name in self.lines}
+        return Log(self.file, **{name: getattr(self, name) for name in names}, gpus=set(self.gpus), lines=lines)
+
     @property
     def score(self) -> Pass | None:
         """The last pass over the packed artifact, or else the last pass that is not a diagnostic."""
@@ -152,56 +156,46 @@ class Log:
 
 
 def parse(file: str, lines: Iterable[tuple[int, str]] | str, *, most: int = 500_000) -> Log:
-    """Read one log from its raw lines, or from (number, line) pairs. Of lines that say something at most `most` characters are read, the
-    first third and the last two thirds, because the score stands at the end; Log.left_out counts the others."""
-    log = Log(file)
-    reader, telling = _Reader(log), _Telling(most)
+    """Read one log from its raw lines, or from (number, line) pairs; if it has several runs, the first."""
+    return parts(file, lines, most=most)[0]
+
+
+def parts(file: str, lines: Iterable[tuple[int, str]] | str, *, most: int = 500_000) -> list[Log]:
+    """Read the runs of one file. A run begins at a line that announces another seed in the form of the first announcement, once the run
+    before has a score. Of lines that say something at most `most` characters are read, the first third and the last two thirds, because the
+    score stands at the end; Log.left_out of the first run counts the others."""
+    telling, step = texts.Telling(most), None
+    steps: dict[int, tuple[int, re.Match] | None] = {}  # line that may announce a seed -> the last step before it
     for number, raw in enumerate(lines.split("\n"), 1) if isinstance(lines, str) else lines:
         if found := STEP_LINE.match(raw[:300]):
-            reader.step = number, found
+            step = number, found
         elif TELLING.search(raw, 0, 2_000):
+            if len(steps) < MAX_PASSES and "seed" in raw[:CHARACTERS].lower():
+                steps[number] = step
             telling.add(number, raw[:4_096])
-    log.left_out, log.characters = telling.left_out, telling.characters
+    readers, form, begun = [_Reader(Log(file))], None, 0
     for number, raw in telling:
         for part in raw.split("\r")[-3:]:
             text = clean(part)
-            if text and not is_code(part, text):
-                reader.line(read(number, text))
-    reader.finish()
-    if found := FILE_SEED.search(file):
-        log.file_seed = int(found[1] or found[2])
-        if log.seed is None:
-            log.seed = log.file_seed
-    if log.seed is None:
-        log.seed = reader.listed_seed
-    return log
-
-
-class _Telling:
-    """Lines within a budget of characters: the first ones, and of the others the last ones."""
-
-    def __init__(self, most: int):
-        self.first, self.last, self.left_out, self.characters = [], collections.deque(), 0, 0
-        self.room, self.kept, self.most = most // 3, 0, most - most // 3
-
-    def add(self, number: int, raw: str) -> None:
-        size = min(len(raw), CHARACTERS)
-        if self.room >= size and not self.last:
-            self.room -= size
-            self.first.append((number, raw))
-        else:
-            self.last.append((number, raw))
-            self.kept += size
-        self.characters += size
-        while self.kept > self.most:
-            _, dropped = self.last.popleft()
-            self.kept -= min(len(dropped), CHARACTERS)
-            self.characters -= min(len(dropped), CHARACTERS)
-            self.left_out += 1
-
-    def __iter__(self):
-        yield from self.first
-        yield from self.last
+            if not text or is_code(part, text):
+                continue
+            if (announced := texts.announcement(text)) and not BITS.search(text):
+                last = readers[-1]
+                form = announced[1] if form is None else form
+                if announced[1] == form and last.log.seed not in (None, announced[0]) and last.log.score and len(readers) < MAX_RUNS:
+                    before = steps.get(number)
+                    last.step = before if before and before[0] > begun else None
+                    readers.append(_Reader(last.log.following()))
+                    begun = number
+            readers[-1].line(read(number, text))
+    readers[-1].step = step if step and step[0] > begun else None
+    for reader in readers:
+        reader.finish()
+        reader.log.file_seed = texts.seed_of(file)
+        reader.log.seed = next((seed for seed in (reader.log.seed, reader.log.file_seed, reader.listed_seed) if seed is not None), None)
+    readers[0].log.left_out += telling.left_out
+    readers[0].log.characters = telling.characters
+    return [reader.log for reader in readers]
 
 
 class _Reader:
