@@ -5,19 +5,25 @@ What was not read is a sentence. Names and texts from a folder pass `printable` 
 characters.
 """
 
+import codecs
+import errno
+import gzip
+import io
 import json
 import math
 import os
 import unicodedata
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-FILES, DEPTH = 3_000, 8
+FILES, DEPTH, LISTED = 3_000, 8, 32  # files deeper than DEPTH are named and not read
 LOG_BYTES, ALL_LOG_BYTES = 16 << 20, 40 << 20  # of one log, and of all logs of a folder
 TEXT_BYTES = 2 << 20  # of a README, a JSON file or a script to launch
 SOURCE_BYTES, ALL_SOURCE_BYTES = 16_000_000, 40_000_000
 LINE_BYTES = 4_096
 DIGITS = 18  # of a whole number in JSON
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")  # categories of characters that are not printed: controls, overrides, separators of lines
 
 
@@ -32,20 +38,27 @@ def printable(text: str, limit: int = 400) -> str:
     return "".join(out[:limit]) + ("..." if len(text) > limit else "")
 
 
-def files(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """Regular files by their path in the folder, and one sentence for what was left out."""
-    found, left_out = {}, []
+def files(folder: Path) -> tuple[dict[str, Path], dict[str, str], list[str]]:
+    """Regular files by their path in the folder; links and files that lie too deep, each with why it is not read; and one sentence for what
+    was left out."""
+    found: dict[str, Path] = {}
+    skipped: dict[str, str] = {}
     for where, folders, names in os.walk(folder, followlinks=False):
         depth = len(Path(where).relative_to(folder).parts)
-        folders[:] = [] if depth >= DEPTH else sorted(name for name in folders if name != ".git")
-        for name in sorted(names):
+        links = [name for name in folders if (Path(where) / name).is_symlink()]
+        folders[:] = [] if depth >= LISTED else sorted(name for name in folders if name != ".git")
+        for name in sorted([*names, *links]):
             path = Path(where) / name
-            if path.is_symlink() or not path.is_file():
-                continue
-            found[str(path.relative_to(folder))] = path
-            if len(found) >= FILES:
-                return found, [f"the folder has more than {FILES:,} files; the others were not read"]
-    return found, left_out
+            inside = str(path.relative_to(folder))
+            if path.is_symlink():
+                skipped[inside] = "it is a link"
+            elif path.is_file() and depth > DEPTH:
+                skipped[inside] = f"it lies more than {DEPTH} folders deep"
+            elif path.is_file():
+                found[inside] = path
+            if len(found) + len(skipped) >= FILES:
+                return found, skipped, [f"the folder has more than {FILES:,} files; the others were not read"]
+    return found, skipped, []
 
 
 def size(path: Path) -> int:
@@ -56,10 +69,23 @@ def size(path: Path) -> int:
         return 0
 
 
-def lines(path: Path, most: int = LOG_BYTES) -> Iterator[tuple[int, str]]:
-    """(number, text) of the lines of a log: all of them, or of a large log the first quarter of `most` bytes and the last three."""
-    size = path.stat().st_size
-    with open(path, "rb") as handle:
+def unpacked(path: Path, most: int = LOG_BYTES) -> bytes:
+    """The content of a gzip file; OSError if it is none, is cut off, or has more bytes than `most`."""
+    try:
+        with gzip.open(path) as handle:
+            data = handle.read(most + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise OSError(errno.EINVAL, "it is no complete gzip file") from error
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes when it is unpacked")
+    return data
+
+
+def lines(path: Path, most: int = LOG_BYTES, data: bytes | None = None) -> Iterator[tuple[int, str]]:
+    """(number, text) of the lines of a log: all of them, or of a large log the first quarter of `most` bytes and the last three. `data` is
+    its content if it was packed."""
+    size = path.stat().st_size if data is None else len(data)
+    with open(path, "rb") if data is None else io.BytesIO(data) as handle:
         number = 0
         if size > most:
             for raw in _raw(handle, most // 4):
@@ -95,19 +121,33 @@ def _skipped(handle, until: int) -> int:
 def text(path: Path, most: int = TEXT_BYTES) -> str:
     """The text of a file up to a bound."""
     with open(path, "rb") as handle:
-        return handle.read(most).decode("utf-8", "replace")
+        data = handle.read(most)
+    # Windows' editors and its PowerShell write a mark of the byte order first
+    marked = next((name for mark, name in MARKS.items() if data.startswith(mark)), "utf-8")
+    return data.decode(marked, "replace")
 
 
-def parsed(path: Path) -> tuple[object, str]:
-    """(content of a JSON file, "") or (None, why it cannot be read)."""
+def parsed(path: Path) -> tuple[object, str, list[str]]:
+    """(content of a JSON file, "", keys that one object has twice) or (None, why it cannot be read, [])."""
     if path.stat().st_size > TEXT_BYTES:
-        return None, f"it has {path.stat().st_size:,} bytes, more than {TEXT_BYTES:,}"
+        return None, f"it has {path.stat().st_size:,} bytes, more than {TEXT_BYTES:,}", []
+    repeated: dict[str, None] = {}
+
+    def read(pairs: list[tuple[str, object]]) -> dict:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            seen: set[str] = set()
+            repeated.update((key, None) for key, _ in pairs if key in seen or seen.add(key))
+        return found
+
     try:
-        return json.loads(text(path), parse_int=_integer), ""
+        return json.loads(text(path), parse_int=_integer, object_pairs_hook=read), "", list(repeated)
     except RecursionError:
-        return None, "it is no valid JSON: nested too deeply"
+        return None, "it is no valid JSON: nested too deeply", []
+    except json.JSONDecodeError as error:
+        return None, f"it is no valid JSON at line {error.lineno}, column {error.colno}: {printable(error.msg, 120)}", []
     except (ValueError, MemoryError) as error:
-        return None, f"it is no valid JSON: {printable(str(error), 120)}"
+        return None, f"it is no valid JSON: {printable(str(error), 120)}", []
 
 
 def _integer(digits: str) -> int | float:

@@ -1,7 +1,5 @@
 """The data that was read from a submission folder, and the findings about it."""
 
-import math
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,6 +77,7 @@ class Submission:
     pull_request: int | None = None
     significance: Significance | None = None
     read: list[str] = field(default_factory=list)  # source files that were read, by name
+    skipped: dict[str, str] = field(default_factory=dict)  # files that look like logs and were not read, and why
 
     @property
     def proved(self) -> list[str]:
@@ -122,23 +121,3 @@ class Submission:
     @property
     def scores(self) -> list[float]:
         return [run.score.bits_per_byte for run in self.runs if run.score and run.score.is_number]
-
-
-def number(entry: dict, *names: str) -> float | None:
-    """The first of the entries that is a number, or a text that begins with one ("0.9300", "15,990,000 bytes")."""
-    for name in names:
-        value = entry.get(name)
-        if isinstance(value, str) and (
-            found := re.match(r"\s*(\d{1,3}(?:,\d{3}){1,4}|\d{1,15}(?:\.\d{0,17})?(?:e[-+]?\d{1,3})?)", value[:60])
-        ):
-            value = float(found[1].replace(",", ""))
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and abs(value) < 1e15:
-            return value
-    return None
-
-
-def decimals(number: float) -> int:
-    """Decimals that a number is written with; 3.5e-07 has eight."""
-    mantissa, _, exponent = repr(float(number)).partition("e")
-    digits = len(mantissa.partition(".")[2])
-    return max(0, (0 if mantissa.endswith(".0") else digits) - int(exponent or 0))

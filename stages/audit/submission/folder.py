@@ -8,18 +8,25 @@ referee, §1.3 and §1.5.
 """
 
 import hashlib
+import re
 import time
 from pathlib import Path
 
 from stages.audit.code import reading, settings, unpack
 from stages.audit.submission import contents, rulings, runs
 from stages.audit.submission.findings import Finding, Submission
+from stages.audit.submission.logs import lines
 from stages.audit.submission.logs import log as logs
 from stages.audit.submission.rules import byte_counts, claims, configuration, sizes, texts, times
 from stages.lib.referee.significance import LEVEL, MARGIN_NATS, one_sample
 
 LOG_SUFFIXES = (".log", ".txt", ".out", ".stdout")
 NO_LOG = ("requirements.txt", "readme.txt", "license.txt", "notes.txt", "audit.txt")
+LOG_NAME = re.compile(rf"{lines.FILE_SEED.pattern}|(?:^|[_-])(?:logs?|train|eval)(?=[._-]|$)", re.IGNORECASE)
+PACKED, NAMED = "it is compressed in a form that is not read", "it is not named as a log, such as .log or .txt"
+NOT_READ = dict.fromkeys((".gz", ".zst", ".xz", ".bz2", ".zip", ".7z", ".tar", ".tgz", ".lz4", ".br"), PACKED) | dict.fromkeys(
+    ("", ".md", ".rst", ".html", ".htm", ".pdf", ".rtf", ".err", ".stderr", ".jsonl"), NAMED
+)
 ARCHIVES = (".zip", ".pyz", ".whl")
 UNREAD = (
     ".so",
@@ -55,8 +62,9 @@ def audit(folder: Path, *, record: float | None = None, pull_request: int | None
         raise ValueError(
             f"{contents.printable(str(folder))} is no folder; name a submission's folder, such as records/track_10min_16mb/<date>_<name>"
         )
-    files, unread = contents.files(folder)
+    files, skipped, unread = contents.files(folder)
     submission = Submission(folder, {}, [])
+    submission.skipped = {name: why for name, why in skipped.items() if _is_log(name)}
     submission.findings += [Finding("code", "doubt", sentence) for sentence in unread]
     _claims(submission, files)
     _logs(submission, files)
@@ -64,6 +72,9 @@ def audit(folder: Path, *, record: float | None = None, pull_request: int | None
         raise ValueError(
             f"{contents.printable(str(folder))} has neither a submission.json nor a log with a val_bpb; name the folder of one submission"
         )
+    if submission.skipped:
+        said = ", ".join(f"{name} ({why})" for name, why in list(submission.skipped.items())[:6])
+        submission.findings.append(Finding("claims", "unknown", f"logs that were not read: {said}"))
     submission.track = times.track(folder, submission.claims)
     submission.pull_request, submission.ruling = rulings.of(folder, submission.claims, pull_request)
     submission.runs = runs.of(submission.logs, submission.claims)
@@ -95,48 +106,78 @@ def _text(submission: Submission, files: dict[str, Path], name: str) -> str:
 def _claims(submission: Submission, files: dict[str, Path]) -> None:
     if "submission.json" not in files:
         return
+    repeated: list[str] = []
     try:
-        found, why = contents.parsed(files["submission.json"])
+        found, why, repeated = contents.parsed(files["submission.json"])
     except OSError as error:
         found, why = None, f"it cannot be read ({error.strerror})"
     if not why and not isinstance(found, dict):
         why = "it is no JSON object"
     if why:
-        submission.findings.append(Finding("claims", "doubt", f"submission.json: {why}", file="submission.json"))
+        text = f"submission.json: {why}; what it claims was not compared with the logs"
+        submission.findings.append(Finding("claims", "doubt", text, file="submission.json"))
     else:
         submission.claims = found
+        if repeated:
+            names = ", ".join(contents.printable(name, 60) for name in repeated[:4])
+            text = f"submission.json has a key more than once in one object ({names}); only the last value was read"
+            submission.findings.append(Finding("claims", "doubt", text, file="submission.json"))
 
 
 def _logs(submission: Submission, files: dict[str, Path]) -> None:
     left, characters = contents.ALL_LOG_BYTES, LOG_CHARACTERS
     started = time.process_time()
-    names = [name for name, path in files.items() if path.suffix.lower() in LOG_SUFFIXES and path.name.lower() not in NO_LOG]
-    for place, name in enumerate(sorted(names, key=lambda name: (contents.size(files[name]), name))):  # a huge log costs no other
+    names = [name for name in files if _suffix(name) in LOG_SUFFIXES and Path(name).name.lower() not in NO_LOG]
+    for name in files:
+        if (why := NOT_READ.get(_suffix(name))) and LOG_NAME.search(Path(name).name):
+            submission.skipped[name] = why
+    names.sort(key=lambda name: (contents.size(files[name]), name))  # a huge log costs no other
+    for place, name in enumerate(names):
         path = files[name]
         if time.process_time() - started > LOG_SECONDS:
             text = f"{len(names) - place} of {len(names)} logs, the largest ones, were not read: the others took too long"
             submission.findings.append(Finding("claims", "doubt", text))
+            submission.skipped |= dict.fromkeys(names[place:], "the logs before it took too long")
             break
         try:
-            size = path.stat().st_size
             most = min(contents.LOG_BYTES, left)
+            data = contents.unpacked(path, most) if path.suffix.lower() == ".gz" else None
+            size = path.stat().st_size if data is None else len(data)
             if left < min(size, 1 << 16):
                 submission.findings.append(
                     Finding("claims", "doubt", f"{name} was not read: the logs come to more than {contents.ALL_LOG_BYTES:,} bytes")
                 )
+                submission.skipped[name] = "the logs are too large together"
                 continue
             left -= min(size, most)
-            log = logs.parse(name, contents.lines(path, most), most=max(20_000, min(characters // 2, 300_000)))
+            found = logs.parts(name, contents.lines(path, most, data), most=max(20_000, min(characters // 2, 300_000)))
         except OSError as error:
             submission.findings.append(Finding("claims", "doubt", f"{name} cannot be read ({error.strerror})"))
+            submission.skipped[name] = f"{error.strerror}"
             continue
-        characters -= min(characters, log.characters)
-        if log.left_out:
+        characters -= min(characters, found[0].characters)
+        if found[0].left_out:
             submission.findings.append(
-                Finding("claims", "doubt", f"{name} has {log.left_out:,} lines more that speak of numbers than are read")
+                Finding("claims", "doubt", f"{name} has {found[0].left_out:,} lines more that speak of numbers than are read")
             )
-        if log.passes or log.total_bytes or log.model_bytes or log.timed or log.statements:
-            submission.logs.append(log)
+        if len(found) > 1:
+            seeds = ", ".join(str(log.seed) for log in found)
+            text = f"{name} has {len(found)} runs, parted at the lines that announce their seeds: {seeds}"
+            submission.findings.append(Finding("claims", "unknown", text, file=name, lines=tuple(log.lines["seed"] for log in found[:20])))
+        submission.logs += [log for log in found if log.passes or log.total_bytes or log.model_bytes or log.timed or log.statements]
+
+
+def _suffix(name: str) -> str:
+    """The suffix that says what a file is, without the .gz of a packed log."""
+    path = Path(name.lower())
+    inner = Path(path.stem).suffix if path.suffix == ".gz" else ""
+    return inner if inner in LOG_SUFFIXES else ".log" if path.suffix == ".gz" and not inner and LOG_NAME.search(name) else path.suffix
+
+
+def _is_log(name: str) -> bool:
+    """Whether a file that is not read looks like a log."""
+    path = Path(name)
+    return bool(LOG_NAME.search(path.name)) or (_suffix(name) in LOG_SUFFIXES and path.name.lower() not in NO_LOG)
 
 
 def _launched(submission: Submission, files: dict[str, Path]) -> dict[str, str]:

@@ -4,8 +4,9 @@ A seed comes from a log's own line, from its file name, or from the score that s
 seed is kept: a rerun, or an evaluation in a log of its own. The pass of a run is the one whose value and name fit the claim, not the last.
 """
 
-from stages.audit.submission.findings import Run, decimals, number
+from stages.audit.submission.findings import Run
 from stages.audit.submission.logs.log import DIAGNOSTIC, Log, Pass
+from stages.audit.submission.stated import decimals, field, number
 
 RESULTS = ("seed_results", "results", "per_seed", "per_seed_results", "seeds", "runs", "seed_scores")
 SCORES = (
@@ -20,16 +21,18 @@ SCORES = (
     "ttt_val_bpb",
     "post_ttt_val_bpb",
 )
+DECIMALS = 2  # of a claim, at least; it differs from its log by no more than 0.005
+COUNTS = ("num_seeds", "n_seeds", "seed_count", "number_of_seeds", "num_runs", "n_runs", "seeds")
 
 
 def per_seed(claims: dict) -> dict[int, dict]:
     """The results by seed in submission.json, under any of the forms in use."""
     for name in RESULTS:
-        value = claims.get(name)
+        value = field(claims, name)[1]
         found = {}
         if isinstance(value, dict):
             for key, entry in value.items():
-                digits = str(key).lower().removeprefix("seed").strip("_- ")
+                digits = str(key).lower().removeprefix("seed").removeprefix("s").strip("_- ")
                 if digits.isdecimal() and len(digits) < 13:
                     found[int(digits)] = entry if isinstance(entry, dict) else {"val_bpb": entry}
         elif isinstance(value, list):
@@ -43,15 +46,22 @@ def per_seed(claims: dict) -> dict[int, dict]:
 
 def seeds(claims: dict) -> list[int]:
     """The seeds that submission.json names."""
-    listed = claims.get("seeds")
+    listed = field(claims, "seeds")[1]
     named = [int(seed) for seed in listed[:100] if isinstance(seed, int) and not isinstance(seed, bool)] if isinstance(listed, list) else []
     return list(dict.fromkeys([*per_seed(claims), *named]))
 
 
+def count(claims: dict) -> int:
+    """How many seeds submission.json names or counts."""
+    counted = [value for name in COUNTS if isinstance(value := field(claims, name)[1], int) and not isinstance(value, bool)]
+    return max(len(seeds(claims)), *(value for value in counted if 0 < value <= 100), 0)
+
+
 def fits(claimed: float, run: Pass) -> bool:
-    """Whether a claim is a pass's value, rounded or cut to as many digits as the coarser of the two has."""
+    """Whether a claim is a pass's value, rounded or cut to as many digits as the coarser of the two has. At least two decimals of the
+    claim count: rounded to a whole number, every score of the field would be 1."""
     digits = decimals(claimed)
-    half = max(0.5 * 10.0**-digits, run.bits_slack) * (1 + 1e-9) + 1e-12
+    half = max(0.5 * 10.0 ** -max(digits, DECIMALS), run.bits_slack) * (1 + 1e-9) + 1e-12
     cut = 0 <= run.bits_per_byte - claimed < 10.0**-digits and digits >= 4
     return abs(run.bits_per_byte - claimed) <= half or cut
 
@@ -118,7 +128,7 @@ def of(logs: list[Log], claims: dict) -> list[Run]:
 
 def _count(runs: list[Run], claims: dict, entries: dict[int, dict]) -> None:
     """Which runs the folder claims: the seeds that it names, or the one run that has its score. If that tells nothing, all of them."""
-    named = set(entries) or set(seeds(claims))
+    named = set(seeds(claims))
     chosen = [run for run in runs if run.seed in named or (run.is_claimed and entries)]
     if not named:
         claimed = number(claims, *SCORES)

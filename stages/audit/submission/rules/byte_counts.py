@@ -3,8 +3,9 @@
 import math
 from dataclasses import replace
 
-from stages.audit.submission.findings import Finding, Run, Submission, decimals, number
+from stages.audit.submission.findings import Finding, Run, Submission
 from stages.audit.submission.logs.log import Pass
+from stages.audit.submission.stated import decimals, number
 from stages.lib.text.accounting import VAL_BYTES, VAL_TOLERANCE
 
 OWN_TEXT = "own_text"  # the track of a submission that is scored on another text than the contest's

@@ -9,7 +9,7 @@ import re
 from stages.audit.code.settings import UNKNOWN, number
 from stages.audit.submission import runs
 from stages.audit.submission.findings import Finding, Submission
-from stages.audit.submission.findings import number as claimed_number
+from stages.audit.submission.stated import number as claimed_number
 
 PER_RUN = re.compile(r"seed|path|dir$|file|run_id|port$|host|id$|name|world|^(local_)?rank$|date|nproc|data|vocab|time|log", re.IGNORECASE)
 STATED = (
