@@ -436,3 +436,10 @@ def test_a_setting_on_which_one_log_disagrees_is_not_the_run_s(tmp_path):
     ]
     values, places = texts._logged(SimpleNamespace(logs=found))
     assert values == {"num_layers": 3} and places["num_layers"] == ("2.log", 2)
+
+
+def test_phases_come_in_the_order_of_the_log():
+    """A set would have another order in every process, and the same folder another report."""
+    names = [phases.COMPRESSION, phases.TRAINING, phases.CALIBRATION, phases.QUANTIZATION, phases.ADAPTATION, phases.GENERATED]
+    timed = [phases.Timed(name, 1.0, line, "step", True) for line, name in enumerate(names * 2)]
+    assert list(phases.totals(timed)) == names

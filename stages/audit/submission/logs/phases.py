@@ -87,7 +87,7 @@ def step_of(text: str) -> str:
 def totals(timed: list[Timed]) -> dict[str, tuple[float, list[int]]]:
     """Seconds and lines of each phase, each step counted once."""
     out: dict[str, tuple[float, list[int]]] = {}
-    for phase in {one.phase for one in timed}:
+    for phase in dict.fromkeys(one.phase for one in timed):  # in their order, so that a report has the same words every time
         mine = [one for one in timed if one.phase == phase]
         if phase == TRAINING:  # the clock runs on: the last line has it
             last = max(mine, key=lambda one: (one.step == "stopping_early", one.done, one.line))
