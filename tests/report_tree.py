@@ -95,6 +95,7 @@ class Tree:
         self.files["ema/metrics.json"] = {"average": "posthoc_ema_0.98"}
         self.files["prequant_ttt/metrics.json"] = {"enabled": False, "seconds": 0.01}
         self.files["calibrate/metrics.json"] = {"tokens": 32_768, "seconds": 7.25}
+        self.files["quantize/metrics.json"] = {"tuning": None}
         self.averages = [
             ["final", 1.41207, 0.0],
             ["posthoc_ema_0.98", 1.38913, 0.0021],

@@ -516,12 +516,13 @@ def test_programs_of_the_default_are_within_the_bounds(tmp_path):
     assert found.verdict == "pass" and found.evidence["compressed"]["programs"] > 30_000, found.evidence
 
 
-def machine(*, gpu="NVIDIA H100 80GB HBM3", processes=8, train=590.0, calibrate=5.0, source="train", evaluate=400.0):
+def machine(*, gpu="NVIDIA H100 80GB HBM3", processes=8, train=590.0, calibrate=5.0, tuning=0.0, source="train", evaluate=400.0):
     return SimpleNamespace(
         making={
             "train": {"train_seconds": train, "gpu": gpu, "processes": processes, "device": "cuda"},
             "prequant_ttt": {"seconds": 0.0},
             "calibrate": {"seconds": calibrate, "source": source},
+            "quantize": {"tuning": {"seconds": tuning} if tuning else None},
         },
         metrics={"seconds": evaluate, "processes": processes},
     )
@@ -532,6 +533,8 @@ def machine(*, gpu="NVIDIA H100 80GB HBM3", processes=8, train=590.0, calibrate=
     [
         ({}, "pass"),
         ({"calibrate": 11.0}, "fail"),
+        ({"tuning": 4.0}, "pass"),
+        ({"tuning": 6.0}, "fail"),
         ({"calibrate": 198.0, "source": "self"}, "pass"),
         ({"train": 601.0, "calibrate": 1.0, "source": "self"}, "fail"),
         ({"evaluate": 601.0}, "fail"),

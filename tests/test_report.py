@@ -453,7 +453,7 @@ def test_the_sections_fit_params_and_the_contract_names_every_file():
     assert params.section(tree, report.Compress).runs == {"a": {}}
     assert params.section(tree, report.Evaluate) == report.Evaluate({"b": {}})
     contract = stage.contract(report.main)
-    assert contract.sections == ("plain_score", "compress", "evaluate") and len(contract.inputs) == 15
+    assert contract.sections == ("plain_score", "compress", "evaluate") and len(contract.inputs) == 16
     assert contract.outputs == ("artifacts/report/index.html", "artifacts/report/summary.md", "artifacts/report/tables")
     assert contract.plots == ("artifacts/report/lineage.svg",)
 
@@ -468,3 +468,9 @@ def test_help_works_and_imports_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == 0, done.stderr
     assert "Show what the other stages measured" in done.stdout and "--loss-curve" in done.stdout
+
+
+def test_tuning_counts_as_training(tree):
+    tree.files["quantize/metrics.json"] = {"tuning": {"steps": 50, "seconds": 17.5}}
+    written = tree.run()
+    assert "| tuning " in written["summary.md"] and "50 steps" in written["summary.md"]

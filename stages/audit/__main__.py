@@ -61,6 +61,7 @@ def main(
     training: Input = "artifacts/train/metrics.json",
     adaptation: Input = "artifacts/prequant_ttt/metrics.json",
     calibration: Input = "artifacts/calibrate/metrics.json",
+    quantization: Input = "artifacts/quantize/metrics.json",
     certificate: Metrics = "artifacts/audit/{variant}/certificate.json",
     page: Output = "artifacts/audit/{variant}/certificate.html",
     words: Output = "artifacts/audit/{variant}/certificate.md",
@@ -89,7 +90,8 @@ def main(
         train=train,
         holdout=holdout,
         making={
-            name: files.read_json(path) for name, path in (("train", training), ("prequant_ttt", adaptation), ("calibrate", calibration))
+            name: files.read_json(path)
+            for name, path in (("train", training), ("prequant_ttt", adaptation), ("calibrate", calibration), ("quantize", quantization))
         },
     )
     write(ruled(run, evidence), certificate, page, words)

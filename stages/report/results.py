@@ -57,6 +57,7 @@ def load(
     averages: Path,
     prequant_ttt: Path,
     calibrate: Path,
+    quantize: Path,
     plain_score: Path,
     compress: Path,
     package: Path,
@@ -85,6 +86,7 @@ def load(
             "ema": _read(ema_metrics, "ema", ("average",)),
             "prequant_ttt": _read(prequant_ttt, "prequant_ttt", ("seconds", "enabled")),
             "calibrate": _read(calibrate, "calibrate", ("seconds", "tokens")),
+            "quantize": _read(quantize, "quantize", ("tuning",)),
         },
         plain_score={name: _read(plain_score / name / "metrics.json", f"plain_score@{name}", MEASURED) for name in scored_after},
         compress={

@@ -306,8 +306,9 @@ def budget(results: Results) -> pd.DataFrame:
         "train": f"{spent['train']['spent']:,.5g} of {spent['train']['budget']:,.5g} {spent['train']['budget_unit']}",
         "prequant_ttt": "" if spent["prequant_ttt"]["enabled"] else "off",
         "calibrate": f"{spent['calibrate']['tokens']:,} tokens",
+        "tuning": f"{(spent['quantize']['tuning'] or {}).get('steps')} steps",  # a row only if there was any
     }
-    making = time_budget.making(**{name: spent[name] for name in notes})
+    making = time_budget.making(**{name: spent[name] for name in ("train", "prequant_ttt", "calibrate", "quantize")})
     total = sum(making.values())
     rows = [(name, seconds, notes[name]) for name, seconds in making.items()]
     rows.append(("training, together", total, _against_rule(results, total, list(results.evaluate.values()))))

@@ -45,6 +45,7 @@ class Run:
     certificate: dict
     train: dict
     calibrate: dict
+    quantize: dict
     prequant_ttt: dict
     environment: dict
     blob_bytes: int
@@ -56,8 +57,9 @@ class Run:
 
     @property
     def making_seconds(self) -> float:
-        """Seconds of everything that the contest counts as training: training, adaptation, calibration."""
-        return sum(time_budget.making(train=self.train, prequant_ttt=self.prequant_ttt, calibrate=self.calibrate).values())
+        """Seconds of everything that the contest counts as training: training, adaptation, calibration, tuning of the quantized weights."""
+        parts = time_budget.making(train=self.train, prequant_ttt=self.prequant_ttt, calibrate=self.calibrate, quantize=self.quantize)
+        return sum(parts.values())
 
     @property
     def is_legal(self) -> bool:
@@ -129,6 +131,7 @@ def read(folder: Path) -> Run:
         certificate,
         files.read_json(folder / "train/metrics.json"),
         files.read_json(folder / "calibrate/metrics.json"),
+        files.read_json(folder / "quantize/metrics.json"),
         files.read_json(folder / "prequant_ttt/metrics.json"),
         done["environment"],
         (folder / "compress" / package["compress_run"] / "model.blob").stat().st_size,

@@ -166,6 +166,7 @@ def log(run: Run) -> str:
     lines += [f"prequant_ttt: done in {prequant}s"] * bool(run.prequant_ttt["enabled"])
     lines += [
         f"GPTQ: {run.calibrate['tokens']} calibration tokens in {calibrated}s",
+        *([f"tuning: calibration of scales on train text done in {tuned['seconds']}s"] if (tuned := run.quantize.get("tuning")) else []),
         f"Code size: {run.code_bytes} bytes",
         f"Serialized model: {run.blob_bytes} bytes",
         f"Total submission size code+model: {run.total_bytes} bytes",

@@ -7,8 +7,8 @@ from stages.audit.evidence import Evidence, Verdict
 from stages.lib.referee import time_budget
 
 PROVES = (
-    "Against honest mistakes: on eight H100, training, adaptation and calibration on data took at most 600 s together, and so did "
-    "the pass that scores."
+    "Against honest mistakes: on eight H100, training, adaptation, calibration on data and tuning took at most 600 s together, and so "
+    "did the pass that scores."
 )
 CANNOT_SEE = (
     "Work that no stage counts, and what a machine that is not eight H100 would have taken there: its times are reported and not "

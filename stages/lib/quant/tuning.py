@@ -21,6 +21,7 @@ Source: NNCodec (ISO/IEC 15938-17) learns factors of rows after quantization; th
 
 # M rows, K columns, G groups of columns, B batch, T time
 
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -72,6 +73,7 @@ def tune(result: Result, state: dict[str, Tensor], config: dict, text: Path, set
         seed=SEED,
         section="quantize.tuning",
     )
+    started = time.perf_counter()
     network = dequantize.build(state, config).to(device)
     matrices = {name: matrix(quantized, settings, device) for name, quantized in result.matrices.items()}
     floats = {name: half.float().to(device).requires_grad_() for name, half in result.float16.items()}
@@ -105,7 +107,12 @@ def tune(result: Result, state: dict[str, Tensor], config: dict, text: Path, set
     with torch.no_grad():
         matrices = {name: matrix(quantized, settings, device) for name, quantized in result.matrices.items()}
         floats = {name: half.float().to(device) for name, half in result.float16.items()}
-        result.tuning = {"steps": settings.steps, "divergence_before": at_first, "divergence_after": divergence(settings.steps).item()}
+        result.tuning = {
+            "steps": settings.steps,
+            "divergence_before": at_first,
+            "divergence_after": divergence(settings.steps).item(),
+            "seconds": round(time.perf_counter() - started, 2),
+        }
 
 
 def matrix(quantized: Quantized, settings: Tuning, device: torch.device) -> Matrix:
