@@ -175,7 +175,11 @@ def test_rate_charges_scales_as_stored_steps_as_coded_and_escapes():
     codes = np.zeros((64, 8), np.int8)
     steps = np.random.default_rng(0).integers(-3, 4, 64).astype(np.int8)
     found = rate.estimate(
-        {"a": {"codes": codes, "scales": np.arange(1, 65, dtype=np.float16)}, "b": {"codes": codes, "step": np.float32(1), "row_steps": steps}}, {}
+        {
+            "a": {"codes": codes, "scales": np.arange(1, 65, dtype=np.float16)},
+            "b": {"codes": codes, "step": np.float32(1), "row_steps": steps},
+        },
+        {},
     )
     assert found.sides["a"] == 64 * 16 and 32 + 100 < found.sides["b"] < 32 + 64 * 4
     few = np.tile(np.array([1, 1.0625], np.float16), 32)

@@ -63,7 +63,7 @@ def test_lock_of_a_folder_that_its_owner_removed_meanwhile_is_taken_anew(tmp_pat
         assert len(taken) == 2 and (folder.path / "lock").exists()
 
 
-@pytest.mark.parametrize("place", ["nobody-knows-me.invalid", "127.0.0.1"])
+@pytest.mark.parametrize("place", ["nobody-knows-me.invalid", pytest.param("127.0.0.1", marks=pytest.mark.slow)])
 def test_processes_that_cannot_meet_say_where_and_give_up(monkeypatch, capsys, place):
     """The first place has no address, and nobody answers at the second one."""
     meeting = {"MASTER_ADDR": place, "MASTER_PORT": "9", "RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "1"}

@@ -110,6 +110,7 @@ def test_script_of_every_recipe_is_the_pipeline_to_the_bit(project, tmp_path, na
     assert_same_as_the_pipeline(project, small(name), tmp_path / "empty")
 
 
+@pytest.mark.slow
 def test_script_scores_in_the_order_of_an_evaluator_that_has_its_own(project, tmp_path, capsys, monkeypatch):
     """Many documents learn at once, in an order that is not that of the text: the same score as of the stages."""
     values = yaml.safe_load((project / "params.yaml").read_text())

@@ -466,6 +466,7 @@ def test_whether_a_recipe_fits_is_said_from_sizes_alone(changes, said):
     assert found.is_exact and found.weights == 35_945_671 and found.needed == 8 * (found.cap_bytes - found.code_bytes) / found.weights
 
 
+@pytest.mark.slow
 def test_script_of_a_small_model_is_not_shortened_to_say_that_it_fits():
     tree = params.read(ROOT / "params.yaml")
     found, exact = fits.estimate(tree), len(packing.wrapped(packing.contents(tree)).encode())
