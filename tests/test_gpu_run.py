@@ -93,7 +93,6 @@ def test_a_part_that_fails_leaves_the_last_line_of_its_traceback_and_its_rows(ru
     assert (found["status"], found["error"]) == ("failed", "KeyError: 'of mine'") and len(found["rows"]) == 1
 
 
-@pytest.mark.slow
 def test_killed_after_a_part_the_file_keeps_it_and_the_next_run_skips_it(tmp_path):
     """The process that is killed cannot clean up; the part that it had started ends all the same."""
     out, log = tmp_path / "out", tmp_path / "log"
