@@ -132,7 +132,8 @@ class Bench:
         holdout = splits.read(artifacts / "tokenize/holdout", "holdout", sidecar=True)
         self.train = artifacts / "tokenize/train"
         self.holdout, read = holdout.tokens, self.tree["sensitivity"]["tokens"]
-        self.unseen = (self.val, splits.Split(holdout.tokens[read:], holdout.byte_counts[read:], holdout.facts))
+        rest = splits.Split(holdout.tokens[read:], holdout.byte_counts[read:], holdout.facts)
+        self.unseen = (self.val, rest) if len(rest.tokens) > 1 else (self.val,)
         loader = shuffled.Loader(self.holdout, sequence_length=length, batch_tokens=length, seed=1, section="calibrate")
         found = hessians.collect(self.net, (loader.batch(step).inputs for step in range(sequences)), total=sequences)
         self.held = {name: hessian / (sequences * length) for name, hessian in found.items()}

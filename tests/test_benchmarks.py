@@ -71,6 +71,8 @@ def test_the_quantizers_benchmark_compares_at_the_published_rate(finished, tmp_p
         "--methods",
         "scalar",
         "--bits",
+        "--draws",
+        "1",
         "--sequences",
         "4",
         "--threads",

@@ -88,7 +88,7 @@ def run(folder: Path, trees: dict[str, dict]) -> None:
         )  # fmt: skip
     steps.stage("ours", "package", "--model", "artifacts/ours/model.safetensors")
     steps.stage("ours", "evaluate", run_of)
-    steps.stage("ours", "audit", run_of)
+    steps.stage("ours", "audit", run_of, "--quantization", "artifacts/ours/metrics.json")
     text = table(folder, trees)
     (folder / "table.md").write_text(text, encoding="utf-8")
     print(text)
